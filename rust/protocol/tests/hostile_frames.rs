@@ -1,0 +1,216 @@
+//! What a hostile peer can put on the wire (hazards P1 to P4): every case is an error of bounded cost, never a panic.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use microsandbox_protocol::frame::{self, Flags, Frame, FrameDecoder, MAX_FRAME, MAX_HELLO_FRAME, ProtocolError};
+use microsandbox_protocol::message::*;
+use microsandbox_protocol::{Kind, Message};
+
+fn feed(bytes: &[u8], max: usize) -> (Result<Option<Frame>, ProtocolError>, BytesMut) {
+    let mut buffer = BytesMut::from(bytes);
+    let result = FrameDecoder::new(max).decode(&mut buffer);
+    (result, buffer)
+}
+
+fn envelope(payload: &[u8]) -> Vec<u8> {
+    let mut body = vec![0xa3, 0x61, b'v', 7, 0x61, b't', 0x6c];
+    body.extend_from_slice(b"core.exec.xx");
+    body.extend_from_slice(&[0x61, b'p', 0x5a]);
+    body.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    body.extend_from_slice(payload);
+    body
+}
+
+fn message(payload: Vec<u8>) -> Message {
+    Message { id: 1, flags: Flags::NONE, generation: 7, kind: Kind::ExecRequest, payload: payload.into() }
+}
+
+fn frame(body: Vec<u8>) -> Frame {
+    Frame { id: 1, flags: Flags::NONE, body: body.into() }
+}
+
+/// Every payload type of the protocol tries to decode the same bytes; none may panic, none may take long.
+fn every_payload_refuses(payload: &[u8]) {
+    let message = message(payload.to_vec());
+    let begin = Instant::now();
+    assert!(message.parse::<ExecRequest>().is_err());
+    assert!(message.parse::<FsRequest>().is_err());
+    assert!(message.parse::<Bootstrap>().is_err());
+    assert!(message.parse::<Hello>().is_err());
+    assert!(message.data().is_err());
+    let _ = message.parse::<FsResponse>();
+    let _ = message.parse::<Ready>();
+    let _ = message.parse::<Shutdown>();
+    let _ = message.parse::<Stats>();
+    let _ = message.parse::<LogRecord>();
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn p1_impossible_lengths_are_refused_before_anything_is_reserved() {
+    for max in [MAX_HELLO_FRAME, MAX_FRAME] {
+        for length in [0u32, 1, 5, max as u32 + 1, 0x7fff_ffff, 0xffff_ffff] {
+            let (result, buffer) = feed(&length.to_be_bytes(), max);
+            assert!(matches!(result, Err(ProtocolError::FrameLength { .. })), "{length} with a bound of {max}");
+            assert!(buffer.capacity() < 1024, "{length}: {} bytes reserved", buffer.capacity());
+        }
+    }
+}
+
+#[test]
+fn p1_the_bound_itself_is_accepted_and_reserves_no_more_than_the_frame() {
+    for max in [MAX_HELLO_FRAME, MAX_FRAME] {
+        let (result, buffer) = feed(&(max as u32).to_be_bytes(), max);
+        assert_eq!(result, Ok(None));
+        assert!(buffer.capacity() <= 2 * max + 1024, "{}", buffer.capacity());
+        let mut whole = BytesMut::from(&(max as u32).to_be_bytes()[..]);
+        whole.extend_from_slice(&vec![0; max]);
+        let frame = FrameDecoder::new(max).decode(&mut whole).unwrap().unwrap();
+        assert_eq!(frame.body.len(), max - 5);
+    }
+    assert!(feed(&(MAX_FRAME as u32 + 1).to_be_bytes(), usize::MAX).0.is_err(), "the bound is clamped");
+}
+
+#[test]
+fn p2_a_frame_cut_anywhere_waits_for_the_rest() {
+    let whole = frame::encode(9, Flags::SESSION_START, &Kind::Ping, &Empty {}).unwrap();
+    for cut in 0..whole.len() {
+        let mut buffer = BytesMut::from(&whole[..cut]);
+        let decoder = FrameDecoder::default();
+        assert_eq!(decoder.decode(&mut buffer), Ok(None), "cut at {cut}");
+        buffer.extend_from_slice(&whole[cut..]);
+        let frame = decoder.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!(frame.open().unwrap().kind, Kind::Ping);
+        assert!(buffer.is_empty());
+    }
+}
+
+#[test]
+fn p3_garbage_bodies_are_malformed() {
+    let bodies: [&[u8]; 8] =
+        [b"\0", b"\xff", b"\xa3", b"{\"v\":7}", b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff", b"\xc1\xc1", b"\xf6", b"\x80"];
+    for body in bodies {
+        assert!(matches!(frame(body.to_vec()).open(), Err(ProtocolError::Malformed { .. })), "{body:x?}");
+        every_payload_refuses(body);
+    }
+}
+
+#[test]
+fn p3_ten_thousand_levels_are_refused_without_ten_thousand_stack_frames() {
+    // In a thread with little stack: recursion would end it.
+    let check = || {
+        for opener in [&b"\x81"[..], b"\xa1\x61x", b"\xc1", b"\x9f", b"\xbf\x61x"] {
+            for depth in [64, 10_000, 500_000] {
+                let deep = opener.repeat(depth);
+                every_payload_refuses(&deep);
+                let _ = frame(deep.clone()).open();
+                // In a field that is unknown, and in one that is known.
+                let mut unknown = b"\xa2\x67unknown".to_vec();
+                unknown.extend_from_slice(&deep);
+                every_payload_refuses(&unknown);
+                let mut known = b"\xa1\x64args".to_vec();
+                known.extend_from_slice(&deep);
+                every_payload_refuses(&known);
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(check).unwrap().join().unwrap();
+}
+
+#[test]
+fn p3_claimed_sizes_allocate_nothing() {
+    // Arrays, maps, texts and byte strings that claim 2^32 or 2^64 - 1 elements, alone and inside known fields.
+    for claim in [
+        &b"\x9a\xff\xff\xff\xff"[..],
+        b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\xba\xff\xff\xff\xff",
+        b"\x7b\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x5a\xff\xff\xff\xff",
+    ] {
+        every_payload_refuses(claim);
+        for field in [
+            &b"\x63cmd"[..],
+            b"\x64args",
+            b"\x63env",
+            b"\x64data",
+            b"\x62op",
+            b"\x65token",
+            b"\x67rlimits",
+            b"\x67unknown",
+        ] {
+            let mut payload = vec![0xa1];
+            payload.extend_from_slice(field);
+            payload.extend_from_slice(claim);
+            every_payload_refuses(&payload);
+        }
+        let _ = frame([&b"\xa1\x61p"[..], claim].concat()).open();
+    }
+}
+
+#[test]
+fn p3_indefinite_strings_and_duplicate_keys_are_refused() {
+    let indefinite_text = b"\xa1\x63cmd\x7f\x61a\x61b\xff";
+    assert!(message(indefinite_text.to_vec()).parse::<ExecRequest>().is_err());
+    let indefinite_bytes = b"\xa1\x64data\x5f\x41a\x41b\xff";
+    assert!(message(indefinite_bytes.to_vec()).data().is_err());
+    let twice = b"\xa2\x63cmd\x61a\x63cmd\x61b";
+    assert!(message(twice.to_vec()).parse::<ExecRequest>().is_err());
+    let twice = [&b"\xa4\x61v\x07\x61v\x07"[..], &envelope(b"")[1..]].concat();
+    assert!(frame(twice).open().is_err());
+}
+
+#[test]
+fn p3_numbers_outside_their_field_are_refused() {
+    for (payload, what) in [
+        (&b"\xa2\x64rows\x1a\x00\x01\x00\x00\x64cols\x01"[..], "rows of 65536"),
+        (b"\xa2\x64rows\x20\x64cols\x01", "negative rows"),
+        (b"\xa2\x64rows\xf9\x7e\x00\x64cols\x01", "NaN rows"),
+    ] {
+        assert!(message(payload.to_vec()).parse::<Resize>().is_err(), "{what}");
+    }
+    assert!(message(b"\xa1\x65bytes\x20".to_vec()).parse::<Credit>().is_err());
+    assert!(message(b"\xa1\x66signal\x1b\x00\x00\x00\x01\x00\x00\x00\x00".to_vec()).parse::<Signal>().is_err());
+}
+
+#[test]
+fn p4_unknown_kinds_flags_and_newer_generations_are_carried_and_older_ones_refused() {
+    let open = |generation: u8| {
+        let mut body = envelope(b"\xa0");
+        body[3] = generation;
+        frame(body).open()
+    };
+    let newer = open(9).unwrap();
+    assert_eq!((newer.generation, newer.kind), (9, Kind::Unknown("core.exec.xx".into())));
+    assert!(matches!(open(0), Err(ProtocolError::Generation { got: 0, .. })));
+    let odd = frame::encode(1, Flags(0xff), &Kind::Ping, &Empty {}).unwrap();
+    let decoded = FrameDecoder::default().decode(&mut BytesMut::from(&odd[..])).unwrap().unwrap();
+    assert!(decoded.flags.contains(Flags::TERMINAL) && decoded.open().is_ok());
+    let Kind::Unknown(kept) = Kind::from_wire(&"x".repeat(100_000)) else { panic!() };
+    assert_eq!(kept.len(), 64, "a hostile name is not kept whole");
+}
+
+#[test]
+fn p4_fields_of_a_newer_peer_are_ignored() {
+    let payload = b"\xa2\x65bytes\x05\x66future\x83\x01\x02\xa1\x61x\xf5";
+    assert_eq!(message(payload.to_vec()).parse::<Credit>().unwrap().bytes, 5);
+}
+
+#[test]
+fn empty_id_ranges_are_refused() {
+    for (min, max) in [(0, 0), (0, 5), (5, 5), (6, 5), (u32::MAX, u32::MAX)] {
+        assert!(frame::decode_id_range(frame::encode_id_range(min, max)).is_err(), "{min}..{max}");
+    }
+    assert_eq!(frame::decode_id_range(frame::encode_id_range(1, u32::MAX)), Ok((1, u32::MAX)));
+}
+
+#[test]
+fn an_opened_payload_is_a_slice_of_its_frame() {
+    let data = Bytes::from(vec![3u8; 1000]);
+    let head = frame::encode_data_head(4, Flags::NONE, &Kind::ExecStdout, data.len());
+    let mut buffer = BytesMut::from(&[&head[..], &data[..]].concat()[..]);
+    let frame = FrameDecoder::default().decode(&mut buffer).unwrap().unwrap();
+    let content = frame.open().unwrap().data().unwrap();
+    let body = frame.body.as_ptr_range();
+    assert!(body.contains(&content.as_ptr()) && content == data, "no copy was made");
+}
