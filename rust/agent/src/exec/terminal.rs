@@ -1,0 +1,39 @@
+//! Pseudo terminals, opened through the master's own descriptor so that no path inside the sandbox can redirect them.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::pty::OpenptFlags;
+
+use crate::files::root::Root;
+use crate::sys;
+
+use super::failure::{Failure, FailureKind};
+
+/// A fresh pair; both ends are close-on-exec, the master is non-blocking.
+pub struct Terminal {
+    pub master: OwnedFd,
+    pub slave: OwnedFd,
+}
+
+/// Opens a terminal of the given size for `uid`.
+pub fn open(root: &Root, rows: u16, cols: u16, uid: u32) -> Result<Terminal, Failure> {
+    let failed =
+        |what: &str, error: Errno| Failure::with_errno(FailureKind::PtySetupFailed, "pty", error.raw_os_error(), what);
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let master = root.open("/dev/ptmx", flags, Mode::empty()).map_err(|e| failed("cannot open /dev/ptmx", e))?;
+    rustix::pty::unlockpt(&master).map_err(|e| failed("cannot unlock the terminal", e))?;
+    let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, peer).map_err(|e| failed("cannot open the terminal", e))?;
+    sys::set_winsize(master.as_fd(), rows, cols).map_err(|e| {
+        let code = e.raw_os_error().unwrap_or(libc::EIO);
+        Failure::with_errno(FailureKind::PtySetupFailed, "pty", code, "cannot set the terminal's size")
+    })?;
+    if uid != 0 {
+        // Programs that reopen their terminal by name need it; refused where ids are not mapped, and then only that
+        // is lost.
+        let _ = rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None::<Gid>);
+    }
+    Ok(Terminal { master, slave })
+}

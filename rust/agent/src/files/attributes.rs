@@ -1,0 +1,94 @@
+//! Changing size, owner, mode and times, always through a descriptor of the file that was resolved.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use microsandbox_protocol::message::FsAttrs;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+
+use crate::sys;
+
+use super::entries::open_path;
+use super::error::FsError;
+use super::handles::Handle;
+use super::root::Root;
+
+/// By path.
+pub fn set(root: &Root, path: &str, follow: bool, attrs: &FsAttrs) -> Result<(), FsError> {
+    let fd = open_path(root, path, follow, "cannot change")?;
+    if let Some(size) = attrs.size {
+        truncate(root, path, follow, fd.as_fd(), size)?;
+    }
+    change(fd.as_fd(), attrs).map_err(|e| FsError::at(e, "cannot change", path))
+}
+
+/// By handle.
+pub fn set_open(handle: &Handle, attrs: &FsAttrs) -> Result<(), FsError> {
+    let failed = |e| FsError::at(e, "cannot change", &handle.path);
+    if let Some(size) = attrs.size {
+        rustix::fs::ftruncate(&handle.fd, size).map_err(failed)?;
+    }
+    change(handle.fd.as_fd(), attrs).map_err(failed)
+}
+
+/// Opens for writing what was resolved; a path that means another file by now is refused.
+fn truncate(root: &Root, path: &str, follow: bool, seen: BorrowedFd<'_>, size: u64) -> Result<(), FsError> {
+    let failed = |e| FsError::at(e, "cannot truncate", path);
+    let before = rustix::fs::fstat(seen).map_err(failed)?;
+    match FileType::from_raw_mode(before.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(failed(Errno::ISDIR)),
+        _ => return Err(FsError::not_regular(path)),
+    }
+    let last = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | last;
+    let file = root.open(path, flags, Mode::empty()).map_err(failed)?;
+    let now = rustix::fs::fstat(&file).map_err(failed)?;
+    if (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino) {
+        return Err(failed(Errno::STALE));
+    }
+    rustix::fs::ftruncate(&file, size).map_err(failed)
+}
+
+/// Owner first: changing it clears set-id bits, which the mode may set again.
+fn change(fd: BorrowedFd<'_>, attrs: &FsAttrs) -> Result<(), Errno> {
+    // -1 means "keep" to the kernel, so it is no id.
+    if attrs.uid == Some(u32::MAX) || attrs.gid == Some(u32::MAX) {
+        return Err(Errno::INVAL);
+    }
+    if attrs.uid.is_some() || attrs.gid.is_some() {
+        let (uid, gid) = (attrs.uid.map(Uid::from_raw), attrs.gid.map(Gid::from_raw));
+        rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+    }
+    if let Some(mode) = attrs.mode {
+        chmod(fd, mode)?;
+    }
+    if attrs.atime.is_some() || attrs.mtime.is_some() {
+        let time = |seconds: Option<i64>| match seconds {
+            Some(tv_sec) => Timespec { tv_sec, tv_nsec: 0 },
+            None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        };
+        let times = Timestamps { last_access: time(attrs.atime), last_modification: time(attrs.mtime) };
+        rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)?;
+    }
+    Ok(())
+}
+
+/// Also for `O_PATH` descriptors, which plain `fchmod` refuses.
+pub fn chmod(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    match rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777)) {
+        Err(Errno::BADF) => {}
+        other => return other,
+    }
+    let error = match sys::chmod_path_fd(fd, mode) {
+        Ok(()) => return Ok(()),
+        Err(error) => Errno::from_io_error(&error).unwrap_or(Errno::IO),
+    };
+    if error != Errno::NOSYS {
+        return Err(error);
+    }
+    // Before Linux 6.6 the descriptor's own entry in procfs is the only door.
+    use std::os::fd::AsRawFd;
+    let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::chmod(own.as_str(), Mode::from_raw_mode(mode & 0o7777))
+}

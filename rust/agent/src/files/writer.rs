@@ -1,0 +1,173 @@
+//! Writing a file from a stream of chunks.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use super::error::{FsError, check_path};
+use super::handles::Handle;
+use super::reader::{open_error, require_regular};
+use super::root::{self, Root};
+use super::temporary::Temporary;
+
+const DEFAULT_FILE_MODE: u32 = 0o644;
+/// As the kernel's MAXSYMLINKS.
+const MAX_LINKS: usize = 40;
+
+/// A transfer towards a file.
+pub struct Writer {
+    path: String,
+    target: Target,
+    mode: Option<u32>,
+    offset: u64,
+    /// Bytes the client announced.
+    announced: Option<u64>,
+    /// Bytes taken so far.
+    pub written: u64,
+}
+
+enum Target {
+    /// Opened by the first step, on a worker.
+    Unopened {
+        atomic: bool,
+    },
+    InPlace(OwnedFd),
+    Atomic {
+        temporary: Temporary,
+        name: String,
+    },
+    Handle(Arc<Handle>),
+}
+
+impl Writer {
+    pub fn of_path(path: String, mode: Option<u32>, atomic: bool) -> Writer {
+        Writer { path, target: Target::Unopened { atomic }, mode, offset: 0, announced: None, written: 0 }
+    }
+
+    pub fn of_handle(handle: Arc<Handle>, offset: u64, len: u64) -> Writer {
+        let path = handle.path.clone();
+        Writer { path, target: Target::Handle(handle), mode: None, offset, announced: Some(len), written: 0 }
+    }
+
+    /// Opens the target if that is still to be done.
+    pub fn open(&mut self, root: &Root) -> Result<(), FsError> {
+        match self.target {
+            Target::Unopened { atomic: false } => self.open_in_place(root),
+            Target::Unopened { atomic: true } => self.open_atomic(root),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn write(&mut self, mut data: &[u8]) -> Result<(), FsError> {
+        self.written += data.len() as u64;
+        if let Some(len) = self.announced
+            && self.written > len
+        {
+            let text = format!("{} bytes were announced for {}, more came", len, self.path);
+            return Err(FsError { kind: "EINVAL", errno: Some(libc::EINVAL), message: text });
+        }
+        while !data.is_empty() {
+            match rustix::io::pwrite(self.fd()?, data, self.offset) {
+                Ok(written) => {
+                    self.offset += written as u64;
+                    data = &data[written..];
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(FsError::at(error, "cannot write", &self.path)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All data was written: makes the result visible.
+    pub fn finish(self) -> Result<(), FsError> {
+        let failed = |e| FsError::at(e, "cannot write", &self.path);
+        match self.target {
+            Target::Atomic { temporary, name } => {
+                rustix::fs::fsync(temporary.file()).map_err(failed)?;
+                temporary.publish(name.as_str()).map_err(failed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fd(&self) -> Result<BorrowedFd<'_>, FsError> {
+        match &self.target {
+            Target::InPlace(fd) => Ok(fd.as_fd()),
+            Target::Atomic { temporary, .. } => Ok(temporary.file()),
+            Target::Handle(handle) => Ok(handle.fd.as_fd()),
+            Target::Unopened { .. } => Err(FsError::at(Errno::BADF, "cannot write", &self.path)),
+        }
+    }
+
+    fn open_in_place(&mut self, root: &Root) -> Result<(), FsError> {
+        check_path(&self.path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(self.mode.unwrap_or(DEFAULT_FILE_MODE) & 0o7777);
+        let failed = |e| open_error(e, "cannot write", &self.path);
+        let file = root.open(&self.path, flags, mode).map_err(failed)?;
+        require_regular(file.as_fd(), "cannot write", &self.path)?;
+        // Not by O_TRUNC: what is no regular file must not be touched.
+        rustix::fs::ftruncate(&file, 0).map_err(failed)?;
+        if self.mode.is_some() {
+            rustix::fs::fchmod(&file, mode).map_err(failed)?;
+        }
+        self.target = Target::InPlace(file);
+        Ok(())
+    }
+
+    fn open_atomic(&mut self, root: &Root) -> Result<(), FsError> {
+        check_path(&self.path)?;
+        let failed = |e| open_error(e, "cannot write", &self.path);
+        let old = existing(root, &self.path)?;
+        let (dir, name) = final_name(root, &self.path)?;
+        let temporary = Temporary::new(dir).map_err(failed)?;
+        let mode = self.mode.unwrap_or_else(|| old.as_ref().map_or(DEFAULT_FILE_MODE, |stat| stat.st_mode));
+        if let Some(stat) = &old {
+            // Best effort, as with an editor's "save": where ids are not mapped the file becomes root's.
+            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            let _ = rustix::fs::fchown(temporary.file(), Some(uid), Some(gid));
+        }
+        rustix::fs::fchmod(temporary.file(), Mode::from_raw_mode(mode & 0o7777)).map_err(failed)?;
+        self.target = Target::Atomic { temporary, name };
+        Ok(())
+    }
+}
+
+/// What stands at the path now; anything but a regular file is refused.
+fn existing(root: &Root, path: &str) -> Result<Option<Stat>, FsError> {
+    let failed = |e| FsError::at(e, "cannot write", path);
+    match root.open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => {
+            require_regular(fd.as_fd(), "cannot write", path)?;
+            rustix::fs::fstat(&fd).map(Some).map_err(failed)
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The directory and name that a rename must replace: links at the end are followed, so that a link stays a link.
+fn final_name(root: &Root, path: &str) -> Result<(OwnedFd, String), FsError> {
+    let failed = |e| FsError::at(e, "cannot write", path);
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if at.ends_with('/') {
+            return Err(failed(Errno::ISDIR));
+        }
+        let (parent, name) = root::split(&at).map_err(|_| failed(Errno::ISDIR))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = root.open(parent, flags, Mode::empty()).map_err(failed)?;
+        match root::lstat_at(dir.as_fd(), name) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&dir, name, Vec::new()).map_err(failed)?;
+                let target = target.into_string().map_err(|_| failed(Errno::ILSEQ))?;
+                at = if target.starts_with('/') { target } else { format!("{parent}/{target}") };
+            }
+            _ => return Ok((dir, name.to_owned())),
+        }
+    }
+    Err(failed(Errno::LOOP))
+}

@@ -1,0 +1,45 @@
+//! The agent: PID 1 inside a sandbox. One thread, one `poll` loop; only blocking file work leaves it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`init`] | what must be true before the first frame: signals, descriptors, limits; reaping |
+//! | [`server`] | the loop: who may be polled, what happens when it is ready, which deadline comes next |
+//! | [`connection`], [`hello`], [`queue`] | one client: token, id range, frames in, bounded frames out |
+//! | [`control`] | the private channel to the runtime: bootstrap, captured output, activity |
+//! | [`session`] | one running program: streams, credit, exit, drain |
+//! | [`handlers`] | what a frame makes the agent do: exec, files, signals, stats, shutdown |
+//! | [`exec`] | from a request to a process: environment, user, limits, program, terminal, clone |
+//! | [`files`] | file operations beneath the root, run by [`workers`] |
+//! | [`tree`] | finding and killing a session's whole process tree |
+//! | [`sys`] | system calls that need `unsafe` |
+//!
+//! Nothing here asks libc for names (no NSS in a static binary) and nothing reads the agent's own environment.
+#![deny(unsafe_code)]
+
+pub mod connection;
+pub mod control;
+pub mod errno;
+pub mod exec;
+pub mod files;
+pub mod handlers;
+pub mod hello;
+pub mod init;
+pub mod oom;
+pub mod procfs;
+pub mod queue;
+pub mod server;
+pub mod session;
+pub mod sys;
+pub mod tree;
+pub mod workers;
+
+/// Runs the agent to its end; the exit status of the process.
+pub fn run() -> u8 {
+    match init::prepare().and_then(|(setup, control)| server::Server::new(setup, control)) {
+        Ok(server) => server.run(),
+        Err(error) => {
+            eprintln!("agent: {error}");
+            70
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! System calls that `rustix` does not offer as safe functions.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use bytes::{BufMut, BytesMut};
+
+/// Takes over a descriptor inherited under a fixed number, made close-on-exec and non-blocking.
+pub fn inherit(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl on any number is harmless; EBADF is reported.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: the number is open (checked above) and by contract belongs to nobody else in this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Blocks every signal for this thread and those it starts later, and sets every disposition to the default, so that
+/// no handler can ever run in a child that shares our memory.
+pub fn quiet_signals() {
+    // SAFETY: the set is initialised by sigfillset before use; an all-zero kernel sigaction is the default disposition,
+    // which runs no code.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+        // Not through glibc, which keeps 32 and 33 to itself: an inherited "ignored" would reach every program.
+        let default = [0u64; 4];
+        for signal in 1..=64 {
+            let null = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal as libc::c_long, default.as_ptr(), null, size_of::<u64>());
+        }
+    }
+}
+
+/// A descriptor that becomes readable when a child ends or someone asks the agent to end.
+pub fn signal_fd() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset; the new descriptor is owned by nobody else.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        let fd = check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// The signal number at the front of a `struct signalfd_siginfo`, if there is a whole one.
+pub fn signal_number(record: &[u8]) -> Option<i32> {
+    let number: [u8; 4] = record.get(..4)?.try_into().ok()?;
+    Some(i32::from_ne_bytes(number))
+}
+
+/// One heap for all threads, and large blocks from the heap too: chunk buffers are reused warm instead of being mapped
+/// anew each time. [`trim_heap`] gives the pages back when the agent falls idle.
+pub fn tune_heap() {
+    // SAFETY: plain tuning calls, made before any thread exists.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 16 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 32 << 20);
+    }
+}
+
+/// Returns free heap pages to the kernel.
+pub fn trim_heap() {
+    // SAFETY: malloc_trim takes the heap's own lock.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// `poll(2)`; an interrupted wait counts as nothing ready.
+pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
+    // SAFETY: pointer and length describe one live slice.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
+    match check(ready) {
+        Ok(count) => Ok(count as usize),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every writer of this pipe (or every program on this terminal) is gone.
+pub fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut set = [libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
+    poll(&mut set, 0).is_ok() && set[0].revents & libc::POLLHUP != 0
+}
+
+/// Sends any signal number, also unnamed real-time ones. A negative pid is a process group.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill touches no memory of ours.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Appends what one `read` gives to `buffer`, at most `max` bytes.
+pub fn read_append(fd: BorrowedFd<'_>, buffer: &mut BytesMut, max: usize) -> io::Result<usize> {
+    buffer.reserve(max.min(64 << 10));
+    let spare = buffer.chunk_mut();
+    let len = spare.len().min(max);
+    // SAFETY: the kernel writes at most `len` bytes into the spare capacity, which is ours.
+    let got = unsafe { libc::read(fd.as_raw_fd(), spare.as_mut_ptr().cast(), len) };
+    if got < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: exactly `got` bytes behind the old length were just initialised.
+    unsafe { buffer.advance_mut(got as usize) };
+    Ok(got as usize)
+}
+
+/// Sets the size of a terminal.
+pub fn set_winsize(fd: BorrowedFd<'_>, rows: u16, cols: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &size) }).map(drop)
+}
+
+/// `fchmodat2` on the object behind an `O_PATH` descriptor (Linux 6.6).
+pub fn chmod_path_fd(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    const SYS_FCHMODAT2: libc::c_long = 452;
+    // SAFETY: an empty NUL-terminated path and plain integers.
+    let done =
+        unsafe { libc::syscall(SYS_FCHMODAT2, fd.as_raw_fd(), c"".as_ptr(), mode & 0o7777, libc::AT_EMPTY_PATH) };
+    check(done as i32).map(drop)
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
