@@ -1,0 +1,71 @@
+//! The sandbox directory: the runtime keeps it open and reaches everything in it by descriptor.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use std::path::Path;
+
+/// `<home>/sandboxes/<name>` with the parts that the runtime writes to.
+pub struct SandboxDir {
+    pub root: OwnedFd,
+    pub logs: OwnedFd,
+    pub runtime: OwnedFd,
+}
+
+impl SandboxDir {
+    /// Opens it, making the parts that are missing. `upper` and `work` are handed to the inside root.
+    pub fn open(path: &Path, inside_root: (u32, u32)) -> Result<SandboxDir, Errno> {
+        let root = fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let logs = subdirectory(&root, "logs", 0o700)?;
+        let runtime = subdirectory(&root, "runtime", 0o700)?;
+        for name in ["upper", "work"] {
+            let mode = if name == "upper" { 0o755 } else { 0o700 };
+            let dir = subdirectory(&root, name, mode)?;
+            let stat = fs::fstat(&dir)?;
+            if (stat.st_uid, stat.st_gid) != inside_root {
+                let (uid, gid) = (fs::Uid::from_raw(inside_root.0), fs::Gid::from_raw(inside_root.1));
+                fs::fchown(&dir, Some(uid), Some(gid))?;
+                fs::fchmod(&dir, Mode::from_raw_mode(mode))?;
+            }
+        }
+        Ok(SandboxDir { root, logs, runtime })
+    }
+}
+
+fn subdirectory(root: &OwnedFd, name: &str, mode: u32) -> Result<OwnedFd, Errno> {
+    match fs::mkdirat(root, name, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(root, name, flags, Mode::empty())
+}
+
+/// Puts a file in place complete or not at all: temporary name, then rename. Not synced: what it tells is about a
+/// process, and no process survives the loss of power that a sync would guard against.
+pub fn publish(dir: impl AsFd, name: &str, content: &[u8]) -> Result<(), Errno> {
+    let dir = dir.as_fd();
+    let temporary = format!("{name}.new");
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = fs::openat(dir, temporary.as_str(), flags, Mode::from_raw_mode(0o600))?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let written = rustix::io::write(&file, rest)?;
+        rest = &rest[written..];
+    }
+    fs::renameat(dir, temporary.as_str(), dir, name)
+}
+
+/// Removes a file that may be absent.
+pub fn remove_file(dir: impl AsFd, name: &str) -> Result<(), Errno> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens `logs/` of a sandbox directory, making it if it is missing.
+pub fn open_logs(path: &Path) -> Result<OwnedFd, Errno> {
+    let root = fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    subdirectory(&root, "logs", 0o700)
+}

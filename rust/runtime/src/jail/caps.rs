@@ -1,0 +1,60 @@
+//! Capabilities and resource limits of the sandbox's init, and of the runtime itself after the boot.
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+
+/// What root inside may do, within its own user namespace.
+pub const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::NET_BIND_SERVICE);
+
+/// Largest number of descriptors a process inside may raise its limit to.
+const NOFILE: u64 = 1 << 20;
+
+/// Leaves only [`KEPT`] in every set, none inheritable or ambient, and refuses privilege gain on exec for good.
+pub fn drop_to_kept() -> Result<(), Errno> {
+    clear_ambient_capability_set()?;
+    for number in 0..64u32 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) if !KEPT.contains(capability) => remove_capability_from_bounding_set(capability)?,
+            Ok(_) => {}
+            // The kernel knows no capability of this number, nor any beyond it.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    set_capabilities(None, CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() })?;
+    set_no_new_privs(true)
+}
+
+/// Leaves the runtime of host root what supervising takes: ending processes of mapped ids, writing in its own home.
+pub fn drop_to_supervisor() -> Result<(), Errno> {
+    let kept = CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE;
+    let now = rustix::thread::capabilities(None)?;
+    let permitted = now.permitted & kept;
+    set_capabilities(None, CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() })?;
+    set_no_new_privs(true)
+}
+
+/// Resource limits that every process inside starts with. `pids` stands in for a control group that is not to be had:
+/// it bounds the processes of each user inside this user namespace.
+pub fn set_limits(pids: Option<u64>) -> Result<(), Errno> {
+    if let Some(pids) = pids {
+        let limit = Some(getrlimit(Resource::Nproc).maximum.map_or(pids, |host| host.min(pids)));
+        setrlimit(Resource::Nproc, Rlimit { current: limit, maximum: limit })?;
+    }
+    let host = getrlimit(Resource::Nofile).maximum.unwrap_or(NOFILE);
+    let nofile = Some(host.min(NOFILE));
+    setrlimit(Resource::Nofile, Rlimit { current: nofile, maximum: nofile })?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+}

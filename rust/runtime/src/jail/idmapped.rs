@@ -1,0 +1,71 @@
+//! Layers whose files carry real host ids: host root attaches them through an id-mapped mount, so that their uid 0 is
+//! the sandbox's uid 0 without touching a file.
+
+use microsandbox_protocol::launch::{IdMap, LaunchSpec, Mechanism, MechanismState};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::cgroups::mechanism;
+use super::{ids, mounts};
+use crate::beneath;
+use crate::failure::Failure;
+use crate::syscall::{self, Cloned};
+
+/// Attaches the layers marked `host_ids` beneath `runtime` in the working directory (the sandbox's), in a mount namespace
+/// of this process alone. The result names the place of each one, relative to the sandbox directory; `None` means the plain
+/// path is to be used.
+pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<Mechanism>), Failure> {
+    let none = vec![None; spec.root.lowers.len()];
+    let wanted = spec.root.lowers.iter().any(|lower| lower.host_ids);
+    if !wanted || !rustix::process::geteuid().is_root() || !matches!(spec.ids, IdMap::Range { .. }) {
+        return Ok((none, None));
+    }
+    let attempt = (|| {
+        let owner = user_namespace(&spec.ids)?;
+        syscall::unshare(libc::CLONE_NEWNS)?;
+        mounts::make_private()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let runtime = fs::openat(CWD, "runtime", flags, Mode::empty())?;
+        let mut places = none.clone();
+        for (index, lower) in spec.root.lowers.iter().enumerate().filter(|(_, lower)| lower.host_ids) {
+            let source = fs::open(&lower.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            let tree = mounts::copy_tree(&source)?;
+            syscall::mount_setattr(&tree, false, mounts::RDONLY, libc::MS_PRIVATE, Some(owner.as_fd()))?;
+            let name = format!("lower-{index}");
+            mounts::attach(&tree, beneath::replace_with_dir(&runtime, &name)?)?;
+            places[index] = Some(format!("runtime/{name}"));
+        }
+        Ok::<_, Errno>(places)
+    })();
+    match attempt {
+        Ok(places) => Ok((places, None)),
+        // The boot goes on without; a missing directory will say so itself when the layer is opened.
+        Err(error) => {
+            let reason =
+                format!("id-mapped mounts cannot be had here ({error}): foreign ids of the root appear as nobody");
+            Ok((none, Some(mechanism("id_mapped_root", MechanismState::Off, Some(reason)))))
+        }
+    }
+}
+
+/// A user namespace with this mapping and nobody in it.
+fn user_namespace(map: &IdMap) -> Result<OwnedFd, Errno> {
+    let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (pid, pidfd) = match syscall::clone_child(libc::CLONE_NEWUSER as u64, None)? {
+        Cloned::Child => {
+            drop(hold);
+            let _ = rustix::io::read(&wait, &mut [0; 1]);
+            syscall::exit_now(0)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    let namespace = ids::write_maps(pid, map)
+        .map_err(|_| Errno::PERM)
+        .and_then(|()| fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
+    drop(hold);
+    let exited = rustix::process::WaitIdOptions::EXITED;
+    rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), exited)?;
+    namespace
+}

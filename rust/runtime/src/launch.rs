@@ -1,0 +1,150 @@
+//! The launch job: prepares the sandbox directory, lets the driver boot the guest, supervises it to its end.
+
+use std::os::fd::AsFd;
+
+use microsandbox_protocol::frame::Flags;
+use microsandbox_protocol::launch::{LAUNCH_VERSION, LaunchSpec, Report};
+use microsandbox_protocol::message::Kind;
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, Mode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair};
+
+use crate::channel::Channel;
+use crate::directory::{self, SandboxDir};
+use crate::driver::{self, Boot};
+use crate::failure::{Failure, failed};
+use crate::jail::ids;
+use crate::report::Reporter;
+use crate::steps::{Step, Steps};
+use crate::supervise::{Lines, Parts, Supervisor};
+use crate::{console::TextLog, identity, logs::ExecLog};
+
+const DIR_HINT: &str = "check that the product home exists, is writable for the user who runs this and has free space";
+/// Clients that may wait for the agent to accept them.
+const BACKLOG: i32 = 128;
+
+/// The inherited descriptors of a launch.
+pub struct Inherited {
+    pub lifeline: Option<OwnedFd>,
+    pub owner: Option<OwnedFd>,
+    pub payload: Option<OwnedFd>,
+}
+
+/// Runs the job; the result is the exit code of the process.
+pub fn run(spec: Box<LaunchSpec>, inherited: Inherited, reporter: &mut Reporter, mut steps: Steps) -> i32 {
+    // A terminal's Ctrl-C is for the creator, who decides what becomes of its sandboxes.
+    let _ = rustix::process::setsid();
+    steps.set_failpoint(spec.fail_at.clone());
+    let logs = match open_logs(&spec) {
+        Ok(dir) => dir,
+        Err(failure) => {
+            reporter.send(&Report::BootError(failure.into_boot_error(String::new())));
+            return 1;
+        }
+    };
+    match boot(spec, inherited, steps) {
+        Ok(supervisor) => supervisor.run(reporter),
+        Err(failure) => {
+            let error = failure.into_boot_error(String::new());
+            if let Ok(text) = serde_json::to_vec(&error) {
+                let _ = directory::publish(&logs, "boot-error.json", &text);
+            }
+            reporter.send(&Report::BootError(error));
+            1
+        }
+    }
+}
+
+/// Opens `logs/`, so that even the earliest failure leaves its document.
+fn open_logs(spec: &LaunchSpec) -> Result<OwnedFd, Failure> {
+    let step = Step::ReadSpec;
+    if spec.version != LAUNCH_VERSION {
+        let text = format!("launch contract version {} instead of {LAUNCH_VERSION}", spec.version);
+        return Err(Failure::new(step, text, "runtime and SDK are of different builds: install the package again"));
+    }
+    directory::open_logs(&spec.sandbox_dir).map_err(failed(
+        Step::OpenSandbox,
+        format!("open {}", spec.sandbox_dir.display()),
+        DIR_HINT,
+    ))
+}
+
+fn boot(spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Result<Supervisor, Failure> {
+    steps.begin(Step::ReadSpec);
+    let refused = |text: String| Failure::new(Step::ReadSpec, text, ids::MAP_HINT);
+    ids::lines(&spec.ids).map_err(refused)?;
+    let driver = driver::of_kind(spec.driver)?;
+    let agent = inherited.payload.ok_or_else(|| Failure::new(Step::ReadSpec, "no agent was handed over", ""))?;
+    steps.finish(Step::ReadSpec);
+
+    steps.begin(Step::OpenSandbox);
+    let dir = SandboxDir::open(&spec.sandbox_dir, ids::root_ids(&spec.ids)).map_err(failed(
+        Step::OpenSandbox,
+        format!("prepare {}", spec.sandbox_dir.display()),
+        DIR_HINT,
+    ))?;
+    for (place, name) in [(&dir.runtime, "identity.json"), (&dir.runtime, "exit.json"), (&dir.logs, "boot-error.json")]
+    {
+        directory::remove_file(place, name).map_err(failed(
+            Step::OpenSandbox,
+            format!("remove the {name} of an earlier run"),
+            DIR_HINT,
+        ))?;
+    }
+    steps.finish(Step::OpenSandbox);
+
+    steps.begin(Step::BindSocket);
+    let listener = bind_agent_socket(&dir).map_err(failed(Step::BindSocket, "bind runtime/agent.sock", DIR_HINT))?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(failed(Step::BindSocket, "make the private channel", ""))?;
+    fs::fcntl_setfl(&ours, fs::OFlags::NONBLOCK).map_err(failed(Step::BindSocket, "make the private channel", ""))?;
+    steps.finish(Step::BindSocket);
+
+    let parts = prepare(&spec, dir, ours, inherited.lifeline, inherited.owner)?;
+    let boot = Boot { spec: &spec, dir: &parts.dir, agent: Some(agent), listener, private: theirs };
+    let guest = driver.boot(boot, &mut steps).inspect_err(|_| {
+        let _ = directory::remove_file(&parts.dir.runtime, "agent.sock");
+    })?;
+    Ok(Supervisor::new(*spec, guest, parts, steps))
+}
+
+/// Everything the supervisor needs, so that nothing of it can fail once the guest exists.
+fn prepare(
+    spec: &LaunchSpec,
+    dir: SandboxDir,
+    socket: OwnedFd,
+    lifeline: Option<OwnedFd>,
+    owner: Option<OwnedFd>,
+) -> Result<Parts, Failure> {
+    let step = Step::BindSocket;
+    let mut channel = Channel::new(socket);
+    channel.send(Flags::NONE, &Kind::Bootstrap, &spec.bootstrap).map_err(|error| {
+        let hint = "make the environment of the sandbox smaller";
+        Failure::new(step, format!("the agent's settings do not fit into a message: {error}"), hint)
+    })?;
+    let lines = Lines::watch(lifeline, owner).map_err(failed(step, "watch for signals", DIR_HINT))?;
+    let logs = || rustix::io::fcntl_dupfd_cloexec(&dir.logs, 0);
+    let open = || {
+        let log = ExecLog::open(logs()?, spec.logs.max_bytes, spec.logs.rotations)?;
+        Ok((log, TextLog::new(logs()?, "kernel.log"), TextLog::new(logs()?, "runtime.log")))
+    };
+    let (log, kernel_log, runtime_log) = open().map_err(failed(step, "open the logs", DIR_HINT))?;
+    let own = identity::of(std::process::id() as i32)
+        .ok_or_else(|| Failure::new(step, "/proc does not show this process", "mount /proc on the host"))?;
+    Ok(Parts { dir, channel, lines, log, kernel_log, runtime_log, own })
+}
+
+/// A socket that only the owner of the sandbox can connect to. Bound through the directory's descriptor: the path may
+/// be longer than a socket address can hold.
+pub fn bind_agent_socket(dir: &SandboxDir) -> Result<OwnedFd, Errno> {
+    directory::remove_file(&dir.runtime, "agent.sock")?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let path = format!("/proc/self/fd/{}/agent.sock", std::os::fd::AsRawFd::as_raw_fd(&dir.runtime.as_fd()));
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = bind(&socket, &SocketAddrUnix::new(path)?);
+    rustix::process::umask(before);
+    bound?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}

@@ -1,0 +1,76 @@
+//! The process beside every sandbox: prepares its root file system, starts it, supervises it, records its end. The same
+//! program unpacks image layers, removes trees of mapped ids and probes what a machine can isolate, because all of these
+//! work inside a sandbox's id mapping.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`launch`] → [`driver`] → [`supervise`] | the life of one sandbox, in this order |
+//! | [`rootfs`], [`beneath`] | its root file system, and files beneath a root somebody else filled |
+//! | [`jail`] | namespaces, mounts, ids, capabilities, filter, control groups, Landlock: a file each |
+//! | [`channel`], [`logs`], [`json_line`], [`console`] | the private channel to the agent and what becomes of its output |
+//! | [`directory`], [`identity`], [`report`] | the facts a run leaves as files, and what the SDK is told |
+//! | [`steps`], [`failure`] | the named steps of a boot and how one fails |
+//! | [`syscall`] | the system calls without a safe wrapper: the only `unsafe` |
+#![deny(unsafe_code)]
+
+use std::time::Instant;
+
+use microsandbox_protocol::launch::{BootError, Job, Report, fd};
+
+pub mod beneath;
+pub mod channel;
+pub mod console;
+pub mod directory;
+pub mod driver;
+pub mod failure;
+pub mod identity;
+pub mod jail;
+pub mod json_line;
+pub mod launch;
+pub mod logs;
+pub mod mapped;
+pub mod probe;
+pub mod remove;
+pub mod remove_job;
+pub mod report;
+pub mod rootfs;
+pub mod steps;
+pub mod supervise;
+pub mod syscall;
+pub mod unpack;
+
+/// Runs the job on the inherited descriptors; the result is the exit code.
+pub fn run(start: Instant) -> i32 {
+    let [spec, report, lifeline, owner, payload] =
+        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD].map(syscall::adopt_fd);
+    // Whatever else the creator left open is not ours to keep.
+    let _ = syscall::close_from(fd::PAYLOAD as u32 + 1);
+    let mut reporter = report::Reporter::new(report);
+    let job = match read_job(spec) {
+        Ok(job) => job,
+        Err(message) => {
+            let step = steps::Step::ReadSpec;
+            let failure = failure::Failure::new(step, message, "install the package again");
+            let error: BootError = failure.into_boot_error(String::new());
+            reporter.send(&Report::BootError(error));
+            return 2;
+        }
+    };
+    match job {
+        Job::Launch(spec) => {
+            let inherited = launch::Inherited { lifeline, owner, payload };
+            launch::run(spec, inherited, &mut reporter, steps::Steps::new(start))
+        }
+        Job::Unpack(spec) => unpack::run(&spec, payload, &mut reporter),
+        Job::RemoveTree(spec) => remove_job::run(&spec, &mut reporter),
+        Job::Probe(spec) => probe::run(&spec, &mut reporter),
+    }
+}
+
+fn read_job(spec: Option<rustix::fd::OwnedFd>) -> Result<Job, String> {
+    let spec = spec.ok_or("no job on descriptor 3: this program is started by the microsandbox SDK")?;
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::File::from(spec), &mut text)
+        .map_err(|error| format!("read the job: {error}"))?;
+    serde_json::from_slice(&text).map_err(|error| format!("the job cannot be understood: {error}"))
+}

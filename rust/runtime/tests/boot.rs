@@ -1,0 +1,307 @@
+//! Booting: what a sandbox is made of, seen from outside and from inside.
+
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use microsandbox_protocol::launch::*;
+use microsandbox_runtime::steps::Step;
+use support::*;
+
+#[test]
+fn every_step_is_timed_and_every_mechanism_named() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("steps");
+    let sandbox = scratch.sandbox("s");
+    let runtime = Runtime::launch(&spec(&sandbox, ""));
+    let ready = runtime.ready();
+    for step in Step::ALL {
+        assert!(ready.timings.iter().any(|t| t.step == step.name()), "{step:?} has no time");
+    }
+    for name in [
+        "user_namespace",
+        "id_range",
+        "pid_namespace",
+        "mount_namespace",
+        "ipc_namespace",
+        "uts_namespace",
+        "net_namespace",
+        "cgroup_namespace",
+        "capabilities",
+        "no_new_privs",
+        "seccomp",
+        "landlock",
+        "memory_limit",
+        "cpu_limit",
+        "pids_limit",
+        "tree_kill",
+    ] {
+        let found = state_of(&ready.identity.isolation, name);
+        assert!(found.state == MechanismState::On || found.reason.is_some(), "{found:?}");
+    }
+    let published: Identity = serde_json::from_str(&read(sandbox.join("runtime/identity.json"))).unwrap();
+    assert_eq!(published, ready.identity);
+    assert!(is_alive(&published.runtime) && is_alive(&published.init));
+    let socket = std::fs::metadata(sandbox.join("runtime/agent.sock")).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    let groups = published.cgroups.clone();
+    assert_eq!(runtime.end(), 0);
+    assert_eq!(exit_record(&sandbox).reason, "ShutdownRequested");
+    assert!(groups.iter().all(|path| !path.exists()), "control groups are left");
+    assert!(!sandbox.join("runtime/agent.sock").exists());
+}
+
+/// E15: what the kernel says of the init equals what the report claims.
+#[test]
+fn e15_posture_of_the_init() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("posture");
+    let sandbox = scratch.sandbox("s");
+    let runtime = Runtime::launch(&spec(&sandbox, ""));
+    let ready = runtime.ready();
+    let proc = |file: &str| read(format!("/proc/{}/{file}", ready.identity.init.pid));
+    let status = proc("status");
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_once(':').unwrap().1.trim().to_owned()
+    };
+    for name in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(field(name), "00000000000004fb", "{name}");
+    }
+    for name in ["CapInh", "CapAmb"] {
+        assert_eq!(field(name), "0000000000000000", "{name}");
+    }
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1".into(), "2".into()));
+    assert_eq!(field("NSpid").split_whitespace().last(), Some("1"));
+    assert_eq!(field("Uid").split_whitespace().next(), Some(BASE.to_string().as_str()));
+    for map in ["uid_map", "gid_map"] {
+        let words: Vec<u32> = proc(map).split_whitespace().map(|w| w.parse().unwrap()).collect();
+        assert_eq!(words, [0, BASE, 65_536]);
+    }
+    let own = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+    for kind in ["user", "pid", "mnt", "ipc", "uts", "net", "cgroup"] {
+        let theirs = std::fs::read_link(format!("/proc/{}/ns/{kind}", ready.identity.init.pid)).unwrap();
+        assert_ne!(own(kind), theirs, "{kind} namespace is shared");
+    }
+    for line in proc("mountinfo").lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (target, options) = (fields[4], fields[5]);
+        assert!(options.split(',').any(|o| o == "nosuid"), "{line}");
+        let device = target.starts_with("/dev/") || target.starts_with("/proc/");
+        assert!(device || options.split(',').any(|o| o == "nodev"), "{line}");
+    }
+    let open: Vec<String> = std::fs::read_dir(format!("/proc/{}/fd", ready.identity.init.pid))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(open.len(), 5, "{open:?}");
+    assert!(proc("limits").lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")));
+    assert_eq!(proc("environ"), "");
+    for group in &ready.identity.cgroups {
+        assert!(read(group.join("cgroup.procs")).lines().any(|pid| pid == ready.identity.init.pid.to_string()));
+    }
+    assert_eq!(runtime.end(), 0);
+}
+
+#[test]
+fn inside_looks_like_a_machine_of_its_own() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("inside");
+    let sandbox = scratch.sandbox("s");
+    let script = "id -u; hostname; cat /etc/hostname /etc/hosts; echo x > /made; cat /proc/self/cgroup; ls /dev; \
+                  ls -A /proc/acpi /sys/firmware; cat /proc/interrupts /proc/keys /proc/timer_list | wc -c; \
+                  echo 1 > /proc/sys/kernel/hostname; touch /usr/x; mount -t tmpfs x /tmp; cat /proc/1/environ | wc -c";
+    let (out, err) = run_inside(&spec(&sandbox, &format!("run:{script}")));
+    assert!(out.starts_with("0\nboxy\nboxy\n127.0.0.1\tlocalhost boxy\n"), "{out}");
+    assert!(
+        out.lines().filter(|l| l.contains("::") || l.contains(":/")).all(|l| l.ends_with(":/") || l.contains("ip6")),
+        "{out}"
+    );
+    for device in ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin"] {
+        assert!(out.lines().any(|line| line == device), "{device} is missing: {out}");
+    }
+    assert!(err.matches("Read-only file system").count() >= 2, "{err}");
+    let made = std::fs::metadata(sandbox.join("upper/made")).unwrap();
+    assert_eq!(made.uid(), BASE);
+}
+
+/// A6, I6: mount points that the image ships as symlinks or files.
+#[test]
+fn i6_mounts_stay_inside_whatever_the_image_ships() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("links");
+    let sandbox = scratch.sandbox("s");
+    let outside = scratch.sandbox("outside");
+    std::fs::create_dir_all(scratch.0.join("lower/etc")).unwrap();
+    let lower = scratch.0.join("lower");
+    symlink("/etc", lower.join("proc")).unwrap();
+    owned_by(&lower.join("etc"), BASE);
+    std::fs::write(lower.join("dev"), "a file").unwrap();
+    symlink("../../../../../../../../sys", lower.join("sys")).unwrap();
+    symlink(&outside, lower.join("data")).unwrap();
+    symlink("/../../../../../../..", lower.join("up")).unwrap();
+    symlink("/etc/real-hosts", lower.join("etc/hosts")).unwrap();
+    let mut spec = spec(
+        &sandbox,
+        "run:stat -fc %T /proc /sys; test -c /dev/null && echo device; cat /up/data/probe; ls -l /etc/hosts",
+    );
+    std::fs::write(scratch.0.join("probe"), "seen").unwrap();
+    let bind = |target: &str| BindSpec {
+        source: scratch.0.join("probe"),
+        target: target.into(),
+        readonly: true,
+        noexec: true,
+        optional: false,
+    };
+    spec.root.binds.push(bind("/up/data/probe"));
+    // The path that the symlink names is made inside the root.
+    spec.root.tmpfs.push(TmpfsSpec { target: outside.to_str().unwrap().into(), size_bytes: 1 << 20, mode: 0o755 });
+    let (out, err) = run_inside(&spec);
+    assert!(out.starts_with("proc\nsysfs\ndevice\nseen-rw-r--r--"), "{out} {err}");
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "something was made outside");
+    assert!(!sandbox.join("upper/etc/real-hosts").exists());
+}
+
+#[test]
+fn two_hundred_layers_make_one_root() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("layers");
+    let sandbox = scratch.sandbox("s");
+    let mut spec = spec(&sandbox, "run:ls / | grep -c ^file; cat /top");
+    spec.root.lowers = (0..200)
+        .map(|n| {
+            let path = scratch.sandbox(&format!("a-layer-with-a-rather-long-name-{n}"));
+            std::fs::write(path.join(format!("file{n}")), "").unwrap();
+            std::fs::write(path.join("top"), n.to_string()).unwrap();
+            Lower { path, host_ids: false }
+        })
+        .collect();
+    let (out, err) = run_inside(&spec);
+    assert_eq!(out, "200\n199", "{err}");
+}
+
+#[test]
+fn a_directory_of_host_ids_is_roots_inside_and_unchanged_outside() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("hostids");
+    let sandbox = scratch.sandbox("s");
+    let tree = scratch.sandbox("tree");
+    std::fs::write(tree.join("mine"), "content").unwrap();
+    std::fs::set_permissions(tree.join("mine"), PermissionsExt::from_mode(0o600)).unwrap();
+    let mut spec = spec(&sandbox, "run:stat -c %u /mine; cat /mine; echo changed > /mine; cat /mine");
+    spec.root.lowers.push(Lower { path: tree.clone(), host_ids: true });
+    let (out, err) = run_inside(&spec);
+    assert_eq!(out, "0\ncontentchanged\n", "{err}");
+    assert_eq!(read(tree.join("mine")), "content");
+}
+
+#[test]
+fn host_root_is_never_mapped_in() {
+    let scratch = Scratch::new("hostroot");
+    let sandbox = scratch.sandbox("s");
+    let mut spec = spec(&sandbox, "");
+    spec.ids = IdMap::Range { base: 0, count: 65_536 };
+    let mut runtime = Runtime::launch(&spec);
+    let error = runtime.boot_error();
+    assert!(error.message.contains("host uid 0"), "{error:?}");
+    assert_eq!(runtime.wait(), 1);
+    let written: BootError = serde_json::from_str(&read(sandbox.join("logs/boot-error.json"))).unwrap();
+    assert_eq!(written, error);
+}
+
+#[test]
+fn a_missing_bind_source_is_named() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("nosource");
+    let sandbox = scratch.sandbox("s");
+    let mut spec = spec(&sandbox, "");
+    let missing = |optional| BindSpec {
+        source: "/nonexistent/thing".into(),
+        target: "/thing".into(),
+        readonly: true,
+        noexec: false,
+        optional,
+    };
+    spec.root.binds.push(missing(true));
+    let runtime = Runtime::launch(&spec);
+    runtime.ready();
+    runtime.end();
+    spec.root.binds.push(missing(false));
+    let mut runtime = Runtime::launch(&spec);
+    let error = runtime.boot_error();
+    assert!(error.message.contains("/nonexistent/thing") && error.errno == Some(libc::ENOENT), "{error:?}");
+    assert_eq!(runtime.wait(), 1);
+    assert!(cgroups_of(&sandbox).is_empty());
+}
+
+fn owned_by(path: &std::path::Path, uid: u32) {
+    std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
+}
+
+#[test]
+fn an_ordinary_user_gets_a_sandbox_with_one_id() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("single");
+    let sandbox = scratch.sandbox("s");
+    let uid = 54_321;
+    owned_by(&sandbox, uid);
+    let mut spec = spec(&sandbox, "run:id -u; echo x > /made; chown 5 /made; cat /proc/self/uid_map");
+    spec.ids = IdMap::Single { uid, gid: uid };
+    let mut runtime = Runtime::launch_as(&spec, User { uid, sub_ids: None });
+    let ready = runtime.ready();
+    assert_eq!(state_of(&ready.identity.isolation, "id_range").state, MechanismState::Degraded);
+    let memory = state_of(&ready.identity.isolation, "memory_limit");
+    assert!(memory.state == MechanismState::Off && memory.reason.as_ref().unwrap().contains("systemd"), "{memory:?}");
+    assert_eq!(state_of(&ready.identity.isolation, "pids_limit").state, MechanismState::Degraded);
+    assert_eq!(runtime.wait(), 0);
+    assert!(logged(&sandbox, 7, "stdout").starts_with("0\n"));
+    assert!(logged(&sandbox, 7, "stderr").contains("Invalid argument"));
+    assert_eq!(std::fs::metadata(sandbox.join("upper/made")).unwrap().uid(), uid);
+}
+
+#[test]
+fn an_ordinary_user_with_ranges_gets_many_ids() {
+    if !is_root() {
+        return;
+    }
+    if microsandbox_runtime::jail::ids::id_tool("newuidmap").is_none() {
+        println!("SKIPPED: newuidmap is not installed");
+        return;
+    }
+    let scratch = Scratch::new("ranges");
+    let sandbox = scratch.sandbox("s");
+    let uid = 54_322;
+    owned_by(&sandbox, uid);
+    let mut spec = spec(&sandbox, "run:id -u; echo x > /made; chown 5:6 /made; stat -c %u:%g /made");
+    spec.ids = IdMap::Subordinate { uid, gid: uid, sub_uid: 2_000_000, sub_gid: 2_000_000, count: 65_536 };
+    let user = User { uid, sub_ids: Some((2_000_000, 65_536)) };
+    let mut runtime = Runtime::launch_as(&spec, user);
+    let ready = runtime.ready();
+    assert_eq!(state_of(&ready.identity.isolation, "id_range").state, MechanismState::On);
+    assert_eq!(runtime.wait(), 0);
+    assert_eq!(logged(&sandbox, 7, "stdout"), "0\n5:6\n", "{}", logged(&sandbox, 7, "stderr"));
+    assert_eq!(std::fs::metadata(sandbox.join("upper/made")).unwrap().uid(), 2_000_004);
+    // The user cannot remove that alone; the job can.
+    let job = Job::RemoveTree(RemoveTreeSpec { version: LAUNCH_VERSION, ids: spec.ids, path: sandbox.join("upper") });
+    owned_by(&sandbox, uid);
+    let mut runtime = start_as(&job, None, Some(user));
+    assert!(matches!(runtime.report(), Report::Done));
+    assert_eq!(runtime.wait(), 0);
+    assert!(!sandbox.join("upper").exists());
+}

@@ -1,0 +1,110 @@
+//! The captured log: every byte, in order, bounded, and honest about what a full disk cost.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use support::*;
+
+fn run(
+    name: &str,
+    standin: &str,
+    change: impl FnOnce(&mut microsandbox_protocol::launch::LaunchSpec),
+) -> (Scratch, std::path::PathBuf) {
+    let scratch = Scratch::new(name);
+    let sandbox = scratch.sandbox("s");
+    let mut spec = spec(&sandbox, standin);
+    change(&mut spec);
+    let mut runtime = Runtime::launch(&spec);
+    runtime.ready();
+    assert_eq!(runtime.wait(), 0);
+    (scratch, sandbox)
+}
+
+#[test]
+fn every_line_arrives_in_order_between_the_markers() {
+    if !is_root() {
+        return;
+    }
+    let (_scratch, sandbox) = run("lines", "lines:200000", |_| {});
+    let expected: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(logged(&sandbox, 1, "stdout"), expected);
+    assert_eq!(logged(&sandbox, 0, "system"), "--- sandbox started ------ sandbox stopped ---");
+}
+
+#[test]
+fn characters_survive_the_seams_and_other_bytes_are_base64() {
+    if !is_root() {
+        return;
+    }
+    let (_scratch, sandbox) = run("seams", "seams", |_| {});
+    assert_eq!(logged(&sandbox, 3, "stdout"), "€uro ☃\n");
+    assert_eq!(logged(&sandbox, 4, "stderr"), "/wD+");
+    assert_eq!(logged(&sandbox, 5, "stdout"), "ww==");
+}
+
+/// G2: the cap holds and the newest lines are kept.
+#[test]
+fn g2_rotation_keeps_the_newest_within_its_cap() {
+    if !is_root() {
+        return;
+    }
+    let (_scratch, sandbox) = run("rotate", "lines:200000", |spec| {
+        spec.logs.max_bytes = 100_000;
+        spec.logs.rotations = 2;
+    });
+    let sizes: BTreeMap<String, u64> = std::fs::read_dir(sandbox.join("logs"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+        .filter(|(name, _)| name.starts_with("exec.log"))
+        .collect();
+    assert_eq!(sizes.keys().collect::<Vec<_>>(), ["exec.log", "exec.log.1", "exec.log.2"]);
+    assert!(sizes.values().all(|&size| size <= 100_000), "{sizes:?}");
+    let mut text = String::new();
+    for name in ["exec.log.2", "exec.log.1", "exec.log"] {
+        for line in read(sandbox.join("logs").join(name)).lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            if line["id"] == 1 {
+                text.push_str(line["d"].as_str().unwrap());
+            }
+        }
+    }
+    let all: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    assert!(text.len() > 100_000 && all.ends_with(&text), "a gap in the newest lines");
+}
+
+/// G1, S1: a full disk costs output, never the sandbox, and the log says how much.
+#[test]
+fn g1_a_full_disk_is_counted_not_fatal() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("full");
+    let sandbox = scratch.sandbox("s");
+    let logs = sandbox.join("logs");
+    std::fs::create_dir(&logs).unwrap();
+    let options = c"size=1m";
+    rustix::mount::mount("tmpfs", &logs, "tmpfs", rustix::mount::MountFlags::empty(), options).unwrap();
+    let mut runtime = Runtime::launch(&spec(&sandbox, "flood:3"));
+    runtime.ready();
+    assert_eq!(runtime.wait(), 0);
+    let record = exit_record(&sandbox);
+    let lines: Vec<String> = read(logs.join("exec.log")).lines().map(str::to_owned).collect();
+    rustix::mount::unmount(&logs, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(record.reason, "Completed");
+    let mut kept = 0;
+    for line in &lines {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a torn line");
+        if line["id"] == 9 {
+            kept += line["d"].as_str().unwrap().len();
+        }
+    }
+    let lost: usize = record
+        .detail
+        .as_deref()
+        .and_then(|text| text.split(' ').find_map(|word| word.parse().ok()))
+        .expect("the loss is not told");
+    // The stand-in sends 16 chunks of 63 KiB for each mebibyte asked for.
+    assert_eq!(kept + lost, 3 * 16 * (63 << 10), "{:?}", record.detail);
+}
