@@ -1,0 +1,54 @@
+//! Builds the two static programs that the extension embeds: `msb-agent` and `msb-runtime`.
+//!
+//! They need `-C target-feature=+crt-static` and an explicit target, which the extension (a cdylib) must not have, so
+//! they come from a cargo invocation of their own with its own target directory. A packager may hand them over ready
+//! made: `MSB_EMBED_DIR` names a directory that holds both.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
+    println!("cargo:rerun-if-env-changed=MSB_EMBED_DIR");
+    let out = PathBuf::from(variable("OUT_DIR"));
+    let built = match std::env::var_os("MSB_EMBED_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            nested_build(&PathBuf::from(variable("CARGO_MANIFEST_DIR")), &out, &variable("CARGO"), &variable("TARGET"))
+        }
+    };
+    for program in ["msb-agent", "msb-runtime"] {
+        let source = built.join(program);
+        println!("cargo:rerun-if-changed={}", source.display());
+        std::fs::copy(&source, out.join(program)).unwrap_or_else(|e| panic!("copy {}: {e}", source.display()));
+    }
+}
+
+/// Returns the directory with the finished programs.
+#[allow(clippy::disallowed_methods, reason = "a build script runs cargo")]
+fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> PathBuf {
+    let workspace = manifest_dir.join("../..");
+    for input in ["rust/agent", "rust/runtime", "rust/protocol", "Cargo.lock", "Cargo.toml"] {
+        println!("cargo:rerun-if-changed={}", workspace.join(input).display());
+    }
+    let target_dir = out.join("guest");
+    let mut command = Command::new(cargo);
+    // What the outer invocation chose for the cdylib must not leak in.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_ENCODED") || text.starts_with("CARGO_PROFILE") || text.starts_with("CARGO_BUILD") {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .current_dir(&workspace)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTC_WRAPPER")
+        .args(["build", "--locked", "--profile", "embedded", "--target", target, "--target-dir"])
+        .arg(&target_dir)
+        .args(["-p", "microsandbox-agent", "-p", "microsandbox-runtime", "--bins"]);
+    let status = command.status().unwrap_or_else(|e| panic!("run cargo for the embedded programs: {e}"));
+    assert!(status.success(), "building msb-agent and msb-runtime failed: {status}");
+    target_dir.join(target).join("embedded")
+}

@@ -1,0 +1,181 @@
+//! The client side of the agent protocol: one connection per call.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`connection`] | frames in, queued bytes out, over any stream |
+//! | [`call`] | one request, one answer, one deadline |
+//! | [`exec_request`] | what may be asked of exec; its validation |
+//! | [`exec_collect`], [`exec_stream`] | a program run to its end; a program with live events |
+//! | [`fs_call`], [`fs_transfer`] | file operations; file content in either direction |
+//! | [`failure`] | the agent's errors in our words |
+//!
+//! The agent is not trusted: once root inside has touched it, it may say anything. Lengths are bounded before memory is
+//! taken, frames for ids that are not ours are dropped and counted, and its numbers are never used as pids, paths or
+//! sizes on this side.
+
+mod call;
+mod connection;
+mod exec_collect;
+mod exec_request;
+mod exec_session;
+mod exec_stream;
+pub(crate) mod failure;
+mod fs_call;
+mod fs_transfer;
+
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use microsandbox_protocol::frame::{Flags, decode_id_range};
+use microsandbox_protocol::message::{Hello, Kind, Ready};
+use microsandbox_protocol::version::{EXTENSION, EXTENSION_MIN, GENERATION, GENERATION_MIN};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+pub(crate) use connection::Connection;
+pub(crate) use exec_collect::{Capture, finish as finish_capture};
+pub(crate) use exec_request::{check_exec, exec_request};
+pub(crate) use fs_call::check_path;
+pub use fs_transfer::{FileReader, FileWriter};
+
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+
+/// Longest silence within a request before the agent counts as lost (`agent.silence_deadline`).
+pub const SILENCE_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for a program to take its input (`agent.stall_deadline`).
+pub const STALL_DEADLINE: Duration = Duration::from_secs(60);
+/// How often a full accept queue is tried again.
+const BUSY_RETRY: Duration = Duration::from_millis(5);
+/// Longest path in a unix socket address, its final NUL not counted.
+const SUN_PATH_MAX: usize = 107;
+
+/// Where a sandbox's agent listens, and the token it wants to see.
+#[derive(Clone)]
+pub struct AgentAddress {
+    /// Sandbox name, for errors.
+    pub name: String,
+    pub socket: PathBuf,
+    pub token: Vec<u8>,
+}
+
+impl std::fmt::Debug for AgentAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentAddress").field("name", &self.name).field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// A connection to an agent that has shown who it is and accepted us.
+pub struct AgentClient<S = UnixStream> {
+    connection: Connection<S>,
+    ready: Ready,
+}
+
+impl AgentClient {
+    /// Connects, shows the token and waits for the agent's ready, all within `timeout`.
+    pub async fn connect(address: &AgentAddress, timeout: Duration) -> MicrosandboxResult<AgentClient> {
+        let deadline = Instant::now() + timeout;
+        let stream = dial(address, deadline).await?;
+        AgentClient::handshake(&address.name, stream, &address.token, deadline).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
+    /// Introduces itself on a fresh stream: our hello, then its id range and its ready (or why not).
+    pub async fn handshake(
+        name: &str,
+        stream: S,
+        token: &[u8],
+        deadline: Instant,
+    ) -> MicrosandboxResult<AgentClient<S>> {
+        let greeting = async {
+            let mut connection = Connection::new(name, stream);
+            let hello = Hello { token: token.to_vec(), extension_min: EXTENSION_MIN, extension_max: EXTENSION };
+            connection.queue(0, Flags::NONE, &Kind::Hello, &hello).map_err(|error| {
+                MicrosandboxError::Runtime(format!("sandbox {name}: its token is unusable: {error}"))
+            })?;
+            let ids = decode_id_range(connection.raw().await?).map_err(|error| connection.broke(error.to_string()))?;
+            let ready = ready(&mut connection).await?;
+            connection.admit(ids);
+            Ok(AgentClient { connection, ready })
+        };
+        match tokio::time::timeout_at(deadline, greeting).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                Err(failure::lost(name, "it accepted the connection but did not answer the hello in time"))
+            }
+        }
+    }
+
+    /// What the agent said about itself.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Frames that came for ids nobody asked with; they were dropped.
+    pub fn stray_frames(&self) -> u64 {
+        self.connection.stray_frames()
+    }
+
+    pub(crate) fn into_connection(self) -> Connection<S> {
+        self.connection
+    }
+}
+
+/// The frame after the id range: ready, or the reason why not.
+async fn ready<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut Connection<S>) -> MicrosandboxResult<Ready> {
+    let Some(frame) = connection.frame().await? else {
+        return Err(connection.lost("it closed the connection during the handshake"));
+    };
+    let message = connection.open(&frame)?;
+    match &message.kind {
+        Kind::Ready => {}
+        Kind::Error => return Err(connection.refused(&message)),
+        other => return Err(connection.broke(format!("`{}` instead of ready", failure::quote(other.as_wire())))),
+    }
+    let ready: Ready = connection.parse(&message)?;
+    match ready.extension {
+        Some(extension) if (EXTENSION_MIN..=EXTENSION).contains(&extension) => Ok(ready),
+        theirs => {
+            let theirs = theirs.map_or_else(|| "none".into(), |extension| extension.to_string());
+            Err(connection.broke(format!(
+                "the agent uses generation {} extension {theirs}; this client understands generation {GENERATION_MIN} to \
+                 {GENERATION} extension {EXTENSION_MIN} to {EXTENSION}",
+                message.generation
+            )))
+        }
+    }
+}
+
+async fn dial(address: &AgentAddress, deadline: Instant) -> MicrosandboxResult<UnixStream> {
+    loop {
+        match open_socket(&address.socket).await {
+            Ok(stream) => return Ok(stream),
+            // The accept queue is full: the agent is busy, not gone.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if Instant::now() >= deadline {
+                    return Err(failure::lost(&address.name, "it accepts no connection in time"));
+                }
+                tokio::time::sleep(BUSY_RETRY).await;
+            }
+            Err(error) => {
+                return Err(failure::lost(&address.name, format!("its socket does not answer: {error}")));
+            }
+        }
+    }
+}
+
+async fn open_socket(path: &Path) -> std::io::Result<UnixStream> {
+    if path.as_os_str().len() <= SUN_PATH_MAX {
+        return UnixStream::connect(path).await;
+    }
+    // Too long for a socket address: name its directory by a descriptor instead.
+    let (Some(parent), Some(file)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let directory = rustix::fs::open(parent, flags, rustix::fs::Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(file);
+    UnixStream::connect(short).await
+}

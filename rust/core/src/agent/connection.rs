@@ -1,0 +1,267 @@
+//! One connection to an agent: whole frames in, queued bytes out, both driven by whoever waits on it.
+//!
+//! There is no task behind it and no lock in it. The stream need not be splittable, so a unix socket and a WebSocket
+//! serve alike. Dropping it closes the stream, and the agent then ends what was started over it.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::IoSlice;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use microsandbox_protocol::frame::{
+    Flags, Frame, FrameDecoder, MAX_DATA, MAX_FRAME, MAX_HELLO_FRAME, Message, ProtocolError, encode, encode_data_head,
+};
+use microsandbox_protocol::message::{CoreError, Kind};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::{SILENCE_DEADLINE, failure};
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+
+/// Room offered to the first read; most answers fit.
+const READ_MIN: usize = 16 << 10;
+/// Room offered once reads come back full.
+const READ_MAX: usize = 512 << 10;
+/// Slices of one vectored write.
+const WRITE_SLICES: usize = 32;
+
+/// A frame stream to one agent.
+pub(crate) struct Connection<S> {
+    name: Arc<str>,
+    stream: S,
+    input: BytesMut,
+    decoder: FrameDecoder,
+    read_size: usize,
+    output: VecDeque<Bytes>,
+    queued: usize,
+    /// The peer takes no more; what it still sends is read to the end.
+    deaf: bool,
+    next_id: u32,
+    end_id: u32,
+    /// Frames for ids nobody here waits for.
+    stray: u64,
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        if self.stray > 0 {
+            tracing::debug!(sandbox = %self.name, frames = self.stray, "dropped frames with ids that are not ours");
+        }
+    }
+}
+
+impl<S> Connection<S> {
+    pub fn new(name: &str, stream: S) -> Self {
+        Connection {
+            name: name.into(),
+            stream,
+            input: BytesMut::new(),
+            decoder: FrameDecoder::new(MAX_HELLO_FRAME),
+            read_size: READ_MIN,
+            output: VecDeque::new(),
+            queued: 0,
+            deaf: false,
+            next_id: 1,
+            end_id: 1,
+            stray: 0,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The peer is known: frames of full size may come, and these ids may be used.
+    pub fn admit(&mut self, ids: (u32, u32)) {
+        self.decoder.set_max(MAX_FRAME);
+        (self.next_id, self.end_id) = ids;
+    }
+
+    /// A fresh id. A connection carries a handful of calls, so running out means the peer gave a silly range.
+    pub fn id(&mut self) -> MicrosandboxResult<u32> {
+        if self.next_id >= self.end_id {
+            return Err(self.broke("the range of call ids it gave is used up"));
+        }
+        self.next_id += 1;
+        Ok(self.next_id - 1)
+    }
+
+    /// How many frames were dropped because nobody waits for their id.
+    pub fn stray_frames(&self) -> u64 {
+        self.stray
+    }
+    pub fn count_stray(&mut self) {
+        self.stray += 1;
+    }
+
+    /// Bytes accepted but not yet written.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    pub fn broke(&self, what: impl Into<String>) -> MicrosandboxError {
+        failure::protocol(&self.name, what)
+    }
+    pub fn lost(&self, reason: impl Into<String>) -> MicrosandboxError {
+        failure::lost(&self.name, reason)
+    }
+    pub fn silent(&self) -> MicrosandboxError {
+        self.lost(format!("no answer within {} s", SILENCE_DEADLINE.as_secs()))
+    }
+    fn broke_by(&self, error: ProtocolError) -> MicrosandboxError {
+        self.broke(error.to_string())
+    }
+
+    /// Queues one frame. The error is the encoder's: the payload would not fit.
+    pub fn queue<T: Serialize>(
+        &mut self,
+        id: u32,
+        flags: Flags,
+        kind: &Kind,
+        payload: &T,
+    ) -> Result<(), ProtocolError> {
+        self.push(encode(id, flags, kind, payload)?.into());
+        Ok(())
+    }
+
+    /// Queues stream data of at most [`MAX_DATA`] bytes without copying it.
+    pub fn queue_data(&mut self, id: u32, kind: &Kind, data: Bytes) {
+        debug_assert!(data.len() <= MAX_DATA);
+        self.push(encode_data_head(id, Flags::NONE, kind, data.len()).into());
+        if !data.is_empty() {
+            self.push(data);
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if !self.deaf {
+            self.queued += bytes.len();
+            self.output.push_back(bytes);
+        }
+    }
+
+    /// Opens a frame that is ours.
+    pub fn open(&self, frame: &Frame) -> MicrosandboxResult<Message> {
+        frame.open().map_err(|error| self.broke_by(error))
+    }
+
+    pub fn parse<'a, T: serde::Deserialize<'a>>(&self, message: &'a Message) -> MicrosandboxResult<T> {
+        message.parse().map_err(|error| self.broke_by(error))
+    }
+
+    pub fn data(&self, message: &Message) -> MicrosandboxResult<Bytes> {
+        message.data().map_err(|error| self.broke_by(error))
+    }
+
+    /// The error in a `core.error` message.
+    pub fn refused(&self, message: &Message) -> MicrosandboxError {
+        match self.parse::<CoreError>(message) {
+            Ok(error) => failure::refusal(&self.name, &error),
+            Err(error) => error,
+        }
+    }
+
+    /// A frame that is already here.
+    pub fn buffered(&mut self) -> MicrosandboxResult<Option<Frame>> {
+        self.decoder.decode(&mut self.input).map_err(|error| failure::protocol(&self.name, error.to_string()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Writes what is queued. A peer that takes no more is not an error here: what it said last is worth reading.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+            let count = self.output.len().min(WRITE_SLICES);
+            for (slice, bytes) in slices.iter_mut().zip(&self.output) {
+                *slice = IoSlice::new(bytes);
+            }
+            match ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count])) {
+                Ok(written) if written > 0 => self.written(written),
+                _ => {
+                    self.deaf = true;
+                    self.output.clear();
+                    self.queued = 0;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn written(&mut self, mut count: usize) {
+        self.queued -= count;
+        while let Some(front) = self.output.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// Writes what is queued and waits until all of it is handed over.
+    pub async fn flush(&mut self) -> MicrosandboxResult<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await;
+        if self.deaf { Err(self.lost("it closed the connection")) } else { Ok(()) }
+    }
+
+    /// The next frame of any id; `None` at an orderly end of the stream.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<MicrosandboxResult<Option<Frame>>> {
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) if self.input.is_empty() => return Poll::Ready(Ok(None)),
+                Ok(0) => return Poll::Ready(Err(self.lost("the connection ended inside a frame"))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.lost(error.to_string()))),
+            }
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < self.read_size / 2 {
+            self.input.reserve(self.read_size);
+        }
+        let room = self.input.capacity() - self.input.len();
+        // Stateless between polls, so it may be made anew each time.
+        let count = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
+        if count == room {
+            self.read_size = (self.read_size * 4).min(READ_MAX);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// The next frame of any id, writing what is queued meanwhile. Cancelling it loses nothing.
+    pub async fn frame(&mut self) -> MicrosandboxResult<Option<Frame>> {
+        poll_fn(|cx| {
+            // Whether it is all written does not matter to the reader.
+            let _ = self.poll_flush(cx);
+            self.poll_frame(cx)
+        })
+        .await
+    }
+
+    /// Exactly `N` raw bytes, before any frame.
+    pub async fn raw<const N: usize>(&mut self) -> MicrosandboxResult<[u8; N]> {
+        while self.input.len() < N {
+            let count = poll_fn(|cx| {
+                let _ = self.poll_flush(cx);
+                self.poll_fill(cx)
+            })
+            .await
+            .map_err(|error| self.lost(error.to_string()))?;
+            if count == 0 {
+                return Err(self.lost("it closed the connection during the handshake"));
+            }
+        }
+        let mut out = [0; N];
+        self.input.copy_to_slice(&mut out);
+        Ok(out)
+    }
+}

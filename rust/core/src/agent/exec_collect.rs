@@ -1,0 +1,151 @@
+//! A program run to its end, both streams kept in memory within a bound. Runs in the caller's own task.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::exec_session::{ExecSession, Input, Step, cut_off, timed_out};
+use super::{AgentClient, exec_request};
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::model::{CAPTURE_BYTES, ExecExit, ExecOptions, ExecOutput, SandboxSpec, StdinSource};
+
+/// Between killing a program that wrote too much and giving up on its exit.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How far a buffer may outgrow its bound before the oldest bytes are cut off: cutting costs a move of the rest.
+const CUT_SLACK: u64 = 1 << 20;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
+    /// Runs a program and collects its output. Dropping the future closes the connection; the agent then kills the
+    /// program's tree.
+    pub async fn exec(self, spec: &SandboxSpec, cmd: String, options: ExecOptions) -> MicrosandboxResult<ExecOutput> {
+        // No window: this side reads as fast as the socket gives, and keeps a bounded part.
+        let request = exec_request(spec, cmd, &options)?;
+        let mut session = ExecSession::begin(self.into_connection(), &request)?;
+        if let StdinSource::Bytes(data) = options.stdin {
+            session.feed(Input { data, done: None });
+        }
+        // Nobody can write to a pipe here, so its end comes at once.
+        session.finish_input();
+        collect(session, options.timeout, options.max_output_bytes).await
+    }
+}
+
+async fn collect<S: AsyncRead + AsyncWrite + Unpin>(
+    mut session: ExecSession<S>,
+    timeout: Option<Duration>,
+    max_output_bytes: Option<u64>,
+) -> MicrosandboxResult<ExecOutput> {
+    let mut stdout = Capture::new(max_output_bytes);
+    let mut stderr = Capture::new(max_output_bytes);
+    let mut overflown = false;
+    loop {
+        match session.step().await? {
+            Step::Stdout(data) => stdout.push(&data),
+            Step::Stderr(data) => stderr.push(&data),
+            // A program need not read its input.
+            Step::Started { .. } | Step::StdinError { .. } => {}
+            Step::Failed(failure) => return Err(MicrosandboxError::ExecFailed(Box::new(failure))),
+            Step::Exited(exit) => return finish(exit, stdout, stderr, timeout),
+            Step::Overdue => return finish(cut_off(session.elapsed()), stdout, stderr, timeout),
+        }
+        if !overflown && (stdout.overflown() || stderr.overflown()) {
+            overflown = true;
+            session.signal(9)?;
+            session.end_by(Instant::now() + KILL_WAIT);
+        }
+    }
+}
+
+pub(crate) fn finish(
+    exit: ExecExit,
+    stdout: Capture,
+    stderr: Capture,
+    timeout: Option<Duration>,
+) -> MicrosandboxResult<ExecOutput> {
+    for capture in [&stdout, &stderr] {
+        if capture.overflown() {
+            return Err(MicrosandboxError::OutputLimit {
+                limit: capture.keep,
+                kept: capture.keep,
+                dropped: capture.total - capture.keep,
+            });
+        }
+    }
+    let timed_out_here = exit.timed_out;
+    let output = ExecOutput {
+        exit,
+        stdout_total: stdout.total,
+        stderr_total: stderr.total,
+        stdout: stdout.into_bytes(),
+        stderr: stderr.into_bytes(),
+    };
+    if timed_out_here { Err(timed_out(timeout, Some(output))) } else { Ok(output) }
+}
+
+/// The newest `keep` bytes of a stream.
+pub(crate) struct Capture {
+    bytes: Vec<u8>,
+    keep: u64,
+    /// More than `keep` is an error instead of a cut.
+    strict: bool,
+    total: u64,
+}
+
+impl Capture {
+    pub fn new(max: Option<u64>) -> Self {
+        Capture { bytes: Vec::new(), keep: max.unwrap_or(CAPTURE_BYTES), strict: max.is_none(), total: 0 }
+    }
+
+    pub fn overflown(&self) -> bool {
+        self.strict && self.total > self.keep
+    }
+
+    pub fn push(&mut self, data: &[u8]) {
+        self.total += data.len() as u64;
+        if self.overflown() {
+            return;
+        }
+        self.bytes.extend_from_slice(data);
+        // Amortised: a cut moves at most `keep` bytes after at least as many (or the slack) were appended.
+        if self.bytes.len() as u64 > self.keep.saturating_add(self.keep.max(CUT_SLACK)) {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let excess = (self.bytes.len() as u64).saturating_sub(self.keep);
+        self.bytes.drain(..excess as usize);
+    }
+
+    fn into_bytes(mut self) -> Bytes {
+        self.cut();
+        self.bytes.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x2_capture_keeps_the_newest_bytes_and_counts_all() {
+        let mut capture = Capture::new(Some(10));
+        for round in 0..400_000u32 {
+            capture.push(&round.to_be_bytes());
+        }
+        assert!(capture.bytes.len() as u64 <= 10 + CUT_SLACK + 4);
+        assert_eq!(capture.total, 1_600_000);
+        let kept = capture.into_bytes();
+        assert_eq!(kept.len(), 10);
+        assert_eq!(&kept[6..], 399_999u32.to_be_bytes());
+    }
+
+    #[test]
+    fn x2_capture_of_zero_keeps_nothing() {
+        let mut capture = Capture::new(Some(0));
+        capture.push(b"abc");
+        assert_eq!((capture.total, capture.into_bytes().len()), (3, 0));
+    }
+}

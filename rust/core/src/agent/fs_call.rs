@@ -1,0 +1,223 @@
+//! File operations of one request and one answer, and listings in pages.
+
+use microsandbox_protocol::frame::Flags;
+use microsandbox_protocol::message::{FsData, FsEntry as WireEntry, FsOp, FsRequest, FsResponse, Kind};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{AgentClient, Connection, failure};
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::model::{FsEntry, FsEntryKind, FsMetadata};
+
+/// Entries of one page (`fs.list_page`).
+const LIST_PAGE: u32 = 1000;
+/// Entries of one listing: a guest could go on for ever.
+const LIST_MAX: usize = 10_000_000;
+/// `PATH_MAX`, its NUL not counted.
+const PATH_MAX: usize = 4095;
+
+/// What is being done to which path, for errors.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub operation: &'a str,
+    pub path: &'a str,
+}
+
+impl Subject<'_> {
+    pub fn error(&self, kind: &str, errno: Option<i32>, message: impl Into<String>) -> MicrosandboxError {
+        MicrosandboxError::Filesystem {
+            operation: self.operation.into(),
+            path: failure::quote(self.path),
+            kind: kind.into(),
+            errno,
+            message: message.into(),
+        }
+    }
+
+    /// The error of an answer that says no.
+    fn refusal(&self, response: &FsResponse) -> MicrosandboxError {
+        let errno = failure::errno(response.errno);
+        let kind = failure::word(response.kind.as_deref());
+        if errno == Some(libc::ENOENT) || (errno.is_none() && kind.as_deref() == Some("ENOENT")) {
+            return MicrosandboxError::PathNotFound {
+                operation: self.operation.into(),
+                path: failure::quote(self.path),
+            };
+        }
+        let said = response.error.as_deref().map_or_else(|| "failed".into(), failure::quote);
+        self.error(kind.as_deref().unwrap_or("Other"), errno, said)
+    }
+}
+
+/// A path that may be sent: absolute, non-empty, without NUL, no longer than the kernel takes.
+pub(crate) fn check_path(operation: &str, path: &str) -> MicrosandboxResult<()> {
+    let subject = Subject { operation, path };
+    let invalid = |why: &str| Err(subject.error("InvalidPath", Some(libc::EINVAL), why));
+    if path.is_empty() {
+        return invalid("the path is empty");
+    }
+    if !path.starts_with('/') {
+        return invalid("guest paths are absolute");
+    }
+    if path.contains('\0') {
+        return invalid("the path contains NUL");
+    }
+    if path.len() > PATH_MAX {
+        return Err(subject.error("ENAMETOOLONG", Some(libc::ENAMETOOLONG), "the path is too long"));
+    }
+    Ok(())
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn begin_fs(&mut self, op: FsOp) -> MicrosandboxResult<u32> {
+        let id = self.id()?;
+        // No window: content is pulled from the socket as it is wanted, and the socket holds the rest back.
+        self.queue(id, Flags::SESSION_START, &Kind::FsRequest, &FsRequest { op, window: None })
+            .map_err(|error| self.broke(error.to_string()))?;
+        Ok(id)
+    }
+
+    /// Reads an answer; a refusal becomes the error.
+    pub fn fs_response(
+        &self,
+        subject: Subject<'_>,
+        message: microsandbox_protocol::frame::Message,
+    ) -> MicrosandboxResult<FsResponse> {
+        let message = self.expect(message, Kind::FsResponse)?;
+        let response: FsResponse = self.parse(&message)?;
+        if response.ok { Ok(response) } else { Err(subject.refusal(&response)) }
+    }
+
+    async fn fs(&mut self, subject: Subject<'_>, op: FsOp) -> MicrosandboxResult<FsResponse> {
+        let id = self.begin_fs(op)?;
+        let message = self.answer(id).await?;
+        self.fs_response(subject, message)
+    }
+
+    /// For trees: may take as long as it takes.
+    async fn fs_long(&mut self, subject: Subject<'_>, op: FsOp) -> MicrosandboxResult<FsResponse> {
+        let id = self.begin_fs(op)?;
+        let message = self.patient_answer(id).await?;
+        self.fs_response(subject, message)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
+    pub async fn stat(&mut self, operation: &str, path: &str) -> MicrosandboxResult<FsMetadata> {
+        check_path(operation, path)?;
+        let op = FsOp::Stat { path: path.into(), follow_symlink: true };
+        let response = self.connection.fs(Subject { operation, path }, op).await?;
+        match response.data {
+            Some(FsData::Stat(entry)) => Ok(metadata(&entry)),
+            _ => Err(self.connection.broke("an answer to stat without a stat")),
+        }
+    }
+
+    /// Whether a path leads somewhere. A dangling link does not.
+    pub async fn exists(&mut self, path: &str) -> MicrosandboxResult<bool> {
+        match self.stat("exists", path).await {
+            Ok(_) => Ok(true),
+            Err(MicrosandboxError::PathNotFound { .. }) => Ok(false),
+            Err(MicrosandboxError::Filesystem { errno: Some(libc::ENOTDIR), .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One level, sorted by path.
+    pub async fn list(&mut self, path: &str) -> MicrosandboxResult<Vec<FsEntry>> {
+        check_path("list", path)?;
+        let subject = Subject { operation: "list", path };
+        let response = self.connection.fs(subject, FsOp::OpenDir { path: path.into() }).await?;
+        let Some(FsData::Handle(handle)) = response.data else {
+            return Err(self.connection.broke("an answer to opendir without a handle"));
+        };
+        let mut entries = Vec::new();
+        loop {
+            let response = self.connection.fs(subject, FsOp::ReadDir { handle, limit: LIST_PAGE }).await?;
+            let Some(FsData::List(page)) = response.data else {
+                return Err(self.connection.broke("an answer to readdir without a list"));
+            };
+            if page.is_empty() {
+                break;
+            }
+            if page.len() > LIST_PAGE as usize {
+                return Err(self.connection.broke("a directory page longer than asked for"));
+            }
+            if entries.len() + page.len() > LIST_MAX {
+                return Err(subject.error("LimitExceeded", None, format!("more than {LIST_MAX} entries")));
+            }
+            entries.extend(page.into_iter().map(entry));
+        }
+        // The handle goes with the connection.
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    /// With parents; an existing directory is fine.
+    pub async fn mkdir(&mut self, path: &str) -> MicrosandboxResult<()> {
+        check_path("mkdir", path)?;
+        let op = FsOp::Mkdir { path: path.into(), mode: None };
+        self.connection.fs(Subject { operation: "mkdir", path }, op).await.map(drop)
+    }
+
+    /// A file or link; `recursive`: a directory with all that is in it.
+    pub async fn remove(&mut self, path: &str, recursive: bool) -> MicrosandboxResult<()> {
+        check_path("remove", path)?;
+        let subject = Subject { operation: "remove", path };
+        if recursive {
+            self.connection.fs_long(subject, FsOp::RemoveDir { path: path.into(), recursive }).await.map(drop)
+        } else {
+            self.connection.fs(subject, FsOp::Remove { path: path.into() }).await.map(drop)
+        }
+    }
+
+    pub async fn copy(&mut self, from: &str, to: &str) -> MicrosandboxResult<()> {
+        check_path("copy", from)?;
+        check_path("copy", to)?;
+        let op = FsOp::Copy { src: from.into(), dst: to.into() };
+        self.connection.fs_long(Subject { operation: "copy", path: from }, op).await.map(drop)
+    }
+
+    pub async fn rename(&mut self, from: &str, to: &str) -> MicrosandboxResult<()> {
+        check_path("rename", from)?;
+        check_path("rename", to)?;
+        let op = FsOp::Rename { src: from.into(), dst: to.into() };
+        self.connection.fs(Subject { operation: "rename", path: from }, op).await.map(drop)
+    }
+}
+
+/// The word of the wire; unknown ones are `Other`.
+fn entry_kind(word: &str) -> FsEntryKind {
+    match word {
+        "file" => FsEntryKind::File,
+        "dir" | "directory" => FsEntryKind::Directory,
+        "symlink" => FsEntryKind::Symlink,
+        _ => FsEntryKind::Other,
+    }
+}
+
+fn millis(seconds: Option<i64>) -> Option<f64> {
+    seconds.map(|seconds| seconds as f64 * 1000.0)
+}
+
+fn entry(wire: WireEntry) -> FsEntry {
+    FsEntry {
+        kind: entry_kind(&wire.kind),
+        size: wire.size,
+        mode: wire.mode,
+        modified_ms: millis(wire.mtime.or(wire.modified)),
+        path: wire.path,
+    }
+}
+
+fn metadata(wire: &WireEntry) -> FsMetadata {
+    FsMetadata {
+        kind: entry_kind(&wire.kind),
+        size: wire.size,
+        mode: wire.mode,
+        uid: wire.uid,
+        gid: wire.gid,
+        readonly: wire.mode & 0o222 == 0,
+        modified_ms: millis(wire.mtime.or(wire.modified)),
+        created_ms: millis(wire.created),
+    }
+}

@@ -1,0 +1,190 @@
+//! What a specification must satisfy before anything is created.
+
+use std::path::Path;
+
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::model::{ImageSource, SandboxSpec, validate_sandbox_name};
+
+/// Below this a guest cannot even hold its agent (`sandbox.memory_min`).
+pub const MEMORY_MIN_MIB: u32 = 16;
+/// All of `env` together (`sandbox.env_total`).
+const ENV_TOTAL: usize = 1 << 20;
+/// Linux's `HOST_NAME_MAX`.
+const HOSTNAME_MAX: usize = 64;
+
+/// Checks everything that can be checked without touching anything.
+pub fn spec(spec: &SandboxSpec, home: &Path) -> MicrosandboxResult<()> {
+    validate_sandbox_name(&spec.name)?;
+    resources(spec)?;
+    environment(spec)?;
+    labels(spec)?;
+    lifecycle(spec)?;
+    runtime(spec)?;
+    image(&spec.image, home)
+}
+
+fn invalid<T>(text: String) -> MicrosandboxResult<T> {
+    Err(MicrosandboxError::InvalidConfig(text))
+}
+
+fn resources(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    let resources = &spec.resources;
+    let host_mib = host_memory_mib();
+    if resources.cpus == 0 {
+        return invalid("cpus must be 1 to 255: got 0".into());
+    }
+    if resources.memory_mib < MEMORY_MIN_MIB || u64::from(resources.memory_mib) > host_mib {
+        return invalid(format!(
+            "memory must be {MEMORY_MIN_MIB} to {host_mib} MiB (the memory of this machine): got {}",
+            resources.memory_mib
+        ));
+    }
+    if resources.max_cpus < resources.cpus || resources.max_memory_mib < resources.memory_mib {
+        return invalid("max_cpus and max_memory must not be below cpus and memory".into());
+    }
+    for limit in &spec.rlimits {
+        if limit.soft > limit.hard {
+            return invalid(format!("rlimit {}: soft {} is above hard {}", limit.resource, limit.soft, limit.hard));
+        }
+    }
+    Ok(())
+}
+
+fn host_memory_mib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.map_or(u64::from(u32::MAX), |kib| kib / 1024)
+}
+
+fn environment(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    let mut total = 0;
+    for var in &spec.env {
+        variable(&var.key, &var.value)?;
+        if var.key.starts_with("MSB_") {
+            return invalid(format!("environment variable {}: names that begin with MSB_ are reserved", var.key));
+        }
+        total += var.key.len() + var.value.len() + 2;
+    }
+    if total > ENV_TOTAL {
+        return invalid(format!("the environment is {total} bytes; sandbox.env_total is {ENV_TOTAL}"));
+    }
+    Ok(())
+}
+
+/// One `K=V`: what `execve(2)` can carry.
+pub fn variable(key: &str, value: &str) -> MicrosandboxResult<()> {
+    if key.is_empty() || key.contains(['=', '\0']) {
+        return invalid(format!("environment variable name {key:?} must not be empty or hold = or NUL"));
+    }
+    if value.contains('\0') {
+        return invalid(format!("the value of environment variable {key} holds NUL"));
+    }
+    Ok(())
+}
+
+fn labels(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    const RESERVED: [&str; 3] = ["sandbox.", "microsandbox.", "service."];
+    for key in spec.labels.keys() {
+        if key.is_empty() {
+            return invalid("a label key must not be empty".into());
+        }
+        if let Some(prefix) = RESERVED.iter().find(|prefix| key.starts_with(**prefix)) {
+            return invalid(format!("label key {key:?}: the prefix {prefix} is reserved"));
+        }
+    }
+    Ok(())
+}
+
+fn lifecycle(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    let policy = &spec.lifecycle;
+    for (what, value) in [("max_duration", policy.max_duration_secs), ("idle_timeout", policy.idle_timeout_secs)] {
+        if let Some(secs) = value
+            && !(secs.is_finite() && secs > 0.0)
+        {
+            return invalid(format!("{what} must be a positive number of seconds: got {secs}"));
+        }
+    }
+    Ok(())
+}
+
+fn runtime(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    let options = &spec.runtime;
+    if let Some(hostname) = &options.hostname
+        && (hostname.is_empty() || hostname.len() > HOSTNAME_MAX || hostname.contains(['\0', '/', '\n', ' ']))
+    {
+        return invalid(format!(
+            "hostname must be 1 to {HOSTNAME_MAX} bytes without spaces or slashes: got {hostname:?}"
+        ));
+    }
+    if let Some(workdir) = &options.workdir
+        && (!workdir.starts_with('/') || workdir.contains('\0'))
+    {
+        return invalid(format!("workdir must be an absolute path in the sandbox: got {workdir:?}"));
+    }
+    if let Some(user) = &options.user {
+        user_text(user)?;
+    }
+    for name in options.scripts.keys() {
+        if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+            return invalid(format!("script name {name:?} must be a plain file name"));
+        }
+    }
+    Ok(())
+}
+
+/// A user as `name`, `uid`, `uid:gid` or `name:group`; strict, whole string or error.
+pub fn user_text(user: &str) -> MicrosandboxResult<()> {
+    let fail = || invalid(format!("user {user:?} must be a name, a uid, or uid:gid (ids 0 to 4294967294)"));
+    let mut parts = user.split(':');
+    let (first, second, rest) = (parts.next().unwrap_or(""), parts.next(), parts.next());
+    if rest.is_some() {
+        return fail();
+    }
+    for part in std::iter::once(first).chain(second) {
+        let numeric = part.bytes().all(|b| b.is_ascii_digit());
+        let named = part.bytes().enumerate().all(|(at, b)| {
+            b.is_ascii_alphabetic() || b == b'_' || (at > 0 && (b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'$')))
+        });
+        let in_range = !numeric || part.parse::<u32>().is_ok_and(|id| id != u32::MAX);
+        if part.is_empty() || !(numeric || named) || !in_range {
+            return fail();
+        }
+    }
+    Ok(())
+}
+
+fn image(image: &ImageSource, home: &Path) -> MicrosandboxResult<()> {
+    match image {
+        ImageSource::Oci { reference } if reference.trim().is_empty() => invalid("image must not be empty".into()),
+        ImageSource::Bind { path } => directory_root(path, home),
+        ImageSource::DiskImage { .. } => {
+            Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::MICROVM))
+        }
+        ImageSource::Host { .. } | ImageSource::Oci { .. } => Ok(()),
+    }
+}
+
+/// A directory as root file system must not hold our own state, nor lie in it.
+fn directory_root(path: &Path, home: &Path) -> MicrosandboxResult<()> {
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return invalid(format!("rootfs bind path does not exist: {}", path.display()));
+        }
+        Err(e) => return Err(MicrosandboxError::io("resolve", path, e)),
+    };
+    if !real.is_dir() {
+        return invalid(format!("rootfs bind path is not a directory: {}", path.display()));
+    }
+    let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
+    if home.starts_with(&real) || real.starts_with(&home) {
+        return invalid(format!(
+            "rootfs bind path {} overlaps the state directory {}; choose a directory of its own",
+            path.display(),
+            home.display()
+        ));
+    }
+    Ok(())
+}

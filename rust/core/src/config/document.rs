@@ -1,0 +1,90 @@
+//! Reading the document, and changing one key of it without touching the others.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::error::Category;
+
+use super::SdkConfig;
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+
+/// `None`: there is no file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> MicrosandboxResult<Option<T>> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| malformed(path, &error))
+}
+
+fn read_text(path: &Path) -> MicrosandboxResult<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(MicrosandboxError::InvalidConfig(format!(
+            "configuration file {} cannot be read: {error}; correct it, or point MSB_CONFIG_PATH at another file",
+            path.display()
+        ))),
+    }
+}
+
+/// A value that parses but must not be.
+pub(super) fn invalid_value(path: &Path, what: &str) -> MicrosandboxError {
+    MicrosandboxError::InvalidConfig(format!("configuration file {}: {what}", path.display()))
+}
+
+fn malformed(path: &Path, error: &serde_json::Error) -> MicrosandboxError {
+    MicrosandboxError::InvalidConfig(format!(
+        "configuration file {} is malformed at line {}, column {}: {}; correct it there, or move it away to use defaults",
+        path.display(),
+        error.line(),
+        error.column(),
+        without_values(error)
+    ))
+}
+
+/// What was expected, never what was found: that may be a key.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    if error.classify() != Category::Data {
+        return text.to_owned();
+    }
+    if let Some((_, expected)) = text.rsplit_once(", expected ") {
+        return format!("the value is not what belongs here, expected {expected}");
+    }
+    if text.starts_with("missing field") || text.starts_with("duplicate field") {
+        return text.to_owned();
+    }
+    "the value is not what belongs here".to_owned()
+}
+
+/// Makes `name` the active profile. Every other key, known or not, stays. The file is replaced in one step and keeps its
+/// mode; if it is a symbolic link, its target is replaced.
+pub fn set_active_profile(path: &Path, name: &str) -> MicrosandboxResult<()> {
+    let known = read::<SdkConfig>(path)?.unwrap_or_default();
+    if !known.profiles.contains_key(name) {
+        return Err(super::profile::unknown(name, path));
+    }
+    let mut document: Value = read(path)?.unwrap_or_default();
+    let Value::Object(keys) = &mut document else {
+        return Err(invalid_value(path, "the document is not an object"));
+    };
+    keys.insert("active_profile".into(), Value::from(name));
+    let mut text = serde_json::to_vec_pretty(&document)
+        .map_err(|error| MicrosandboxError::json("write the configuration", error))?;
+    text.push(b'\n');
+    replace(path, &text)
+}
+
+fn replace(path: &Path, content: &[u8]) -> MicrosandboxResult<()> {
+    let failed = |error| MicrosandboxError::io("write", path, error);
+    let target = path.canonicalize().map_err(failed)?;
+    let permissions = target.metadata().map_err(failed)?.permissions();
+    let dir = target.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    file.as_file().set_permissions(permissions).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(&target).map_err(|error| failed(error.error))?;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! The view of profiles: named ways to choose a backend.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{Environment, config_path, document};
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+
+/// Where the hosted service answers when no URL is given.
+pub const DEFAULT_CLOUD_API_URL: &str = "https://api.microsandbox.dev";
+
+/// `active_profile` and `profiles` of the document.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct SdkConfig {
+    /// Used when nothing else is said; blank counts as absent.
+    #[serde(deserialize_with = "blank_as_absent")]
+    pub active_profile: Option<String>,
+    #[serde(deserialize_with = "super::sections::or_default")]
+    pub profiles: BTreeMap<String, Profile>,
+}
+
+/// A named way to choose a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Profile {
+    pub backend: ProfileBackend,
+    /// Absent: [`DEFAULT_CLOUD_API_URL`].
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Needed for the cloud.
+    #[serde(default)]
+    pub api_key_ref: Option<ApiKeyRef>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileBackend {
+    Local,
+    Cloud,
+}
+
+impl SdkConfig {
+    /// The file that this process's environment points at.
+    pub fn load() -> MicrosandboxResult<SdkConfig> {
+        SdkConfig::load_from(&Environment::Process)
+    }
+
+    pub fn load_from(environment: &Environment) -> MicrosandboxResult<SdkConfig> {
+        Ok(document::read(&config_path(environment)?)?.unwrap_or_default())
+    }
+}
+
+/// No profile of this name is in the file.
+pub(crate) fn unknown(name: &str, path: &Path) -> MicrosandboxError {
+    MicrosandboxError::InvalidConfig(format!(
+        "there is no profile {name:?} in {}; `msb profile list` shows the ones there are",
+        path.display()
+    ))
+}
+
+impl Profile {
+    /// The address, without trailing slashes.
+    pub fn api_url(&self) -> MicrosandboxResult<String> {
+        match &self.url {
+            None => Ok(DEFAULT_CLOUD_API_URL.to_owned()),
+            Some(url) => normalise_url(url),
+        }
+    }
+}
+
+pub(crate) fn normalise_url(url: &str) -> MicrosandboxResult<String> {
+    let url = url.trim().trim_end_matches('/');
+    if url.is_empty() {
+        return Err(MicrosandboxError::InvalidConfig("the URL of the service is empty".into()));
+    }
+    Ok(url.to_owned())
+}
+
+/// Where an API key is found: `env:NAME`, `inline:KEY` or `keyring:<service>:<name>`. Never printed as written.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct ApiKeyRef(String);
+
+impl ApiKeyRef {
+    pub fn new(reference: impl Into<String>) -> Self {
+        ApiKeyRef(reference.into())
+    }
+
+    /// Safe to show: an inline key, or anything that might be one, is replaced.
+    pub fn redacted(&self) -> String {
+        match self.0.split_once(':') {
+            Some(("env" | "keyring", _)) => self.0.clone(),
+            Some(("inline", _)) => "inline:[redacted]".into(),
+            _ => "[redacted]".into(),
+        }
+    }
+
+    /// The key. An inline one is warned about, by profile name.
+    pub fn resolve(&self, profile: &str, environment: &Environment) -> MicrosandboxResult<String> {
+        let invalid = |what: &str| {
+            Err(MicrosandboxError::InvalidConfig(format!("profile {profile:?}: the API key reference {what}")))
+        };
+        match self.0.split_once(':') {
+            Some(("env", name)) if name.trim().is_empty() => invalid("env: names no variable"),
+            Some(("env", name)) => match environment.text(name.trim()) {
+                Some(key) => Ok(key),
+                None => invalid(&format!("names the variable {}, which is unset or empty", name.trim())),
+            },
+            Some(("inline", key)) if key.trim().is_empty() => invalid("inline: has no key"),
+            Some(("inline", key)) => {
+                tracing::warn!(profile, "the API key of this profile is in the configuration file; prefer env:NAME");
+                Ok(key.trim().to_owned())
+            }
+            Some(("keyring", place)) => match place.split_once(':') {
+                Some((service, name)) if !service.trim().is_empty() && !name.trim().is_empty() => {
+                    invalid("uses the keyring, which is not wired yet; use env:NAME")
+                }
+                _ => invalid("must be keyring:<service>:<name>"),
+            },
+            _ => invalid("has no known scheme; use env:NAME"),
+        }
+    }
+}
+
+impl std::fmt::Debug for ApiKeyRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.redacted())
+    }
+}
+
+fn blank_as_absent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+}

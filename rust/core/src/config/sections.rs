@@ -1,0 +1,342 @@
+//! The sections of the local view, key by key. Every key may be absent.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::model::{DEFAULT_CPUS, DEFAULT_MEMORY_MIB, DEFAULT_METRICS_SAMPLE_INTERVAL_MS, DEFAULT_SHELL};
+
+/// Null as absent.
+pub(super) fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Whether the host serves one customer or several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeploymentProfile {
+    #[serde(alias = "single_tenant")]
+    SingleTenant,
+    #[serde(alias = "multi_tenant")]
+    MultiTenant,
+}
+
+/// `database.*`. `database.url` is accepted and ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatabaseConfig {
+    /// Read connections; the write side has exactly one.
+    pub max_connections: u32,
+    /// How long to wait for a connection, and for another process that creates or migrates the database.
+    pub connect_timeout_secs: u64,
+    /// How long a write waits for another process's.
+    pub busy_timeout_secs: u64,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        DatabaseConfig { max_connections: 5, connect_timeout_secs: 30, busy_timeout_secs: 5 }
+    }
+}
+
+/// `paths.*`; absent: under the home.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PathsConfig {
+    /// The `msb` program.
+    pub msb: Option<PathBuf>,
+    pub libkrunfw: Option<PathBuf>,
+    pub cache: Option<PathBuf>,
+    pub sandboxes: Option<PathBuf>,
+    pub volumes: Option<PathBuf>,
+    pub snapshots: Option<PathBuf>,
+    pub logs: Option<PathBuf>,
+    pub secrets: Option<PathBuf>,
+}
+
+impl PathsConfig {
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let PathsConfig { msb, libkrunfw, cache, sandboxes, volumes, snapshots, logs, secrets } = self;
+        [msb, libkrunfw, cache, sandboxes, volumes, snapshots, logs, secrets].into_iter().flatten()
+    }
+}
+
+/// `sandbox_defaults.*`: equal to the compile-time defaults of a stored specification.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SandboxDefaults {
+    pub cpus: u8,
+    pub memory_mib: u32,
+    #[serde(deserialize_with = "or_default")]
+    pub cpu_placement: CpuPlacement,
+    /// Names an entry of `runtime.placement_profiles`.
+    pub placement_profile: Option<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub thp: Thp,
+    #[serde(deserialize_with = "or_default")]
+    pub oci: OciSandboxDefaults,
+    pub shell: String,
+    pub workdir: Option<String>,
+    /// Milliseconds between samples; null and 0 both mean off and read as `None`.
+    #[serde(deserialize_with = "zero_as_off")]
+    pub metrics_sample_interval_ms: Option<u64>,
+    pub disable_metrics_sample: bool,
+}
+
+impl Default for SandboxDefaults {
+    fn default() -> Self {
+        SandboxDefaults {
+            cpus: DEFAULT_CPUS,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            cpu_placement: CpuPlacement::default(),
+            placement_profile: None,
+            thp: Thp::default(),
+            oci: OciSandboxDefaults::default(),
+            shell: DEFAULT_SHELL.to_owned(),
+            workdir: None,
+            metrics_sample_interval_ms: Some(DEFAULT_METRICS_SAMPLE_INTERVAL_MS),
+            disable_metrics_sample: false,
+        }
+    }
+}
+
+impl SandboxDefaults {
+    pub(super) fn check(&self, runtime: &RuntimeConfig) -> Result<(), String> {
+        if self.cpus == 0 {
+            return Err("sandbox_defaults.cpus is 0; use 1 or more".into());
+        }
+        if self.memory_mib == 0 {
+            return Err("sandbox_defaults.memory_mib is 0; use 1 or more".into());
+        }
+        if let Some(name) = &self.placement_profile
+            && !runtime.placement_profiles.contains_key(name)
+        {
+            return Err("sandbox_defaults.placement_profile names no entry of runtime.placement_profiles".into());
+        }
+        if self.oci.root_disk.is_some() && self.oci.upper_size_mib.is_some() {
+            return Err("sandbox_defaults.oci has both root_disk and the older upper_size_mib; keep root_disk".into());
+        }
+        Ok(())
+    }
+}
+
+fn zero_as_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<u64>::deserialize(deserializer)?.filter(|&interval| interval > 0))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuPlacement {
+    #[default]
+    Inherit,
+    Auto,
+    Spread,
+    Compact,
+}
+
+/// Transparent huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Thp {
+    Always,
+    #[default]
+    Madvise,
+    Never,
+}
+
+/// `sandbox_defaults.oci.*`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OciSandboxDefaults {
+    pub root_disk: Option<RootDisk>,
+    /// Deprecated; excludes `root_disk`.
+    pub upper_size_mib: Option<u32>,
+}
+
+/// The writable layer. A disk image is no default: it belongs to one sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum RootDisk {
+    Managed {
+        #[serde(default)]
+        size_mib: Option<u32>,
+    },
+    Tmpfs {
+        #[serde(default)]
+        size_mib: Option<u32>,
+    },
+    Flat {
+        #[serde(default)]
+        size_mib: Option<u32>,
+        #[serde(default)]
+        fstype: Option<String>,
+        #[serde(default)]
+        clone: CloneMode,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CloneMode {
+    #[default]
+    Auto,
+    Copy,
+    Reflink,
+}
+
+/// `runtime.*`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuntimeConfig {
+    #[serde(deserialize_with = "or_default")]
+    pub block_writeback: BlockWriteback,
+    #[serde(deserialize_with = "or_default")]
+    pub placement_profiles: BTreeMap<String, PlacementProfile>,
+}
+
+/// How much dirty data disks may hold back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "lowercase")]
+pub enum BlockWriteback {
+    Auto {
+        #[serde(default)]
+        pool_mib: Option<u32>,
+    },
+    Fixed {
+        per_disk_mib: u32,
+        #[serde(default)]
+        pool_mib: Option<u32>,
+    },
+    Off,
+}
+
+impl Default for BlockWriteback {
+    fn default() -> Self {
+        BlockWriteback::Auto { pool_mib: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlacementProfile {
+    #[serde(deserialize_with = "or_default")]
+    pub numa: NumaPlacement,
+    #[serde(deserialize_with = "or_default")]
+    pub memory: MemoryPlacement,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NumaPlacement {
+    pub mode: NumaMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NumaMode {
+    PreferSingle,
+    StrictSingle,
+    #[default]
+    Inherit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryPlacement {
+    pub mode: MemoryMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryMode {
+    FollowCpu,
+    #[default]
+    Inherit,
+}
+
+/// `registries.*`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegistriesConfig {
+    /// A PEM file.
+    pub ca_certs: Option<PathBuf>,
+    #[serde(deserialize_with = "or_default")]
+    pub hosts: BTreeMap<String, RegistryEntry>,
+}
+
+impl RegistriesConfig {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let faulty = self.hosts.iter().find(|(_, entry)| entry.auth.as_ref().is_some_and(|auth| auth.sources() != 1));
+        match faulty {
+            Some((host, _)) => Err(format!(
+                "registries.hosts.{host}.auth must have exactly one of store, password_env and secret_name"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `registries.hosts.<host>`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegistryEntry {
+    /// Plain HTTP.
+    pub insecure: bool,
+    pub auth: Option<RegistryAuth>,
+}
+
+/// Where a registry's password comes from; exactly one source. The password itself is never in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryAuth {
+    pub username: String,
+    #[serde(default)]
+    pub store: Option<CredentialStore>,
+    /// Name of an environment variable.
+    #[serde(default)]
+    pub password_env: Option<String>,
+    /// Name of a file under `<secrets>/registries`.
+    #[serde(default)]
+    pub secret_name: Option<String>,
+}
+
+impl RegistryAuth {
+    fn sources(&self) -> usize {
+        usize::from(self.store.is_some())
+            + usize::from(self.password_env.is_some())
+            + usize::from(self.secret_name.is_some())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CredentialStore {
+    /// The operating system's.
+    Keyring,
+}
+
+/// `ssh.*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SshConfig {
+    /// 0: off.
+    pub inactivity_timeout_secs: u64,
+}
+
+impl Default for SshConfig {
+    fn default() -> Self {
+        SshConfig { inactivity_timeout_secs: 600 }
+    }
+}
+
+/// `metrics.*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MetricsConfig {
+    /// Sandboxes that can be measured at once; 0: built in.
+    pub capacity: u32,
+}

@@ -1,0 +1,23 @@
+//! The microsandbox core: one API for sandboxes on this machine and elsewhere.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`model`] | plain data: configuration, status, results |
+//! | [`sandbox`] | [`Sandbox`] (live) and [`SandboxHandle`] (record) |
+//! | [`backend`] | the [`Backend`] trait, the ambient default, the local and the memory backend |
+//! | [`error`] | [`MicrosandboxError`] |
+
+pub mod agent;
+pub mod backend;
+pub mod config;
+pub mod error;
+pub mod images;
+pub mod model;
+pub mod sandbox;
+pub mod store;
+
+pub use backend::{
+    Backend, BackendKind, ListQuery, LocalBackend, MemoryBackend, SandboxBackend, SandboxList, SharedBackend,
+};
+pub use error::{MicrosandboxError, MicrosandboxResult};
+pub use sandbox::{Sandbox, SandboxHandle};

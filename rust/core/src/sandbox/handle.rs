@@ -1,0 +1,268 @@
+//! The record of a sandbox, and its lifecycle by name.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_KILL_TIMEOUT, DEFAULT_STOP_TIMEOUT, LastRun, Sandbox, SandboxHandleCloudState,
+    SandboxHandleInner, SandboxHandleLocalState, SandboxRecord,
+};
+use crate::backend::{BackendKind, SharedBackend};
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::model::{
+    Isolation, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, SandboxMetrics, SandboxSpec,
+    SandboxStatus, SandboxStopResult,
+};
+
+/// Metadata as it was when this handle was made, plus lifecycle by name. Needs no live agent.
+///
+/// Methods ending in `_snapshot` read that state; everything that acts refreshes first.
+#[derive(Clone)]
+pub struct SandboxHandle {
+    backend: SharedBackend,
+    record: SandboxRecord,
+}
+
+impl std::fmt::Debug for SandboxHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SandboxHandle")
+            .field("name", &self.record.name)
+            .field("backend_kind", &self.backend.kind())
+            .field("status", &self.record.status)
+            .finish()
+    }
+}
+
+impl SandboxHandle {
+    /// For backends.
+    pub fn new(backend: SharedBackend, record: SandboxRecord) -> Self {
+        SandboxHandle { backend, record }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+    /// Identity that survives no replacement.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+    pub fn backend(&self) -> &SharedBackend {
+        &self.backend
+    }
+    pub fn backend_kind(&self) -> BackendKind {
+        self.backend.kind()
+    }
+    /// As of the read, not live.
+    pub fn status_snapshot(&self) -> SandboxStatus {
+        self.record.status
+    }
+    pub fn last_error_snapshot(&self) -> Option<&str> {
+        self.record.last_error.as_deref()
+    }
+    pub fn last_run(&self) -> Option<&LastRun> {
+        self.record.last_run.as_ref()
+    }
+    pub fn isolation(&self) -> Option<Isolation> {
+        self.record.isolation
+    }
+    pub fn created_at(&self) -> Option<DateTime<Utc>> {
+        self.record.created_at
+    }
+    pub fn updated_at(&self) -> Option<DateTime<Utc>> {
+        self.record.updated_at
+    }
+    /// The stored configuration as text.
+    pub fn config_json(&self) -> &str {
+        &self.record.config_json
+    }
+    /// The stored configuration, parsed. Local only: a cloud answer is not the creator's configuration.
+    pub fn config(&self) -> MicrosandboxResult<SandboxSpec> {
+        if self.cloud().is_some() {
+            return Err(MicrosandboxError::unsupported(
+                "SandboxHandle::config on cloud",
+                "when SandboxConfig is the cloud wire shape",
+            ));
+        }
+        serde_json::from_str(&self.record.config_json)
+            .map_err(|e| MicrosandboxError::json(format!("stored configuration of sandbox {}", self.record.name), e))
+    }
+    pub fn local(&self) -> Option<&SandboxHandleLocalState> {
+        match &self.record.inner {
+            SandboxHandleInner::Local(state) => Some(state),
+            _ => None,
+        }
+    }
+    pub fn cloud(&self) -> Option<&SandboxHandleCloudState> {
+        match &self.record.inner {
+            SandboxHandleInner::Cloud(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// Reads the record again; this handle stays as it is.
+    pub async fn refresh(&self) -> MicrosandboxResult<SandboxHandle> {
+        self.backend.sandboxes().get(&self.backend, self.name()).await
+    }
+
+    /// Boots it with its stored configuration.
+    pub async fn start(&self, detached: bool) -> MicrosandboxResult<Sandbox> {
+        self.backend.sandboxes().start(&self.backend, self.name(), detached).await
+    }
+
+    /// Attaches without owning; refused unless the snapshot says running or draining.
+    pub async fn connect(&self, timeout: Option<Duration>) -> MicrosandboxResult<Sandbox> {
+        if !self.status_snapshot().is_live() {
+            return Err(MicrosandboxError::SandboxNotRunning {
+                name: self.name().into(),
+                status: self.status_snapshot(),
+            });
+        }
+        let timeout = timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+        self.backend.sandboxes().connect(&self.backend, self.name(), timeout).await
+    }
+
+    /// Running: connect; otherwise start.
+    pub async fn connect_or_start(&self, detached: bool) -> MicrosandboxResult<Sandbox> {
+        let now = self.refresh().await?;
+        if now.status_snapshot().is_live() { now.connect(None).await } else { now.start(detached).await }
+    }
+
+    /// Orderly end, forced after `timeout` (10 s by default; zero kills at once). Fine on a stopped sandbox.
+    pub async fn stop(&self, timeout: Option<Duration>) -> MicrosandboxResult<()> {
+        let now = self.refresh().await?;
+        if now.status_snapshot().is_terminal() {
+            return Ok(());
+        }
+        let timeout = timeout.unwrap_or(DEFAULT_STOP_TIMEOUT);
+        if timeout.is_zero() {
+            return now.kill(None).await;
+        }
+        now.request_stop().await?;
+        match tokio::time::timeout(timeout, now.wait_until_stopped()).await {
+            Ok(result) => result.map(|_| ()),
+            Err(_elapsed) => {
+                tracing::warn!(
+                    sandbox = self.name(),
+                    timeout_secs = timeout.as_secs(),
+                    "graceful stop exceeded its timeout and is escalated"
+                );
+                now.request_kill().await?;
+                self.observe_stop(DEFAULT_KILL_TIMEOUT).await
+            }
+        }
+    }
+
+    /// Like [`SandboxHandle::stop`] but never forces.
+    pub async fn stop_with_timeout(&self, timeout: Duration) -> MicrosandboxResult<()> {
+        self.request_stop().await?;
+        match tokio::time::timeout(timeout, self.wait_until_stopped()).await {
+            Ok(result) => result.map(|_| ()),
+            Err(_elapsed) => {
+                Err(MicrosandboxError::StopTimeout { name: self.name().into(), secs: timeout.as_secs_f64() })
+            }
+        }
+    }
+
+    /// Ends it by force and waits (5 s by default).
+    pub async fn kill(&self, timeout: Option<Duration>) -> MicrosandboxResult<()> {
+        self.request_kill().await?;
+        self.observe_stop(timeout.unwrap_or(DEFAULT_KILL_TIMEOUT)).await
+    }
+
+    async fn observe_stop(&self, timeout: Duration) -> MicrosandboxResult<()> {
+        match tokio::time::timeout(timeout, self.wait_until_stopped()).await {
+            Ok(result) => result.map(|_| ()),
+            Err(_elapsed) => Err(MicrosandboxError::Runtime(format!(
+                "sandbox {}: the stopped state was not observed within {} s after the kill",
+                self.name(),
+                timeout.as_secs_f64()
+            ))),
+        }
+    }
+
+    pub async fn request_stop(&self) -> MicrosandboxResult<()> {
+        if self.refresh().await?.status_snapshot().is_terminal() {
+            return Ok(());
+        }
+        self.backend.sandboxes().stop(&self.backend, self.name()).await
+    }
+
+    pub async fn request_kill(&self) -> MicrosandboxResult<()> {
+        if self.refresh().await?.status_snapshot().is_terminal() {
+            return Ok(());
+        }
+        self.backend.sandboxes().kill(&self.backend, self.name()).await
+    }
+
+    pub async fn request_drain(&self) -> MicrosandboxResult<()> {
+        if self.refresh().await?.status_snapshot().is_terminal() {
+            return Ok(());
+        }
+        self.backend.sandboxes().drain(&self.backend, self.name()).await
+    }
+
+    /// Waits for any end without asking for it. An ephemeral sandbox whose record is gone counts as stopped.
+    pub async fn wait_until_stopped(&self) -> MicrosandboxResult<SandboxStopResult> {
+        match self.backend.sandboxes().wait_terminal(&self.backend, self.name()).await {
+            Ok(handle) => Ok(SandboxStopResult {
+                name: self.name().into(),
+                status: handle.status_snapshot(),
+                exit_code: handle.last_run().and_then(|run| run.exit_code),
+                signal: handle.last_run().and_then(|run| run.signal),
+                observed_at: Utc::now(),
+                source: Some("refreshed backend state".into()),
+            }),
+            Err(MicrosandboxError::SandboxNotFound(_)) if self.is_local_ephemeral() => Ok(SandboxStopResult {
+                name: self.name().into(),
+                status: SandboxStatus::Stopped,
+                exit_code: None,
+                signal: None,
+                observed_at: Utc::now(),
+                source: Some("ephemeral record gone".into()),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_local_ephemeral(&self) -> bool {
+        self.cloud().is_none() && self.config().is_ok_and(|spec| spec.lifecycle.ephemeral)
+    }
+
+    /// Waits until `status` is seen.
+    pub async fn wait_for_status(&self, status: SandboxStatus) -> MicrosandboxResult<SandboxHandle> {
+        loop {
+            let asked = Instant::now();
+            let now = self.refresh().await?;
+            if now.status_snapshot() == status {
+                return Ok(now);
+            }
+            tokio::time::sleep(super::STATUS_POLL_INTERVAL.saturating_sub(asked.elapsed())).await;
+        }
+    }
+
+    /// Deletes a sandbox that is not live; refuses to act on a later one of the same name.
+    pub async fn remove(&self) -> MicrosandboxResult<()> {
+        let expected = (!self.id().is_empty()).then(|| self.id());
+        self.backend.sandboxes().remove(&self.backend, self.name(), expected).await
+    }
+
+    pub async fn logs(&self, options: LogOptions) -> MicrosandboxResult<Vec<LogEntry>> {
+        self.backend.sandboxes().logs(self.name(), options).await
+    }
+    pub async fn log_stream(&self, options: LogStreamOptions) -> MicrosandboxResult<LogStream> {
+        self.backend.sandboxes().log_stream(self.name(), options).await
+    }
+    pub async fn metrics(&self) -> MicrosandboxResult<SandboxMetrics> {
+        self.backend.sandboxes().metrics(self.name(), &self.config()?).await
+    }
+    pub async fn ping(&self) -> MicrosandboxResult<Duration> {
+        self.backend.sandboxes().ping(self.name()).await
+    }
+    pub async fn touch(&self) -> MicrosandboxResult<u64> {
+        self.backend.sandboxes().touch(self.name()).await
+    }
+    pub async fn isolation_report(&self) -> MicrosandboxResult<IsolationReport> {
+        self.backend.sandboxes().isolation_report(self.name()).await
+    }
+}

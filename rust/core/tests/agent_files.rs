@@ -1,0 +1,257 @@
+//! Files through the agent client, against a scripted agent: hazards F1, F7, F8, F10.
+
+mod peer;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use microsandbox_core::MicrosandboxError;
+use microsandbox_core::backend::local::files;
+use microsandbox_core::model::FsEntryKind;
+use microsandbox_protocol::message::{FsData, FsEntry, FsOp, FsRequest, FsResponse, Kind};
+use peer::{Line, Peer, soon};
+use tokio::sync::mpsc;
+
+fn done(bytes: Option<u64>) -> FsResponse {
+    FsResponse { ok: true, bytes, ..FsResponse::default() }
+}
+
+fn refused(kind: &str, errno: Option<i32>) -> FsResponse {
+    FsResponse { kind: Some(kind.into()), errno, error: Some("said so".into()), ..FsResponse::default() }
+}
+
+/// Answers a read with these chunks and this response.
+fn reading(chunks: &'static [&'static [u8]], response: FsResponse) -> Peer {
+    Peer::greeted(move |mut line: Line| {
+        let response = response.clone();
+        async move {
+            let request = line.expect(Kind::FsRequest).await;
+            let op = request.parse::<FsRequest>().unwrap().op;
+            assert_eq!(op, FsOp::ReadFile { path: "/f".into() });
+            for chunk in chunks {
+                line.data(request.id, Kind::FsData, chunk).await;
+            }
+            line.send(request.id, Kind::FsResponse, &response).await;
+            line.linger().await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_read_is_whole_or_streamed_in_non_empty_chunks() {
+    let peer = reading(&[b"ab", b"", b"cde", b"f"], done(Some(6)));
+    assert_eq!(soon(files::read(&peer.address, "/f")).await.unwrap(), Bytes::from_static(b"abcdef"));
+    let stream = soon(files::read_stream(&peer.address, "/f")).await.unwrap();
+    let chunks: Vec<Bytes> = soon(stream.map(Result::unwrap).collect()).await;
+    assert_eq!(chunks, [&b"ab"[..], b"cde", b"f"]);
+    let empty = reading(&[], done(Some(0)));
+    assert!(soon(files::read(&empty.address, "/f")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn f10_content_of_another_length_than_declared_is_no_success() {
+    for declared in [Some(0), Some(5), Some(7), Some(u64::MAX), None] {
+        let peer = reading(&[b"abc", b"def"], done(declared));
+        let error = soon(files::read(&peer.address, "/f")).await.unwrap_err();
+        assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{declared:?}: {error}");
+        let stream = soon(files::read_stream(&peer.address, "/f")).await.unwrap();
+        let items: Vec<_> = soon(stream.collect()).await;
+        assert!(matches!(items.last(), Some(Err(MicrosandboxError::Protocol { .. }))));
+    }
+}
+
+#[tokio::test]
+async fn errors_of_the_guest_are_told_apart() {
+    let cases = [
+        (refused("ENOENT", Some(2)), "missing"),
+        (refused("ENOENT", None), "missing"),
+        (refused("EISDIR", Some(21)), "EISDIR"),
+        (refused("MagicLink", Some(40)), "MagicLink"),
+        (refused("no\nword", Some(-3)), "Other"),
+    ];
+    for (response, expected) in cases {
+        let peer = reading(&[], response);
+        let kind = match soon(files::read(&peer.address, "/f")).await.unwrap_err() {
+            MicrosandboxError::PathNotFound { path, .. } => {
+                assert_eq!(path, "/f");
+                "missing".into()
+            }
+            MicrosandboxError::Filesystem { kind, errno, .. } => {
+                assert!(errno.is_none_or(|errno| errno > 0));
+                kind
+            }
+            other => panic!("{other}"),
+        };
+        assert_eq!(kind, expected);
+    }
+}
+
+#[tokio::test]
+async fn f1_paths_that_mean_nothing_are_refused_before_anything_is_sent() {
+    let peer = Peer::new(|_line| async { panic!("nothing may be sent") });
+    let long = format!("/{}", "x".repeat(5000));
+    for path in ["", "relative", "../x", "/nul\0", &long] {
+        let address = &peer.address;
+        let errors = [
+            files::read(address, path).await.err(),
+            files::write(address, path, Bytes::new()).await.err(),
+            files::list(address, path).await.err(),
+            files::stat(address, path).await.err(),
+            files::exists(address, path).await.err(),
+            files::mkdir(address, path).await.err(),
+            files::remove(address, path, true).await.err(),
+            files::copy(address, "/ok", path).await.err(),
+            files::rename(address, path, "/ok").await.err(),
+        ];
+        for error in errors {
+            let error = error.expect("refused");
+            assert!(matches!(error, MicrosandboxError::Filesystem { .. }), "{path:?}: {error}");
+        }
+    }
+}
+
+/// Takes a write to its end and sends what it got.
+fn writing(declare: fn(u64) -> Option<u64>) -> (Peer, mpsc::UnboundedReceiver<(FsOp, Vec<u8>)>) {
+    let (seen, got) = mpsc::unbounded_channel();
+    let peer = Peer::greeted(move |mut line: Line| {
+        let seen = seen.clone();
+        async move {
+            let request = line.expect(Kind::FsRequest).await;
+            let op = request.parse::<FsRequest>().unwrap().op;
+            let mut content = Vec::new();
+            loop {
+                let data = line.expect(Kind::FsData).await.data().unwrap();
+                if data.is_empty() {
+                    break;
+                }
+                content.extend_from_slice(&data);
+            }
+            line.send(request.id, Kind::FsResponse, &done(declare(content.len() as u64))).await;
+            seen.send((op, content)).unwrap();
+            line.linger().await;
+        }
+    });
+    (peer, got)
+}
+
+#[tokio::test]
+async fn f8_f10_a_write_is_atomic_and_its_count_is_checked() {
+    let (peer, mut got) = writing(Some);
+    let content: Bytes = (0..9_000_000u32).map(|n| (n / 3) as u8).collect::<Vec<u8>>().into();
+    soon(files::write(&peer.address, "/f", content.clone())).await.unwrap();
+    let (op, received) = soon(got.recv()).await.unwrap();
+    assert_eq!(op, FsOp::WriteFile { path: "/f".into(), mode: None, atomic: true });
+    assert!(received == content);
+    for lie in [|bytes| Some(bytes + 1), |bytes: u64| Some(bytes - 1), |_| None] {
+        let (peer, _got) = writing(lie);
+        let error = soon(files::write(&peer.address, "/f", content.clone())).await.unwrap_err();
+        assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn f8_a_writer_that_is_dropped_never_says_that_it_is_complete() {
+    let (left, mut ended) = mpsc::unbounded_channel();
+    let peer = Peer::greeted(move |mut line: Line| {
+        let left = left.clone();
+        async move {
+            line.expect(Kind::FsRequest).await;
+            let mut complete = false;
+            while let Some(message) = line.read().await {
+                complete |= message.data().unwrap().is_empty();
+            }
+            left.send(complete).unwrap();
+        }
+    });
+    let sink = soon(files::write_stream(&peer.address, "/f")).await.unwrap();
+    soon(sink.write(Bytes::from_static(b"half"))).await.unwrap();
+    soon(sink.write(Bytes::new())).await.unwrap();
+    drop(sink);
+    assert!(!soon(ended.recv()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_a_write_ends_it() {
+    let early = |response: FsResponse| {
+        Peer::greeted(move |mut line: Line| {
+            let response = response.clone();
+            async move {
+                let id = line.expect(Kind::FsRequest).await.id;
+                line.expect(Kind::FsData).await;
+                line.send(id, Kind::FsResponse, &response).await;
+                // Takes nothing more, as an agent that gave up on the call might.
+                tokio::time::sleep(peer::DEADLINE).await;
+            }
+        })
+    };
+    let full = early(refused("NoSpace", Some(28)));
+    let content = Bytes::from(vec![1; 32 << 20]);
+    let error = soon(files::write(&full.address, "/f", content.clone())).await.unwrap_err();
+    assert!(matches!(error, MicrosandboxError::Filesystem { kind, errno: Some(28), .. } if kind == "NoSpace"));
+    let liar = early(done(Some(32 << 20)));
+    let error = soon(files::write(&liar.address, "/f", content)).await.unwrap_err();
+    assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
+}
+
+fn entry(number: usize) -> FsEntry {
+    FsEntry {
+        path: format!("/d/{number:06}"),
+        kind: "file".into(),
+        size: 3,
+        mode: 0o100_644,
+        mtime: Some(5),
+        ..FsEntry::default()
+    }
+}
+
+fn listing(pages: Vec<Vec<FsEntry>>) -> Peer {
+    Peer::greeted(move |mut line: Line| {
+        let mut pages = pages.clone().into_iter();
+        async move {
+            let request = line.expect(Kind::FsRequest).await;
+            assert_eq!(request.parse::<FsRequest>().unwrap().op, FsOp::OpenDir { path: "/d".into() });
+            let handle = FsResponse { ok: true, data: Some(FsData::Handle(42)), ..FsResponse::default() };
+            line.send(request.id, Kind::FsResponse, &handle).await;
+            while let Some(request) = line.read().await {
+                let op = request.parse::<FsRequest>().unwrap().op;
+                assert_eq!(op, FsOp::ReadDir { handle: 42, limit: 1000 });
+                let page = FsData::List(pages.next().unwrap_or_default());
+                let response = FsResponse { ok: true, data: Some(page), ..FsResponse::default() };
+                line.send(request.id, Kind::FsResponse, &response).await;
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn f7_a_listing_comes_in_pages_and_is_sorted() {
+    let entries: Vec<FsEntry> = (0..2500).rev().map(entry).collect();
+    let peer = listing(entries.chunks(1000).map(<[FsEntry]>::to_vec).collect());
+    let listed = soon(files::list(&peer.address, "/d")).await.unwrap();
+    assert_eq!(listed.len(), 2500);
+    assert!(listed.is_sorted_by(|a, b| a.path < b.path));
+    assert_eq!((listed[0].kind, listed[0].modified_ms), (FsEntryKind::File, Some(5000.0)));
+    let oversized = listing(vec![(0..1001).map(entry).collect()]);
+    let error = soon(files::list(&oversized.address, "/d")).await.unwrap_err();
+    assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn exists_is_false_for_absence_and_an_error_otherwise() {
+    let answering = |response: FsResponse| {
+        Peer::greeted(move |mut line: Line| {
+            let response = response.clone();
+            async move {
+                let id = line.expect(Kind::FsRequest).await.id;
+                line.send(id, Kind::FsResponse, &response).await;
+            }
+        })
+    };
+    let stat = FsResponse { ok: true, data: Some(FsData::Stat(entry(1))), ..FsResponse::default() };
+    assert!(soon(files::exists(&answering(stat).address, "/x")).await.unwrap());
+    assert!(!soon(files::exists(&answering(refused("ENOENT", Some(2))).address, "/x")).await.unwrap());
+    assert!(!soon(files::exists(&answering(refused("ENOTDIR", Some(20))).address, "/x")).await.unwrap());
+    assert!(soon(files::exists(&answering(refused("EACCES", Some(13))).address, "/x")).await.is_err());
+    let empty = FsResponse { ok: true, ..FsResponse::default() };
+    let error = soon(files::stat(&answering(empty).address, "/x")).await.unwrap_err();
+    assert!(matches!(error, MicrosandboxError::Protocol { .. }));
+}
