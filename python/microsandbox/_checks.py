@@ -1,0 +1,35 @@
+"""Checks that dataclasses and calls share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def checked(value: Any, kind: type[Any], where: str) -> Any:
+    """`value` as a member of `kind`; None stays None. A plain string must equal a member's value."""
+    if value is None or type(value) is kind:
+        return value
+    if type(value) is str:
+        for member in kind:
+            if member.value == value:
+                return member
+        allowed = ", ".join(repr(member.value) for member in kind)
+        raise TypeError(f"{where} must be {kind.__name__}, not {value!r}; allowed: {allowed}")
+    raise TypeError(f"{where} must be {kind.__name__}, not {type(value).__name__}")
+
+
+def serialised(config: Any, enums: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """The fields that are set, enums as their values; every enum field is checked, used or not."""
+    from dataclasses import fields
+
+    result: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        kind = enums.get(item.name)
+        if kind is not None:
+            value = checked(value, kind, f"{type(config).__name__}.{item.name}")
+            value = None if value is None else value.value
+        if value is not None:
+            result[item.name.lstrip("_")] = value
+    return result

@@ -1,0 +1,99 @@
+"""Running programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._runtime import run
+
+if TYPE_CHECKING:
+    from ._microsandbox import ExecEvent, ExecOutput, NativeExec, NativeSink
+
+_OPTIONS = ("cwd", "user", "env", "timeout", "stdin", "stdin_data", "tty", "rlimits", "max_output_bytes")
+
+
+def options(args: Any, keywords: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of a run, from `args` as a list or as a mapping whose values win."""
+    merged = {name: keywords[name] for name in _OPTIONS if name in keywords}
+    if args is None:
+        return merged
+    if isinstance(args, Mapping):
+        for name, value in args.items():
+            if name != "args" and name not in _OPTIONS:
+                raise TypeError(f"unknown exec option: {name}")
+            merged[name] = value
+        return merged
+    if not isinstance(args, (list, tuple)):
+        raise TypeError(f"args must be a list of strings or a mapping of exec options, not {type(args).__name__}")
+    merged["args"] = args
+    return merged
+
+
+class ExecHandle:
+    """A running program: an async iterator of `ExecEvent`, ended by EXITED or FAILED.
+
+    `signal`, `kill` and `resize` work while another task waits for events. Dropping the last reference before the end
+    kills the program.
+    """
+
+    def __init__(self, native: NativeExec) -> None:
+        self._native = native
+
+    @property
+    def id(self) -> str:
+        """Unique among the live runs of its sandbox."""
+        return self._native.id
+
+    def take_stdin(self) -> ExecSink | None:
+        """The input side: once, and only with `stdin=Stdin.pipe()`."""
+        sink = self._native.take_stdin()
+        return None if sink is None else ExecSink(sink)
+
+    async def recv(self) -> ExecEvent | None:
+        """The next event; None after the last."""
+        return await run(self._native.recv())
+
+    async def wait(self) -> tuple[int, bool]:
+        """Waits for the end, dropping output: exit status (or 128 + signal), and whether it is 0."""
+        return await run(self._native.wait())
+
+    async def collect(self) -> ExecOutput:
+        """Waits for the end and keeps the output that was not read yet. `OutputLimitError` above 64 MiB a stream."""
+        return await run(self._native.collect())
+
+    async def signal(self, sig: int) -> None:
+        """Sends signal `sig` to the program's process group; 9 kills its whole tree."""
+        await run(self._native.signal(sig))
+
+    async def kill(self) -> None:
+        """SIGKILL to the whole tree."""
+        await run(self._native.kill())
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Tells a program with `tty=True` the size of its terminal."""
+        await run(self._native.resize(rows, cols))
+
+    def __aiter__(self) -> ExecHandle:
+        return self
+
+    async def __anext__(self) -> ExecEvent:
+        event = await run(self._native.recv())
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+
+class ExecSink:
+    """Standard input of a running program."""
+
+    def __init__(self, native: NativeSink) -> None:
+        self._native = native
+
+    async def write(self, data: bytes) -> None:
+        """Sends `data`; waits while the program does not read. `IoError` once it has closed its end."""
+        await run(self._native.write(data))
+
+    async def close(self) -> None:
+        """End of file for a pipe; a terminal stays open."""
+        await run(self._native.close())

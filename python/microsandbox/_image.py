@@ -1,0 +1,196 @@
+"""Images: where a root file system comes from, and the store of those that were loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
+
+from . import _backend, _deprecation, _microsandbox
+from . import _unsupported as later
+from ._checks import checked
+from ._config import ImageSource, Path, RootDiskConfig
+from ._enums import DiskImageFormat, ImageArchiveFormat, ImageSourceKind
+from ._runtime import mark_eager, run
+from ._unsupported import unsupported
+
+if TYPE_CHECKING:
+    from ._microsandbox import ImageConfigDetail, ImageLayerDetail, ImagePruneReport, NativeImage, NativeImageDetail
+
+
+class ImageHandle:
+    """A row of the image store."""
+
+    def __init__(self, native: NativeImage) -> None:
+        self._native = native
+
+    @property
+    def reference(self) -> str:
+        """The reference it is stored under."""
+        return self._native.reference
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Its layers on disk, bytes."""
+        return self._native.size_bytes
+
+    @property
+    def manifest_digest(self) -> str | None:
+        """`sha256:…` of its manifest."""
+        return self._native.manifest_digest
+
+    @property
+    def architecture(self) -> str | None:
+        """Such as `amd64`."""
+        return self._native.architecture
+
+    @property
+    def os(self) -> str | None:
+        """Such as `linux`."""
+        return self._native.os
+
+    @property
+    def layer_count(self) -> int:
+        """Number of layers."""
+        return self._native.layer_count
+
+    @property
+    def last_used_at(self) -> float | None:
+        """Milliseconds since the epoch."""
+        return self._native.last_used_at
+
+    @property
+    def created_at(self) -> float | None:
+        """Milliseconds since the epoch."""
+        return self._native.created_at
+
+    async def inspect(self) -> ImageDetail:
+        """Configuration and layers."""
+        return _detail(await run(_microsandbox.image_inspect(self.reference, self._native.backend)))
+
+    async def remove(self, *, force: bool = False) -> None:
+        """Removes it from the store. Raises `ImageInUseError` unless `force`."""
+        await run(_microsandbox.image_remove(self.reference, force, self._native.backend))
+
+    def __repr__(self) -> str:
+        return f"ImageHandle({self.reference!r})"
+
+
+@dataclass(frozen=True)
+class ImageDetail:
+    """An image with its configuration and its layers, bottom first."""
+
+    handle: ImageHandle
+    config: Union[ImageConfigDetail, None]
+    layers: Sequence[ImageLayerDetail]
+
+
+def _detail(native: NativeImageDetail) -> ImageDetail:
+    return ImageDetail(ImageHandle(native.handle), native.config, native.layers)
+
+
+class Image:
+    """Factories of `ImageSource`, and the image store."""
+
+    @staticmethod
+    def host() -> ImageSource:
+        """This machine's system directories and the running interpreter's prefix, read-only, under a private overlay.
+
+        Homes, keys, the machine id and password files are never in it. Nothing is downloaded.
+        """
+        return ImageSource(ImageSourceKind.HOST)
+
+    @staticmethod
+    def oci(
+        reference: str, *, root_disk: RootDiskConfig | int | None = None, upper_size_mib: int | None = None
+    ) -> ImageSource:
+        """An image of the store or a registry. `root_disk` shapes its writable root; an int is MiB."""
+        if not isinstance(reference, str):
+            raise TypeError(f"reference must be str, not {type(reference).__name__}")
+        if root_disk is not None and upper_size_mib is not None:
+            raise ValueError("root_disk= and upper_size_mib= say the same; give one")
+        if isinstance(root_disk, bool) or not isinstance(root_disk, (RootDiskConfig, int, type(None))):
+            raise TypeError(f"root_disk must be RootDiskConfig or int (MiB), not {type(root_disk).__name__}")
+        if upper_size_mib is not None:
+            _deprecation.warn("Image.oci(upper_size_mib=)", "root_disk=")
+        if isinstance(root_disk, RootDiskConfig):
+            root_disk._to_dict()
+        return ImageSource(
+            ImageSourceKind.OCI, _reference=reference, _root_disk=root_disk, _upper_size_mib=upper_size_mib
+        )
+
+    @staticmethod
+    def bind(path: Path) -> ImageSource:
+        """A directory of the host, copied on write: it is never changed."""
+        return ImageSource(ImageSourceKind.BIND, _path=os.fspath(path))
+
+    @staticmethod
+    def disk(path: Path, *, fstype: str | None = None) -> ImageSource:
+        """A disk image; its format is its extension: qcow2, raw or vmdk."""
+        text = os.fspath(path)
+        extension = text.rpartition(".")[2].lower()
+        try:
+            kind = checked(extension, DiskImageFormat, "the extension")
+        except TypeError:
+            raise ValueError(f"the extension of {text!r} must be qcow2, raw or vmdk") from None
+        return ImageSource(ImageSourceKind.DISK, _path=text, _fstype=fstype, _format=kind)
+
+    @staticmethod
+    async def get(reference: str, *, backend: _backend.BackendObject | None = None) -> ImageHandle:
+        """A stored image. Raises `ImageNotFoundError`."""
+        return ImageHandle(await run(_microsandbox.image_get(reference, _backend.pick(backend))))
+
+    @staticmethod
+    async def list(*, backend: _backend.BackendObject | None = None) -> Sequence[ImageHandle]:
+        """Every stored image, as a list."""
+        natives = await run(_microsandbox.image_list(_backend.pick(backend)))
+        return [ImageHandle(native) for native in natives]
+
+    @staticmethod
+    async def inspect(reference: str, *, backend: _backend.BackendObject | None = None) -> ImageDetail:
+        """Configuration and layers of a stored image. Raises `ImageNotFoundError`."""
+        return _detail(await run(_microsandbox.image_inspect(reference, _backend.pick(backend))))
+
+    @staticmethod
+    async def remove(reference: str, *, force: bool = False, backend: _backend.BackendObject | None = None) -> None:
+        """Removes an image. Raises `ImageInUseError` unless `force`, `ImageNotFoundError`."""
+        await run(_microsandbox.image_remove(reference, force, _backend.pick(backend)))
+
+    @staticmethod
+    async def prune(*, backend: _backend.BackendObject | None = None) -> ImagePruneReport:
+        """Removes every image that no sandbox uses."""
+        return await run(_microsandbox.image_prune(_backend.pick(backend)))
+
+    @staticmethod
+    async def load(
+        input_path: Path, *, tag: str | None = None, backend: _backend.BackendObject | None = None
+    ) -> Sequence[ImageHandle]:
+        """Imports a Docker or OCI archive (`"-"` is standard input); every imported image.
+
+        `tag` is added to the first one. Digests are verified, and nothing is written outside the store.
+
+        Example: `(await Image.load("python.tar"))[0].reference`
+        """
+        natives = await run(_microsandbox.image_load(input_path, tag, _backend.pick(backend)))
+        return [ImageHandle(native) for native in natives]
+
+    @staticmethod
+    def save(
+        reference: str | Sequence[str],
+        *,
+        output_path: str,
+        format: ImageArchiveFormat = ImageArchiveFormat.DOCKER,
+    ) -> Any:
+        """Writes images to an archive. `UnsupportedError` for now."""
+        checked(format, ImageArchiveFormat, "format")
+        if not reference:
+            raise ValueError("at least one image reference is needed")
+        return _later("Image.save", later.SAVE)
+
+
+async def _later(operation: str, hint: str) -> None:
+    raise unsupported(operation, hint)
+
+
+mark_eager(Image.save)

@@ -1,0 +1,423 @@
+"""Network policy as data. Sandboxes have loopback only today: anything but `Network.none()` is refused at create."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from . import _deprecation
+from ._checks import checked, serialised
+from ._config import Path
+from ._enums import (
+    Action,
+    DestGroup,
+    Direction,
+    NetworkDestinationKind,
+    NetworkProfile,
+    PortProtocol,
+    Protocol,
+    ViolationAction,
+    VsockSocketType,
+)
+from ._secrets import SecretSource, ViolationPolicy
+
+
+@dataclass(frozen=True)
+class NetworkDestination:
+    """What a rule matches; made by `Destination`."""
+
+    kind: NetworkDestinationKind
+    value: Union[str, None] = None
+
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {"kind": NetworkDestinationKind})
+
+
+NetworkDestinationLike = Union[str, NetworkDestination]
+
+
+class Destination:
+    """Factories of `NetworkDestination`."""
+
+    @staticmethod
+    def any() -> NetworkDestination:
+        """Everything."""
+        return NetworkDestination(NetworkDestinationKind.ANY)
+
+    @staticmethod
+    def ip(s: str) -> NetworkDestination:
+        """One address."""
+        return NetworkDestination(NetworkDestinationKind.IP, s)
+
+    @staticmethod
+    def cidr(s: str) -> NetworkDestination:
+        """A range of addresses."""
+        return NetworkDestination(NetworkDestinationKind.CIDR, s)
+
+    @staticmethod
+    def domain(s: str) -> NetworkDestination:
+        """One name."""
+        return NetworkDestination(NetworkDestinationKind.DOMAIN, s)
+
+    @staticmethod
+    def domain_suffix(s: str) -> NetworkDestination:
+        """A name and everything below it."""
+        return NetworkDestination(NetworkDestinationKind.DOMAIN_SUFFIX, s)
+
+    @staticmethod
+    def group(group: DestGroup) -> NetworkDestination:
+        """A named group of addresses."""
+        return NetworkDestination(NetworkDestinationKind.GROUP, checked(group, DestGroup, "group").value)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: the first that matches wins. `port` is a number or a range such as `"8000-8100"`."""
+
+    action: Action
+    direction: Direction = Direction.EGRESS
+    destination: Union[str, NetworkDestination, None] = None
+    protocol: Union[Protocol, None] = None
+    port: Union[int, str, None] = None
+
+    @classmethod
+    def allow(
+        cls,
+        *,
+        direction: Direction = Direction.EGRESS,
+        protocol: Union[Protocol, None] = None,
+        port: Union[int, str, None] = None,
+        destination: Union[str, NetworkDestination, None] = None,
+    ) -> Rule:
+        """Let it through."""
+        return cls(Action.ALLOW, direction, destination, protocol, port)
+
+    @classmethod
+    def deny(
+        cls,
+        *,
+        direction: Direction = Direction.EGRESS,
+        protocol: Union[Protocol, None] = None,
+        port: Union[int, str, None] = None,
+        destination: Union[str, NetworkDestination, None] = None,
+    ) -> Rule:
+        """Refuse it."""
+        return cls(Action.DENY, direction, destination, protocol, port)
+
+    @classmethod
+    def allow_dns(cls) -> tuple[Rule, Rule]:
+        """Name look-ups at the gateway, UDP and TCP."""
+        return cls._dns(Action.ALLOW)
+
+    @classmethod
+    def deny_dns(cls) -> tuple[Rule, Rule]:
+        """No name look-ups."""
+        return cls._dns(Action.DENY)
+
+    @classmethod
+    def _dns(cls, action: Action) -> tuple[Rule, Rule]:
+        host = Destination.group(DestGroup.HOST)
+        return (
+            cls(action, Direction.EGRESS, host, Protocol.UDP, 53),
+            cls(action, Direction.EGRESS, host, Protocol.TCP, 53),
+        )
+
+    def _to_dict(self) -> dict[str, Any]:
+        result = serialised(self, {"action": Action, "direction": Direction, "protocol": Protocol})
+        if isinstance(self.destination, NetworkDestination):
+            result["destination"] = self.destination._to_dict()
+        elif self.destination is not None and not isinstance(self.destination, str):
+            given = type(self.destination).__name__
+            raise TypeError(f"Rule.destination must be str or NetworkDestination, not {given}")
+        return result
+
+
+@dataclass(frozen=True)
+class NetworkPolicy:
+    """Defaults and rules; outgoing traffic is denied and incoming allowed unless a rule says otherwise."""
+
+    default_egress: Action = Action.DENY
+    default_ingress: Action = Action.ALLOW
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def none(cls) -> NetworkPolicy:
+        """Nothing in, nothing out."""
+        return cls(Action.DENY, Action.DENY)
+
+    @classmethod
+    def allow_all(cls) -> NetworkPolicy:
+        """Everything."""
+        return cls(Action.ALLOW, Action.ALLOW)
+
+    @classmethod
+    def from_profiles(cls, profiles: Iterable[NetworkProfile]) -> NetworkPolicy:
+        """DNS, then one rule for each profile in the order public, private, host."""
+        wanted = {checked(profile, NetworkProfile, "profile") for profile in profiles}
+        groups = {
+            NetworkProfile.PUBLIC: DestGroup.PUBLIC,
+            NetworkProfile.PRIVATE: DestGroup.PRIVATE,
+            NetworkProfile.HOST: DestGroup.HOST,
+        }
+        rules = [Rule.allow(destination=Destination.group(group)) for key, group in groups.items() if key in wanted]
+        return cls(rules=(*Rule.allow_dns(), *rules))
+
+    def _to_dict(self) -> dict[str, Any]:
+        result = serialised(self, {"default_egress": Action, "default_ingress": Action})
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise TypeError(f"NetworkPolicy.rules must hold Rule, not {type(rule).__name__}")
+        result["rules"] = [rule._to_dict() for rule in self.rules]
+        return result
+
+
+@dataclass(frozen=True)
+class PortBinding:
+    """A host port that leads to a guest port."""
+
+    host_port: int
+    guest_port: int
+    bind: str = "127.0.0.1"
+    protocol: PortProtocol = PortProtocol.TCP
+
+    @classmethod
+    def tcp(cls, host_port: int, guest_port: int, *, bind: str = "127.0.0.1") -> PortBinding:
+        """A TCP port."""
+        return cls(host_port, guest_port, bind, PortProtocol.TCP)
+
+    @classmethod
+    def udp(cls, host_port: int, guest_port: int, *, bind: str = "127.0.0.1") -> PortBinding:
+        """A UDP port."""
+        return cls(host_port, guest_port, bind, PortProtocol.UDP)
+
+    def _to_dict(self) -> dict[str, Any]:
+        for name, low in (("host_port", 0), ("guest_port", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"PortBinding.{name} must be int, not {type(value).__name__}")
+            if not low <= value <= 65535:
+                raise ValueError(f"PortBinding.{name} must be {low} to 65535: got {value}")
+        return serialised(self, {"protocol": PortProtocol})
+
+
+@dataclass(frozen=True)
+class PortEndpoint:
+    """A published port to withdraw."""
+
+    host_port: int
+    bind: str = "127.0.0.1"
+    protocol: PortProtocol = PortProtocol.TCP
+
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {"protocol": PortProtocol})
+
+
+@dataclass(frozen=True)
+class DnsConfig:
+    """How names are resolved. `query_timeout_ms` is 5000 by default."""
+
+    rebind_protection: bool = True
+    nameservers: tuple[str, ...] = ()
+    query_timeout_ms: Union[int, None] = None
+
+
+@dataclass(frozen=True)
+class ScopedUpstreamCACert:
+    """A CA certificate trusted for hosts that match a pattern."""
+
+    pattern: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ScopedVerifyUpstream:
+    """Whether certificates of hosts that match a pattern are verified."""
+
+    pattern: str
+    verify: bool
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """Interception of TLS."""
+
+    bypass: tuple[str, ...] = ()
+    verify_upstream: bool = True
+    intercepted_ports: tuple[int, ...] = (443,)
+    block_quic: bool = False
+    upstream_ca_certs: tuple[str, ...] = ()
+    scoped_upstream_ca_certs: tuple[ScopedUpstreamCACert, ...] = ()
+    scoped_verify_upstream: tuple[ScopedVerifyUpstream, ...] = ()
+    ca_cert: Union[str, None] = None
+    ca_key: Union[str, None] = None
+    ca_cn: Union[str, None] = None
+
+
+@dataclass(frozen=True)
+class TokenBucket:
+    """`size` tokens, refilled over `refill_time_ms`."""
+
+    size: int
+    refill_time_ms: int
+    one_time_burst: int = 0
+
+
+@dataclass(frozen=True)
+class RateLimiter:
+    """Limits on bytes and on packets."""
+
+    bandwidth: Union[TokenBucket, None] = None
+    ops: Union[TokenBucket, None] = None
+
+
+@dataclass(frozen=True)
+class NetworkRateLimiter:
+    """Limits on each direction."""
+
+    egress: Union[RateLimiter, None] = None
+    ingress: Union[RateLimiter, None] = None
+
+
+@dataclass(frozen=True)
+class VsockRoute:
+    """A host socket that leads to a guest vsock port."""
+
+    host_socket: Path
+    port: int
+    socket_type: VsockSocketType = VsockSocketType.STREAM
+
+    @classmethod
+    def stream(cls, host_socket: Path, port: int) -> VsockRoute:
+        """A stream socket."""
+        return cls(host_socket, port, VsockSocketType.STREAM)
+
+    @classmethod
+    def dgram(cls, host_socket: Path, port: int) -> VsockRoute:
+        """A datagram socket."""
+        return cls(host_socket, port, VsockSocketType.DGRAM)
+
+    def _to_dict(self) -> dict[str, Any]:
+        return {**serialised(self, {"socket_type": VsockSocketType}), "host_socket": os.fspath(self.host_socket)}
+
+
+@dataclass(frozen=True)
+class HttpConfig:
+    """What a denied HTTP request is answered; `deny_response_format` is `"json"` or `"text"`."""
+
+    deny_response: bool = True
+    deny_message: Union[str, None] = None
+    deny_response_format: str = field(default="json", kw_only=True)
+    network_deny_message: Union[str, None] = field(default=None, kw_only=True)
+    secret_deny_message: Union[str, None] = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.deny_response_format not in ("json", "text"):
+            raise ValueError(f"deny_response_format must be 'json' or 'text', not {self.deny_response_format!r}")
+
+
+@dataclass(frozen=True)
+class OutboundProxy:
+    """A proxy of the host side; `protocol` is `http_connect`, `socks4` or `socks5`."""
+
+    protocol: str
+    address: str
+    user_id: Union[str, None] = None
+    username: Union[str, None] = None
+    password: Union[SecretSource, None] = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("http_connect", "socks4", "socks5"):
+            raise ValueError(f"unknown proxy protocol {self.protocol!r}")
+        if self.protocol == "socks4" and (self.username or self.password):
+            raise ValueError("socks4 has a user_id, not a username and password")
+        if self.protocol != "socks4" and self.user_id:
+            raise ValueError("only socks4 has a user_id")
+
+    @classmethod
+    def http_connect(cls, addr: str) -> OutboundProxy:
+        """HTTP CONNECT."""
+        return cls("http_connect", addr)
+
+    @classmethod
+    def socks4(cls, addr: str, *, user_id: Union[str, None] = None) -> OutboundProxy:
+        """SOCKS 4."""
+        return cls("socks4", addr, user_id=user_id)
+
+    @classmethod
+    def socks5(cls, addr: str) -> OutboundProxy:
+        """SOCKS 5."""
+        return cls("socks5", addr)
+
+    def credentials(self, username: str, password: SecretSource) -> OutboundProxy:
+        """The same proxy with a login."""
+        return OutboundProxy(self.protocol, self.address, self.user_id, username, password)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Everything about a sandbox's network.
+
+    Today a sandbox has loopback only, which is what `Network.none()` asks for; any other value is checked and then
+    refused by `create` with `UnsupportedError`.
+    """
+
+    policy: Union[NetworkPolicy, None] = None
+    ports: Union[Mapping[int, int], Sequence[PortBinding]] = field(default_factory=dict)
+    deny_domains: tuple[str, ...] = ()
+    deny_domain_suffixes: tuple[str, ...] = ()
+    dns: Union[DnsConfig, None] = None
+    tls: Union[TlsConfig, None] = None
+    ipv4_pool: Union[str, None] = None
+    ipv6_pool: Union[str, None] = None
+    max_connections: Union[int, None] = None
+    rate_limiter: Union[NetworkRateLimiter, None] = None
+    on_secret_violation: Union[ViolationAction, ViolationPolicy] = ViolationAction.BLOCK_AND_LOG
+    strict: bool = field(default=True, kw_only=True)
+    nat64_prefixes: tuple[str, ...] = field(default=("64:ff9b::/96",), kw_only=True)
+    max_tcp_connections: Union[int, None] = field(default=None, kw_only=True)
+    max_udp_connections: Union[int, None] = field(default=None, kw_only=True)
+    max_inbound_tcp_connections: Union[int, None] = field(default=None, kw_only=True)
+    tcp_accept_queue_size: Union[int, None] = field(default=None, kw_only=True)
+    secret_violation_action: ViolationAction = field(default=ViolationAction.BLOCK_AND_LOG, kw_only=True)
+    http: Union[HttpConfig, None] = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ipv4_pool, bool):
+            # The later version has `strict` in this place.
+            object.__setattr__(self, "strict", self.ipv4_pool)
+            object.__setattr__(self, "ipv4_pool", None)
+        if self.max_connections is not None:
+            _deprecation.warn("Network(max_connections=)", "max_tcp_connections=", depth=2)
+        if self.on_secret_violation != ViolationAction.BLOCK_AND_LOG:
+            _deprecation.warn("Network(on_secret_violation=)", "secret_violation_action=", depth=2)
+
+    @classmethod
+    def none(cls) -> Network:
+        """No traffic in either direction."""
+        return cls(policy=NetworkPolicy.none())
+
+    @classmethod
+    def from_profiles(cls, *profiles: NetworkProfile) -> Network:
+        """The union of ready-made rule sets."""
+        return cls(policy=NetworkPolicy.from_profiles(profiles))
+
+    @classmethod
+    def allow_all(cls) -> Network:
+        """Everything."""
+        return cls(policy=NetworkPolicy.allow_all())
+
+    def _is_none(self) -> bool:
+        """Whether this asks for nothing beyond "no traffic"."""
+        return self == Network.none()
+
+    def _to_dict(self) -> dict[str, Any]:
+        result = serialised(self, {"secret_violation_action": ViolationAction})
+        if not isinstance(self.on_secret_violation, ViolationPolicy):
+            checked(self.on_secret_violation, ViolationAction, "Network.on_secret_violation")
+        if self.policy is not None:
+            if not isinstance(self.policy, NetworkPolicy):
+                raise TypeError(f"Network.policy must be NetworkPolicy, not {type(self.policy).__name__}")
+            result["policy"] = self.policy._to_dict()
+        return result

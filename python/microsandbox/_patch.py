@@ -1,0 +1,95 @@
+"""Changes of a root file system before boot, as data. `create` refuses them with `UnsupportedError` for now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Union
+
+from ._checks import checked
+from ._config import Path
+from ._enums import PatchKind
+
+_NEEDS: dict[str, dict[str, type]] = {
+    "text": {"path": str, "content": str},
+    "file": {"path": str, "content": bytes},
+    "mkdir": {"path": str},
+    "append": {"path": str, "content": str},
+    "copy_file": {"src": str, "dst": str},
+    "copy_dir": {"src": str, "dst": str},
+    "symlink": {"target": str, "link": str},
+    "remove": {"path": str},
+}
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """One change; made by the factories of `Patch`."""
+
+    kind: PatchKind
+    path: Union[str, None] = None
+    content: Union[str, bytes, None] = None
+    src: Union[str, None] = None
+    dst: Union[str, None] = None
+    target: Union[str, None] = None
+    link: Union[str, None] = None
+    mode: Union[int, None] = None
+    replace: bool = False
+
+    def _to_dict(self) -> dict[str, Any]:
+        kind = checked(self.kind, PatchKind, "PatchConfig.kind").value
+        result: dict[str, Any] = {"kind": kind}
+        for name, needed in _NEEDS[kind].items():
+            value = getattr(self, name)
+            if not isinstance(value, needed):
+                raise TypeError(f"a {kind} patch requires {name} to be {needed.__name__}, not {type(value).__name__}")
+            result[name] = value
+        if self.mode is not None:
+            result["mode"] = self.mode
+        if self.replace:
+            result["replace"] = True
+        return result
+
+
+class Patch:
+    """Factories of `PatchConfig`. `mode` is permission bits; `replace` allows an existing target."""
+
+    @staticmethod
+    def text(path: str, content: str, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
+        """A text file."""
+        return PatchConfig(PatchKind.TEXT, path, content, mode=mode, replace=replace)
+
+    @staticmethod
+    def file(path: str, content: bytes, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
+        """A file."""
+        return PatchConfig(PatchKind.FILE, path, content, mode=mode, replace=replace)
+
+    @staticmethod
+    def mkdir(path: str, *, mode: Union[int, None] = None) -> PatchConfig:
+        """A directory."""
+        return PatchConfig(PatchKind.MKDIR, path, mode=mode)
+
+    @staticmethod
+    def append(path: str, content: str) -> PatchConfig:
+        """Text at the end of an existing file."""
+        return PatchConfig(PatchKind.APPEND, path, content)
+
+    @staticmethod
+    def copy_file(src: Path, dst: str, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
+        """A file of the host."""
+        return PatchConfig(PatchKind.COPY_FILE, src=os.fspath(src), dst=dst, mode=mode, replace=replace)
+
+    @staticmethod
+    def copy_dir(src: Path, dst: str, *, replace: bool = False) -> PatchConfig:
+        """A directory of the host."""
+        return PatchConfig(PatchKind.COPY_DIR, src=os.fspath(src), dst=dst, replace=replace)
+
+    @staticmethod
+    def symlink(target: str, link: str, *, replace: bool = False) -> PatchConfig:
+        """A symbolic link."""
+        return PatchConfig(PatchKind.SYMLINK, target=target, link=link, replace=replace)
+
+    @staticmethod
+    def remove(path: str) -> PatchConfig:
+        """Absence."""
+        return PatchConfig(PatchKind.REMOVE, path)

@@ -1,0 +1,109 @@
+"""How a checked native call is run: awaited by the async face, waited for by `microsandbox.sync`."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _microsandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Filled once somebody was told, in either face, that sandboxes are containers.
+noticed: list[bool] = []
+
+# No worker thread may ask a dying interpreter for its lock.
+atexit.register(_microsandbox._shutdown)
+
+
+async def run(call: _microsandbox.Pending[_T]) -> _T:
+    """Runs `call` on the loop of the caller."""
+    return await call
+
+
+def wait(call: _microsandbox.Pending[_T]) -> _T:
+    """Runs `call` here, blocking this thread only; the sync face's `run`."""
+    return call.wait()
+
+
+def eager(function: _F) -> _F:
+    """Marks a plain function that checks its arguments and returns a coroutine as a coroutine function."""
+    if sys.version_info >= (3, 12):
+        from inspect import markcoroutinefunction
+
+        return markcoroutinefunction(function)
+    if "asyncio" in sys.modules:
+        # What older interpreters look for; without asyncio loaded nobody can ask.
+        function._is_coroutine = sys.modules["asyncio"].coroutines._is_coroutine  # type: ignore[attr-defined]
+    return function
+
+
+def mark_eager(*functions: Callable[..., Any]) -> None:
+    """As `eager`, for static methods, where type checkers do not look through a decorator."""
+    for function in functions:
+        eager(function)
+
+
+def require_loop() -> None:
+    """Refuses, in a fixed text, calls that need a running loop."""
+    from asyncio import get_running_loop
+
+    try:
+        get_running_loop()
+    except RuntimeError:
+        text = "no running event loop: await this inside a coroutine, or use microsandbox.sync"
+        raise RuntimeError(text) from None
+
+
+class AwaitableStr(str):
+    """A `str` that may also be awaited or called; both give a plain `str`."""
+
+    def __await__(self) -> Generator[Any, None, str]:
+        yield from ()
+        return str(self)
+
+    def __call__(self) -> AwaitableStr:
+        return self
+
+
+class AwaitableBool:
+    """A truth value that may also be awaited or called; `await` gives a plain `bool`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bool) -> None:
+        self._value = bool(value)
+
+    def __bool__(self) -> bool:
+        return self._value
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        yield from ()
+        return self._value
+
+    def __call__(self) -> AwaitableBool:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (bool, AwaitableBool)):
+            return self._value == bool(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
+def msb_path() -> Path:
+    """The `msb` command that belongs to this installation: the console script beside the interpreter."""
+    from pathlib import Path
+
+    return Path(sys.executable).parent / "msb"

@@ -1,0 +1,28 @@
+"""Operations that the surface has and this build has not: they say when they come."""
+
+from __future__ import annotations
+
+from .errors import UnsupportedError
+
+ATTACH = "when terminals land in the Python package; use `msb exec -t` meanwhile"
+CLOUD = "when the cloud client lands"
+COMPACT = "when snapshots land"
+FORK = "when snapshots land"
+JOBS = "when detached jobs land"
+MODIFY = "when live modification lands"
+PAUSE = "when pausing lands"
+RUNTIME = "never needed: agent and runtime are inside the wheel"
+SAVE = "when image export lands"
+SNAPSHOTS = "when snapshots land"
+SSH = "when the SSH server lands"
+STORAGE = "when storage accounting lands"
+VOLUME_FILES = "when volumes land on this backend"
+AGENT = "when the raw agent client lands"
+
+
+def unsupported(operation: str, hint: str) -> UnsupportedError:
+    """The error of `operation`, with both fields."""
+    error = UnsupportedError(f"{operation} is not supported by this backend: {hint}")
+    error.operation = operation
+    error.hint = hint
+    return error

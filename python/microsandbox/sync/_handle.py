@@ -1,0 +1,190 @@
+# Generated from _handle.py by python/tools/generate_sync.py: change that, not this.
+"""The record of a sandbox, and the small values around it."""
+from __future__ import annotations
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
+from .._handle import SandboxPingResult as SandboxPingResult, SandboxTouchResult as SandboxTouchResult
+from . import _isolation, _later
+from .._enums import Isolation, LogReadSource, SandboxStatus
+from ._logs import LogStream
+from .._runtime import wait as run
+if TYPE_CHECKING:
+    from .._config import IsolationReport
+    from .._microsandbox import LogEntry, NativeHandle, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from ._sandbox import Sandbox
+
+@dataclass(frozen=True)
+class SandboxPage:
+    """One page of records, newest first; `next_cursor` is None on the last."""
+    sandboxes: list[SandboxHandle]
+    next_cursor: Union[str, None] = None
+
+class SandboxHandle(_later.LaterHandle):
+    """A record as it was read, plus lifecycle by name. Needs no running sandbox.
+
+    Example: `for handle in Sandbox.list().sandboxes: print(handle.name, handle.status)`
+    """
+
+    def __init__(self, native: NativeHandle) -> None:
+        self._native = native
+
+    @property
+    def name(self) -> str:
+        """Name of the sandbox."""
+        return self._native.name
+
+    @property
+    def id(self) -> str:
+        """Its identity: differs from that of a later sandbox of the same name."""
+        return self._native.id
+
+    @property
+    def status(self) -> SandboxStatus:
+        """Its status as of the read; `refresh` reads again."""
+        return self._native.status
+
+    @property
+    def status_snapshot(self) -> SandboxStatus:
+        """The same as `status`."""
+        return self._native.status
+
+    @property
+    def last_error(self) -> str | None:
+        """What ended it last, as far as the backend knows."""
+        return self._native.last_error
+
+    @property
+    def isolation(self) -> Isolation:
+        """What really separates it from its host; AUTO where the backend does not know."""
+        return self._native.isolation or Isolation.AUTO
+
+    def isolation_report(self) -> IsolationReport:
+        """Driver, accelerator, and the state of each mechanism with its reason."""
+        return run(self._native.isolation_report())
+
+    @property
+    def config_json(self) -> str:
+        """The stored configuration as JSON."""
+        return self._native.config_json
+
+    def config(self) -> dict[str, Any]:
+        """The stored configuration."""
+        parsed: dict[str, Any] = json.loads(self._native.config_json)
+        return parsed
+
+    @property
+    def created_at(self) -> float | None:
+        """Milliseconds since the epoch."""
+        return self._native.created_at
+
+    @property
+    def updated_at(self) -> float | None:
+        """Milliseconds since the epoch."""
+        return self._native.updated_at
+
+    @property
+    def backend_kind(self) -> str:
+        """`"local"` or `"cloud"`."""
+        return self._native.backend_kind
+
+    def refresh(self) -> SandboxHandle:
+        """The record, read again; this object stays as it is. Raises `SandboxNotFoundError`."""
+        return SandboxHandle(run(self._native.refresh()))
+
+    def connect(self, timeout: float | None=None) -> Sandbox:
+        """A connection that does not own the sandbox, within `timeout` seconds (10).
+
+        Raises `SandboxNotRunningError` when the record says so; `refresh` it first if it is old.
+        """
+        return _sandbox(run(self._native.connect(timeout)))
+
+    def start(self, *, detached: bool=False) -> Sandbox:
+        """Boots it with its stored configuration."""
+        native = run(self._native.start(detached))
+        _isolation.notice(native)
+        return _sandbox(native)
+
+    def connect_or_start(self, *, detached: bool=False) -> Sandbox:
+        """Connects to it if it runs, else starts it."""
+        native = run(self._native.connect_or_start(detached))
+        _isolation.notice(native)
+        return _sandbox(native)
+
+    def stop(self, timeout: float | None=None) -> None:
+        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox."""
+        run(self._native.stop(timeout))
+
+    def stop_with_timeout(self, timeout: float) -> None:
+        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds."""
+        run(self._native.stop_with_timeout(timeout))
+
+    def kill(self, timeout: float | None=None) -> None:
+        """Ends it by force and waits up to `timeout` seconds (5)."""
+        run(self._native.kill(timeout))
+
+    def request_stop(self) -> None:
+        """Asks for an orderly end and returns."""
+        run(self._native.request_stop())
+
+    def request_kill(self) -> None:
+        """Asks for a forced end and returns."""
+        run(self._native.request_kill())
+
+    def request_drain(self) -> None:
+        """Lets running programs end, refuses new ones, and returns."""
+        run(self._native.request_drain())
+
+    def restart(self, *, force: bool=False, timeout: float | None=None, detached: bool=False) -> Sandbox:
+        """Stops (or kills) it and starts it again."""
+        run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        return self.start(detached=detached)
+
+    def destroy(self, *, force: bool=False, timeout: float | None=None) -> None:
+        """Stops (or kills) it and removes it."""
+        run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        run(self._native.remove())
+
+    def wait_until_stopped(self) -> SandboxStopResult:
+        """Waits for its end without asking for it."""
+        return run(self._native.wait_until_stopped())
+
+    def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
+        """Waits until `status` is seen."""
+        return SandboxHandle(run(self._native.wait_for_status(status)))
+
+    def remove(self) -> None:
+        """Deletes it: record, disk and logs. Refuses to act on a later sandbox of the same name.
+
+        Raises `SandboxStillRunningError`, `SandboxNotFoundError`, `SandboxReplacedError`.
+        """
+        run(self._native.remove())
+
+    def metrics(self) -> SandboxMetrics:
+        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`."""
+        return run(self._native.metrics())
+
+    def logs(self, tail: int | None=None, since_ms: float | None=None, until_ms: float | None=None, sources: list[LogReadSource] | None=None) -> list[LogEntry]:
+        """Captured output, running or not; as `Sandbox.logs`."""
+        options = {'tail': tail, 'since_ms': since_ms, 'until_ms': until_ms, 'sources': sources}
+        return run(self._native.logs(options))
+
+    def log_stream(self, sources: list[LogReadSource] | None=None, since_ms: float | None=None, from_cursor: str | None=None, until_ms: float | None=None, follow: bool=False) -> LogStream:
+        """Captured output as a stream; as `Sandbox.log_stream`."""
+        options = {'sources': sources, 'since_ms': since_ms, 'from_cursor': from_cursor, 'until_ms': until_ms, 'follow': follow}
+        return LogStream(run(self._native.log_stream(options)))
+
+    def ping(self) -> SandboxPingResult:
+        """A round trip to the agent; does not count as activity."""
+        return SandboxPingResult(self._native.name, run(self._native.ping()))
+
+    def touch(self) -> SandboxTouchResult:
+        """Resets the idle timer."""
+        return SandboxTouchResult(self._native.name, run(self._native.touch()))
+
+    def __repr__(self) -> str:
+        return repr(self._native)
+
+def _sandbox(native: NativeSandbox) -> Sandbox:
+    from ._sandbox import Sandbox
+    return Sandbox(native)

@@ -1,0 +1,44 @@
+# Generated from _isolation.py by python/tools/generate_sync.py: change that, not this.
+"""What separates a sandbox from its host: the report on this machine, and the notice when it is a container."""
+from __future__ import annotations
+import contextlib
+import warnings
+from typing import TYPE_CHECKING
+from .. import _backend, _microsandbox
+from .._enums import Isolation
+from .._runtime import noticed, wait as run
+from ..errors import IsolationWarning, MicrosandboxError
+if TYPE_CHECKING:
+    from .._config import DoctorReport
+    from .._microsandbox import NativeSandbox
+
+def doctor(*, recheck: bool=False, backend: _backend.BackendObject | None=None) -> DoctorReport:
+    """What isolation this machine can give and why not more; what `msb doctor` prints. `recheck` ignores the cache.
+
+    Example: `print(doctor().isolation)`
+    """
+    return run(_microsandbox.doctor(recheck, _backend.pick(backend)))
+
+def notice(native: NativeSandbox, *, made: bool=False) -> None:
+    """Warns, once per process, when nobody demanded a container and the sandbox is one.
+
+    Where a filter turns the warning into an error, nobody gets the sandbox: what was `made` is removed, what was
+    started is ended.
+    """
+    if noticed or native.isolation is not Isolation.CONTAINER or native.asked_isolation != 'auto':
+        return
+    noticed.append(True)
+    reason = 'this host cannot run a microVM with this build'
+    with contextlib.suppress(MicrosandboxError):
+        report: DoctorReport = run(_microsandbox.doctor(False, native.backend))
+        reason = report.reason or reason
+    text = f"sandboxes are containers on the host's kernel, not virtual machines: {reason}. Run `msb doctor` for details; pass isolation=Isolation.CONTAINER to accept it, or Isolation.MICROVM to demand a virtual machine"
+    try:
+        warnings.warn(text, IsolationWarning, stacklevel=4)
+    except IsolationWarning:
+        noticed.clear()
+        if made:
+            run(native.destroy(True, None))
+        elif native.owns_lifecycle:
+            run(native.kill(None))
+        raise

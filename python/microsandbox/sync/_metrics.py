@@ -1,0 +1,29 @@
+# Generated from _metrics.py by python/tools/generate_sync.py: change that, not this.
+"""Resource use: a stream of one sandbox, and a look at all of them."""
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from .. import _backend
+from ._sandbox import Sandbox
+from ..errors import MetricsDisabledError, MetricsUnavailableError, SandboxNotFoundError, SandboxNotRunningError
+if TYPE_CHECKING:
+    from .._microsandbox import SandboxMetrics
+
+def all_sandbox_metrics(*, backend: _backend.BackendObject | None=None) -> dict[str, SandboxMetrics]:
+    """The latest sample of every running sandbox, by name. Sandboxes without one are left out.
+
+    Example: `for name, sample in all_sandbox_metrics().items(): print(name, sample.cpu_percent)`
+    """
+    result: dict[str, SandboxMetrics] = {}
+    cursor = None
+    while True:
+        page = Sandbox.list_with(cursor=cursor, limit=100, backend=backend)
+        for handle in page.sandboxes:
+            if handle.status not in ('running', 'draining'):
+                continue
+            try:
+                result[handle.name] = handle.metrics()
+            except (MetricsDisabledError, MetricsUnavailableError, SandboxNotFoundError, SandboxNotRunningError):
+                continue
+        cursor = page.next_cursor
+        if cursor is None:
+            return result

@@ -1,0 +1,342 @@
+# Generated from _sandbox.py by python/tools/generate_sync.py: change that, not this.
+"""A live sandbox."""
+from __future__ import annotations
+import contextlib
+from typing import TYPE_CHECKING, Any
+from . import _create, _exec, _isolation, _later
+from .. import _backend, _microsandbox
+from .._enums import Isolation, SandboxStatus
+from ._exec import ExecHandle
+from ._files import SandboxFsOps
+from ._handle import SandboxHandle, SandboxPage, SandboxPingResult, SandboxTouchResult
+from ._logs import LogStream
+from ._metrics_stream import MetricsStream
+from ._pull import PullSession
+from .._runtime import wait as run
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping, Sequence
+    from .._backend import BackendObject
+    from .._config import ExecOptions, ImageSource, InitConfig, InitOptions, IsolationReport, MountConfig, Path, RegistryAuth, Rlimit, Stdin
+    from .._enums import CpuPlacement, DeploymentProfile, LogLevel, LogReadSource, PullPolicy, SecurityProfile, ViolationAction
+    from .._microsandbox import ExecOutput, LogEntry, NativeExec, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from .._network import Network, PortBinding, VsockRoute
+    from .._patch import PatchConfig
+    from .._secrets import SecretEntry, ViolationPolicy
+_List = list
+
+def _opened(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
+    """The sandbox that `call` starts; says so if its isolation is weaker than a virtual machine."""
+    native = run(call)
+    _isolation.notice(native)
+    return Sandbox(native)
+
+def _made(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
+    """As `_opened`, for a sandbox that did not exist before."""
+    native = run(call)
+    _isolation.notice(native, made=True)
+    return Sandbox(native)
+
+def _running(call: _microsandbox.Pending[NativeExec]) -> ExecHandle:
+    return ExecHandle(run(call))
+
+class Sandbox(_later.LaterSandbox):
+    """A connection to one running sandbox; comes from `create`, `start` or `SandboxHandle.connect`.
+
+    Leaving `with` kills **and removes** the sandbox. Without it, an attached sandbox ends with this process and
+    its record stays; a detached one goes on.
+
+    Example::
+
+        with Sandbox.create("demo", image="host") as sb:
+            print(sb.exec("uname", ["-s"]).stdout_text)
+    """
+
+    def __init__(self, native: NativeSandbox) -> None:
+        self._native: NativeSandbox | None = native
+
+    @property
+    def _live(self) -> NativeSandbox:
+        if self._native is None:
+            raise RuntimeError('sandbox has been consumed')
+        return self._native
+
+    def _consume(self) -> NativeSandbox:
+        native = self._live
+        self._native = None
+        return native
+
+    @staticmethod
+    def create(name: str, *, image: str | os.PathLike[str] | ImageSource | None=None, from_snapshot: Path | None=None, memory: int | None=None, cpus: int | None=None, max_memory: int | None=None, max_cpus: int | None=None, workdir: str | None=None, shell: str | None=None, security: SecurityProfile | None=None, hostname: str | None=None, user: str | None=None, entrypoint: Sequence[str] | None=None, cmd: Sequence[str] | None=None, init: str | InitConfig | InitOptions | None=None, replace: bool=False, replace_with_timeout: float | None=None, max_duration: float | None=None, idle_timeout: float | None=None, ephemeral: bool=False, env: Mapping[str, str] | None=None, labels: Mapping[str, str] | None=None, scripts: Mapping[str, str] | None=None, pull_policy: PullPolicy | None=None, log_level: LogLevel | None=None, registry_auth: RegistryAuth | None=None, registry_insecure: bool=False, registry_ca_certs: _List[bytes | bytearray | Path] | None=None, volumes: Mapping[str, MountConfig] | None=None, patches: Iterable[PatchConfig] | None=None, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, vsock: Mapping[str, int] | Sequence[VsockRoute] | None=None, network: Network | None=None, secrets: Iterable[SecretEntry] | None=None, on_secret_violation: ViolationAction | ViolationPolicy | None=None, secret_violation_action: ViolationAction | None=None, intercept_tls: bool=False, detached: bool=False, cpu_placement: CpuPlacement | None=None, placement_profile: str | None=None, thp: str | None=None, deployment_profile: DeploymentProfile | None=None, isolation: Isolation | None=None, backend: BackendObject | None=None) -> Sandbox:
+        """Makes and boots a sandbox.
+
+        `name` is 1 to 128 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit. Exactly one of `image` and
+        `from_snapshot` is needed; `image="host"` is this machine's own system, read-only. `memory` is in MiB (512),
+        `cpus` 1 to 255 (1), durations are in seconds. `replace` stops and removes a sandbox of the same name first,
+        with `replace_with_timeout` seconds of grace (10). `detached` lets it outlive this process, `ephemeral` removes
+        it when its run ends, `idle_timeout` ends it after that much inactivity, `max_duration` limits one run.
+        `isolation` is a demand, `backend` the place (the ambient one by default).
+
+        Arguments are checked by the call itself: `TypeError`, `ValueError`. Then come `InvalidConfigError`,
+        `SandboxAlreadyExistsError`, `ImageNotFoundError`, `ImagePullFailedError`, `IsolationUnavailableError`,
+        `BootStartError`, and `UnsupportedError` for an option that this build cannot honour.
+
+        Example: `sb = Sandbox.create("demo", image="host", memory=256)`
+        """
+        call = _create.call(_microsandbox.create, locals())
+        return _made(call)
+
+    @staticmethod
+    def create_with_progress(name: str, *, image: str | os.PathLike[str] | ImageSource | None=None, from_snapshot: Path | None=None, memory: int | None=None, cpus: int | None=None, max_memory: int | None=None, max_cpus: int | None=None, workdir: str | None=None, shell: str | None=None, security: SecurityProfile | None=None, hostname: str | None=None, user: str | None=None, entrypoint: Sequence[str] | None=None, cmd: Sequence[str] | None=None, init: str | InitConfig | InitOptions | None=None, replace: bool=False, replace_with_timeout: float | None=None, max_duration: float | None=None, idle_timeout: float | None=None, ephemeral: bool=False, env: Mapping[str, str] | None=None, labels: Mapping[str, str] | None=None, scripts: Mapping[str, str] | None=None, pull_policy: PullPolicy | None=None, log_level: LogLevel | None=None, registry_auth: RegistryAuth | None=None, registry_insecure: bool=False, registry_ca_certs: _List[bytes | bytearray | Path] | None=None, volumes: Mapping[str, MountConfig] | None=None, patches: Iterable[PatchConfig] | None=None, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, vsock: Mapping[str, int] | Sequence[VsockRoute] | None=None, network: Network | None=None, secrets: Iterable[SecretEntry] | None=None, on_secret_violation: ViolationAction | ViolationPolicy | None=None, secret_violation_action: ViolationAction | None=None, intercept_tls: bool=False, detached: bool=False, cpu_placement: CpuPlacement | None=None, placement_profile: str | None=None, thp: str | None=None, deployment_profile: DeploymentProfile | None=None, isolation: Isolation | None=None, backend: BackendObject | None=None) -> PullSession:
+        """As `create`, started at once; failures appear in `result()`."""
+        return PullSession(_create.call(_microsandbox.create, locals()), _made)
+
+    @staticmethod
+    def connect_or_create(name: str, *, image: str | os.PathLike[str] | ImageSource | None=None, from_snapshot: Path | None=None, memory: int | None=None, cpus: int | None=None, max_memory: int | None=None, max_cpus: int | None=None, workdir: str | None=None, shell: str | None=None, security: SecurityProfile | None=None, hostname: str | None=None, user: str | None=None, entrypoint: Sequence[str] | None=None, cmd: Sequence[str] | None=None, init: str | InitConfig | InitOptions | None=None, replace: bool=False, replace_with_timeout: float | None=None, max_duration: float | None=None, idle_timeout: float | None=None, ephemeral: bool=False, env: Mapping[str, str] | None=None, labels: Mapping[str, str] | None=None, scripts: Mapping[str, str] | None=None, pull_policy: PullPolicy | None=None, log_level: LogLevel | None=None, registry_auth: RegistryAuth | None=None, registry_insecure: bool=False, registry_ca_certs: _List[bytes | bytearray | Path] | None=None, volumes: Mapping[str, MountConfig] | None=None, patches: Iterable[PatchConfig] | None=None, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, vsock: Mapping[str, int] | Sequence[VsockRoute] | None=None, network: Network | None=None, secrets: Iterable[SecretEntry] | None=None, on_secret_violation: ViolationAction | ViolationPolicy | None=None, secret_violation_action: ViolationAction | None=None, intercept_tls: bool=False, detached: bool=False, cpu_placement: CpuPlacement | None=None, placement_profile: str | None=None, thp: str | None=None, deployment_profile: DeploymentProfile | None=None, isolation: Isolation | None=None, backend: BackendObject | None=None) -> Sandbox:
+        """Connects to a running sandbox of this name, starts a stopped one, else creates it as `create` does."""
+        call = _create.call(_microsandbox.connect_or_create, locals())
+        return _opened(call)
+
+    @staticmethod
+    def start(name: str, *, detached: bool=False, backend: BackendObject | None=None) -> Sandbox:
+        """Boots a stopped or crashed sandbox with its stored configuration.
+
+        Raises `SandboxNotFoundError`, `SandboxStillRunningError`, `BootStartError`.
+        """
+        return _opened(_microsandbox.start(name, detached, _backend.pick(backend)))
+
+    @staticmethod
+    def get(name: str, *, backend: BackendObject | None=None) -> SandboxHandle:
+        """The record of a sandbox in any state. Raises `SandboxNotFoundError`."""
+        return SandboxHandle(run(_microsandbox.get(name, _backend.pick(backend))))
+
+    @staticmethod
+    def list(*, backend: BackendObject | None=None) -> SandboxPage:
+        """The first page of records: newest first, 20 entries."""
+        return Sandbox.list_with(backend=backend)
+
+    @staticmethod
+    def list_with(*, cursor: str | None=None, limit: int | None=None, labels: Mapping[str, str] | None=None, backend: BackendObject | None=None) -> SandboxPage:
+        """A page of records, newest first.
+
+        `cursor` is `next_cursor` of the page before, `limit` 1 to 100 (20), and all `labels` must match; the filter
+        precedes paging. A bad cursor or limit raises `InvalidConfigError`.
+        """
+        natives, following = run(_microsandbox.list(cursor, limit, labels, _backend.pick(backend)))
+        return SandboxPage([SandboxHandle(native) for native in natives], following)
+
+    @staticmethod
+    def remove(name: str, *, backend: BackendObject | None=None) -> None:
+        """Deletes a sandbox that does not run: record, disk and logs. Goes on if the wait is cancelled.
+
+        Raises `SandboxNotFoundError`, `SandboxStillRunningError`.
+        """
+        run(_microsandbox.remove(name, _backend.pick(backend)))
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self._live.name)
+
+    @property
+    def id(self) -> str:
+        """Its identity: differs from that of a later sandbox of the same name."""
+        return str(self._live.id)
+
+    @property
+    def owns_lifecycle(self) -> bool:
+        """Whether it ends with this process: True only after a local, attached `create` or `start`."""
+        return bool(self._live.owns_lifecycle)
+
+    @property
+    def backend_kind(self) -> str:
+        """`"local"` or `"cloud"`."""
+        return self._live.backend_kind
+
+    @property
+    def isolation(self) -> Isolation:
+        """What really separates it from its host; AUTO where the backend does not know."""
+        return self._live.isolation or Isolation.AUTO
+
+    def isolation_report(self) -> IsolationReport:
+        """Driver, accelerator, and the state of each mechanism with its reason."""
+        return run(self._live.isolation_report())
+
+    @property
+    def fs(self) -> SandboxFsOps:
+        """Its files."""
+        return SandboxFsOps(self._live.fs())
+
+    def exec(self, cmd: str, args: _List[str] | ExecOptions | None=None, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecOutput:
+        """Runs a program, collects its output and waits. A non-zero exit is a result, not an error.
+
+        `args` is a list of strings, or a mapping of `args` and the keywords below, whose values win. `env` is merged
+        over the sandbox's, `timeout` is in seconds, `stdin` the bytes to send (nothing by default). With
+        `max_output_bytes` the newest bytes of each stream are kept; without it more than 64 MiB is an
+        `OutputLimitError`. Cancelling the wait kills the program.
+
+        Raises `ExecTimeoutError` when `timeout` passes (the whole tree is killed first), `ExecFailedError` when
+        nothing could be started, `SandboxNotRunningError` after the stop.
+
+        Example: `out = sb.exec("python3", ["-c", "print(1)"], timeout=10)`
+        """
+        call = self._live.exec(cmd, _exec.options(args, locals()))
+        return run(call)
+
+    def exec_stream(self, cmd: str, args: _List[str] | ExecOptions | None=None, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecHandle:
+        """Runs a program with live events; keywords and errors as for `exec`.
+
+        Example: `for event in sb.exec_stream("ls"): ...`
+        """
+        call = self._live.exec_stream(cmd, _exec.options(args, locals()))
+        return _running(call)
+
+    def shell(self, script: str, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecOutput:
+        """Runs a script with the sandbox's shell; keywords and errors as for `exec`.
+
+        Work put in the background with its streams closed or redirected does not hold the call back.
+        """
+        call = self._live.shell(script, _exec.options(None, locals()))
+        return run(call)
+
+    def shell_stream(self, script: str, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecHandle:
+        """Runs a script with live events."""
+        call = self._live.shell_stream(script, _exec.options(None, locals()))
+        return _running(call)
+
+    def exec_default(self, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecOutput:
+        """Runs the sandbox's ENTRYPOINT and CMD. Raises `NoDefaultCommandError` if it has neither."""
+        call = self._live.exec_default(_exec.options(None, locals()))
+        return run(call)
+
+    def exec_default_stream(self, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecHandle:
+        """Runs the sandbox's ENTRYPOINT and CMD with live events."""
+        call = self._live.exec_default_stream(_exec.options(None, locals()))
+        return _running(call)
+
+    def metrics(self) -> SandboxMetrics:
+        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`."""
+        return run(self._live.metrics())
+
+    def metrics_stream(self, interval: float=1.0) -> MetricsStream:
+        """A sample now and one every `interval` seconds."""
+        return MetricsStream(run(self._live.metrics_stream(interval)))
+
+    def logs(self, tail: int | None=None, since_ms: float | None=None, until_ms: float | None=None, sources: _List[LogReadSource] | None=None) -> _List[LogEntry]:
+        """Captured output of every program, oldest first.
+
+        `since_ms` (inclusive) and `until_ms` (exclusive) are milliseconds since the epoch, `tail` keeps the newest,
+        `sources` is stdout, stderr and output unless said otherwise.
+        """
+        options = {'tail': tail, 'since_ms': since_ms, 'until_ms': until_ms, 'sources': sources}
+        return run(self._live.logs(options))
+
+    def log_stream(self, sources: _List[LogReadSource] | None=None, since_ms: float | None=None, from_cursor: str | None=None, until_ms: float | None=None, follow: bool=False) -> LogStream:
+        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry."""
+        options = {'sources': sources, 'since_ms': since_ms, 'from_cursor': from_cursor, 'until_ms': until_ms, 'follow': follow}
+        return LogStream(run(self._live.log_stream(options)))
+
+    def ping(self) -> SandboxPingResult:
+        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`."""
+        native = self._live
+        return SandboxPingResult(native.name, run(native.ping()))
+
+    def touch(self) -> SandboxTouchResult:
+        """Resets the idle timer. Raises `SandboxNotRunningError`."""
+        native = self._live
+        return SandboxTouchResult(native.name, run(native.touch()))
+
+    def status(self) -> SandboxStatus:
+        """Its status now; one look at the record."""
+        return run(self._live.handle()).status
+
+    def stop(self, timeout: float | None=None) -> None:
+        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
+
+        Keeps the record. Goes on if the wait is cancelled.
+        """
+        run(self._live.stop(timeout))
+
+    def stop_with_timeout(self, timeout: float) -> None:
+        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds."""
+        run(self._live.stop_with_timeout(timeout))
+
+    def request_stop(self) -> None:
+        """Asks for an orderly end and returns."""
+        run(self._live.request_stop())
+
+    def request_kill(self) -> None:
+        """Asks for a forced end and returns."""
+        run(self._live.request_kill())
+
+    def request_drain(self) -> None:
+        """Lets running programs end, refuses new ones, and returns."""
+        run(self._live.request_drain())
+
+    def drain(self) -> None:
+        """The older name of `request_drain`."""
+        run(self._live.request_drain())
+
+    def kill(self, timeout: float | None=None) -> None:
+        """Ends it by force and waits up to `timeout` seconds (5)."""
+        run(self._live.kill(timeout))
+
+    def restart(self, *, force: bool=False, timeout: float | None=None, detached: bool=False) -> Sandbox:
+        """Stops (or kills) it and starts it again; the new connection."""
+        native = self._live
+        run(native.kill(timeout) if force else native.stop(timeout))
+        handle = run(native.handle())
+        return _opened(handle.start(detached))
+
+    def destroy(self, *, force: bool=False, timeout: float | None=None) -> None:
+        """Stops (or kills) it and removes it."""
+        run(self._live.destroy(force, timeout))
+
+    def wait_until_stopped(self) -> SandboxStopResult:
+        """Waits for its end without asking for it."""
+        return run(self._live.wait_until_stopped())
+
+    def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
+        """Waits until `status` is seen."""
+        handle = run(self._live.handle())
+        return SandboxHandle(run(handle.wait_for_status(status)))
+
+    def wait(self) -> tuple[int, bool]:
+        """Waits for its end: exit status (0 for an orderly end where the backend knows none), and success."""
+        result: SandboxStopResult = run(self._live.wait_until_stopped())
+        success = result.status is SandboxStatus.STOPPED
+        code = result.exit_code
+        if code is None:
+            code = 0 if success else 1
+        return (code, success and code == 0)
+
+    def stop_and_wait(self) -> tuple[int, bool]:
+        """`stop`, then `wait`."""
+        self.stop()
+        return self.wait()
+
+    def remove_persisted(self) -> None:
+        """Removes its record and disk; the object is used up. Raises `SandboxStillRunningError`."""
+        handle = run(self._live.handle())
+        run(handle.remove())
+        self._consume()
+
+    def detach(self) -> None:
+        """Gives up ownership: it goes on after this process. The object is used up."""
+        run(self._live.detach())
+        self._consume()
+
+    def __enter__(self) -> Sandbox:
+        _ = self._live
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._native is None:
+            return
+        native = self._consume()
+        with contextlib.suppress(Exception):
+            if native.backend_kind != 'cloud':
+                run(native.destroy(True, None))
+
+    def __repr__(self) -> str:
+        return 'Sandbox(consumed)' if self._native is None else repr(self._native)

@@ -1,0 +1,432 @@
+//! Programs: keywords, results, events and the handle of a running one.
+
+use std::sync::Arc;
+
+use microsandbox_core::model::{self, ExecOptions, StdinSource};
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use crate::convert::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Text, Texts, keywords};
+use crate::runtime::{Owned, Pending};
+
+keywords! {
+    /// What every call that runs a program takes.
+    pub struct ExecKeywords {
+        args: Args,
+        cwd: Text,
+        user: Text,
+        env: Env,
+        timeout: Seconds,
+        stdin: Stdin,
+        stdin_data: Data,
+        tty: Flag,
+        rlimits: Rlimits,
+        max_output_bytes: Count,
+    }
+}
+
+/// Arguments of a program.
+pub struct Args(Vec<String>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Args {
+    type Error = PyErr;
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let texts = object.extract::<Texts>().map_err(|_| PyTypeError::new_err("args must be a list of strings"))?;
+        Ok(Args(texts.0))
+    }
+}
+
+/// `Stdin`, or the bytes to send.
+pub struct Stdin(StdinSource);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Stdin {
+    type Error = PyErr;
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(Data(data)) = object.extract::<Data>() {
+            return Ok(Stdin(StdinSource::Bytes(data)));
+        }
+        let class = convert::types(object.py())?.getattr("Stdin")?;
+        if !object.is_instance(&class)? {
+            let text = format!("stdin must be Stdin or bytes, not {}", convert::type_name(&object));
+            return Err(PyTypeError::new_err(text));
+        }
+        let mode = convert::enum_value(&object.getattr("_mode")?, "StdinMode");
+        match mode.map_err(|e| convert::named(object.py(), "Stdin._mode", e))?.as_str() {
+            "pipe" => Ok(Stdin(StdinSource::Pipe)),
+            "bytes" => {
+                let data = object.getattr("_data")?.extract::<Data>();
+                Ok(Stdin(StdinSource::Bytes(data.map_err(|e| convert::named(object.py(), "Stdin.bytes()", e))?.0)))
+            }
+            _ => Ok(Stdin(StdinSource::Null)),
+        }
+    }
+}
+
+/// A list of `Rlimit`.
+pub struct Rlimits(Vec<model::Rlimit>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Rlimits {
+    type Error = PyErr;
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if !object.is_instance_of::<PyList>() && !object.is_instance_of::<PyTuple>() {
+            let text = format!("rlimits must be a list of Rlimit, not {}", convert::type_name(&object));
+            return Err(PyTypeError::new_err(text));
+        }
+        let class = convert::types(object.py())?.getattr("Rlimit")?;
+        object.try_iter()?.map(|item| one_rlimit(&item?, &class)).collect::<PyResult<_>>().map(Rlimits)
+    }
+}
+
+fn one_rlimit(item: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> PyResult<model::Rlimit> {
+    if !item.is_instance(class)? {
+        return Err(PyTypeError::new_err(format!("rlimit must be Rlimit, not {}", convert::type_name(item))));
+    }
+    let field = |name: &str| {
+        let value = item.getattr(name)?.extract::<Count>();
+        value.map(|count| count.0).map_err(|e| convert::named(item.py(), &format!("Rlimit.{name}"), e))
+    };
+    let resource = convert::enum_value(&item.getattr("resource")?, "RlimitResource");
+    let resource = resource.map_err(|e| convert::named(item.py(), "Rlimit.resource", e))?;
+    let (soft, hard) = (field("soft")?, field("hard")?);
+    if soft > hard {
+        return Err(PyValueError::new_err(format!("rlimit {resource}: soft {soft} is above hard {hard}")));
+    }
+    Ok(model::Rlimit { resource, soft, hard })
+}
+
+impl ExecKeywords {
+    /// The request; refuses combinations that contradict each other.
+    pub fn request(self) -> PyResult<ExecOptions> {
+        let stdin = match (self.stdin, self.stdin_data) {
+            (Some(_), Some(_)) => return Err(PyValueError::new_err("stdin and stdin_data exclude each other")),
+            (Some(Stdin(source)), None) => source,
+            (None, Some(Data(data))) => StdinSource::Bytes(data),
+            (None, None) => StdinSource::Null,
+        };
+        Ok(ExecOptions {
+            args: self.args.map(|args| args.0).unwrap_or_default(),
+            cwd: self.cwd.map(|text| text.0),
+            user: self.user.map(|text| text.0),
+            env: self.env.map(|env| env.0.into_iter().collect()).unwrap_or_default(),
+            timeout: self.timeout.map(|seconds| seconds.duration()),
+            stdin,
+            tty: self.tty.is_some_and(|flag| flag.0),
+            rows: 24,
+            cols: 80,
+            rlimits: self.rlimits.map(|limits| limits.0).unwrap_or_default(),
+            max_output_bytes: self.max_output_bytes.map(|count| count.0),
+            detachable: false,
+        })
+    }
+}
+
+/// A finished run with its output.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct ExecOutput {
+    output: model::ExecOutput,
+    stdout: PyOnceLock<Py<PyBytes>>,
+    stderr: PyOnceLock<Py<PyBytes>>,
+}
+
+impl ExecOutput {
+    pub fn new(output: model::ExecOutput) -> Self {
+        ExecOutput { output, stdout: PyOnceLock::new(), stderr: PyOnceLock::new() }
+    }
+}
+
+fn decode<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyString>> {
+    PyString::from_encoded_object(bytes, Some(c"utf-8"), Some(c"strict"))
+}
+
+#[pymethods]
+impl ExecOutput {
+    /// Exit status, or 128 + signal.
+    #[getter]
+    fn exit_code(&self) -> i32 {
+        self.output.exit.code
+    }
+    /// Whether the exit status is 0.
+    #[getter]
+    fn success(&self) -> bool {
+        self.output.success()
+    }
+    /// Standard output as bytes.
+    #[getter]
+    fn stdout_bytes<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
+        self.stdout.get_or_init(py, || PyBytes::new(py, &self.output.stdout).unbind()).bind(py)
+    }
+    /// Standard error as bytes.
+    #[getter]
+    fn stderr_bytes<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
+        self.stderr.get_or_init(py, || PyBytes::new(py, &self.output.stderr).unbind()).bind(py)
+    }
+    /// Standard output as UTF-8 text. Raises UnicodeDecodeError for anything else.
+    #[getter]
+    fn stdout_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        decode(self.stdout_bytes(py))
+    }
+    /// Standard error as UTF-8 text. Raises UnicodeDecodeError for anything else.
+    #[getter]
+    fn stderr_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        decode(self.stderr_bytes(py))
+    }
+    /// Whether the sandbox's memory limit ended a process of this run.
+    #[getter]
+    fn oom_killed(&self) -> bool {
+        self.output.exit.oom_killed
+    }
+    /// Whether its timeout ended it.
+    #[getter]
+    fn timed_out(&self) -> bool {
+        self.output.exit.timed_out
+    }
+    /// The signal that ended it, if one did.
+    #[getter]
+    fn signal(&self) -> Option<i32> {
+        self.output.exit.signal
+    }
+    /// Seconds from start to exit, measured in the guest.
+    #[getter]
+    fn duration(&self) -> f64 {
+        self.output.exit.duration.as_secs_f64()
+    }
+    /// Whether older bytes of standard output were dropped for `max_output_bytes`.
+    #[getter]
+    fn stdout_truncated(&self) -> bool {
+        self.output.stdout_truncated()
+    }
+    /// Whether older bytes of standard error were dropped for `max_output_bytes`.
+    #[getter]
+    fn stderr_truncated(&self) -> bool {
+        self.output.stderr_truncated()
+    }
+    /// Bytes written to standard output, kept or not.
+    #[getter]
+    fn stdout_total(&self) -> u64 {
+        self.output.stdout_total
+    }
+    /// Bytes written to standard error, kept or not.
+    #[getter]
+    fn stderr_total(&self) -> u64 {
+        self.output.stderr_total
+    }
+    fn __repr__(&self) -> String {
+        let output = &self.output;
+        format!(
+            "ExecOutput(exit_code={}, stdout={} bytes, stderr={} bytes)",
+            output.exit.code, output.stdout_total, output.stderr_total
+        )
+    }
+}
+
+/// Something that happened to a running program.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct ExecEvent {
+    event: model::ExecEvent,
+}
+
+#[pymethods]
+impl ExecEvent {
+    /// What kind of event this is.
+    #[getter]
+    fn event_type<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        use model::ExecEvent as Event;
+        let value = match self.event {
+            Event::Started { .. } => "started",
+            Event::Stdout(_) => "stdout",
+            Event::Stderr(_) => "stderr",
+            Event::StdinError { .. } => "stdin_error",
+            Event::Exited(_) => "exited",
+            Event::Failed(_) => "failed",
+        };
+        convert::member(py, "ExecEventType", value)
+    }
+    /// Process id in the guest; STARTED only.
+    #[getter]
+    fn pid(&self) -> Option<u32> {
+        match self.event {
+            model::ExecEvent::Started { pid } => Some(pid),
+            _ => None,
+        }
+    }
+    /// Output, or the error text of FAILED and STDIN_ERROR.
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        use model::ExecEvent as Event;
+        match &self.event {
+            Event::Stdout(data) | Event::Stderr(data) => Some(PyBytes::new(py, data)),
+            Event::Failed(failure) => Some(PyBytes::new(py, failure.message.as_bytes())),
+            Event::StdinError { message, .. } => Some(PyBytes::new(py, message.as_bytes())),
+            Event::Started { .. } | Event::Exited(_) => None,
+        }
+    }
+    /// Exit status of EXITED; errno of FAILED and STDIN_ERROR.
+    #[getter]
+    fn code(&self) -> Option<i32> {
+        use model::ExecEvent as Event;
+        match &self.event {
+            Event::Exited(exit) => Some(exit.code),
+            Event::Failed(failure) => failure.errno,
+            Event::StdinError { errno, .. } => *errno,
+            Event::Started { .. } | Event::Stdout(_) | Event::Stderr(_) => None,
+        }
+    }
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let kind: String = self.event_type(py)?.getattr("name")?.extract()?;
+        Ok(match &self.event {
+            model::ExecEvent::Stdout(data) | model::ExecEvent::Stderr(data) => {
+                format!("ExecEvent({kind}, {} bytes)", data.len())
+            }
+            model::ExecEvent::Started { pid } => format!("ExecEvent({kind}, pid={pid})"),
+            _ => match self.code() {
+                Some(code) => format!("ExecEvent({kind}, code={code})"),
+                None => format!("ExecEvent({kind})"),
+            },
+        })
+    }
+}
+
+/// A running program.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct NativeExec {
+    handle: Owned<Arc<model::ExecHandle>>,
+    limit: Option<u64>,
+    id: String,
+}
+
+impl NativeExec {
+    pub fn new(handle: model::ExecHandle, limit: Option<u64>) -> Self {
+        let id = handle.id().to_owned();
+        NativeExec { handle: Owned::new(Arc::new(handle)), limit, id }
+    }
+
+    fn share(&self, py: Python<'_>) -> PyResult<Arc<model::ExecHandle>> {
+        self.handle.get(py).cloned()
+    }
+}
+
+#[pymethods]
+impl NativeExec {
+    #[getter]
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn take_stdin(&self, py: Python<'_>) -> PyResult<Option<NativeSink>> {
+        Ok(self.handle.get(py)?.take_stdin().map(|sink| NativeSink { sink: Owned::new(sink) }))
+    }
+    fn recv(&self, py: Python<'_>) -> PyResult<Pending> {
+        let handle = self.share(py)?;
+        Ok(Pending::next(async move { Ok(handle.recv().await?.map(|event| ExecEvent { event })) }))
+    }
+    fn wait(&self, py: Python<'_>) -> PyResult<Pending> {
+        let handle = self.share(py)?;
+        Ok(Pending::new(async move { handle.wait().await.map(|exit| (exit.code, exit.code == 0)) }))
+    }
+    fn collect(&self, py: Python<'_>) -> PyResult<Pending> {
+        let handle = self.share(py)?;
+        let limit = self.limit;
+        Ok(Pending::new(async move { collect(&handle, limit).await.map(ExecOutput::new) }))
+    }
+    fn signal(&self, py: Python<'_>, sig: Integer) -> PyResult<Pending> {
+        if !(1..=64).contains(&sig.0) {
+            return Err(PyValueError::new_err(format!("sig must be 1 to 64: got {}", sig.0)));
+        }
+        let handle = self.share(py)?;
+        Ok(Pending::new(async move { handle.signal(sig.0).await }))
+    }
+    fn kill(&self, py: Python<'_>) -> PyResult<Pending> {
+        let handle = self.share(py)?;
+        Ok(Pending::new(async move { handle.kill().await }))
+    }
+    fn resize(&self, py: Python<'_>, rows: Cells, cols: Cells) -> PyResult<Pending> {
+        let handle = self.share(py)?;
+        Ok(Pending::new(async move { handle.resize(rows.0, cols.0).await }))
+    }
+}
+
+/// Reads what is left of a run. With a limit the newest bytes are kept; without one, more than the default bound is
+/// an error, because it would silently cost that much memory.
+async fn collect(handle: &model::ExecHandle, limit: Option<u64>) -> MicrosandboxResult<model::ExecOutput> {
+    let mut stdout = Collected::new(limit);
+    let mut stderr = Collected::new(limit);
+    while let Some(event) = handle.recv().await? {
+        match event {
+            model::ExecEvent::Stdout(data) => stdout.push(&data)?,
+            model::ExecEvent::Stderr(data) => stderr.push(&data)?,
+            model::ExecEvent::Exited(exit) => {
+                return Ok(model::ExecOutput {
+                    exit,
+                    stdout_total: stdout.total,
+                    stderr_total: stderr.total,
+                    stdout: stdout.finish(),
+                    stderr: stderr.finish(),
+                });
+            }
+            model::ExecEvent::Failed(failure) => return Err(MicrosandboxError::ExecFailed(Box::new(failure))),
+            model::ExecEvent::Started { .. } | model::ExecEvent::StdinError { .. } => {}
+        }
+    }
+    Err(MicrosandboxError::InvalidState("the end of this run was already received".into()))
+}
+
+struct Collected {
+    data: Vec<u8>,
+    total: u64,
+    limit: Option<usize>,
+}
+
+impl Collected {
+    fn new(limit: Option<u64>) -> Self {
+        Collected { data: Vec::new(), total: 0, limit: limit.map(|l| usize::try_from(l).unwrap_or(usize::MAX)) }
+    }
+    fn push(&mut self, data: &[u8]) -> MicrosandboxResult<()> {
+        self.total += data.len() as u64;
+        self.data.extend_from_slice(data);
+        match self.limit {
+            // Trimmed at twice the limit, so that each byte moves at most once.
+            Some(limit) if self.data.len() / 2 > limit => self.trim(limit),
+            Some(_) => {}
+            None if self.total > model::CAPTURE_BYTES => {
+                return Err(MicrosandboxError::OutputLimit {
+                    limit: model::CAPTURE_BYTES,
+                    kept: 0,
+                    dropped: self.total,
+                });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+    fn trim(&mut self, limit: usize) {
+        let surplus = self.data.len().saturating_sub(limit);
+        self.data.drain(..surplus);
+    }
+    fn finish(mut self) -> bytes::Bytes {
+        if let Some(limit) = self.limit {
+            self.trim(limit);
+        }
+        self.data.into()
+    }
+}
+
+/// Standard input of a running program.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct NativeSink {
+    sink: Owned<model::ExecSink>,
+}
+
+#[pymethods]
+impl NativeSink {
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
+        let sink = self.sink.get(py)?.clone();
+        Ok(Pending::new(async move { sink.write(data).await }))
+    }
+    fn close(&self, py: Python<'_>) -> PyResult<Pending> {
+        let sink = self.sink.get(py)?.clone();
+        Ok(Pending::new(async move { sink.close().await }))
+    }
+}

@@ -1,0 +1,320 @@
+//! The image store.
+
+use microsandbox_core::SharedBackend;
+use microsandbox_core::model;
+use pyo3::prelude::*;
+
+use crate::backend::{NativeBackend, chosen};
+use crate::convert::{self, Flag, Location, Text};
+use crate::runtime::{Owned, Pending};
+use crate::sandbox::{argument, optional};
+
+type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
+
+/// A row of the image store.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct NativeImage {
+    info: model::ImageInfo,
+    backend: Owned<SharedBackend>,
+}
+
+impl NativeImage {
+    fn new(info: model::ImageInfo, backend: SharedBackend) -> Self {
+        NativeImage { info, backend: Owned::new(backend) }
+    }
+}
+
+fn all(infos: Vec<model::ImageInfo>, backend: &SharedBackend) -> Vec<NativeImage> {
+    infos.into_iter().map(|info| NativeImage::new(info, backend.clone())).collect()
+}
+
+#[pymethods]
+impl NativeImage {
+    #[getter]
+    fn reference(&self) -> &str {
+        &self.info.reference
+    }
+    #[getter]
+    fn size_bytes(&self) -> Option<u64> {
+        self.info.size_bytes
+    }
+    #[getter]
+    fn manifest_digest(&self) -> Option<&str> {
+        self.info.manifest_digest.as_deref()
+    }
+    #[getter]
+    fn architecture(&self) -> Option<&str> {
+        self.info.architecture.as_deref()
+    }
+    #[getter]
+    fn os(&self) -> Option<&str> {
+        self.info.os.as_deref()
+    }
+    #[getter]
+    fn layer_count(&self) -> u32 {
+        self.info.layer_count
+    }
+    #[getter]
+    fn last_used_at(&self) -> Option<f64> {
+        self.info.last_used_at.map(convert::millis)
+    }
+    #[getter]
+    fn created_at(&self) -> Option<f64> {
+        self.info.created_at.map(convert::millis)
+    }
+    #[getter]
+    fn backend(&self, py: Python<'_>) -> PyResult<NativeBackend> {
+        Ok(NativeBackend::new(self.backend.get(py)?.clone()))
+    }
+}
+
+/// An image with its configuration and layers.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct NativeImageDetail {
+    handle: Py<NativeImage>,
+    config: Option<Py<ImageConfigDetail>>,
+    layers: Vec<Py<ImageLayerDetail>>,
+}
+
+#[pymethods]
+impl NativeImageDetail {
+    #[getter]
+    fn handle(&self, py: Python<'_>) -> Py<NativeImage> {
+        self.handle.clone_ref(py)
+    }
+    #[getter]
+    fn config(&self, py: Python<'_>) -> Option<Py<ImageConfigDetail>> {
+        self.config.as_ref().map(|config| config.clone_ref(py))
+    }
+    #[getter]
+    fn layers(&self, py: Python<'_>) -> Vec<Py<ImageLayerDetail>> {
+        self.layers.iter().map(|layer| layer.clone_ref(py)).collect()
+    }
+}
+
+struct Detail(model::ImageDetail, SharedBackend);
+
+impl<'py> IntoPyObject<'py> for Detail {
+    type Target = NativeImageDetail;
+    type Output = Bound<'py, NativeImageDetail>;
+    type Error = PyErr;
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let Detail(detail, backend) = self;
+        let layers = detail.layers.into_iter().map(|layer| Py::new(py, ImageLayerDetail { layer }));
+        Bound::new(
+            py,
+            NativeImageDetail {
+                handle: Py::new(py, NativeImage::new(detail.handle, backend))?,
+                config: detail.config.map(|config| Py::new(py, ImageConfigDetail { config })).transpose()?,
+                layers: layers.collect::<PyResult<_>>()?,
+            },
+        )
+    }
+}
+
+/// The configuration of an image.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct ImageConfigDetail {
+    config: model::ImageConfigDetail,
+}
+
+#[pymethods]
+impl ImageConfigDetail {
+    /// `sha256:…` of the configuration.
+    #[getter]
+    fn digest(&self) -> &str {
+        &self.config.digest
+    }
+    /// `NAME=value`, in order.
+    #[getter]
+    fn env(&self) -> Vec<String> {
+        self.config.env.clone()
+    }
+    /// Default command or arguments.
+    #[getter]
+    fn cmd(&self) -> Option<Vec<String>> {
+        self.config.cmd.clone()
+    }
+    /// Program that is always run.
+    #[getter]
+    fn entrypoint(&self) -> Option<Vec<String>> {
+        self.config.entrypoint.clone()
+    }
+    /// Default directory.
+    #[getter]
+    fn working_dir(&self) -> Option<&str> {
+        self.config.working_dir.as_deref()
+    }
+    /// Default user.
+    #[getter]
+    fn user(&self) -> Option<&str> {
+        self.config.user.as_deref()
+    }
+    /// Labels of the image.
+    #[getter]
+    fn labels(&self) -> Option<std::collections::BTreeMap<String, String>> {
+        self.config.labels.clone()
+    }
+    /// Signal that asks the program to end.
+    #[getter]
+    fn stop_signal(&self) -> Option<&str> {
+        self.config.stop_signal.as_deref()
+    }
+}
+
+/// One layer of an image.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct ImageLayerDetail {
+    layer: model::ImageLayerDetail,
+}
+
+#[pymethods]
+impl ImageLayerDetail {
+    /// `sha256:…` of the unpacked layer.
+    #[getter]
+    fn diff_id(&self) -> &str {
+        &self.layer.diff_id
+    }
+    /// `sha256:…` of the blob.
+    #[getter]
+    fn blob_digest(&self) -> &str {
+        &self.layer.blob_digest
+    }
+    /// Media type of the blob.
+    #[getter]
+    fn media_type(&self) -> Option<&str> {
+        self.layer.media_type.as_deref()
+    }
+    /// Size of the blob, bytes.
+    #[getter]
+    fn compressed_size_bytes(&self) -> Option<u64> {
+        self.layer.compressed_size_bytes
+    }
+    /// Unpacked size, bytes.
+    #[getter]
+    fn erofs_size_bytes(&self) -> Option<u64> {
+        self.layer.erofs_size_bytes
+    }
+    /// 0 is the bottom.
+    #[getter]
+    fn position(&self) -> u32 {
+        self.layer.position
+    }
+}
+
+/// What `Image.prune` removed.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct ImagePruneReport {
+    report: model::ImagePruneReport,
+}
+
+#[pymethods]
+impl ImagePruneReport {
+    /// References removed.
+    #[getter]
+    fn image_refs_removed(&self) -> u64 {
+        self.report.image_refs_removed
+    }
+    /// Manifests removed.
+    #[getter]
+    fn manifests_removed(&self) -> u64 {
+        self.report.manifests_removed
+    }
+    /// Layers removed.
+    #[getter]
+    fn layers_removed(&self) -> u64 {
+        self.report.layers_removed
+    }
+    /// Always 0: this product keeps no such files.
+    #[getter]
+    fn fsmeta_removed(&self) -> u64 {
+        0
+    }
+    /// Always 0: this product keeps no such files.
+    #[getter]
+    fn vmdk_removed(&self) -> u64 {
+        0
+    }
+    /// Disk space gained, bytes.
+    #[getter]
+    fn bytes_reclaimed(&self) -> Option<u64> {
+        self.report.bytes_reclaimed
+    }
+    /// Images kept because a sandbox uses them.
+    #[getter]
+    fn skipped_in_use(&self) -> u64 {
+        self.report.skipped_in_use
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (input_path, tag, backend=None))]
+pub fn image_load(
+    py: Python<'_>,
+    input_path: &Bound<'_, PyAny>,
+    tag: &Bound<'_, PyAny>,
+    backend: Given<'_, '_>,
+) -> PyResult<Pending> {
+    let Location(path) = argument(input_path, "input_path")?;
+    let tag = optional::<Text>(tag, "tag")?.map(|text| text.0);
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move {
+        let infos = backend.images().load(&path, tag, None).await?;
+        Ok(all(infos, &backend))
+    }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (backend=None))]
+pub fn image_list(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move {
+        let infos = backend.images().list().await?;
+        Ok(all(infos, &backend))
+    }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (reference, backend=None))]
+pub fn image_get(py: Python<'_>, reference: &Bound<'_, PyAny>, backend: Given<'_, '_>) -> PyResult<Pending> {
+    let Text(reference) = argument(reference, "reference")?;
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move {
+        let info = backend.images().get(&reference).await?;
+        Ok(NativeImage::new(info, backend))
+    }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (reference, backend=None))]
+pub fn image_inspect(py: Python<'_>, reference: &Bound<'_, PyAny>, backend: Given<'_, '_>) -> PyResult<Pending> {
+    let Text(reference) = argument(reference, "reference")?;
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move {
+        let detail = backend.images().inspect(&reference).await?;
+        Ok(Detail(detail, backend))
+    }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (reference, force, backend=None))]
+pub fn image_remove(
+    py: Python<'_>,
+    reference: &Bound<'_, PyAny>,
+    force: &Bound<'_, PyAny>,
+    backend: Given<'_, '_>,
+) -> PyResult<Pending> {
+    let (Text(reference), Flag(force)) = (argument(reference, "reference")?, argument(force, "force")?);
+    let backend = chosen(py, backend)?;
+    Ok(Pending::unattended(async move { backend.images().remove(&reference, force).await }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (backend=None))]
+pub fn image_prune(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
+    let backend = chosen(py, backend)?;
+    Ok(Pending::unattended(async move {
+        let report = backend.images().prune().await?;
+        Ok(ImagePruneReport { report })
+    }))
+}

@@ -1,0 +1,115 @@
+//! The extension module `microsandbox._microsandbox`: the only crate that knows Python.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`runtime`] | the tokio runtime, and `Pending`: a call that was checked but has not run yet |
+//! | [`errors`] | the one conversion from the core's errors to exceptions |
+//! | [`convert`] | typed arguments |
+//! | [`create`] | the keywords of `create` |
+//! | [`sandbox`], [`handle`], [`exec`], [`files`], [`logs`], [`metrics`], [`image`], [`volume`] | one noun each |
+//! | [`backend`], [`memory`] | backend objects, the ambient one, the fake one |
+//! | [`isolation`] | reports on what separates a sandbox from its host |
+//! | [`cli`] | the `msb` command |
+//!
+//! Functions here check their arguments at once and give a `Pending`; the Python layer wraps it in a coroutine, or
+//! waits for it in `microsandbox.sync`.
+#![deny(unsafe_code)]
+
+mod backend;
+mod cli;
+mod convert;
+mod create;
+mod errors;
+mod exec;
+mod files;
+mod handle;
+mod image;
+mod isolation;
+mod logs;
+mod memory;
+mod metrics;
+mod runtime;
+mod sandbox;
+mod volume;
+
+use pyo3::exceptions::PyAttributeError;
+use pyo3::prelude::*;
+
+/// Native half of `microsandbox`. Import the names from there; these are private except where the package documents
+/// them.
+#[pymodule]
+mod _microsandbox {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::backend::{
+        BackendInfo, NativeBackend, default_backend_info, default_backend_kind, local_backend, set_default_backend,
+    };
+    #[pymodule_export]
+    use super::cli::cli_main;
+    #[pymodule_export]
+    use super::exec::{ExecEvent, ExecOutput, NativeExec, NativeSink};
+    #[pymodule_export]
+    use super::files::{FsEntry, FsMetadata, NativeFs, NativeReadStream, NativeWriteSink};
+    #[pymodule_export]
+    use super::handle::{NativeHandle, SandboxStopResult};
+    #[pymodule_export]
+    use super::image::{
+        ImageConfigDetail, ImageLayerDetail, ImagePruneReport, NativeImage, NativeImageDetail, image_get,
+        image_inspect, image_list, image_load, image_prune, image_remove,
+    };
+    #[pymodule_export]
+    use super::isolation::doctor;
+    #[pymodule_export]
+    use super::logs::{LogEntry, NativeLogStream};
+    #[pymodule_export]
+    use super::memory::NativeMemory;
+    #[pymodule_export]
+    use super::metrics::{NativeMetricsStream, SandboxMetrics};
+    #[pymodule_export]
+    use super::runtime::{Pending, shutdown};
+    #[pymodule_export]
+    use super::sandbox::{NativeSandbox, connect_or_create, create, get, list, remove, start};
+    #[pymodule_export]
+    use super::version;
+    #[pymodule_export]
+    use super::volume::{NativeVolume, volume_create, volume_get, volume_list, volume_remove};
+
+    /// Not an export, which would list it in `__all__`.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.setattr("__getattr__", wrap_pyfunction!(super::from_the_package, module)?)
+    }
+}
+
+/// Names that existing programs import from here although the package's Python layer defines them.
+#[pyfunction(name = "__getattr__")]
+fn from_the_package<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let names = [
+        "BackendScope",
+        "ExecHandle",
+        "ExecSink",
+        "FsReadStream",
+        "FsWriteSink",
+        "ImageHandle",
+        "LogStream",
+        "MetricsStream",
+        "PullSession",
+        "Sandbox",
+        "SandboxFsOps",
+        "SandboxHandle",
+        "Volume",
+        "VolumeFs",
+        "VolumeHandle",
+    ];
+    if names.contains(&name) {
+        return py.import("microsandbox")?.getattr(name);
+    }
+    Err(PyAttributeError::new_err(format!("module 'microsandbox._microsandbox' has no attribute '{name}'")))
+}
+
+/// Version of this build.
+#[pyfunction]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
