@@ -1,0 +1,290 @@
+//! The command line as a whole: global flags, verbs, dispatch.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::console::Console;
+use crate::failure::{FAILED, Failure, Outcome};
+use crate::invocation::{Home, Invocation};
+use crate::signals::Signals;
+
+/// Run code you do not trust in sandboxes that start in milliseconds.
+#[derive(Debug, Parser)]
+#[command(
+    name = "msb",
+    bin_name = "msb",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  \
+        msb run host -- python3 -c 'print(1)'    a throw-away sandbox of this machine's own programs\n  \
+        msb create host -n box                   one that stays\n  \
+        msb exec box -- ls /                     a program in it\n  \
+        msb doctor                               what isolation this machine can give"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalFlags,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalFlags {
+    /// Tell only about errors.
+    #[arg(long, global = true, group = "log-level-of-msb")]
+    error: bool,
+    /// Tell about warnings, too (the default).
+    #[arg(long, global = true, group = "log-level-of-msb")]
+    warn: bool,
+    /// Tell what is done.
+    #[arg(long, global = true, group = "log-level-of-msb")]
+    info: bool,
+    /// Tell how it is done.
+    #[arg(long, global = true, group = "log-level-of-msb")]
+    debug: bool,
+    /// Tell everything.
+    #[arg(long, global = true, group = "log-level-of-msb")]
+    trace: bool,
+    /// Print the verbs and flags below this verb as a tree, and do nothing else.
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    tree: bool,
+}
+
+impl GlobalFlags {
+    fn level(&self) -> tracing::Level {
+        match self {
+            GlobalFlags { trace: true, .. } => tracing::Level::TRACE,
+            GlobalFlags { debug: true, .. } => tracing::Level::DEBUG,
+            GlobalFlags { info: true, .. } => tracing::Level::INFO,
+            GlobalFlags { error: true, .. } => tracing::Level::ERROR,
+            _ => tracing::Level::WARN,
+        }
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a program in a sandbox and pass on its output and its exit status.
+    Run(Box<crate::run::RunArgs>),
+    /// Create a sandbox and leave it running, idle.
+    Create(Box<crate::create::CreateArgs>),
+    /// Start stopped sandboxes.
+    Start(crate::start::StartArgs),
+    /// Stop sandboxes in good order; by force after a grace period.
+    Stop(crate::stop::StopArgs),
+    /// End sandboxes at once, without asking them.
+    Kill(crate::kill::KillArgs),
+    /// Stop, then start.
+    Restart(crate::restart::RestartArgs),
+    /// Delete sandboxes with their files and logs.
+    #[command(visible_alias = "rm")]
+    Remove(crate::remove::RemoveArgs),
+    /// Wait until sandboxes have ended.
+    Wait(crate::wait::WaitArgs),
+    /// Run a program in an existing sandbox; a stopped one is started for the call.
+    Exec(crate::exec::ExecArgs),
+    /// List sandboxes, newest first.
+    #[command(visible_alias = "ls")]
+    List(crate::list::ListArgs),
+    /// Show what sandboxes are given and whether they run.
+    #[command(visible_alias = "ps")]
+    Status(crate::status::StatusArgs),
+    /// Show everything about one sandbox: configuration, isolation, how it last ended.
+    Inspect(crate::inspect::InspectArgs),
+    /// Show captured output.
+    Logs(crate::logs::LogsArgs),
+    /// Show what running sandboxes use.
+    Metrics(crate::metrics::MetricsArgs),
+    /// Copy files between this machine and sandboxes.
+    #[command(visible_alias = "cp")]
+    Copy(crate::copy::CopyArgs),
+    /// Measure the round trip to a sandbox's agent.
+    Ping(crate::ping::PingArgs),
+    /// Count as activity: the idle timer starts anew.
+    Touch(crate::touch::TouchArgs),
+    /// Import a Docker or OCI archive.
+    Load(crate::load::LoadArgs),
+    /// List images.
+    Images(crate::images::ImagesArgs),
+    /// Manage images.
+    Image(crate::image::ImageArgs),
+    /// Say what isolation this machine can give, and why not more.
+    Doctor(crate::doctor::DoctorArgs),
+    /// Show which backend commands go to, and why.
+    #[command(visible_alias = "ctx")]
+    Context(crate::context::ContextArgs),
+    /// Print a completion script for a shell.
+    Completion(crate::completion::CompletionArgs),
+    /// About this installation.
+    #[command(name = "self")]
+    Own(OwnArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct OwnArgs {
+    #[command(subcommand)]
+    verb: OwnVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum OwnVerb {
+    /// The same as `msb doctor`.
+    #[command(visible_alias = "check")]
+    Doctor(crate::doctor::DoctorArgs),
+}
+
+/// The grammar, for completion scripts and the tree.
+pub fn grammar() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses, runs, reports.
+pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -> i32 {
+    let (cli, given) = match parse(args, &console) {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    let result = match cli.verb {
+        Verb::Completion(args) => crate::completion::run(&args, &console).map(|()| 0),
+        verb => {
+            let level = cli.global.level();
+            crate::logging::with_level(level, &console, || execute(verb, given, &console, home))
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            if let Some(report) = failure.report() {
+                console.note(&report);
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+/// Names of the flags that were really written, as the user writes them.
+pub type GivenFlags = Vec<String>;
+
+fn parse(args: Vec<OsString>, console: &Console) -> Result<(Cli, GivenFlags), i32> {
+    if let Some(tree) = crate::tree::asked(&args) {
+        return Err(report_output(console.print(&tree)));
+    }
+    let mut grammar = grammar();
+    let matches = match grammar.try_get_matches_from_mut(args) {
+        Ok(matches) => matches,
+        Err(error) => return Err(report_parse(&error, console)),
+    };
+    let given = given_flags(&grammar, &matches);
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => Ok((cli, given)),
+        Err(error) => Err(report_parse(&error.format(&mut grammar), console)),
+    }
+}
+
+/// Help and version are results; everything else is a usage error.
+fn report_parse(error: &clap::Error, console: &Console) -> i32 {
+    let text = error.render();
+    if error.use_stderr() {
+        let colored = console.may_color && console.err_is_terminal;
+        let shown = if colored { text.ansi().to_string() } else { text.to_string() };
+        console.note(shown.trim_end());
+        if let Some(hint) = separator_hint(error) {
+            console.note(&hint);
+        }
+        return error.exit_code();
+    }
+    report_output(console.print(&if console.colors() { text.ansi().to_string() } else { text.to_string() }))
+}
+
+/// The mistake everybody makes once: the program without `--` before it.
+fn separator_hint(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let usage = error.get(ContextKind::Usage)?.to_string();
+    let takes_program = usage.contains("[-- <CMD>...]");
+    (error.kind() == ErrorKind::UnknownArgument && takes_program && !word.starts_with('-'))
+        .then(|| format!("hint: the program follows two dashes: -- {word}"))
+}
+
+fn report_output(result: Outcome<()>) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(failure) => failure.exit_code(),
+    }
+}
+
+fn given_flags(grammar: &clap::Command, matches: &ArgMatches) -> GivenFlags {
+    let Some((name, matches)) = matches.subcommand() else { return Vec::new() };
+    let Some(verb) = grammar.find_subcommand(name) else { return Vec::new() };
+    let written = |argument: &&clap::Arg| {
+        let id = argument.get_id().as_str();
+        matches.try_contains_id(id).is_ok_and(|known| known)
+            && matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine)
+    };
+    verb.get_arguments().filter(written).filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect()
+}
+
+/// One thread is enough: the work is waiting. Blocking parts have threads of their own.
+fn execute(verb: Verb, given: GivenFlags, console: &Console, home: impl FnOnce() -> Home) -> Outcome<i32> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::message(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(async {
+        let signals =
+            Signals::listen().map_err(|error| Failure::message(format!("cannot listen to signals: {error}")))?;
+        let Home { backend, info } = home();
+        let call = Invocation { backend, info, console: console.share(), signals, now: chrono::Utc::now() };
+        dispatch(verb, given, &call).await
+    });
+    // Given up work (an unpack that was interrupted) must not hold the prompt back.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(verb: Verb, given: GivenFlags, call: &Invocation) -> Outcome<i32> {
+    match verb {
+        // These forward signals to the guest.
+        Verb::Run(args) => crate::run::run(*args, given, call).await,
+        Verb::Exec(args) => crate::exec::run(args, call).await,
+        verb => call.interruptible(plain(verb, call)).await,
+    }
+}
+
+/// Verbs that end when a signal comes.
+async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
+    let done = match verb {
+        Verb::Create(args) => crate::create::run(*args, call).await,
+        Verb::Start(args) => crate::start::run(args, call).await,
+        Verb::Stop(args) => crate::stop::run(args, call).await,
+        Verb::Kill(args) => crate::kill::run(args, call).await,
+        Verb::Restart(args) => crate::restart::run(args, call).await,
+        Verb::Remove(args) => crate::remove::run(args, call).await,
+        Verb::Wait(args) => crate::wait::run(args, call).await,
+        Verb::List(args) => crate::list::run(args, call).await,
+        Verb::Status(args) => crate::status::run(args, call).await,
+        Verb::Inspect(args) => crate::inspect::run(args, call).await,
+        Verb::Logs(args) => crate::logs::run(args, call).await,
+        Verb::Metrics(args) => crate::metrics::run(args, call).await,
+        Verb::Copy(args) => crate::copy::run(args, call).await,
+        Verb::Ping(args) => crate::ping::run(args, call).await,
+        Verb::Touch(args) => crate::touch::run(args, call).await,
+        Verb::Load(args) => crate::load::run(args, call).await,
+        Verb::Images(args) => crate::images::run(args, call).await,
+        Verb::Image(args) => crate::image::run(args, call).await,
+        Verb::Doctor(args) | Verb::Own(OwnArgs { verb: OwnVerb::Doctor(args) }) => {
+            return crate::doctor::run(args, call).await;
+        }
+        Verb::Context(args) => crate::context::run(&args, call),
+        Verb::Completion(args) => crate::completion::run(&args, &call.console),
+        Verb::Run(_) | Verb::Exec(_) => return Ok(FAILED),
+    };
+    done.map(|()| 0)
+}

@@ -1,0 +1,148 @@
+//! This terminal (or these pipes) bound to a program in a sandbox, until it ends or the user lets go.
+
+use bytes::Bytes;
+use microsandbox_core::MicrosandboxError;
+use microsandbox_core::model::{ExecEvent, ExecExit, ExecHandle, ExecSink};
+use std::time::{Duration, Instant};
+
+use crate::failure::{Failure, Outcome};
+use crate::input::InputStream;
+use crate::invocation::Invocation;
+use crate::outlet::{Outlet, Stream};
+use crate::terminal::{self, DetachKeys, RawMode};
+
+/// A program that ignores Ctrl-C is ended when it comes this often …
+const IMPATIENT: usize = 3;
+/// … within this time.
+const IMPATIENCE: Duration = Duration::from_secs(2);
+
+/// How to bind.
+#[derive(Debug, Clone, Default)]
+pub struct AttachOptions {
+    /// The program has a terminal of its own.
+    pub tty: bool,
+    /// Forward standard input.
+    pub stdin: bool,
+    pub detach_keys: DetachKeys,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum AttachEnd {
+    Exited(ExecExit),
+    /// The user let go; the program goes on.
+    Detached,
+}
+
+/// Forwards input, output, signals and the window's size.
+pub async fn attach(call: &Invocation, program: &ExecHandle, options: AttachOptions) -> Outcome<AttachEnd> {
+    let _raw = (options.tty && options.stdin && call.console.in_is_terminal && terminal::is_foreground())
+        .then(RawMode::enter)
+        .transpose()
+        .map_err(|error| Failure::message(format!("cannot set up the terminal: {error}")))?;
+    let outlet = Outlet::open(&call.console).map_err(thread_failure)?;
+    tokio::select! {
+        end = deliver(program, outlet) => end.map(AttachEnd::Exited),
+        () = feed(call, program, options) => Ok(AttachEnd::Detached),
+        signal = forward(call, program) => Err(Failure::Signalled(signal)),
+    }
+}
+
+fn thread_failure(error: std::io::Error) -> Failure {
+    Failure::message(format!("cannot start a thread: {error}"))
+}
+
+/// Events in order, each written before the next; ends with the verdict, everything before it delivered.
+async fn deliver(program: &ExecHandle, outlet: Outlet) -> Outcome<ExecExit> {
+    while let Some(event) = program.recv().await? {
+        let reading = match event {
+            ExecEvent::Stdout(data) => outlet.send(Stream::Out, data).await,
+            ExecEvent::Stderr(data) => outlet.send(Stream::Err, data).await,
+            // The program closed its input early; its status tells whether it minded.
+            ExecEvent::Started { .. } | ExecEvent::StdinError { .. } => true,
+            ExecEvent::Exited(exit) => {
+                outlet.finish().await?;
+                return Ok(exit);
+            }
+            ExecEvent::Failed(failure) => {
+                outlet.finish().await?;
+                return Err(MicrosandboxError::ExecFailed(Box::new(failure)).into());
+            }
+        };
+        if !reading {
+            // Dropping the program's handle, as our caller does on an error, ends it: as SIGPIPE would.
+            outlet.finish().await?;
+            return Err(Failure::BrokenPipe);
+        }
+    }
+    Err(Failure::message("the program's end was not reported"))
+}
+
+/// Input to the program. Returns when the user typed the keys that let go, else never.
+async fn feed(call: &Invocation, program: &ExecHandle, mut options: AttachOptions) {
+    let Some(sink) = program.take_stdin() else { return std::future::pending().await };
+    let readable = !call.console.in_is_terminal || terminal::is_foreground();
+    let input = (options.stdin && readable).then(|| InputStream::open(&call.console.input));
+    if let Some(Ok(mut input)) = input {
+        let keys = (options.tty && call.console.in_is_terminal).then_some(&mut options.detach_keys);
+        if pump(&mut input, &sink, keys, options.tty).await {
+            return;
+        }
+    }
+    // A closed pipe on the other side is the program's choice, not our failure.
+    let _ = sink.close().await;
+    std::future::pending().await
+}
+
+/// True: the detach keys. False: end of input, or nobody takes it any more.
+async fn pump(input: &mut InputStream, sink: &ExecSink, mut keys: Option<&mut DetachKeys>, tty: bool) -> bool {
+    let mut at_line_start = true;
+    while let Some(chunk) = input.next().await {
+        let (chunk, detached) = match &mut keys {
+            Some(keys) => {
+                let (passed, detached) = keys.filter(&chunk);
+                (Bytes::from(passed), detached)
+            }
+            None => (chunk, false),
+        };
+        if let Some(&last) = chunk.last() {
+            at_line_start = last == b'\n';
+            if sink.write(chunk).await.is_err() {
+                return false;
+            }
+        }
+        if detached {
+            return true;
+        }
+    }
+    if tty {
+        // A terminal has no end of file but Ctrl-D: once at the start of a line, twice within one.
+        let end: &'static [u8] = if at_line_start { b"\x04" } else { b"\x04\x04" };
+        let _ = sink.write(Bytes::from_static(end)).await;
+    }
+    false
+}
+
+/// Signals to the program. Returns only when the user lost patience with one that ignores Ctrl-C; the signal.
+async fn forward(call: &Invocation, program: &ExecHandle) -> i32 {
+    let mut interrupts: Vec<Instant> = Vec::new();
+    loop {
+        let signal = call.signals.next().await;
+        if signal == libc::SIGWINCH {
+            if let Some((rows, cols)) = terminal::size() {
+                let _ = program.resize(rows, cols).await;
+            }
+            continue;
+        }
+        if signal == libc::SIGINT {
+            interrupts.retain(|at| at.elapsed() < IMPATIENCE);
+            interrupts.push(Instant::now());
+        }
+        // It may just have ended: `deliver` sees that.
+        if interrupts.len() >= IMPATIENT {
+            let _ = program.kill().await;
+            return signal;
+        }
+        let _ = program.signal(signal).await;
+    }
+}

@@ -1,0 +1,249 @@
+//! `msb copy`: files and directories, to, from and between sandboxes.
+//!
+//! Names that come from a guest are not trusted: a listing may not lead out of the target directory. Symbolic links and
+//! special files are left out and named.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use microsandbox_core::MicrosandboxError;
+use microsandbox_core::model::{FsEntryKind, validate_sandbox_name};
+use microsandbox_core::sandbox::SandboxFs;
+
+use crate::failure::{Failure, Outcome};
+use crate::invocation::Invocation;
+use crate::progress;
+
+/// Arguments of `copy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  msb copy data.csv box:/tmp/          a file into a directory
+  msb copy box:/var/log ./log          a directory out
+  msb copy one:/etc/motd two:/etc/motd between two sandboxes
+
+A local name with a colon is written as a path: ./a:b")]
+pub struct CopyArgs {
+    /// A path, or NAME:/path.
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// A path, or NAME:/path; an existing directory is copied into.
+    #[arg(value_name = "DST")]
+    target: String,
+    /// No remarks and no progress.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// One end of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Host(PathBuf),
+    Guest { sandbox: String, path: String },
+}
+
+impl Place {
+    fn parse(text: &str) -> Outcome<Place> {
+        let Some((sandbox, path)) = text.split_once(':') else { return Ok(Place::Host(text.into())) };
+        if sandbox.contains('/') || validate_sandbox_name(sandbox).is_err() {
+            return Ok(Place::Host(text.into()));
+        }
+        if !path.starts_with('/') {
+            return Err(Failure::Usage(format!("{text}: the path in a sandbox must begin with /")));
+        }
+        Ok(Place::Guest { sandbox: sandbox.to_owned(), path: path.to_owned() })
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Place::Host(path) => path.display().to_string(),
+            Place::Guest { sandbox, path } => format!("{sandbox}:{path}"),
+        }
+    }
+
+    /// The last component.
+    fn name(&self) -> Option<String> {
+        let path = match self {
+            Place::Host(path) => path.as_path(),
+            Place::Guest { path, .. } => Path::new(path),
+        };
+        path.file_name().map(|name| name.to_string_lossy().into_owned())
+    }
+
+    fn join(&self, name: &str) -> Place {
+        match self {
+            Place::Host(path) => Place::Host(path.join(name)),
+            Place::Guest { sandbox, path } => {
+                Place::Guest { sandbox: sandbox.clone(), path: format!("{}/{name}", path.trim_end_matches('/')) }
+            }
+        }
+    }
+}
+
+pub async fn run(args: CopyArgs, call: &Invocation) -> Outcome<()> {
+    let (source, target) = (Place::parse(&args.source)?, Place::parse(&args.target)?);
+    if let (Place::Host(_), Place::Host(_)) = (&source, &target) {
+        return Err(Failure::Usage("one side must be in a sandbox, as NAME:/path".into()));
+    }
+    let copier = Copier { call, quiet: args.quiet };
+    let _progress = progress::working(&call.console, args.quiet, format!("copying {}", source.describe()));
+    let into = args.target.ends_with('/');
+    let target = match copier.kind(&target).await? {
+        Some(FsEntryKind::Directory) => match source.name() {
+            Some(name) => target.join(&name),
+            None => target,
+        },
+        None if into => return Err(Failure::message(format!("{} is no directory", target.describe()))),
+        _ => target,
+    };
+    copier.copy(&source, &target).await
+}
+
+struct Copier<'a> {
+    call: &'a Invocation,
+    quiet: bool,
+}
+
+impl Copier<'_> {
+    fn fs<'a>(&'a self, sandbox: &'a str) -> SandboxFs<'a> {
+        SandboxFs::with_backend(&self.call.backend, sandbox)
+    }
+
+    /// What is there; `None` for nothing.
+    async fn kind(&self, place: &Place) -> Outcome<Option<FsEntryKind>> {
+        match place {
+            Place::Host(path) => match std::fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => Ok(Some(FsEntryKind::Directory)),
+                Ok(metadata) if metadata.is_file() => Ok(Some(FsEntryKind::File)),
+                Ok(_) => Ok(Some(FsEntryKind::Other)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(host_failure("look at", path, &error)),
+            },
+            Place::Guest { sandbox, path } => match self.fs(sandbox).stat(path).await {
+                Ok(metadata) => Ok(Some(metadata.kind)),
+                Err(MicrosandboxError::PathNotFound { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    fn copy<'a>(&'a self, source: &'a Place, target: &'a Place) -> BoxFuture<'a, Outcome<()>> {
+        Box::pin(async move {
+            match self.kind(source).await? {
+                Some(FsEntryKind::Directory) => self.copy_directory(source, target).await,
+                Some(FsEntryKind::File) => self.copy_file(source, target).await,
+                Some(_) => Err(Failure::message(format!("{} is no file and no directory", source.describe()))),
+                None => Err(Failure::message(format!("{}: no such file or directory", source.describe()))),
+            }
+        })
+    }
+
+    async fn copy_file(&self, source: &Place, target: &Place) -> Outcome<()> {
+        match (source, target) {
+            (Place::Host(from), Place::Guest { sandbox, path }) => self.fs(sandbox).copy_from_host(from, path).await?,
+            (Place::Guest { sandbox, path }, Place::Host(to)) => self.fs(sandbox).copy_to_host(path, to).await?,
+            (Place::Guest { sandbox: a, path: from }, Place::Guest { sandbox: b, path: to }) if a == b => {
+                self.fs(a).copy(from, to).await?;
+            }
+            (Place::Guest { sandbox: a, path: from }, Place::Guest { sandbox: b, path: to }) => {
+                let mut chunks = self.fs(a).read_stream(from).await?;
+                let sink = self.fs(b).write_stream(to).await?;
+                while let Some(chunk) = chunks.next().await {
+                    sink.write(chunk?).await?;
+                }
+                sink.close().await?;
+            }
+            // Refused before anything is copied.
+            (Place::Host(_), Place::Host(_)) => {}
+        }
+        Ok(())
+    }
+
+    async fn copy_directory(&self, source: &Place, target: &Place) -> Outcome<()> {
+        // Read before the target is made: a copy into itself must not find itself.
+        let entries = self.entries(source).await?;
+        match target {
+            Place::Host(path) => {
+                std::fs::create_dir_all(path).map_err(|error| host_failure("create", path, &error))?;
+            }
+            Place::Guest { sandbox, path } => self.fs(sandbox).mkdir(path).await?,
+        }
+        for (name, kind) in entries {
+            let from = source.join(&name);
+            match kind {
+                FsEntryKind::File | FsEntryKind::Directory => self.copy(&from, &target.join(&name)).await?,
+                FsEntryKind::Symlink | FsEntryKind::Other if self.quiet => {}
+                FsEntryKind::Symlink => self.call.console.note(&format!("left out, a link: {}", from.describe())),
+                FsEntryKind::Other => self.call.console.note(&format!("left out, no file: {}", from.describe())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Names and kinds, links not followed.
+    async fn entries(&self, place: &Place) -> Outcome<Vec<(String, FsEntryKind)>> {
+        match place {
+            Place::Host(path) => host_entries(path).map_err(|error| host_failure("list", path, &error)),
+            Place::Guest { sandbox, path } => {
+                let listed = self.fs(sandbox).list(path).await?;
+                listed.into_iter().map(|entry| Ok((guest_name(&entry.path)?, entry.kind))).collect()
+            }
+        }
+    }
+}
+
+fn host_failure(action: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::message(format!("cannot {action} {}: {error}", path.display()))
+}
+
+fn host_entries(path: &Path) -> std::io::Result<Vec<(String, FsEntryKind)>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let kind = match entry.file_type()? {
+            kind if kind.is_dir() => FsEntryKind::Directory,
+            kind if kind.is_file() => FsEntryKind::File,
+            kind if kind.is_symlink() => FsEntryKind::Symlink,
+            _ => FsEntryKind::Other,
+        };
+        let name = entry.file_name().into_string().map_err(|name| {
+            std::io::Error::new(std::io::ErrorKind::InvalidData, format!("the name {name:?} is not UTF-8"))
+        })?;
+        entries.push((name, kind));
+    }
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(entries)
+}
+
+/// The last component of a path from the guest, which must be an ordinary name.
+fn guest_name(path: &str) -> Outcome<String> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if name.is_empty() || name == "." || name == ".." || name.contains('\0') {
+        return Err(Failure::message(format!("the sandbox listed a file with the unusable name {name:?}")));
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_after_a_name_means_a_sandbox() {
+        let guest = Place::Guest { sandbox: "box".into(), path: "/a:b".into() };
+        assert_eq!(Place::parse("box:/a:b").unwrap(), guest);
+        assert_eq!(Place::parse("./a:b").unwrap(), Place::Host("./a:b".into()));
+        assert_eq!(Place::parse("a").unwrap(), Place::Host("a".into()));
+        assert!(matches!(Place::parse("box:a"), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn names_from_the_guest_cannot_climb() {
+        for path in ["/a/..", "/a/.", "/a/", "", "/a/x\0y"] {
+            assert!(guest_name(path).is_err(), "{path:?}");
+        }
+        assert_eq!(guest_name("/a/b").unwrap(), "b");
+    }
+}

@@ -1,0 +1,98 @@
+//! `msb create`: a sandbox that stays.
+
+use clap::Args;
+use microsandbox_core::model::{Isolation, SandboxConfig};
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox};
+
+use crate::box_flags::BoxFlags;
+use crate::failure::Outcome;
+use crate::invocation::Invocation;
+use crate::progress;
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// `host` (this machine's own programs), an image reference, or a directory.
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    #[command(flatten)]
+    flags: BoxFlags,
+}
+
+/// Boots it idle, leaves it running and prints its name.
+pub async fn run(args: CreateArgs, call: &Invocation) -> Outcome<()> {
+    let mut config = args.flags.config(call, &args.image, args.flags.name.clone().unwrap_or_default())?;
+    config.spec.detached = true;
+    let sandbox = create_named(call, config, args.flags.quiet).await?;
+    call.console.line(sandbox.name())
+}
+
+/// Creates; with an empty name, under a fresh one.
+pub async fn create_named(call: &Invocation, mut config: SandboxConfig, quiet: bool) -> Outcome<Sandbox> {
+    let generated = config.spec.name.is_empty();
+    let _progress = progress::working(&call.console, quiet, format!("creating from {}", config.spec.image.describe()));
+    loop {
+        if generated {
+            config.spec.name = fresh_name();
+        }
+        match create_once(call, &config).await {
+            // One in four billion: another name will do.
+            Err(MicrosandboxError::SandboxAlreadyExists(_)) if generated => {}
+            Err(error) => return Err(error.into()),
+            Ok(sandbox) => {
+                drop(_progress);
+                let note = fallback_note(sandbox.name(), sandbox.spec().isolation, sandbox.isolation());
+                if let Some(note) = note.filter(|_| !quiet) {
+                    call.console.note(&note);
+                }
+                return Ok(sandbox);
+            }
+        }
+    }
+}
+
+async fn create_once(call: &Invocation, config: &SandboxConfig) -> MicrosandboxResult<Sandbox> {
+    Sandbox::create(&call.backend, config.clone()).await
+}
+
+/// `msb-` and eight hex digits.
+fn fresh_name() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // The standard library seeds each of these from the system's random numbers.
+    let random = RandomState::new().build_hasher().finish();
+    format!("msb-{:08x}", random as u32)
+}
+
+/// Falling back is said aloud: whoever asked for nothing must know what they got.
+fn fallback_note(name: &str, asked: Isolation, given: Option<Isolation>) -> Option<String> {
+    (asked == Isolation::Auto && given == Some(Isolation::Container)).then(|| {
+        format!(
+            "note: {name} is a container: it shares this machine's kernel. `msb doctor` says why it is no microVM; \
+             --require-microvm refuses less, --isolation container silences this"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_names_are_valid_and_differ() {
+        let (one, two) = (fresh_name(), fresh_name());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), "msb-".len() + 8);
+        microsandbox_core::model::validate_sandbox_name(&one).unwrap();
+    }
+
+    #[test]
+    fn only_a_fallback_is_remarked() {
+        use Isolation::{Auto, Container, Microvm};
+        assert!(fallback_note("box", Auto, Some(Container)).is_some_and(|note| note.contains("msb doctor")));
+        for (asked, given) in
+            [(Container, Some(Container)), (Auto, Some(Microvm)), (Microvm, Some(Microvm)), (Auto, None)]
+        {
+            assert_eq!(fallback_note("box", asked, given), None, "{asked} {given:?}");
+        }
+    }
+}

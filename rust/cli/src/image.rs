@@ -1,0 +1,172 @@
+//! `msb image`: list, inspect, load, remove, prune.
+
+use std::fmt::Write;
+
+use clap::{Args, Subcommand};
+use microsandbox_core::model::{ImageConfigDetail, ImageDetail, ImageLayerDetail};
+use serde::Serialize;
+
+use crate::console::printable;
+use crate::failure::{Failure, Outcome};
+use crate::images::{Entry, ImagesArgs};
+use crate::invocation::Invocation;
+use crate::load::LoadArgs;
+use crate::output::{Format, or_dash, print_json, table};
+use crate::size::human;
+
+/// Arguments of `image`.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    #[command(subcommand)]
+    verb: ImageVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageVerb {
+    /// List images.
+    #[command(visible_alias = "ls")]
+    List(ImagesArgs),
+    /// Show configuration and layers of an image.
+    Inspect(InspectArgs),
+    /// Import a Docker or OCI archive.
+    Load(LoadArgs),
+    /// Delete images.
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArgs),
+    /// Delete what no reference and no sandbox needs.
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// The image.
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// How to write it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+struct RemoveArgs {
+    /// The images.
+    #[arg(value_name = "REF", required = true)]
+    references: Vec<String>,
+    /// Also when a sandbox was made from it.
+    #[arg(short, long)]
+    force: bool,
+    /// Do not print the references.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Do not ask.
+    #[arg(short = 'y', long)]
+    yes: bool,
+    /// How to write what was done.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub async fn run(args: ImageArgs, call: &Invocation) -> Outcome<()> {
+    match args.verb {
+        ImageVerb::List(args) => crate::images::run(args, call).await,
+        ImageVerb::Load(args) => crate::load::run(args, call).await,
+        ImageVerb::Inspect(args) => inspect(args, call).await,
+        ImageVerb::Remove(args) => remove(args, call).await,
+        ImageVerb::Prune(args) => prune(args, call).await,
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    entry: Entry<'a>,
+    config: Option<&'a ImageConfigDetail>,
+    layers: &'a [ImageLayerDetail],
+}
+
+async fn inspect(args: InspectArgs, call: &Invocation) -> Outcome<()> {
+    let detail = call.backend.images().inspect(&args.reference).await?;
+    match args.format {
+        Format::Json => {
+            let report =
+                Report { entry: Entry::from(&detail.handle), config: detail.config.as_ref(), layers: &detail.layers };
+            print_json(&call.console, &report)
+        }
+        Format::Table => call.console.print(&page(&detail)),
+    }
+}
+
+fn page(detail: &ImageDetail) -> String {
+    let image = &detail.handle;
+    let config = detail.config.clone().unwrap_or_default();
+    let words = |words: &Option<Vec<String>>| or_dash(words.as_ref().map(|words| words.join(" ")));
+    let mut lines = vec![
+        ("Reference", image.reference.clone()),
+        ("Digest", or_dash(image.manifest_digest.as_ref())),
+        ("Platform", format!("{}/{}", or_dash(image.os.as_ref()), or_dash(image.architecture.as_ref()))),
+        ("Size", or_dash(image.size_bytes.map(human))),
+        ("Entrypoint", words(&config.entrypoint)),
+        ("Command", words(&config.cmd)),
+        ("Directory", or_dash(config.working_dir.as_ref())),
+        ("User", or_dash(config.user.as_ref())),
+    ];
+    lines.extend(config.env.iter().map(|variable| ("Variable", variable.clone())));
+    let mut text = String::new();
+    for (title, value) in lines.iter().filter(|(_, value)| value != "-") {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:<14}{}", format!("{title}:"), printable(value));
+    }
+    text.push('\n');
+    let rows = detail.layers.iter().map(|layer| {
+        vec![layer.position.to_string(), layer.diff_id.clone(), or_dash(layer.erofs_size_bytes.map(human))]
+    });
+    text + &table(&["LAYER", "DIFF ID", "SIZE"], rows)
+}
+
+async fn remove(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
+    let mut failed = false;
+    for reference in &args.references {
+        match call.backend.images().remove(reference, args.force).await {
+            Ok(()) if args.quiet => {}
+            Ok(()) => call.console.line(reference)?,
+            Err(error) => {
+                failed = true;
+                call.console.note(&Failure::Core(error).report().unwrap_or_default());
+            }
+        }
+    }
+    if failed { Err(Failure::Reported) } else { Ok(()) }
+}
+
+async fn prune(args: PruneArgs, call: &Invocation) -> Outcome<()> {
+    if !args.yes && call.console.in_is_terminal {
+        call.console.note("This deletes every image that no sandbox uses. Go on? [y/N]");
+        if !confirmed(call).await? {
+            return Err(Failure::message("nothing was deleted"));
+        }
+    }
+    let report = call.backend.images().prune().await?;
+    if args.format == Format::Json {
+        return print_json(&call.console, &report);
+    }
+    call.console.line(&format!(
+        "{} references, {} manifests and {} layers removed, {} freed; {} in use were kept",
+        report.image_refs_removed,
+        report.manifests_removed,
+        report.layers_removed,
+        or_dash(report.bytes_reclaimed.map(human)),
+        report.skipped_in_use
+    ))
+}
+
+/// One line of input that begins with y. Can be interrupted.
+async fn confirmed(call: &Invocation) -> Outcome<bool> {
+    let mut input = crate::input::InputStream::open(&call.console.input)
+        .map_err(|error| Failure::message(format!("cannot read the answer: {error}")))?;
+    let answer = input.next().await.unwrap_or_default();
+    Ok(answer.first().is_some_and(|first| matches!(first, b'y' | b'Y')))
+}

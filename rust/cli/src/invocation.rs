@@ -1,0 +1,36 @@
+//! What every verb is given: the backend, resolved once; the streams; the signals.
+
+use std::future::Future;
+
+use chrono::{DateTime, Utc};
+use microsandbox_core::backend::{BackendInfo, SharedBackend};
+
+use crate::console::Console;
+use crate::failure::{Failure, Outcome};
+use crate::signals::Signals;
+
+/// Where sandboxes live, and why there.
+pub struct Home {
+    pub backend: SharedBackend,
+    pub info: BackendInfo,
+}
+
+/// One run of the command.
+pub struct Invocation {
+    pub backend: SharedBackend,
+    pub info: BackendInfo,
+    pub console: Console,
+    pub signals: Signals,
+    /// When it began: ages in tables count from here.
+    pub now: DateTime<Utc>,
+}
+
+impl Invocation {
+    /// Runs `work` unless a signal asks for an end first; then it is dropped where it stands.
+    pub async fn interruptible<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        tokio::select! {
+            result = work => result,
+            signal = self.signals.ending() => Err(Failure::Signalled(signal)),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The `msb` command: the whole program as one function, called by the Python console scripts.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`app`] | the command line: global flags, the list of verbs, which function each one is |
+//! | `run` … `completion` | one verb each |
+//! | [`box_flags`], [`unsupported`], [`image_source`], [`selection`] | arguments that several verbs share |
+//! | [`duration`], [`size`], [`pairs`] | how values are written |
+//! | [`attach`], [`input`], [`outlet`], [`terminal`], [`signals`] | a program bound to this terminal |
+//! | [`console`], [`output`], [`progress`], [`logging`], [`failure`] | what the user reads, and the exit status |
+//!
+//! It never ends the process, and leaves signal handlers and the terminal as it found them.
+
+mod app;
+mod attach;
+mod box_flags;
+mod completion;
+mod console;
+mod context;
+mod copy;
+mod create;
+mod doctor;
+mod duration;
+mod exec;
+mod failure;
+mod image;
+mod image_source;
+mod images;
+mod input;
+mod inspect;
+mod invocation;
+mod kill;
+mod list;
+mod load;
+mod logging;
+mod logs;
+mod metrics;
+mod outlet;
+mod output;
+mod pairs;
+mod ping;
+mod progress;
+mod remove;
+mod restart;
+mod run;
+mod selection;
+mod session;
+mod signals;
+mod size;
+mod start;
+mod status;
+mod stop;
+mod terminal;
+mod touch;
+mod tree;
+mod unsupported;
+mod wait;
+
+use std::ffi::OsString;
+
+use microsandbox_core::SharedBackend;
+use microsandbox_core::backend::{BackendInfo, default_backend, default_backend_info};
+
+pub use console::{Console, Input, Sink};
+use invocation::Home;
+
+/// Runs the command line `args`, whose first word is the program's own name, and returns the exit status.
+pub fn main(args: Vec<OsString>) -> i32 {
+    app::run(args, Console::host(), || Home { backend: default_backend(), info: default_backend_info() })
+}
+
+/// As [`main`], with streams and backend of the caller's choice. `backend` is asked at most once, and not at all by what
+/// needs none (`--help`, `completion`).
+pub fn run_with(args: Vec<OsString>, console: Console, backend: impl FnOnce() -> SharedBackend) -> i32 {
+    app::run(args, console, || {
+        let backend = backend();
+        let info = BackendInfo { kind: backend.kind(), api_url: None, source: "programmatic", profile: None };
+        Home { backend, info }
+    })
+}

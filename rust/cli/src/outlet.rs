@@ -1,0 +1,62 @@
+//! The guest's output on its way to our standard streams.
+//!
+//! A thread writes, because a write to a full pipe blocks and signals must be heard meanwhile. The queue is short: a slow
+//! reader slows the guest, it does not grow our memory.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::console::{Console, Sink, lock};
+use crate::failure::{Failure, Outcome};
+
+const QUEUE: usize = 4;
+
+/// Which stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Out,
+    Err,
+}
+
+/// The sending side.
+pub struct Outlet {
+    chunks: mpsc::Sender<(Stream, Bytes)>,
+    written: oneshot::Receiver<io::Result<()>>,
+}
+
+impl Outlet {
+    pub fn open(console: &Console) -> io::Result<Outlet> {
+        let (chunks, queue) = mpsc::channel(QUEUE);
+        let (done, written) = oneshot::channel();
+        let (out, err) = (console.out.clone(), console.err.clone());
+        std::thread::Builder::new().name("msb-output".into()).spawn(move || {
+            // Nobody waits for the verdict any more when the run was given up.
+            let _ = done.send(write_all(queue, &out, &err));
+        })?;
+        Ok(Outlet { chunks, written })
+    }
+
+    /// Waits while the reader is slow. False: nobody reads any more, [`Outlet::finish`] says why.
+    pub async fn send(&self, stream: Stream, data: Bytes) -> bool {
+        self.chunks.send((stream, data)).await.is_ok()
+    }
+
+    /// Returns when everything is written.
+    pub async fn finish(self) -> Outcome<()> {
+        drop(self.chunks);
+        match self.written.await {
+            Ok(result) => result.map_err(|error| Failure::output(&error)),
+            Err(_gone) => Err(Failure::message("the thread that writes the output ended early")),
+        }
+    }
+}
+
+fn write_all(mut queue: mpsc::Receiver<(Stream, Bytes)>, out: &Sink, err: &Sink) -> io::Result<()> {
+    while let Some((stream, data)) = queue.blocking_recv() {
+        let mut sink = lock(if stream == Stream::Out { out } else { err });
+        sink.write_all(&data).and_then(|()| sink.flush())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! `msb ping`.
+
+use clap::Args;
+
+use crate::failure::Outcome;
+use crate::invocation::Invocation;
+use crate::selection::Selection;
+
+/// Arguments of `ping`.
+#[derive(Debug, Args)]
+pub struct PingArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Count as activity, too.
+    #[arg(long)]
+    touch: bool,
+}
+
+/// Prints name and round trip.
+pub async fn run(args: PingArgs, call: &Invocation) -> Outcome<()> {
+    let touch = args.touch;
+    args.selection
+        .each(call, async |sandbox| {
+            let latency = sandbox.ping().await?;
+            if touch {
+                sandbox.touch().await?;
+            }
+            Ok(Some(format!("{}: {:.3} ms", sandbox.name(), latency.as_secs_f64() * 1000.0)))
+        })
+        .await
+}

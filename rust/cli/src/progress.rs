@@ -1,0 +1,55 @@
+//! Progress of long work, on standard error: on a terminal only, and never with `--quiet`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use microsandbox_core::backend::ProgressFn;
+use microsandbox_core::model::ImageProgress;
+
+use crate::console::Console;
+
+const FRAME: Duration = Duration::from_millis(100);
+
+/// One line that disappears when it is dropped.
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn bar(console: &Console, quiet: bool) -> ProgressBar {
+    let shown = console.err_is_terminal && !quiet;
+    ProgressBar::with_draw_target(None, if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() })
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants of this file and parse; a wrong one would show the default bar.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Work of unknown length.
+pub fn working(console: &Console, quiet: bool, message: String) -> Progress {
+    // Built whole before the first frame: setting things one by one draws each time.
+    let bar = bar(console, quiet).with_style(style("{spinner} {msg} {elapsed}")).with_message(message);
+    bar.enable_steady_tick(FRAME);
+    Progress { bar }
+}
+
+/// An import: which layer, how many bytes of it.
+pub fn importing(console: &Console, quiet: bool) -> (Progress, ProgressFn) {
+    let bar = bar(console, quiet);
+    bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}").progress_chars("=> "));
+    bar.set_message("reading the archive");
+    let shown = bar.clone();
+    let report = move |progress: ImageProgress| {
+        shown.set_message(format!("{} layer {} of {}", progress.phase, progress.layer_index + 1, progress.layer_count));
+        shown.set_length(progress.total_bytes);
+        shown.set_position(progress.completed_bytes);
+    };
+    (Progress { bar }, Arc::new(report))
+}

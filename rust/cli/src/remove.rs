@@ -1,0 +1,37 @@
+//! `msb remove`.
+
+use clap::Args;
+use microsandbox_core::MicrosandboxError;
+
+use crate::failure::Outcome;
+use crate::invocation::Invocation;
+use crate::progress;
+use crate::selection::Selection;
+
+/// Arguments of `remove`.
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Stop running ones first.
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Record, files and logs go; images stay.
+pub async fn run(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
+    let force = args.force;
+    let _progress = progress::working(&call.console, false, "removing".into());
+    args.selection
+        .each(call, async |sandbox| {
+            if force {
+                sandbox.stop(None).await?;
+            }
+            match sandbox.remove().await {
+                // An ephemeral one went with its end.
+                Err(MicrosandboxError::SandboxNotFound(_)) if force => Ok(None),
+                other => other.map(|()| None),
+            }
+        })
+        .await
+}

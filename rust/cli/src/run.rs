@@ -1,0 +1,146 @@
+//! `msb run`: create, run, clean up.
+
+use clap::Args;
+use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::{MicrosandboxError, Sandbox};
+
+use crate::app::GivenFlags;
+use crate::box_flags::BoxFlags;
+use crate::create::create_named;
+use crate::failure::{Failure, Outcome};
+use crate::invocation::Invocation;
+use crate::session::{Program, SessionEnd, SessionFlags};
+
+/// Flags that concern this run and not the sandbox.
+const OF_THE_RUN: [&str; 8] =
+    ["--name", "--quiet", "--detach", "--tty", "--no-tty", "--no-stdin", "--timeout", "--detach-keys"];
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --name the sandbox is thrown away when the program ends. With --name it stays, stopped; the name of an existing
+one runs the program in that. Ctrl-C goes to the program; three times within two seconds ends it.
+
+The status is the program's own; 127: not found, 126: not executable, 1: any other failure, 130: interrupted.
+
+Ports, volumes, networks, secrets, patches and init systems are not there yet: their flags are refused by name.")]
+pub struct RunArgs {
+    /// `host` (this machine's own programs), an image reference, or a directory.
+    #[arg(value_name = "IMAGE", required_unless_present = "name")]
+    image: Option<String>,
+    /// Program and arguments [default: the image's, else a shell on a terminal].
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+    #[command(flatten)]
+    session: SessionFlags,
+    #[command(flatten)]
+    flags: BoxFlags,
+}
+
+/// What is owed to the sandbox afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    /// Made for this run.
+    Destroy,
+    /// Named, but only started for this run.
+    Stop,
+    /// It ran before, or is meant to stay.
+    Leave,
+}
+
+/// Runs the program and returns its status.
+pub async fn run(args: RunArgs, given: GivenFlags, call: &Invocation) -> Outcome<i32> {
+    let (sandbox, afterwards) = call.interruptible(obtain(&args, &given, call)).await?;
+    let program = Program { command: args.command.clone(), ..Program::default() };
+    let idle = args.session.detach && args.command.is_empty() && sandbox.default_command().is_err();
+    let end = if idle { Ok(SessionEnd::Running) } else { args.session.run(call, &sandbox, program).await };
+    match end {
+        Ok(SessionEnd::Running) => {
+            leave_running(call, &sandbox, args.session.detach).await?;
+            Ok(0)
+        }
+        Ok(SessionEnd::Status(code)) => {
+            clean_up(call, &sandbox, afterwards).await;
+            Ok(code)
+        }
+        Err(failure) => {
+            let gone = if args.flags.name.is_none() { Afterwards::Destroy } else { afterwards };
+            clean_up(call, &sandbox, gone).await;
+            Err(failure)
+        }
+    }
+}
+
+/// The sandbox to run in: an existing one of that name, or a new one.
+async fn obtain(args: &RunArgs, given: &GivenFlags, call: &Invocation) -> Outcome<(Sandbox, Afterwards)> {
+    if let Some(name) = &args.flags.name
+        && !args.flags.replaces()
+    {
+        match Sandbox::get(&call.backend, name).await {
+            Ok(handle) => return reuse(args, given, call, handle).await,
+            Err(MicrosandboxError::SandboxNotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let Some(image) = &args.image else {
+        let name = args.flags.name.clone().unwrap_or_default();
+        return Err(Failure::hinted(
+            format!("sandbox not found: {name}"),
+            "to create it, name an image: msb run IMAGE --name NAME",
+        ));
+    };
+    let mut config = args.flags.config(call, image, args.flags.name.clone().unwrap_or_default())?;
+    config.spec.lifecycle.ephemeral = args.flags.name.is_none();
+    config.spec.detached = args.session.detach;
+    let afterwards = match (&args.flags.name, args.session.detach) {
+        (_, true) => Afterwards::Leave,
+        (None, false) => Afterwards::Destroy,
+        (Some(_), false) => Afterwards::Stop,
+    };
+    Ok((create_named(call, config, args.flags.quiet).await?, afterwards))
+}
+
+async fn reuse(
+    args: &RunArgs,
+    given: &GivenFlags,
+    call: &Invocation,
+    handle: microsandbox_core::SandboxHandle,
+) -> Outcome<(Sandbox, Afterwards)> {
+    let ignored: Vec<&str> = given.iter().map(String::as_str).filter(|flag| !OF_THE_RUN.contains(flag)).collect();
+    if !ignored.is_empty() && !args.flags.quiet {
+        call.console.note(&format!(
+            "warning: {} exists and is used as it is; ignored: {} (--replace makes it anew)",
+            handle.name(),
+            ignored.join(" ")
+        ));
+    }
+    let ran = matches!(handle.status_snapshot(), SandboxStatus::Running | SandboxStatus::Draining);
+    let sandbox = handle.connect_or_start(args.session.detach).await?;
+    let afterwards = if ran || args.session.detach { Afterwards::Leave } else { Afterwards::Stop };
+    Ok((sandbox, afterwards))
+}
+
+/// The user let go, or asked for the background: the sandbox must outlive this process.
+async fn leave_running(call: &Invocation, sandbox: &Sandbox, asked: bool) -> Outcome<()> {
+    if sandbox.owns_lifecycle() {
+        sandbox.detach().await?;
+    }
+    if asked {
+        return call.console.line(sandbox.name());
+    }
+    call.console.note(&format!("\ndetached: {0} goes on running; msb logs {0} shows its output", sandbox.name()));
+    Ok(())
+}
+
+/// What was only there for this run goes; a failure is told but does not change the program's status.
+async fn clean_up(call: &Invocation, sandbox: &Sandbox, afterwards: Afterwards) {
+    let result = match afterwards {
+        Afterwards::Leave => return,
+        Afterwards::Destroy => sandbox.destroy(true, None).await,
+        Afterwards::Stop => sandbox.stop(None).await,
+    };
+    match result {
+        Ok(()) | Err(MicrosandboxError::SandboxNotFound(_)) => {}
+        Err(error) => call.console.note(&format!("warning: {} was not cleaned up: {error}", sandbox.name())),
+    }
+}

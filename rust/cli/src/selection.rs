@@ -1,0 +1,88 @@
+//! Which sandboxes a verb acts on, and acting on many.
+
+use std::future::Future;
+
+use clap::Args;
+use futures::StreamExt;
+use microsandbox_core::backend::ListQuery;
+use microsandbox_core::{MicrosandboxResult, Sandbox, SandboxHandle};
+
+use crate::failure::{Failure, Outcome};
+use crate::invocation::Invocation;
+use crate::pairs::parse_pair;
+
+/// Entries of one page of the list, and operations under way at once.
+const PAGE: u32 = 100;
+const AT_ONCE: usize = 8;
+
+/// Names and labels.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Names of sandboxes.
+    #[arg(value_name = "NAME", required_unless_present = "label")]
+    names: Vec<String>,
+    /// Also those with this label; may be repeated, all must match.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    label: Vec<(String, String)>,
+    /// Do not print the names.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Selection {
+    /// Every name once, in the order given, then those found by label.
+    async fn resolve(&self, call: &Invocation) -> Outcome<Vec<String>> {
+        let mut names: Vec<String> = Vec::new();
+        let labelled = if self.label.is_empty() { Vec::new() } else { every(call, &self.label).await? };
+        for name in self.names.iter().cloned().chain(labelled.iter().map(|handle| handle.name().to_owned())) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Does `action` to each, several at once, and prints the names in order; a failure is reported and the others go on.
+    pub async fn each<F>(&self, call: &Invocation, action: impl Fn(SandboxHandle) -> F) -> Outcome<()>
+    where
+        F: Future<Output = MicrosandboxResult<Option<String>>>,
+    {
+        let names = self.resolve(call).await?;
+        let action = &action;
+        let mut results = futures::stream::iter(&names)
+            .map(|name| async move {
+                let result = match Sandbox::get(&call.backend, name).await {
+                    Ok(handle) => action(handle).await,
+                    Err(error) => Err(error),
+                };
+                (name, result)
+            })
+            .buffered(AT_ONCE);
+        let mut failed = false;
+        while let Some((name, result)) = results.next().await {
+            match result {
+                Ok(_) if self.quiet => {}
+                Ok(text) => call.console.line(text.as_deref().unwrap_or(name))?,
+                Err(error) => {
+                    failed = true;
+                    call.console.note(&Failure::Core(error).report().unwrap_or_default());
+                }
+            }
+        }
+        if failed { Err(Failure::Reported) } else { Ok(()) }
+    }
+}
+
+/// Every sandbox that has all of `labels`, newest first.
+pub async fn every(call: &Invocation, labels: &[(String, String)]) -> Outcome<Vec<SandboxHandle>> {
+    let mut query = ListQuery { limit: Some(PAGE), labels: labels.iter().cloned().collect(), ..ListQuery::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = Sandbox::list(&call.backend, query.clone()).await?;
+        found.extend(page.sandboxes);
+        match page.next_cursor {
+            Some(cursor) => query.cursor = Some(cursor),
+            None => return Ok(found),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `msb status`: what is given, and whether it runs.
+
+use clap::Args;
+use microsandbox_core::model::{Isolation, SandboxSpec, SandboxStatus};
+use microsandbox_core::{MicrosandboxResult, Sandbox, SandboxHandle};
+use serde::Serialize;
+
+use crate::failure::Outcome;
+use crate::invocation::Invocation;
+use crate::output::{Format, or_dash, print_json, table};
+use crate::pairs::parse_pair;
+use crate::selection::every;
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Name of one sandbox [default: all that run].
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Also those that do not run.
+    #[arg(short, long)]
+    all: bool,
+    /// Only those with this label; may be repeated, all must match.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    label: Vec<(String, String)>,
+    /// How to write the list.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Only names, one a line.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// One entry of `--format json`.
+#[derive(Serialize)]
+struct Entry {
+    name: String,
+    status: SandboxStatus,
+    isolation: Option<Isolation>,
+    image: String,
+    command: Option<Vec<String>>,
+    cpus: u8,
+    max_cpus: u8,
+    memory_mib: u32,
+    max_memory_mib: u32,
+    thp: Option<String>,
+    /// Published ports; none before networking lands.
+    ports: [String; 0],
+}
+
+pub async fn run(args: StatusArgs, call: &Invocation) -> Outcome<()> {
+    let handles = match &args.name {
+        Some(name) => vec![Sandbox::get(&call.backend, name).await?],
+        None => {
+            let mut handles = every(call, &args.label).await?;
+            handles.retain(|handle| args.all || handle.status_snapshot().is_live());
+            handles
+        }
+    };
+    if args.quiet {
+        return call.console.print(&handles.iter().map(|handle| format!("{}\n", handle.name())).collect::<String>());
+    }
+    let entries = handles.iter().map(entry).collect::<MicrosandboxResult<Vec<Entry>>>()?;
+    match (args.format, &args.name, entries.first()) {
+        (Format::Json, Some(_), Some(one)) => print_json(&call.console, one),
+        (Format::Json, ..) => print_json(&call.console, &entries),
+        (Format::Table, _, None) => {
+            call.console.note(if args.all { "No sandboxes found." } else { "No running sandboxes found." });
+            Ok(())
+        }
+        (Format::Table, ..) => call.console.print(&rows(&entries)),
+    }
+}
+
+fn rows(entries: &[Entry]) -> String {
+    let header = ["NAME", "STATUS", "ISOLATION", "IMAGE", "COMMAND", "CPUS", "MEMORY"];
+    table(
+        &header,
+        entries.iter().map(|entry| {
+            vec![
+                entry.name.clone(),
+                entry.status.to_string(),
+                or_dash(entry.isolation),
+                entry.image.clone(),
+                or_dash(entry.command.as_ref().map(|words| words.join(" "))),
+                entry.cpus.to_string(),
+                format!("{} MiB", entry.memory_mib),
+            ]
+        }),
+    )
+}
+
+fn entry(handle: &SandboxHandle) -> MicrosandboxResult<Entry> {
+    let spec = handle.config()?;
+    Ok(Entry {
+        name: handle.name().to_owned(),
+        status: handle.status_snapshot(),
+        isolation: handle.isolation(),
+        image: spec.image.describe(),
+        command: command(&spec),
+        cpus: spec.resources.cpus,
+        max_cpus: spec.resources.max_cpus,
+        memory_mib: spec.resources.memory_mib,
+        max_memory_mib: spec.resources.max_memory_mib,
+        thp: spec.resources.thp,
+        ports: [],
+    })
+}
+
+/// What it runs by default.
+fn command(spec: &SandboxSpec) -> Option<Vec<String>> {
+    let own = &spec.runtime;
+    let image = &spec.image_defaults;
+    let inherited = if own.entrypoint.is_some() { None } else { image.cmd.as_ref() };
+    let entrypoint = own.entrypoint.as_ref().or(image.entrypoint.as_ref());
+    let words: Vec<String> = entrypoint.into_iter().chain(own.cmd.as_ref().or(inherited)).flatten().cloned().collect();
+    (!words.is_empty()).then_some(words)
+}

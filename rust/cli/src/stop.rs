@@ -1,0 +1,31 @@
+//! `msb stop`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::duration::parse_duration;
+use crate::failure::Outcome;
+use crate::invocation::Invocation;
+use crate::progress;
+use crate::selection::Selection;
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// End them at once.
+    #[arg(short, long)]
+    force: bool,
+    /// Grace before they are ended by force; 0 gives none.
+    #[arg(short, long, value_name = "SECS", value_parser = parse_duration, default_value = "10")]
+    timeout: Duration,
+}
+
+/// Stopped ones are fine.
+pub async fn run(args: StopArgs, call: &Invocation) -> Outcome<()> {
+    let timeout = if args.force { Duration::ZERO } else { args.timeout };
+    let _progress = progress::working(&call.console, false, "stopping".into());
+    args.selection.each(call, async |sandbox| sandbox.stop(Some(timeout)).await.map(|()| None)).await
+}

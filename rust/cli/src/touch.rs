@@ -1,0 +1,19 @@
+//! `msb touch`.
+
+use clap::Args;
+
+use crate::failure::Outcome;
+use crate::invocation::Invocation;
+use crate::selection::Selection;
+
+/// Arguments of `touch`.
+#[derive(Debug, Args)]
+pub struct TouchArgs {
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// The idle timers start anew.
+pub async fn run(args: TouchArgs, call: &Invocation) -> Outcome<()> {
+    args.selection.each(call, async |sandbox| sandbox.touch().await.map(|_| None)).await
+}
