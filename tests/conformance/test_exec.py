@@ -1,0 +1,291 @@
+"""Programs that run to their end: results, options, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+
+import pytest
+from backends import Harness, speaker
+from microsandbox import (
+    ExecFailedError,
+    ExecTimeoutError,
+    NoDefaultCommandError,
+    Rlimit,
+    Sandbox,
+    Stdin,
+)
+
+
+async def test_both_streams_and_the_status_come_back(harness: Harness, box: Sandbox) -> None:
+    output = await box.exec(*speaker("to out\n", "to err\n", 3))
+    assert output.stdout_bytes == b"to out\n"
+    assert output.stderr_bytes == b"to err\n"
+    assert output.stdout_text == "to out\n"
+    assert output.exit_code == 3
+    assert output.success is False
+    assert output.signal is None
+    assert output.timed_out is False and output.oom_killed is False
+    assert output.stdout_total == 7 and output.stderr_total == 7
+    assert output.stdout_truncated is False
+    assert output.duration >= 0
+
+
+async def test_a_program_that_does_not_exist(harness: Harness, box: Sandbox) -> None:
+    with pytest.raises(ExecFailedError) as caught:
+        await box.exec("no-such-program")
+    assert caught.value.kind == "not_found"
+    assert caught.value.errno == 2
+    assert caught.value.errno_name == "ENOENT"
+    assert isinstance(caught.value, OSError)
+    assert "no-such-program" in str(caught.value)
+
+
+async def test_bad_arguments_come_out_of_the_call_itself(box: Sandbox) -> None:
+    for call in (
+        lambda: box.exec("echo", "not a list"),  # type: ignore[arg-type]
+        lambda: box.exec("echo", {"no_such_option": 1}),  # type: ignore[arg-type]
+        lambda: box.exec("echo", stdin="text"),  # type: ignore[arg-type]
+        lambda: box.exec("echo", rlimits=[("nofile", 1)]),  # type: ignore[list-item]
+    ):
+        with pytest.raises(TypeError):
+            call()
+    with pytest.raises(ValueError, match="non-negative"):
+        box.exec("echo", timeout=-1)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        box.exec("echo", no_such=1)  # type: ignore[call-arg]
+
+
+async def test_exec_is_a_coroutine(harness: Harness, box: Sandbox) -> None:
+    call = box.exec("true")
+    assert inspect.iscoroutine(call)
+    assert (await asyncio.create_task(call)).exit_code == 0
+
+
+async def test_no_default_command(harness: Harness, box: Sandbox) -> None:
+    with pytest.raises(NoDefaultCommandError):
+        await box.exec_default()
+
+
+async def test_the_default_command_is_entrypoint_then_cmd(harness: Harness) -> None:
+    box = await harness.create("box", entrypoint=["echo", "one"], cmd=["two"])
+    assert (await box.exec_default()).stdout_text == "one two\n"
+
+
+@pytest.mark.needs("programs")
+async def test_arguments_arrive_byte_for_byte(box: Sandbox) -> None:
+    arguments = ["", " ", "a b", "'\"$`\\", "ünïcödé", "-n", "\n", "x" * 100_000]
+    output = await box.exec(
+        "python3",
+        ["-c", "import sys; print(sys.argv[1:] == eval(sys.stdin.read()))", *arguments],
+        stdin=Stdin.bytes(repr(arguments).encode()),
+    )
+    assert output.stdout_text == "True\n", output.stderr_text
+
+
+async def test_options_as_keywords_and_as_a_mapping(box: Sandbox) -> None:
+    by_keyword = await box.exec("sh", ["-c", "echo $A; pwd"], env={"A": "1"}, cwd="/tmp")
+    by_mapping = await box.exec("sh", {"args": ["-c", "echo $A; pwd"], "env": {"A": "1"}, "cwd": "/tmp"})
+    assert by_keyword.stdout_text == by_mapping.stdout_text == "1\n/tmp\n"
+
+
+async def test_the_environment_is_layered_and_nothing_leaks_in(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY_OF_THE_HOST", "secret")
+    box = await harness.create("box", env={"A": "box", "B": "box"})
+    output = await box.exec("env", env={"B": "call"})
+    lines = dict(line.split("=", 1) for line in output.stdout_text.splitlines())
+    assert lines["A"] == "box" and lines["B"] == "call"
+    assert lines["HOME"] == "/root"
+    assert "/usr/bin" in lines["PATH"].split(":")
+    assert "CANARY_OF_THE_HOST" not in lines
+
+
+@pytest.mark.needs("programs")
+async def test_the_scripts_directory_is_first_on_the_path(box: Sandbox) -> None:
+    assert (await box.shell("echo $PATH")).stdout_text.startswith("/.msb/scripts:")
+
+
+@pytest.mark.needs("programs")
+async def test_workdir_user_and_shell_of_the_sandbox(harness: Harness) -> None:
+    box = await harness.create("box", workdir="/usr", shell="/bin/bash")
+    output = await box.shell("pwd; echo $BASH_VERSION; id -u")
+    first, second, third = output.stdout_text.splitlines()
+    assert first == "/usr"
+    assert second
+    assert third == "0"
+
+
+@pytest.mark.needs("programs")
+async def test_exec_as_another_user(box: Sandbox) -> None:
+    output = await box.exec("sh", ["-c", "id -u; id -g; echo $HOME"], user="nobody")
+    uid, gid, _ = output.stdout_text.splitlines()
+    assert int(uid) == 65534 and int(gid) == 65534
+    assert (await box.exec("id", ["-u"], user="1234:99")).stdout_text == "1234\n"
+
+
+@pytest.mark.needs("programs")
+@pytest.mark.parametrize("user", ["0:0:0", "1e3", "-1", "4294967295", "root\n", "nosuchuser"])
+async def test_A5_a_bad_user_never_becomes_root(box: Sandbox, user: str) -> None:
+    from microsandbox import InvalidConfigError
+
+    with pytest.raises((InvalidConfigError, ExecFailedError)):
+        await box.exec("id", user=user)
+
+
+@pytest.mark.needs("programs")
+@pytest.mark.parametrize("cwd", ["/no/such", "/etc/passwd", "/proc/self/fd/3", "/tmp/loop"])
+async def test_A4_a_bad_working_directory(box: Sandbox, cwd: str) -> None:
+    await box.exec("ln", ["-sfn", "/tmp/loop", "/tmp/loop"])
+    with pytest.raises(ExecFailedError) as caught:
+        await box.exec("true", cwd=cwd)
+    assert caught.value.kind == "bad_cwd"
+
+
+@pytest.mark.needs("programs")
+async def test_X8_why_a_program_cannot_start(box: Sandbox) -> None:
+    await box.shell(
+        "echo data > /tmp/data; printf '#!/no/such/interpreter\\n' > /tmp/interp; chmod 755 /tmp/interp; "
+        "printf 'junk that is no program' > /tmp/junk; chmod 755 /tmp/junk; mkdir -p /tmp/dir"
+    )
+    kinds = {}
+    for path in ("/tmp/data", "/tmp/interp", "/tmp/junk", "/tmp/dir", "/tmp/absent"):
+        with pytest.raises(ExecFailedError) as caught:
+            await box.exec(path)
+        kinds[path] = caught.value.kind
+    assert kinds["/tmp/data"] == "permission_denied"
+    assert kinds["/tmp/interp"] == "not_found"
+    assert kinds["/tmp/junk"] == "not_executable"
+    assert kinds["/tmp/dir"] == "permission_denied"
+    assert kinds["/tmp/absent"] == "not_found"
+
+
+@pytest.mark.needs("programs")
+async def test_death_by_signal_is_told(box: Sandbox) -> None:
+    output = await box.shell("kill -TERM $$")
+    assert output.signal == 15
+    assert output.exit_code == 128 + 15
+    assert output.success is False
+
+
+async def test_stdin_bytes_and_null(box: Sandbox) -> None:
+    assert (await box.exec("cat", stdin=b"some bytes")).stdout_bytes == b"some bytes"
+    assert (await box.exec("cat", stdin=Stdin.bytes(b"more"))).stdout_bytes == b"more"
+    assert (await box.exec("cat")).stdout_bytes == b""
+    assert (await box.exec("cat", stdin=Stdin.null())).stdout_bytes == b""
+
+
+@pytest.mark.needs("programs")
+async def test_a_terminal_joins_both_streams(box: Sandbox) -> None:
+    output = await box.shell("tty >/dev/null && echo terminal; echo error >&2", tty=True)
+    assert b"terminal" in output.stdout_bytes and b"error" in output.stdout_bytes
+    assert output.stderr_bytes == b""
+
+
+@pytest.mark.needs("programs")
+async def test_rlimits_hold(box: Sandbox) -> None:
+    output = await box.exec("sh", ["-c", "ulimit -n; ulimit -c"], rlimits=[Rlimit.nofile(77)])
+    assert output.stdout_text.splitlines()[0] == "77"
+
+
+@pytest.mark.needs("programs")
+async def test_a_timeout_kills_and_keeps_what_was_said(box: Sandbox) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ExecTimeoutError) as caught:
+        await box.shell("echo before; sleep 1000", timeout=0.5)
+    assert 0.4 < time.monotonic() - begin < 10
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.code == "exec-timeout"
+    assert (await box.shell("pgrep sleep || echo none")).stdout_text == "none\n"
+
+
+STUBBORN = """
+import os, signal, sys, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+for way in range(4):
+    if os.fork() == 0:
+        if way == 1:
+            os.setsid()
+        if way == 2 and os.fork():
+            os._exit(0)
+        if way == 3:
+            os.setpgid(0, 0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(1000)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.needs("programs")
+async def test_X5_a_timeout_takes_the_whole_tree(box: Sandbox) -> None:
+    with pytest.raises(ExecTimeoutError):
+        await box.exec("python3", ["-c", STUBBORN, "stubborn-marker"], timeout=1)
+    left = await box.shell("grep -l stubborn-marker /proc/[0-9]*/cmdline 2>/dev/null | grep -v self | wc -l")
+    # The shell that looks holds the word itself, and so does its grep.
+    names = await box.shell(
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^python3.*stubborn' && echo $p; done; true"
+    )
+    assert names.stdout_text == "", (names.stdout_text, left.stdout_text)
+
+
+@pytest.mark.needs("programs")
+async def test_X4_background_work_does_not_hold_the_call(box: Sandbox) -> None:
+    begin = time.monotonic()
+    output = await box.shell("sleep 1000 >/dev/null 2>&1 & echo started")
+    assert output.stdout_text == "started\n"
+    assert time.monotonic() - begin < 2
+    begin = time.monotonic()
+    output = await box.shell("sleep 1000 & echo holding the pipes")
+    assert output.stdout_text == "holding the pipes\n"
+    # Leader's exit plus the drain deadline of two seconds.
+    assert time.monotonic() - begin < 6
+
+
+async def test_X1_a_million_lines_are_all_there(box: Sandbox) -> None:
+    output = await box.exec("seq", ["1", "1000000"])
+    assert output.stdout_bytes == b"".join(b"%d\n" % n for n in range(1, 1_000_001))
+
+
+async def test_X2_a_bound_keeps_the_newest_and_true_totals(box: Sandbox) -> None:
+    output = await box.exec("seq", ["1", "100000"], max_output_bytes=1000)
+    everything = b"".join(b"%d\n" % n for n in range(1, 100_001))
+    assert output.stdout_truncated is True
+    assert output.stdout_total == len(everything)
+    assert len(output.stdout_bytes) <= 1000
+    assert everything.endswith(output.stdout_bytes)
+
+
+@pytest.mark.needs("programs")
+async def test_cancelling_the_call_kills_the_program(box: Sandbox) -> None:
+    task = asyncio.create_task(box.exec("sleep", ["987"]))
+    while (await box.shell("pgrep -fx 'sleep 987' >/dev/null")).exit_code != 0:
+        await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline = time.monotonic() + 10
+    while (await box.shell("pgrep -fx 'sleep 987' >/dev/null")).exit_code == 0:
+        assert time.monotonic() < deadline, "the program survived its cancelled call"
+        await asyncio.sleep(0.05)
+
+
+async def test_concurrent_calls_do_not_mix(box: Sandbox) -> None:
+    outputs = await asyncio.gather(*(box.shell(f"echo {n}; echo {n} >&2; exit {n}") for n in range(30)))
+    for number, output in enumerate(outputs):
+        assert output.stdout_text == output.stderr_text == f"{number}\n"
+        assert output.exit_code == number
+
+
+@pytest.mark.needs("programs")
+async def test_R5_orphans_are_reaped_and_no_status_is_stolen(box: Sandbox) -> None:
+    script = "import os\nfor _ in range(2000):\n    if os.fork() == 0:\n        if os.fork() == 0: os._exit(0)\n        os._exit(0)\n    os.wait()\n"
+    assert (await box.exec("python3", ["-c", script], timeout=60)).exit_code == 0
+    deadline = time.monotonic() + 5
+    while (
+        count := (await box.shell("grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l")).stdout_text.strip()
+    ) != "0":
+        assert time.monotonic() < deadline, f"{count} zombies"
+        await asyncio.sleep(0.1)

@@ -1,0 +1,119 @@
+"""Captured output: complete, ordered, readable while running and after the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from backends import Harness, speaker
+from microsandbox import LogReadSource, LogSource, MicrosandboxError, Sandbox
+
+
+async def test_every_session_is_captured_with_its_source(harness: Harness, box: Sandbox) -> None:
+    before = time.time() * 1000 - 5000
+    for number in range(3):
+        await box.exec(*speaker(f"out {number}\n", f"err {number}\n"))
+    await box.stop()
+    entries = [e for e in await (await Sandbox.get("box", backend=harness.backend)).logs() if e.data.strip()]
+    said = [(e.source, e.text()) for e in entries]
+    for number in range(3):
+        assert (LogSource.STDOUT, f"out {number}\n") in said
+        assert (LogSource.STDERR, f"err {number}\n") in said
+    assert len({e.session_id for e in entries if e.text().startswith("out")}) == 3
+    assert all(before <= e.timestamp_ms <= time.time() * 1000 + 5000 for e in entries)
+
+
+async def test_the_last_bytes_are_there_right_after_stop(harness: Harness, box: Sandbox) -> None:
+    await box.exec(*speaker("the very last words"))
+    await box.stop()
+    logs = await (await Sandbox.get("box", backend=harness.backend)).logs()
+    assert "".join(e.text() for e in logs).endswith("the very last words")
+
+
+async def test_tail_is_applied_last(harness: Harness, box: Sandbox) -> None:
+    for number in range(4):
+        await box.exec(*speaker(f"line {number}\n", "noise\n"))
+    tail = await box.logs(tail=2, sources=[LogReadSource.STDOUT])
+    assert [e.text() for e in tail] == ["line 2\n", "line 3\n"]
+
+
+async def test_since_is_inclusive_and_until_exclusive(harness: Harness, box: Sandbox) -> None:
+    for number in range(3):
+        await box.exec(*speaker(f"line {number}\n"))
+        await asyncio.sleep(0.02)
+    entries = await box.logs(sources=[LogReadSource.STDOUT])
+    assert len(entries) == 3
+    middle = entries[1].timestamp_ms
+    assert [e.text() for e in await box.logs(since_ms=middle, sources=[LogReadSource.STDOUT])] == [
+        "line 1\n",
+        "line 2\n",
+    ]
+    assert [e.text() for e in await box.logs(until_ms=middle, sources=[LogReadSource.STDOUT])] == ["line 0\n"]
+
+
+async def test_all_adds_the_system_entries(harness: Harness, box: Sandbox) -> None:
+    await box.exec(*speaker("x\n"))
+    await box.stop()
+    handle = await Sandbox.get("box", backend=harness.backend)
+    plain = await handle.logs()
+    everything = await handle.logs(sources=[LogReadSource.ALL])
+    assert len(everything) > len(plain)
+    system = "".join(e.text() for e in everything if e.source is LogSource.SYSTEM)
+    assert "--- sandbox started ---" in system
+    assert "--- sandbox stopped ---" in system
+    assert all(e.session_id is None for e in everything if e.source is LogSource.SYSTEM)
+
+
+async def test_a_cursor_resumes_strictly_after_its_entry(harness: Harness, box: Sandbox) -> None:
+    for number in range(4):
+        await box.exec(*speaker(f"line {number}\n"))
+    entries = [e async for e in await box.log_stream(sources=[LogReadSource.STDOUT])]
+    assert [e.text() for e in entries] == [f"line {n}\n" for n in range(4)]
+    rest = [e.text() async for e in await box.log_stream(sources=[LogReadSource.STDOUT], from_cursor=entries[1].cursor)]
+    assert rest == ["line 2\n", "line 3\n"]
+
+
+async def test_a_bad_cursor_is_refused(harness: Harness, box: Sandbox) -> None:
+    with pytest.raises(MicrosandboxError):
+        async for _ in await box.log_stream(from_cursor="no such cursor"):
+            pass
+
+
+async def test_follow_sees_what_comes_and_ends_with_the_sandbox(harness: Harness, box: Sandbox) -> None:
+    programs = [speaker(f"line {n}\n") for n in range(3)]
+    stream = await box.log_stream(follow=True, sources=[LogReadSource.STDOUT])
+
+    async def read() -> list[str]:
+        return [entry.text() async for entry in stream]
+
+    reader = asyncio.create_task(read())
+    for program in programs:
+        await box.exec(*program)
+    await box.stop()
+    assert await asyncio.wait_for(reader, 20) == ["line 0\n", "line 1\n", "line 2\n"]
+
+
+async def test_bytes_that_are_no_text_survive(box: Sandbox) -> None:
+    await box.exec("printf", [r"\377\376\000binary"])
+    entries = await box.logs(sources=[LogReadSource.STDOUT])
+    assert b"".join(e.data for e in entries) == b"\xff\xfe\x00binary"
+
+
+@pytest.mark.needs("programs")
+async def test_terminal_output_is_logged_as_output(box: Sandbox) -> None:
+    await box.shell("echo on the terminal", tty=True)
+    entries = await box.logs(sources=[LogReadSource.OUTPUT])
+    assert "on the terminal" in "".join(e.text() for e in entries)
+
+
+@pytest.mark.needs("programs")
+async def test_G2_the_log_is_bounded_and_keeps_the_newest(box: Sandbox) -> None:
+    await box.exec(
+        "sh",
+        ["-c", "head -c 60000000 /dev/zero | tr '\\0' 'x' | fold -w 1000; echo; echo the end"],
+        max_output_bytes=1000,
+    )
+    entries = await box.logs()
+    assert sum(len(e.data) for e in entries) <= 64 << 20
+    assert entries[-1].text().endswith("the end\n")

@@ -1,0 +1,150 @@
+"""L1, L2: SIGKILL at every named step of create, start, stop and remove.
+
+`MSB_FAILPOINT=core.<step>` makes the process that uses the library kill itself at the step, `runtime.<step>` the
+sandbox's runtime process. The names are read from the source, so that a new step without a test here fails. Afterwards
+the home must be usable: the sandbox is absent, or it has a state, and `remove` works from it; the same name can be
+created again; and nothing stays behind (the leak check). `MSB_TEST_ROUNDS` repeats each step (release: 20).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from clients import KILLED, Client, finish
+from homes import REPOSITORY
+from microsandbox import Sandbox, SandboxNotFoundError, SandboxStatus
+
+ROUNDS = int(os.environ.get("MSB_TEST_ROUNDS", "1"))
+
+
+def runtime_steps() -> list[str]:
+    source = (REPOSITORY / "rust/runtime/src/steps.rs").read_text()
+    return re.findall(r'^    \w+ = "([^"]+)" in "', source, re.MULTILINE)
+
+
+def core_steps() -> set[str]:
+    """Named in core as `failpoint("…")`."""
+    found: set[str] = set()
+    for path in sorted((REPOSITORY / "rust/core/src").rglob("*.rs")):
+        found |= set(re.findall(r'failpoint\(\s*"([^"]+)"', path.read_text()))
+    return found
+
+
+RUNTIME = runtime_steps()
+# Which operation passes which step of core.
+CORE = [
+    ("create", "inserted"),
+    ("create", "rootfs"),
+    ("create", "spawned"),
+    ("create", "ready"),
+    ("create", "recorded"),
+    ("start", "rootfs"),
+    ("start", "spawned"),
+    ("start", "ready"),
+    ("start", "recorded"),
+    ("stop", "draining"),
+    ("remove", "remove"),
+    ("remove", "remove_row"),
+]
+
+
+def test_every_step_of_the_source_has_its_test() -> None:
+    assert len(RUNTIME) >= 20
+    assert core_steps() == {step for _, step in CORE}
+
+
+# Dies, or has its runtime die, within the operation that is named first; the failpoint is read at each step.
+LIFE = """
+async def main():
+    wanted, failpoint = sys.argv[1:]
+    async def step(name, call):
+        if name == wanted:
+            os.environ["MSB_FAILPOINT"] = failpoint
+        return await call()
+    try:
+        box = await step("create", lambda: Sandbox.create("box", image="host", backend=backend))
+        await step("stop", box.stop)
+        box = await step("start", lambda: Sandbox.start("box", backend=backend))
+        await box.exec("true")
+        await box.stop()
+        await step("remove", lambda: Sandbox.remove("box", backend=backend))
+        print("done", flush=True)
+    except MicrosandboxError as error:
+        print(type(error).__name__, getattr(error, "stage", ""), flush=True)
+"""
+
+
+async def recovers(local: Any) -> None:
+    """The home is usable, and the name too."""
+    page = await Sandbox.list(backend=local)
+    names = [handle.name for handle in page.sandboxes]
+    assert names in ([], ["box"])
+    if names:
+        handle = page.sandboxes[0]
+        if handle.status in (SandboxStatus.RUNNING, SandboxStatus.DRAINING):
+            await handle.kill()
+        await (await Sandbox.get("box", backend=local)).remove()
+    with pytest.raises(SandboxNotFoundError):
+        await Sandbox.get("box", backend=local)
+    box = await Sandbox.create("box", image="host", backend=local)
+    assert (await box.exec("echo", ["again"])).stdout_text == "again\n"
+    await box.kill()
+    await Sandbox.remove("box", backend=local)
+
+
+@pytest.fixture(params=range(ROUNDS))
+def round_number(request: pytest.FixtureRequest) -> Iterator[int]:
+    return request.param
+
+
+@pytest.mark.parametrize("operation", ["create", "start"])
+@pytest.mark.parametrize("step", RUNTIME)
+async def test_L1_L2_the_runtime_dies_at(
+    client: Client, local: Any, operation: str, step: str, round_number: int
+) -> None:
+    status, out, err = finish(client(LIFE, operation, f"runtime.{step}"))
+    assert status == 0, err
+    assert out.startswith("BootStartError"), (out, err)
+    await recovers(local)
+
+
+@pytest.mark.parametrize(("operation", "step"), CORE)
+async def test_L1_L2_the_client_dies_at(
+    client: Client, local: Any, operation: str, step: str, round_number: int
+) -> None:
+    status, out, err = finish(client(LIFE, operation, f"core.{step}"))
+    assert status == KILLED, f"the step was never reached: {out}{err}"
+    await recovers(local)
+
+
+@pytest.mark.parametrize(("operation", "step"), CORE)
+async def test_L10_the_same_name_at_once_after(client: Client, local: Any, operation: str, step: str) -> None:
+    """No inspection in between: the very next call is a create with replace."""
+    status, out, err = finish(client(LIFE, operation, f"core.{step}"))
+    assert status == KILLED, f"the step was never reached: {out}{err}"
+    box = await Sandbox.create("box", image="host", backend=local, replace=True)
+    assert (await box.exec("true")).exit_code == 0
+    await box.kill()
+    await Sandbox.remove("box", backend=local)
+
+
+@pytest.mark.parametrize("delay_ms", [0, 1, 2, 4, 8, 12, 16, 20, 25, 30, 40, 60])
+async def test_L1_the_client_dies_some_time_into_create(client: Client, local: Any, delay_ms: int) -> None:
+    """Between the named steps, too: the alarm hits wherever the process is."""
+    code = f"""
+    async def main():
+        def strike(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+        await Sandbox.list(backend=backend)
+        import threading
+        threading.Timer({delay_ms} / 1000, strike).start()
+        await Sandbox.create("box", image="host", backend=backend)
+        await asyncio.sleep(30)
+    """
+    status, _, err = finish(client(code))
+    assert status == KILLED, err
+    await recovers(local)

@@ -1,0 +1,49 @@
+"""Every program in examples/ runs, as a user would run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from homes import REPOSITORY
+
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
+
+
+def run(path: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, path, *arguments], capture_output=True, text=True, timeout=110, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.fresh_home
+def test_the_quickstart_runs(home: Path, debian_archive: Path) -> None:
+    out = run(REPOSITORY / "examples" / "quickstart.py", str(debian_archive))
+    assert out.count("the result is right") == 1
+    assert out.count("the same result from Debian") == 1
+    assert out.count("isolated by: container") == 2
+    assert "gave the same, right result and are gone" in out
+    # Each step says how long it took.
+    assert out.count(" ms  ") >= 12
+    assert os.listdir(home / "sandboxes") == []
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.name != "quickstart.py"], ids=lambda p: p.name)
+def test_the_example_runs(home: Path, path: Path) -> None:
+    run(path)
+    left = home / "sandboxes"
+    assert not left.exists() or os.listdir(left) == []
+
+
+def test_the_readmes_program_runs(home: Path, tmp_path: Path) -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    program = tmp_path / "readme.py"
+    program.write_text(text.split("```python\n", 1)[1].split("```", 1)[0])
+    out = run(program)
+    assert out.startswith("7\n 0\n")
+    assert "container" in out

@@ -1,0 +1,125 @@
+"""The checks can fail: each is shown a fault that it must see."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from homes import REPOSITORY
+from wire import cbor, uncbor
+
+PLUGINS = REPOSITORY / "tests" / "plugins"
+
+
+def run(tmp_path: Path, body: str) -> str:
+    """The output of pytest on one test with that body, under the leak check alone."""
+    file = tmp_path / "test_leaky.py"
+    file.write_text(
+        "import os, subprocess, sys, tempfile\n\ndef test_it():\n" + textwrap.indent(textwrap.dedent(body), "    ")
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "leaks",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        tmp_path,
+        file,
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PLUGINS), "MSB_LEAK_GRACE": "0.2"},
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_clean_test_passes(tmp_path: Path) -> None:
+    assert "1 passed" in run(tmp_path, "subprocess.run(['true'], check=True)")
+
+
+def test_a_left_file_is_seen(tmp_path: Path) -> None:
+    out = run(tmp_path, "tempfile.mkdtemp(prefix='forgotten')")
+    assert "left behind" in out and "forgotten" in out
+
+
+def test_a_left_process_is_seen(tmp_path: Path) -> None:
+    # It ends by itself soon after: the check must not be the one that leaks.
+    out = run(tmp_path, "subprocess.Popen(['sleep', '2'])")
+    assert "left behind" in out and "'sleep'" in out
+
+
+def test_an_orphan_of_an_orphan_is_seen(tmp_path: Path) -> None:
+    out = run(tmp_path, "subprocess.run(['sh', '-c', 'setsid sleep 2 >/dev/null 2>&1 &'], check=True)")
+    assert "left behind" in out and "'sleep'" in out
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="making a control group needs root")
+def test_a_left_control_group_is_seen(tmp_path: Path) -> None:
+    root = Path("/sys/fs/cgroup")
+    parent = next((p for p in (root, root / "unified", root / "pids") if (p / "cgroup.procs").exists()), None)
+    if parent is None:
+        pytest.skip("no control groups on this machine")
+    group = parent / f"msb-leak-check-{os.getpid()}"
+    try:
+        out = run(tmp_path, f"os.mkdir({str(group)!r})")
+    finally:
+        if group.exists():
+            group.rmdir()
+    assert "left behind" in out and group.name in out
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        0,
+        23,
+        24,
+        255,
+        256,
+        65536,
+        2**32,
+        2**64 - 1,
+        -1,
+        -500,
+        b"",
+        b"x" * 300,
+        "ü",
+        [1, [2]],
+        {"a": {"b": b""}},
+    ],
+)
+def test_the_second_codec_is_its_own_inverse(value: object) -> None:
+    assert uncbor(cbor(value)) == value
+
+
+def test_the_claims_check_sees_a_missing_test(tmp_path: Path) -> None:
+    for name in ("scripts", "benches"):
+        (tmp_path / name).mkdir()
+    script = (REPOSITORY / "scripts" / "check_claims.py").read_text()
+    (tmp_path / "scripts" / "check_claims.py").write_text(script)
+    for name in ("DESIGN.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benches/README.md"):
+        (tmp_path / name).write_text("fine\n")
+    table = "## What is claimed, and what holds it\n\n| claim | held by |\n|---|---|\n| it flies | {} |\n"
+    for holder, complaint in (("`tests/x.py::test_it`", "does not exist"), ("nothing", "nothing holds the claim")):
+        (tmp_path / "README.md").write_text(table.format(holder))
+        done = subprocess.run(
+            [sys.executable, tmp_path / "scripts" / "check_claims.py"], capture_output=True, text=True
+        )
+        assert done.returncode == 1 and complaint in done.stderr, done

@@ -1,0 +1,86 @@
+"""State directories of tests: each its own, short (socket paths are), and empty of sandboxes at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ARCHIVE = REPOSITORY / ".cache" / "debian-python.oci.tar"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Whatever the caller's shell says must not reach the tests.
+    for name in [name for name in os.environ if name.startswith("MSB_")]:
+        del os.environ[name]
+
+
+def query(home: Path, *statements: str) -> list[list[object]]:
+    """Runs SQL on the product's database in a process of its own: a second SQLite library in this process would drop the
+    locks that the product holds. The rows of each statement."""
+    code = (
+        "import json, sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1])\n"
+        "rows = [connection.execute(s).fetchall() for s in json.loads(sys.argv[2])]\n"
+        "connection.commit()\nconnection.close()\nprint(json.dumps(rows))\n"
+    )
+    command = [sys.executable, "-c", code, str(home / "db" / "msb.db"), json.dumps(statements)]
+    rows: list[list[object]] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return rows
+
+
+WARM = """
+import asyncio, sys, warnings
+warnings.simplefilter("ignore")
+from microsandbox import LocalBackend, Sandbox
+async def main():
+    backend = LocalBackend(home=sys.argv[1], isolation="container")
+    await (await Sandbox.create("warm", image="host", backend=backend)).destroy(force=True)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Iterator[Path]:
+    """A home in which the layers of `image="host"` are made already; that takes most of a second, once per home."""
+    directory = Path(tempfile.mkdtemp(prefix="p", dir="/tmp"))
+    subprocess.run([sys.executable, "-c", WARM, directory], check=True)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, prepared: Path) -> Iterator[Path]:
+    """A product home of its own, empty but for a configuration that shares cached host layers (the marker `fresh_home` does without);
+    also in `MSB_HOME`, for the command line and for child processes."""
+    directory = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))
+    if not request.node.get_closest_marker("fresh_home"):
+        # The layers are owned by mapped ids, so the mapping has to be the same one.
+        if (prepared / "idmap.json").exists():
+            shutil.copy(prepared / "idmap.json", directory)
+        (directory / "config.json").write_text(json.dumps({"paths": {"cache": str(prepared / "cache")}}))
+    monkeypatch.setenv("MSB_HOME", str(directory))
+    monkeypatch.setenv("MSB_CONFIG_PATH", str(directory / "config.json"))
+    yield directory
+    left = sorted(p.name for p in (directory / "sandboxes").glob("*") if (p / "runtime").exists())
+    shutil.rmtree(directory, ignore_errors=True)
+    if request.node.get_closest_marker("leaves_records"):
+        left = []
+    assert not left, f"sandbox directories left in the home: {left}"
+    assert not directory.exists(), f"cannot remove the home: {directory}"
+
+
+@pytest.fixture(scope="session")
+def debian_archive() -> Path:
+    """The OCI archive of Debian with Python that scripts/build-debian-archive made."""
+    if not ARCHIVE.exists():
+        pytest.skip("no .cache/debian-python.oci.tar (scripts/build-debian-archive needs root once)")
+    return ARCHIVE

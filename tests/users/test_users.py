@@ -1,0 +1,279 @@
+"""An ordinary user, with and without subordinate ids, with and without delegated control groups.
+
+newuidmap looks the user up in /etc/passwd and its ranges in /etc/subuid. Both are replaced by copies in a private mount
+namespace, so the machine's own files stay as they are. The user is a number that nobody has here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from clients import PRELUDE
+
+UID = 54_321
+PYTHON = Path("/usr/bin/python3")
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root; the other suites run as this one"),
+    pytest.mark.skipif(not PYTHON.exists(), reason="no Python that every user may execute (/usr/bin/python3)"),
+]
+
+Run = Callable[..., dict[str, object]]
+
+
+def find_package() -> Path:
+    import microsandbox
+
+    return Path(microsandbox.__file__).parent
+
+
+@pytest.fixture(scope="session")
+def package() -> Iterator[Path]:
+    """The installed package where every user can read it."""
+    directory = Path(tempfile.mkdtemp(prefix="pkg", dir="/tmp"))
+    shutil.copytree(find_package(), directory / "microsandbox", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def user_home() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="u", dir="/tmp"))
+    os.chown(directory, UID, UID)
+    yield directory
+    shutil.rmtree(directory)
+
+
+SHELL = """
+set -e
+work=$1; shift
+for file in passwd group subuid subgid; do
+    [ -e "$work/$file" ] && mount --bind "$work/$file" "/etc/$file"
+done
+[ -n "$HIDE_NEWUIDMAP" ] && mount --bind /dev/null /usr/bin/newuidmap
+for group in $CGROUPS; do echo $$ > "$group/cgroup.procs"; done
+exec setpriv --reuid $RUN_UID --regid $RUN_UID --clear-groups --no-new-privs "$@"
+"""
+
+
+@pytest.fixture
+def run(package: Path, user_home: Path, tmp_path: Path) -> Run:
+    """Runs `async def body()` as the user and gives what it returned."""
+
+    def start(code: str, *, ranges: bool, cgroups: tuple[Path, ...] = (), privileges: bool = True) -> dict[str, object]:
+        for name in ("passwd", "group"):
+            text = Path(f"/etc/{name}").read_text()
+            extra = f"msbtester:x:{UID}:{UID}::{user_home}:/bin/sh\n" if name == "passwd" else f"msbtester:x:{UID}:\n"
+            (tmp_path / name).write_text(text + extra)
+        for name in ("subuid", "subgid"):
+            (tmp_path / name).write_text("msbtester:3000000:65536\n" if ranges else "")
+            Path(f"/etc/{name}").exists() or Path(tmp_path / name).unlink()
+        script = (
+            PRELUDE
+            + textwrap.dedent(code)
+            + textwrap.dedent("""
+            async def main():
+                import json
+                print("ANSWER " + json.dumps(await body()), flush=True)
+            asyncio.run(main())
+        """)
+        )
+        # newuidmap is setuid: it must be allowed to be.
+        shell = SHELL.replace(" --no-new-privs", "") if privileges else SHELL
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(user_home),
+            "MSB_HOME": str(user_home / "m"),
+            "PYTHONPATH": str(package),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "CGROUPS": " ".join(map(str, cgroups)),
+            "RUN_UID": str(UID),
+            "LANG": "C.UTF-8",
+        }
+        command = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            shell,
+            "sh",
+            tmp_path,
+            PYTHON,
+            "-c",
+            script,
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=100, env=environment, cwd="/", stdin=subprocess.DEVNULL
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+        assert lines, f"{done.returncode}\n{done.stdout}\n{done.stderr[-3000:]}"
+        answer: dict[str, object] = json.loads(lines[-1].removeprefix("ANSWER "))
+        return answer
+
+    return start
+
+
+MAIN_JOB = """
+async def body():
+    result = {}
+    async with await Sandbox.create("box", image="host", backend=backend) as box:
+        await box.fs.write("/root/in", b"1 2 3")
+        output = await box.exec("python3", ["-c", "print(sum(map(int, open('/root/in').read().split())))"])
+        result["sum"] = output.stdout_text.strip()
+        result["id"] = (await box.shell("id -u; id -g")).stdout_text.split()
+        chown = await box.shell("touch /tmp/f && chown 1000:1000 /tmp/f && stat -c %u:%g /tmp/f")
+        result["chown"] = chown.stdout_text.strip() if chown.success else "refused"
+        try:
+            result["nobody"] = (await box.exec("id", ["-u"], user="nobody")).stdout_text.strip()
+        except MicrosandboxError as error:
+            result["nobody"] = type(error).__name__ + ": " + str(error)
+        report = await box.isolation_report()
+        result["report"] = {m.name: [str(m.state), m.reason or ""] for m in report.mechanisms}
+        status = (await box.exec("cat", ["/proc/self/status"])).stdout_text
+        result["seccomp"] = status.split("Seccomp:")[1].split()[0]
+        await box.stop()
+    result["left"] = [h.name for h in (await Sandbox.list(backend=backend)).sandboxes]
+    result["directories"] = os.listdir(home + "/sandboxes")
+    return result
+"""
+
+
+def main_job_done(answer: dict[str, object]) -> dict[str, list[str]]:
+    assert answer["sum"] == "6"
+    assert answer["id"] == ["0", "0"]
+    assert answer["seccomp"] == "2"
+    assert answer["left"] == [] and answer["directories"] == []
+    report = answer["report"]
+    assert isinstance(report, dict)
+    for name in (
+        "user_namespace",
+        "pid_namespace",
+        "mount_namespace",
+        "net_namespace",
+        "seccomp",
+        "no_new_privs",
+        "capabilities",
+    ):
+        assert report[name][0] == "on", (name, report[name])
+    return report
+
+
+def test_a_user_with_subordinate_ids_has_many_ids_inside(run: Run) -> None:
+    if not shutil.which("newuidmap"):
+        pytest.skip("newuidmap is not installed (uidmap)")
+    if not (Path("/etc/subuid").exists() and Path("/etc/subgid").exists()):
+        pytest.skip("this machine has no /etc/subuid to bind a copy over")
+    answer = run(MAIN_JOB, ranges=True)
+    report = main_job_done(answer)
+    assert report["id_range"][0] == "on", report["id_range"]
+    assert answer["chown"] == "1000:1000"
+    assert answer["nobody"] == "65534"
+
+
+def test_a_user_without_subordinate_ids_has_one_id_and_is_told(run: Run) -> None:
+    answer = run(MAIN_JOB, ranges=False)
+    report = main_job_done(answer)
+    assert report["id_range"][0] != "on" and report["id_range"][1], report["id_range"]
+    assert answer["chown"] == "refused"
+    assert answer["nobody"] != "65534"
+
+
+def test_a_user_that_may_gain_no_privilege_falls_back_to_one_id(run: Run) -> None:
+    """newuidmap is there but its setuid bit is void: the ranges cannot be had, and the report says so."""
+    answer = run(MAIN_JOB, ranges=True, privileges=False)
+    report = main_job_done(answer)
+    assert report["id_range"][0] != "on" and report["id_range"][1]
+
+
+def test_limits_without_delegation_are_reported_not_pretended(run: Run) -> None:
+    answer = run(MAIN_JOB, ranges=False)
+    report = main_job_done(answer)
+    for name in ("memory_limit", "cpu_limit", "pids_limit"):
+        assert report[name][0] in ("off", "degraded") and report[name][1], (name, report[name])
+
+
+@pytest.fixture
+def delegated() -> Iterator[tuple[Path, ...]]:
+    """Control groups that the user may divide further, wherever the controllers of this machine live."""
+    made: list[Path] = []
+    name = f"msb-delegated-{os.getpid()}"
+    roots = [p for p in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")) if (p / "cgroup.controllers").exists()]
+    roots += [p for c in ("memory", "pids", "cpu", "freezer") if (p := Path("/sys/fs/cgroup") / c).is_dir()]
+    own = {line.split(":")[1]: line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    for root in roots:
+        controller = "" if (root / "cgroup.controllers").exists() else root.name
+        parent = root / next((p for c, p in own.items() if controller in c.split(",")), "/").lstrip("/")
+        group = (parent if parent.is_dir() else root) / name
+        try:
+            group.mkdir()
+        except OSError as error:
+            pytest.skip(f"cannot make {group}: {error}")
+        made.append(group)
+        for path in (group, *group.iterdir()):
+            os.chown(path, UID, UID)
+    yield tuple(made)
+    for group in made:
+        for child in sorted(group.rglob("*"), key=lambda p: -len(p.parts)):
+            if child.is_dir():
+                child.rmdir()
+        group.rmdir()
+
+
+def test_limits_with_delegation_are_on(run: Run, delegated: tuple[Path, ...]) -> None:
+    answer = run(MAIN_JOB, ranges=False, cgroups=delegated)
+    report = main_job_done(answer)
+    controllers = {group.parent.name for group in delegated} | {
+        c
+        for g in delegated
+        if (g / "cgroup.controllers").exists()
+        for c in (g / "cgroup.controllers").read_text().split()
+    }
+    for name, controller in (("memory_limit", "memory"), ("pids_limit", "pids")):
+        if controller in controllers:
+            assert report[name][0] == "on", (name, report[name])
+    leftovers = [p for g in delegated for p in g.rglob("*") if p.is_dir()]
+    assert not leftovers, leftovers
+
+
+def test_DB2_a_read_only_database_still_reads(run: Run) -> None:
+    answer = run(
+        """
+        async def body():
+            await (await Sandbox.create("box", image="host", backend=backend)).stop()
+            os.chmod(home + "/db/msb.db", 0o400)
+            os.chmod(home + "/db", 0o500)
+            fresh = LocalBackend(home=home, isolation="container")
+            result = {}
+            try:
+                result["list"] = [h.name for h in (await Sandbox.list(backend=fresh)).sandboxes]
+            except MicrosandboxError as error:
+                result["list"] = type(error).__name__
+            try:
+                await Sandbox.create("other", image="host", backend=fresh)
+                result["create"] = "created"
+            except MicrosandboxError as error:
+                result["create"] = type(error).__name__
+                result["text"] = str(error)
+            os.chmod(home + "/db", 0o700)
+            os.chmod(home + "/db/msb.db", 0o600)
+            again = LocalBackend(home=home, isolation="container")
+            await Sandbox.remove("box", backend=again)
+            return result
+        """,
+        ranges=False,
+    )
+    assert answer["create"] == "StateReadOnlyError", answer
+    assert "msb.db" in str(answer["text"])
+    assert answer["list"] in (["box"], "StateReadOnlyError"), answer
