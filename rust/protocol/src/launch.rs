@@ -28,6 +28,10 @@ pub mod fd {
     pub const OWNER: i32 = 6;
     /// Launch: the agent, a sealed memory file. Unpack: the archive to read.
     pub const PAYLOAD: i32 = 7;
+    /// Launch of a microVM: the virtual machine monitor, a sealed memory file.
+    pub const VMM: i32 = 8;
+    /// Launch of a microVM: the libkrunfw library that holds the guest kernel, opened for reading.
+    pub const KERNEL: i32 = 9;
 }
 
 /// One run of `msb-runtime`.
@@ -78,6 +82,9 @@ pub struct LaunchSpec {
     pub root: RootSpec,
     pub hostname: String,
     pub limits: ResourceLimits,
+    /// Present exactly when `driver` is [`Driver::Microvm`].
+    #[serde(default)]
+    pub kernel: Option<KernelSpec>,
     pub lifecycle: Lifecycle,
     pub logs: LogLimits,
     pub bootstrap: Bootstrap,
@@ -136,6 +143,19 @@ pub struct ResourceLimits {
     pub cpus: u32,
     pub memory_mib: u64,
     pub pids: u32,
+}
+
+/// A guest kernel inside the libkrunfw library on [`fd::KERNEL`]: its memory image, ready to be mapped into the guest.
+/// Every number is a multiple of the page size except `entry_addr`, and `offset + size` lies within the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelSpec {
+    /// Where the image begins in the file.
+    pub offset: u64,
+    pub size: u64,
+    /// Where it lies in the guest's physical memory.
+    pub guest_addr: u64,
+    /// Where the first virtual processor begins.
+    pub entry_addr: u64,
 }
 
 /// Milliseconds throughout.

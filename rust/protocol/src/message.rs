@@ -510,6 +510,30 @@ pub struct Bootstrap {
     pub shutdown_grace_ms: u64,
     pub drain_ms: u64,
     pub max_clients: u32,
+    /// What only the kernel of a microVM needs to be told; absent where the jail has done it.
+    #[serde(default)]
+    pub machine: Option<Machine>,
+}
+
+/// Settings of a machine whose agent is the first process of its own kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub hostname: String,
+    /// Size of `/dev/shm`.
+    pub shm_bytes: u64,
+    /// Most processes of the programs inside, all sessions together.
+    pub pids: u32,
+    pub tmpfs: Vec<MachineTmpfs>,
+}
+
+/// A temporary file system of a microVM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineTmpfs {
+    /// Absolute, resolved beneath the root.
+    pub target: String,
+    pub size_bytes: u64,
+    /// Permission bits of its root.
+    pub mode: u32,
 }
 
 impl std::fmt::Debug for Bootstrap {

@@ -33,6 +33,13 @@ fn rlimit() -> impl Strategy<Value = Rlimit> {
     (".{0,12}", any::<u64>(), any::<u64>()).prop_map(|(resource, soft, hard)| Rlimit { resource, soft, hard })
 }
 
+fn machine() -> impl Strategy<Value = Machine> {
+    let tmpfs = ("/.{0,20}", any::<u64>(), any::<u32>())
+        .prop_map(|(target, size_bytes, mode)| MachineTmpfs { target, size_bytes, mode });
+    (".{0,64}", any::<u64>(), any::<u32>(), vec(tmpfs, 0..3))
+        .prop_map(|(hostname, shm_bytes, pids, tmpfs)| Machine { hostname, shm_bytes, pids, tmpfs })
+}
+
 fn exec_request() -> impl Strategy<Value = ExecRequest> {
     let words = (".*", vec(".*", 0..8), vec(".*", 0..8), option::of(".*"), option::of(".*"), vec(rlimit(), 0..4));
     let numbers = (any::<[bool; 3]>(), any::<u16>(), any::<u16>(), any::<Option<u64>>(), any::<Option<u64>>());
@@ -165,8 +172,9 @@ proptest! {
     }
 
     #[test]
-    fn bootstraps(token in vec(any::<u8>(), 0..64), env in vec(".*", 0..8), cwd in ".*", max_clients: u32, rlimits in vec(rlimit(), 0..4)) {
-        let bootstrap = Bootstrap { token, env, cwd, user: None, rlimits, shutdown_grace_ms: 1, drain_ms: 2, max_clients };
+    fn bootstraps(token in vec(any::<u8>(), 0..64), env in vec(".*", 0..8), cwd in ".*", max_clients: u32, rlimits in vec(rlimit(), 0..4), machine in option::of(machine())) {
+        let bootstrap =
+            Bootstrap { token, env, cwd, user: None, rlimits, shutdown_grace_ms: 1, drain_ms: 2, max_clients, machine };
         same(Kind::Bootstrap, bootstrap)?;
     }
 

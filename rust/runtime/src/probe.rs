@@ -148,6 +148,7 @@ fn empty_sandbox(ids: IdMap, scratch: &Path) -> LaunchSpec {
         root: RootSpec { lowers: vec![Lower { path: scratch.join("lower"), host_ids: false }], ..RootSpec::default() },
         hostname: "probe".into(),
         limits: ResourceLimits { cpus: 1, memory_mib: 64, pids: 16 },
+        kernel: None,
         lifecycle: Lifecycle {
             idle_timeout_ms: None,
             max_duration_ms: None,

@@ -75,6 +75,7 @@ pub fn bootstrap() -> Bootstrap {
         shutdown_grace_ms: 2000,
         drain_ms: 300,
         max_clients: 16,
+        machine: None,
     }
 }
 

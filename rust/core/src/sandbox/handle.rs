@@ -185,21 +185,21 @@ impl SandboxHandle {
         if self.refresh().await?.status_snapshot().is_terminal() {
             return Ok(());
         }
-        self.backend.sandboxes().stop(&self.backend, self.name()).await
+        ended_is_fine(self.backend.sandboxes().stop(&self.backend, self.name()).await)
     }
 
     pub async fn request_kill(&self) -> MicrosandboxResult<()> {
         if self.refresh().await?.status_snapshot().is_terminal() {
             return Ok(());
         }
-        self.backend.sandboxes().kill(&self.backend, self.name()).await
+        ended_is_fine(self.backend.sandboxes().kill(&self.backend, self.name()).await)
     }
 
     pub async fn request_drain(&self) -> MicrosandboxResult<()> {
         if self.refresh().await?.status_snapshot().is_terminal() {
             return Ok(());
         }
-        self.backend.sandboxes().drain(&self.backend, self.name()).await
+        ended_is_fine(self.backend.sandboxes().drain(&self.backend, self.name()).await)
     }
 
     /// Waits for any end without asking for it. An ephemeral sandbox whose record is gone counts as stopped.
@@ -264,5 +264,13 @@ impl SandboxHandle {
     }
     pub async fn isolation_report(&self) -> MicrosandboxResult<IsolationReport> {
         self.backend.sandboxes().isolation_report(self.name()).await
+    }
+}
+
+/// Asking for an end that came by itself between the look and the request is no error.
+fn ended_is_fine(asked: MicrosandboxResult<()>) -> MicrosandboxResult<()> {
+    match asked {
+        Err(MicrosandboxError::SandboxNotRunning { status, .. }) if status.is_terminal() => Ok(()),
+        other => other,
     }
 }

@@ -90,6 +90,7 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
         },
         hostname: "boxy".into(),
         limits: ResourceLimits { cpus: 1, memory_mib: 64, pids: 64 },
+        kernel: None,
         lifecycle: Lifecycle {
             idle_timeout_ms: None,
             max_duration_ms: None,

@@ -233,6 +233,7 @@ fn launch_spec(
             memory_mib: u64::from(spec.resources.memory_mib),
             pids: spec.resources.pids,
         },
+        kernel: None,
         lifecycle: Lifecycle {
             idle_timeout_ms: ms(spec.lifecycle.idle_timeout_secs),
             max_duration_ms: ms(spec.lifecycle.max_duration_secs),
@@ -253,6 +254,7 @@ fn launch_spec(
             shutdown_grace_ms: millis(STOP_GRACE),
             drain_ms: millis(DRAIN),
             max_clients: MAX_CLIENTS,
+            machine: None,
         },
         log_level: spec.runtime.log_level.map(|level| log_level(level).to_owned()),
         fail_at: runtime_failpoint(),
