@@ -12,14 +12,14 @@ use krun_polly::event_manager::EventManager;
 use krun_utils::worker_message::WorkerMessage;
 use krun_vmm::Vmm;
 use krun_vmm::builder::build_microvm;
-use krun_vmm::resources::{SerialConsoleConfig, VmResources};
+use krun_vmm::resources::VmResources;
 use krun_vmm::vmm_config::fs::FsDeviceConfig;
 use krun_vmm::vmm_config::kernel_bundle::KernelBundle;
 use krun_vmm::vmm_config::kernel_cmdline::KernelCmdlineConfig;
 use krun_vmm::vmm_config::machine_config::VmConfig;
 use krun_vmm::vmm_config::vsock::VsockDeviceConfig;
 use microsandbox_protocol::machine;
-use microsandbox_runtime::driver::microvm::contract::{MachineSpec, fd, path};
+use microsandbox_runtime::driver::microvm::contract::{MachineSpec, path};
 
 /// The tag of the file system that the kernel mounts as its root.
 const ROOT_TAG: &str = "/dev/root";
@@ -27,7 +27,8 @@ const ROOT_TAG: &str = "/dev/root";
 /// Describes the machine to libkrun.
 pub fn resources(spec: &MachineSpec, kernel: u64, agent: &'static [u8]) -> Result<VmResources, String> {
     let mut resources = VmResources::default();
-    resources.disable_implicit_console = true;
+    // Opened anew by libkrun; it is the pipe that the runtime reads.
+    resources.set_console_output(PathBuf::from(path::CONSOLE));
     let memory = usize::try_from(spec.memory_mib).map_err(|_| "more memory than this machine can address")?;
     let shape = VmConfig {
         vcpu_count: Some(spec.cpus),
@@ -43,8 +44,12 @@ pub fn resources(spec: &MachineSpec, kernel: u64, agent: &'static [u8]) -> Resul
         size: spec.kernel.size as usize,
     };
     resources.set_kernel_bundle(bundle).map_err(|error| format!("{error}"))?;
-    resources.kernel_cmdline = KernelCmdlineConfig { prolog: Some(command_line()), krun_env: None, epilog: None };
-    resources.serial_consoles.push(SerialConsoleConfig { input_fd: -1, output_fd: fd::CONSOLE });
+    resources.kernel_cmdline = KernelCmdlineConfig {
+        prolog: Some(command_line()),
+        krun_env: None,
+        // After the devices that libkrun lists: the rest of the line is the agent's.
+        epilog: Some(format!(" -- {}", machine::INIT_ARGUMENT)),
+    };
     resources.add_fs_device(root(agent));
     resources.vsock.insert(sockets()).map_err(|error| format!("{error}"))?;
     Ok(resources)
@@ -82,10 +87,10 @@ fn sockets() -> VsockDeviceConfig {
 /// for. Kernel documentation: admin-guide/kernel-parameters.
 fn command_line() -> String {
     [
-        "reboot=k panic=-1 panic_print=0 nomodule console=ttyS0 quiet no-kvmapf",
+        "reboot=k panic=-1 panic_print=0 nomodule console=hvc0 quiet no-kvmapf",
         "rootfstype=virtiofs rw",
         "i8042.noaux i8042.nomux i8042.dumbkbd",
-        &format!("init=/{} -- {}", machine::INIT_NAME.to_string_lossy(), machine::INIT_ARGUMENT),
+        &format!("init=/{}", machine::INIT_NAME.to_string_lossy()),
     ]
     .join(" ")
 }
