@@ -25,6 +25,11 @@ pub fn agent() -> MicrosandboxResult<BorrowedFd<'static>> {
     shared(&FILE, "msb-agent", AGENT)
 }
 
+/// The virtual machine monitor of a microVM.
+pub fn vmm() -> MicrosandboxResult<BorrowedFd<'static>> {
+    Err(MicrosandboxError::Runtime("this build has no microVM driver".into()))
+}
+
 fn shared(cell: &'static OnceLock<OwnedFd>, name: &str, bytes: &[u8]) -> MicrosandboxResult<BorrowedFd<'static>> {
     if cell.get().is_none() {
         let made = sealed(name, bytes, MemfdFlags::EXEC)?;

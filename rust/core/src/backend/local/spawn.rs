@@ -37,6 +37,9 @@ pub struct Handover<'a> {
     pub payload: Option<BorrowedFd<'a>>,
     /// Becomes standard error: where a panic of the runtime is found again.
     pub stderr: Option<OwnedFd>,
+    /// Of a microVM: the monitor's program, and the library with the guest kernel.
+    pub vmm: Option<BorrowedFd<'a>>,
+    pub kernel: Option<BorrowedFd<'a>>,
 }
 
 /// Lines from a runtime.
@@ -71,7 +74,7 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
     let owner =
         rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(|e| context(e.into()))?;
 
-    let wanted: [(BorrowedFd<'_>, i32); 8] = [
+    let mut wanted: Vec<(BorrowedFd<'_>, i32)> = vec![
         (null.as_fd(), 0),
         (null.as_fd(), 1),
         (handover.stderr.as_ref().map_or(null.as_fd(), AsFd::as_fd), 2),
@@ -81,6 +84,8 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
         (owner.as_fd(), fd::OWNER),
         (handover.payload.unwrap_or(null.as_fd()), fd::PAYLOAD),
     ];
+    wanted.extend(handover.vmm.map(|program| (program, fd::VMM)));
+    wanted.extend(handover.kernel.map(|library| (library, fd::KERNEL)));
     // Lifted above every target number, so that no dup2 overwrites a source still needed.
     let mut sources = Vec::with_capacity(wanted.len());
     for (source, target) in wanted {
