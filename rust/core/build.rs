@@ -1,8 +1,8 @@
-//! Builds the two static programs that the extension embeds: `msb-agent` and `msb-runtime`.
+//! Builds the three static programs that the extension embeds: `msb-agent`, `msb-runtime` and `msb-vmm`.
 //!
 //! They need `-C target-feature=+crt-static` and an explicit target, which the extension (a cdylib) must not have, so
 //! they come from a cargo invocation of their own with its own target directory. A packager may hand them over ready
-//! made: `MSB_EMBED_DIR` names a directory that holds both.
+//! made: `MSB_EMBED_DIR` names a directory that holds them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ fn main() {
             nested_build(&PathBuf::from(variable("CARGO_MANIFEST_DIR")), &out, &variable("CARGO"), &variable("TARGET"))
         }
     };
-    for program in ["msb-agent", "msb-runtime"] {
+    for program in ["msb-agent", "msb-runtime", "msb-vmm"] {
         let source = built.join(program);
         println!("cargo:rerun-if-changed={}", source.display());
         std::fs::copy(&source, out.join(program)).unwrap_or_else(|e| panic!("copy {}: {e}", source.display()));
@@ -28,7 +28,7 @@ fn main() {
 #[allow(clippy::disallowed_methods, reason = "a build script runs cargo")]
 fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> PathBuf {
     let workspace = manifest_dir.join("../..");
-    for input in ["rust/agent", "rust/runtime", "rust/protocol", "Cargo.lock", "Cargo.toml"] {
+    for input in ["rust/agent", "rust/runtime", "rust/vmm", "rust/protocol", "Cargo.lock", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     let target_dir = out.join("guest");
@@ -47,8 +47,8 @@ fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> P
         .env_remove("RUSTC_WRAPPER")
         .args(["build", "--locked", "--profile", "embedded", "--target", target, "--target-dir"])
         .arg(&target_dir)
-        .args(["-p", "microsandbox-agent", "-p", "microsandbox-runtime", "--bins"]);
+        .args(["-p", "microsandbox-agent", "-p", "microsandbox-runtime", "-p", "microsandbox-vmm", "--bins"]);
     let status = command.status().unwrap_or_else(|e| panic!("run cargo for the embedded programs: {e}"));
-    assert!(status.success(), "building msb-agent and msb-runtime failed: {status}");
+    assert!(status.success(), "building the embedded programs failed: {status}");
     target_dir.join(target).join("embedded")
 }

@@ -12,7 +12,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 use crate::exec::limits::RawLimit;
 use crate::files::root::Root;
 use crate::procfs::Procfs;
-use crate::sys;
+use crate::{machine, sys};
 
 /// The inherited listening socket.
 const LISTENER: i32 = 3;
@@ -30,6 +30,8 @@ pub struct Setup {
     pub procfs: Procfs,
     /// The agent is the init of its pid namespace: every process it can see is its own to end.
     pub is_init: bool,
+    /// The kernel is its own too.
+    pub owns_machine: bool,
     /// The descriptor limit programs get: the one the agent was started with.
     pub nofile: RawLimit,
     /// When the first instruction ran.
@@ -38,7 +40,7 @@ pub struct Setup {
 }
 
 /// Makes this process fit to be PID 1. From here on children are reaped: their ends wait in the signal descriptor.
-pub fn prepare() -> io::Result<(Setup, OwnedFd)> {
+pub fn prepare(owns_machine: bool) -> io::Result<(Setup, OwnedFd)> {
     let started = Instant::now();
     let started_ns = monotonic_ns();
     sys::quiet_signals();
@@ -52,20 +54,28 @@ pub fn prepare() -> io::Result<(Setup, OwnedFd)> {
     if !is_init {
         rustix::process::set_child_subreaper(Some(own))?;
     }
-    let named = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-    let control = sys::inherit(CONTROL).map_err(|e| named("private channel on descriptor 4", e))?;
+    let (listener, control) = if owns_machine { machine::begin()? } else { inherit()? };
     let setup = Setup {
-        listener: sys::inherit(LISTENER).map_err(|e| named("listening socket on descriptor 3", e))?,
+        listener,
         signals: sys::signal_fd()?,
         null: open_null()?,
         root: Arc::new(Root::of_process()?),
         procfs: Procfs::open(),
         is_init,
+        owns_machine,
         nofile: raise_nofile(),
         started,
         started_ns,
     };
     Ok((setup, control))
+}
+
+/// In a container both sockets are there already.
+fn inherit() -> io::Result<(OwnedFd, OwnedFd)> {
+    let named = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+    let control = sys::inherit(CONTROL).map_err(|e| named("private channel on descriptor 4", e))?;
+    let listener = sys::inherit(LISTENER).map_err(|e| named("listening socket on descriptor 3", e))?;
+    Ok((listener, control))
 }
 
 /// The agent's stdin is `/dev/null` by contract; a sandbox cannot have replaced what was opened before it ran.
@@ -143,8 +153,8 @@ pub fn reap() -> Reaped {
     }
 }
 
-/// The last step of an orderly end. In a container the process simply exits and the kernel ends its namespace; a
-/// microVM's init would power the machine off here.
+/// The last step of an orderly end. In a container the process simply exits and the kernel ends its namespace; in a
+/// microVM the machine is powered off once the server has returned.
 pub fn finish(root: &Root, sync: bool) {
     if sync && let Ok(dir) = rustix::fs::openat(root.fd(), c".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         // `syncfs` rather than `sync`: a container shares its kernel with file systems that are not its business.

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`init`] | what must be true before the first frame: signals, descriptors, limits; reaping |
+//! | [`machine`] | the same on a kernel of its own, and the end of that |
 //! | [`server`] | the loop: who may be polled, what happens when it is ready, which deadline comes next |
 //! | [`connection`], [`hello`], [`queue`] | one client: token, id range, frames in, bounded frames out |
 //! | [`control`] | the private channel to the runtime: bootstrap, captured output, activity |
@@ -24,6 +25,7 @@ pub mod files;
 pub mod handlers;
 pub mod hello;
 pub mod init;
+pub mod machine;
 pub mod oom;
 pub mod procfs;
 pub mod queue;
@@ -35,11 +37,16 @@ pub mod workers;
 
 /// Runs the agent to its end; the exit status of the process.
 pub fn run() -> u8 {
-    match init::prepare().and_then(|(setup, control)| server::Server::new(setup, control)) {
+    let owns_machine = machine::is_ours();
+    let code = match init::prepare(owns_machine).and_then(|(setup, control)| server::Server::new(setup, control)) {
         Ok(server) => server.run(),
         Err(error) => {
             eprintln!("agent: {error}");
             70
         }
+    };
+    if owns_machine {
+        machine::power_off(code);
     }
+    code
 }

@@ -85,7 +85,7 @@ fn widen(socket: BorrowedFd<'_>) {
 impl Server {
     pub fn new(setup: Setup, control: OwnedFd) -> std::io::Result<Server> {
         widen(control.as_fd());
-        let oom = OomWatch::new(&setup.root);
+        let oom = OomWatch::new(&setup.root, setup.owns_machine);
         Ok(Server {
             setup,
             control: Control::new(control),

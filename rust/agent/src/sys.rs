@@ -126,6 +126,85 @@ pub fn chmod_path_fd(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     check(done as i32).map(drop)
 }
 
+/// Sets the interface `lo` up.
+pub fn loopback_up(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: an all-zero ifreq is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
+}
+
+/// Options of `linux/vm_sockets.h`; the maximum has to be raised first.
+const SO_VM_SOCKETS_BUFFER_MAX_SIZE: i32 = 2;
+const SO_VM_SOCKETS_BUFFER_SIZE: i32 = 0;
+/// Receive window of a vsock connection. Large, because guest kernels since 6.12.92 reset a connection whose host side
+/// sends many small packets into a small window.
+const VSOCK_WINDOW: u64 = 8 << 20;
+/// Clients that may wait to be accepted.
+const VSOCK_BACKLOG: i32 = 128;
+
+/// A listening vsock socket of this machine. Accepted connections inherit its window.
+pub fn vsock_listen(port: u32) -> io::Result<OwnedFd> {
+    let socket = vsock_socket(libc::SOCK_NONBLOCK)?;
+    let address = vsock_address(libc::VMADDR_CID_ANY, port);
+    let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+    // SAFETY: the address is a live sockaddr_vm of the given length.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    // SAFETY: listen on an open socket.
+    check(unsafe { libc::listen(socket.as_raw_fd(), VSOCK_BACKLOG) })?;
+    Ok(socket)
+}
+
+/// Connects to a port of the host that runs this machine; non-blocking afterwards.
+pub fn vsock_connect_host(port: u32) -> io::Result<OwnedFd> {
+    let socket = vsock_socket(0)?;
+    let address = vsock_address(libc::VMADDR_CID_HOST, port);
+    let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+    // SAFETY: the address is a live sockaddr_vm of the given length.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    Ok(socket)
+}
+
+fn vsock_socket(flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a new descriptor, owned by nobody else.
+    let socket = unsafe {
+        OwnedFd::from_raw_fd(check(libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0))?)
+    };
+    let window = VSOCK_WINDOW;
+    for option in [SO_VM_SOCKETS_BUFFER_MAX_SIZE, SO_VM_SOCKETS_BUFFER_SIZE] {
+        let length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the option takes a u64, which lives.
+        check(unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::AF_VSOCK, option, (&raw const window).cast(), length)
+        })?;
+    }
+    Ok(socket)
+}
+
+fn vsock_address(cid: u32, port: u32) -> libc::sockaddr_vm {
+    // SAFETY: an all-zero sockaddr_vm is valid.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+    address.svm_cid = cid;
+    address.svm_port = port;
+    address
+}
+
+/// Tells the monitor of this machine with which status to end (an ioctl of its file system, see libkrun's `AugmentFs`).
+pub fn set_machine_status(code: u8) {
+    const EXIT_CODE: libc::Ioctl = 0x7602;
+    if let Ok(root) =
+        rustix::fs::open("/", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+    {
+        // SAFETY: the request passes its argument as a number. Another file system refuses it.
+        unsafe { libc::ioctl(root.as_raw_fd(), EXIT_CODE, libc::c_ulong::from(code)) };
+    }
+}
+
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -5,12 +5,14 @@
 //! | [`frame`] | framing: length, correlation id, flags, `{v, t, p}` envelope; all limits are checked before allocation |
 //! | [`message`] | every payload that travels in a frame |
 //! | [`version`] | the wire generation, our extension number and how two sides agree on them |
+//! | [`machine`] | what a microVM and its agent agree on beforehand |
 //! | [`launch`] | what the SDK hands `msb-runtime` (host side only) and what comes back |
 //!
 //! No I/O and no async here: both sides feed bytes in and take frames out. Each side treats the other as hostile.
 
 pub mod frame;
 pub mod launch;
+pub mod machine;
 pub mod message;
 pub mod version;
 

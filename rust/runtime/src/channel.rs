@@ -29,16 +29,28 @@ pub enum Turn {
 
 /// The runtime's end.
 pub struct Channel {
-    socket: OwnedFd,
+    /// Absent until the agent is connected: what is sent before waits.
+    socket: Option<OwnedFd>,
     decoder: FrameDecoder,
     incoming: BytesMut,
     outgoing: Vec<u8>,
 }
 
 impl Channel {
-    /// `socket` must be non-blocking.
-    pub fn new(socket: OwnedFd) -> Channel {
-        Channel { socket, decoder: FrameDecoder::default(), incoming: BytesMut::new(), outgoing: Vec::new() }
+    /// A channel whose other end is not there yet.
+    pub fn unconnected() -> Channel {
+        Channel { socket: None, decoder: FrameDecoder::default(), incoming: BytesMut::new(), outgoing: Vec::new() }
+    }
+
+    /// From here on frames travel; `socket` must be non-blocking. What waits is sent.
+    pub fn connect(&mut self, socket: OwnedFd) {
+        self.socket = Some(socket);
+        self.flush();
+    }
+
+    /// The socket, once there is one.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether bytes wait to be sent.
@@ -55,9 +67,10 @@ impl Channel {
 
     /// Sends what the socket takes. An agent that is gone shows when reading.
     pub fn flush(&mut self) {
+        let Some(socket) = &self.socket else { return };
         let mut sent = 0;
         while sent < self.outgoing.len() {
-            match rustix::net::send(&self.socket, &self.outgoing[sent..], rustix::net::SendFlags::NOSIGNAL) {
+            match rustix::net::send(socket, &self.outgoing[sent..], rustix::net::SendFlags::NOSIGNAL) {
                 Ok(count) => sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
@@ -72,12 +85,13 @@ impl Channel {
 
     /// Reads what is there and hands over whole frames.
     pub fn receive(&mut self, mut take: impl FnMut(Frame)) -> Result<Turn, ProtocolError> {
+        let Some(socket) = &self.socket else { return Ok(Turn::Drained) };
         let mut read = 0;
         loop {
             if self.incoming.capacity() - self.incoming.len() < IDLE_ROOM {
                 self.incoming.reserve(if read == 0 { IDLE_ROOM } else { BUSY_ROOM });
             }
-            match syscall::read_into(&self.socket, &mut self.incoming) {
+            match syscall::read_into(socket, &mut self.incoming) {
                 Ok(0) if self.incoming.is_empty() => return Ok(Turn::Ended),
                 Ok(0) => return Err(ProtocolError::Truncated),
                 Ok(count) => read += count,
@@ -99,11 +113,5 @@ impl Channel {
         if self.incoming.is_empty() && self.incoming.capacity() > IDLE_ROOM {
             self.incoming = BytesMut::new();
         }
-    }
-}
-
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }

@@ -1,14 +1,9 @@
 //! The launch job: prepares the sandbox directory, lets the driver boot the guest, supervises it to its end.
 
-use std::os::fd::AsFd;
-
 use microsandbox_protocol::frame::Flags;
 use microsandbox_protocol::launch::{LAUNCH_VERSION, LaunchSpec, Report};
 use microsandbox_protocol::message::Kind;
 use rustix::fd::OwnedFd;
-use rustix::fs::{self, Mode};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair};
 
 use crate::channel::Channel;
 use crate::directory::{self, SandboxDir};
@@ -21,14 +16,14 @@ use crate::supervise::{Lines, Parts, Supervisor};
 use crate::{console::TextLog, identity, logs::ExecLog};
 
 const DIR_HINT: &str = "check that the product home exists, is writable for the user who runs this and has free space";
-/// Clients that may wait for the agent to accept them.
-const BACKLOG: i32 = 128;
 
 /// The inherited descriptors of a launch.
 pub struct Inherited {
     pub lifeline: Option<OwnedFd>,
     pub owner: Option<OwnedFd>,
     pub payload: Option<OwnedFd>,
+    pub vmm: Option<OwnedFd>,
+    pub kernel: Option<OwnedFd>,
 }
 
 /// Runs the job; the result is the exit code of the process.
@@ -70,11 +65,12 @@ fn open_logs(spec: &LaunchSpec) -> Result<OwnedFd, Failure> {
     ))
 }
 
-fn boot(spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Result<Supervisor, Failure> {
+fn boot(mut spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Result<Supervisor, Failure> {
     steps.begin(Step::ReadSpec);
     let refused = |text: String| Failure::new(Step::ReadSpec, text, ids::MAP_HINT);
     ids::lines(&spec.ids).map_err(refused)?;
-    let driver = driver::of_kind(spec.driver)?;
+    let driver = driver::of_kind(spec.driver);
+    spec.bootstrap.machine = driver.machine(&spec);
     let agent = inherited.payload.ok_or_else(|| Failure::new(Step::ReadSpec, "no agent was handed over", ""))?;
     steps.finish(Step::ReadSpec);
 
@@ -94,18 +90,9 @@ fn boot(spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Result
     }
     steps.finish(Step::OpenSandbox);
 
-    steps.begin(Step::BindSocket);
-    let listener = bind_agent_socket(&dir).map_err(failed(Step::BindSocket, "bind runtime/agent.sock", DIR_HINT))?;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(failed(Step::BindSocket, "make the private channel", ""))?;
-    fs::fcntl_setfl(&ours, fs::OFlags::NONBLOCK).map_err(failed(Step::BindSocket, "make the private channel", ""))?;
-    steps.finish(Step::BindSocket);
-
-    let parts = prepare(&spec, dir, ours, inherited.lifeline, inherited.owner)?;
-    let boot = Boot { spec: &spec, dir: &parts.dir, agent: Some(agent), listener, private: theirs };
-    let guest = driver.boot(boot, &mut steps).inspect_err(|_| {
-        let _ = directory::remove_file(&parts.dir.runtime, "agent.sock");
-    })?;
+    let parts = prepare(&spec, dir, inherited.lifeline, inherited.owner)?;
+    let boot = Boot { spec: &spec, dir: &parts.dir, agent: Some(agent), vmm: inherited.vmm, kernel: inherited.kernel };
+    let guest = driver.boot(boot, &mut steps)?;
     Ok(Supervisor::new(*spec, guest, parts, steps))
 }
 
@@ -113,12 +100,11 @@ fn boot(spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Result
 fn prepare(
     spec: &LaunchSpec,
     dir: SandboxDir,
-    socket: OwnedFd,
     lifeline: Option<OwnedFd>,
     owner: Option<OwnedFd>,
 ) -> Result<Parts, Failure> {
-    let step = Step::BindSocket;
-    let mut channel = Channel::new(socket);
+    let step = Step::OpenSandbox;
+    let mut channel = Channel::unconnected();
     channel.send(Flags::NONE, &Kind::Bootstrap, &spec.bootstrap).map_err(|error| {
         let hint = "make the environment of the sandbox smaller";
         Failure::new(step, format!("the agent's settings do not fit into a message: {error}"), hint)
@@ -133,18 +119,4 @@ fn prepare(
     let own = identity::of(std::process::id() as i32)
         .ok_or_else(|| Failure::new(step, "/proc does not show this process", "mount /proc on the host"))?;
     Ok(Parts { dir, channel, lines, log, kernel_log, runtime_log, own })
-}
-
-/// A socket that only the owner of the sandbox can connect to. Bound through the directory's descriptor: the path may
-/// be longer than a socket address can hold.
-pub fn bind_agent_socket(dir: &SandboxDir) -> Result<OwnedFd, Errno> {
-    directory::remove_file(&dir.runtime, "agent.sock")?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let path = format!("/proc/self/fd/{}/agent.sock", std::os::fd::AsRawFd::as_raw_fd(&dir.runtime.as_fd()));
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = bind(&socket, &SocketAddrUnix::new(path)?);
-    rustix::process::umask(before);
-    bound?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
 }

@@ -41,10 +41,10 @@ pub mod unpack;
 
 /// Runs the job on the inherited descriptors; the result is the exit code.
 pub fn run(start: Instant) -> i32 {
-    let [spec, report, lifeline, owner, payload] =
-        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD].map(syscall::adopt_fd);
+    let [spec, report, lifeline, owner, payload, vmm, kernel] =
+        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL].map(syscall::adopt_fd);
     // Whatever else the creator left open is not ours to keep.
-    let _ = syscall::close_from(fd::PAYLOAD as u32 + 1);
+    let _ = syscall::close_from(fd::KERNEL as u32 + 1);
     let mut reporter = report::Reporter::new(report);
     let job = match read_job(spec) {
         Ok(job) => job,
@@ -58,7 +58,7 @@ pub fn run(start: Instant) -> i32 {
     };
     match job {
         Job::Launch(spec) => {
-            let inherited = launch::Inherited { lifeline, owner, payload };
+            let inherited = launch::Inherited { lifeline, owner, payload, vmm, kernel };
             launch::run(spec, inherited, &mut reporter, steps::Steps::new(start))
         }
         Job::Unpack(spec) => unpack::run(&spec, payload, &mut reporter),

@@ -12,7 +12,6 @@ use microsandbox_protocol::message::Bootstrap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, CWD, Mode};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Signal;
 
 use crate::directory::SandboxDir;
@@ -21,7 +20,6 @@ use crate::driver::{Boot, Driver as _, Guest, Note};
 use crate::failure::Failure;
 use crate::jail::cgroups::{self, mechanism};
 use crate::jail::{ids, landlock};
-use crate::launch::bind_agent_socket;
 use crate::report::Reporter;
 use crate::steps::{Step, Steps};
 use crate::{remove, syscall};
@@ -74,11 +72,8 @@ fn attempt(spec: &ProbeSpec, scratch: &Path) -> Result<Vec<Mechanism>, JobError>
         return Ok(vec![mechanism("container", MechanismState::Off, Some(message))]);
     }
     let dir = SandboxDir::open(scratch, ids::root_ids(&launch.ids)).map_err(call("prepare the probe's directory"))?;
-    let listener = bind_agent_socket(&dir).map_err(call("bind a socket in the probe's directory"))?;
-    let (_ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(call("make a socket pair"))?;
     let mut steps = Steps::new(Instant::now());
-    let boot = Boot { spec: &launch, dir: &dir, agent: None, listener, private: theirs };
+    let boot = Boot { spec: &launch, dir: &dir, agent: None, vmm: None, kernel: None };
     match Container.boot(boot, &mut steps) {
         Ok(guest) => Ok(watch(guest)),
         Err(failure) => Ok(vec![unusable(&failure)]),

@@ -151,6 +151,11 @@ pub fn mount_overlay(parts: &Parts) -> Result<OwnedFd, Failure> {
     Ok(root)
 }
 
+/// Attaches another tree over the overlay, on the same directory: for a tenant whose root is not the overlay itself.
+pub fn attach_here(tree: &OwnedFd, parts: &Parts) -> Result<(), Errno> {
+    mounts::attach(tree, &parts.here)
+}
+
 /// An overlay that was mounted without syncing leaves a mark that refuses the next mount until somebody takes note.
 /// The upper directory is complete as long as the host did not lose power, and no worse than its other files if it did.
 fn clear_volatile_mark(work: &OwnedFd) -> Result<(), Errno> {

@@ -47,6 +47,10 @@ steps! {
     DropPrivileges = "drop privileges" in "other",
     InstallFilter = "install filter" in "other",
     ExecuteAgent = "execute agent" in "agent",
+    FurnishMonitor = "furnish monitor" in "build_vm",
+    ExecuteMonitor = "execute monitor" in "build_vm",
+    BuildMachine = "build machine" in "build_vm",
+    BootKernel = "boot kernel" in "build_vm",
     WaitForAgent = "wait for agent" in "agent",
     WriteIdentity = "write identity" in "other",
 }
@@ -88,6 +92,13 @@ impl Steps {
     /// Records a time that another process measured on the same clock.
     pub fn record(&mut self, step: Step, at_us: u64) {
         self.done.push(Timing { step: step.name().to_owned(), at_us });
+    }
+
+    /// When the first instruction ran, on the monotonic clock.
+    pub fn origin_ns(&self) -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        now.saturating_sub(self.start.elapsed().as_nanos() as u64)
     }
 
     pub fn now_us(&self) -> u64 {

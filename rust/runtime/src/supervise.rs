@@ -7,17 +7,19 @@ use microsandbox_protocol::frame::{Flags, Frame};
 use microsandbox_protocol::launch::{
     ExitRecord, Identity, IsolationReport, LaunchReady, LaunchSpec, Lifecycle, ProcessIdentity, Report,
 };
+use microsandbox_protocol::machine::ENDED_UNTOLD;
 use microsandbox_protocol::message::{Activity, Kind, Ready, Shutdown};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::Signal;
 use serde::Deserialize;
 
 use crate::channel::{Channel, Turn};
 use crate::console::TextLog;
 use crate::directory::{self, SandboxDir};
-use crate::driver::{Guest, Note};
+use crate::driver::{Control as ControlLine, Guest, Note};
 use crate::failure::{Failure, failed};
 use crate::jail::{cgroups, landlock};
 use crate::json_line::now_ns;
@@ -33,6 +35,9 @@ const AGENT_MARGIN: Duration = Duration::from_secs(2);
 const SILENT_LIMIT: Duration = Duration::from_secs(2);
 /// How long reading the rest of the channel may take once the guest is gone.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// What a machine's end without its agent's doing is called.
+const KERNEL_ENDED: &str =
+    "the guest's kernel ended by itself: a panic, or a power-off from inside; see logs/kernel.log";
 /// Bytes read from the console at a time.
 const CONSOLE_ROOM: usize = 4096;
 
@@ -88,6 +93,8 @@ pub struct Supervisor {
     dir: SandboxDir,
     guest: Guest,
     notes: Vec<u8>,
+    /// Where the agent of a machine connects, once.
+    awaited: Option<OwnedFd>,
     channel: Channel,
     channel_ended: Option<Instant>,
     channel_busy: bool,
@@ -120,6 +127,7 @@ pub struct Parts {
 /// What a poll entry stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Event {
+    Agent,
     Channel,
     Init,
     Lifeline,
@@ -130,8 +138,16 @@ enum Event {
 }
 
 impl Supervisor {
-    pub fn new(spec: LaunchSpec, guest: Guest, parts: Parts, steps: Steps) -> Supervisor {
-        let Parts { dir, channel, lines, mut log, kernel_log, runtime_log, own } = parts;
+    pub fn new(spec: LaunchSpec, mut guest: Guest, parts: Parts, steps: Steps) -> Supervisor {
+        let Parts { dir, mut channel, lines, mut log, kernel_log, runtime_log, own } = parts;
+        let awaited = match guest.control.take() {
+            Some(ControlLine::Connected(socket)) => {
+                channel.connect(socket);
+                None
+            }
+            Some(ControlLine::Awaited(listener)) => Some(listener),
+            None => None,
+        };
         log.marker(now_ns(), "--- sandbox started ---");
         let now = Instant::now();
         Supervisor {
@@ -144,6 +160,7 @@ impl Supervisor {
             dir,
             guest,
             notes: Vec::new(),
+            awaited,
             channel,
             channel_ended: None,
             channel_busy: false,
@@ -179,12 +196,13 @@ impl Supervisor {
 
     /// Waits for something to happen, at most until the next deadline.
     fn wait(&mut self) -> Vec<Event> {
-        let mut watched: Vec<(Event, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(7);
-        if self.channel_ended.is_none() {
+        let mut watched: Vec<(Event, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
+        if let Some(socket) = self.channel.socket().filter(|_| self.channel_ended.is_none()) {
             let flags = if self.channel.wants_to_send() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            watched.push((Event::Channel, self.channel.as_fd(), flags));
+            watched.push((Event::Channel, socket, flags));
         }
         let optional = [
+            (Event::Agent, &self.awaited),
             (Event::Lifeline, &self.lines.lifeline),
             (Event::Owner, &self.lines.owner),
             (Event::Console, &self.guest.console),
@@ -246,6 +264,7 @@ impl Supervisor {
 
     fn handle(&mut self, event: Event, reporter: &mut Reporter) {
         match event {
+            Event::Agent => self.accept_agent(),
             Event::Channel => self.read_channel(reporter),
             Event::Init => self.exit = syscall::reap(self.guest.pid),
             Event::Lifeline => self.read_lifeline(),
@@ -253,6 +272,24 @@ impl Supervisor {
             Event::Signals => self.read_signals(),
             Event::Console => self.read_console(),
             Event::Notes => self.read_notes(),
+        }
+    }
+
+    /// The agent is the first program of its kernel, so the first connection is its; nothing else is ever accepted.
+    fn accept_agent(&mut self) {
+        let Some(listener) = &self.awaited else { return };
+        match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(socket) => {
+                self.steps.finish(Step::BootKernel);
+                self.awaited = None;
+                self.channel.connect(socket);
+            }
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            Err(error) => {
+                self.awaited = None;
+                let text = format!("the connection of the agent cannot be accepted: {error}");
+                self.begin_stop("InternalError", text, true);
+            }
         }
     }
 
@@ -366,6 +403,11 @@ impl Supervisor {
         self.last_activity = Instant::now();
         self.ends_at = self.lifecycle.max_duration_ms.map(|ms| self.last_activity + Duration::from_millis(ms));
         self.steps.begin(Step::WriteIdentity);
+        if let Err(failure) = self.publish_socket() {
+            self.phase = Phase::Booting { failed: Some(failure) };
+            self.kill();
+            return;
+        }
         let confined = landlock::confine_supervisor(&spec.sandbox_dir, &self.guest.cgroups.paths());
         self.guest.isolation.mechanisms.push(confined);
         self.guest.isolation.mechanisms.push(self.guest.cgroups.tree_kill());
@@ -386,6 +428,16 @@ impl Supervisor {
         self.kernel_log.forget_tail();
         drop(spec);
         syscall::trim_heap();
+    }
+
+    /// A monitor has bound the agent's socket in a directory of its own; clients look for it in the runtime's.
+    fn publish_socket(&mut self) -> Result<(), Failure> {
+        let Some(sockets) = self.guest.sockets.take() else { return Ok(()) };
+        rustix::fs::renameat(&sockets, "agent.sock", &self.dir.runtime, "agent.sock").map_err(failed(
+            Step::WaitForAgent,
+            "move agent.sock of the virtual machine into place",
+            "see logs/kernel.log in the sandbox's directory",
+        ))
     }
 
     fn publish_identity(&self, spec: &LaunchSpec) -> Result<Identity, Failure> {
@@ -459,7 +511,8 @@ impl Supervisor {
         let _ = directory::remove_file(&self.dir.runtime, "agent.sock");
         let record = self.exit_record(oom_kills);
         if let Phase::Booting { failed } = &mut self.phase {
-            let failure = failed.take().unwrap_or_else(|| ended_while_booting(&record, self.stop.as_ref()));
+            let waiting = if self.awaited.is_some() { Step::BootKernel } else { Step::WaitForAgent };
+            let failure = failed.take().unwrap_or_else(|| ended_while_booting(waiting, &record, self.stop.as_ref()));
             let error = failure.into_boot_error(self.kernel_log.tail() + &self.runtime_log.tail());
             if let Ok(text) = serde_json::to_vec(&error) {
                 let _ = directory::publish(&self.dir.logs, "boot-error.json", &text);
@@ -509,6 +562,7 @@ impl Supervisor {
             Some(stop) => (stop.reason, Some(stop.detail.clone())),
             None => match (exit_code, signal) {
                 (Some(0), _) => ("Completed", None),
+                (Some(code), _) if code == i32::from(ENDED_UNTOLD) => ("Failed", Some(KERNEL_ENDED.to_owned())),
                 (Some(code), _) => ("Failed", Some(format!("the agent ended with status {code}"))),
                 (_, Some(number)) => ("Signal", Some(format!("the agent was killed by signal {number}"))),
                 _ => ("InternalError", None),
@@ -556,14 +610,21 @@ fn take_frame(log: &mut ExecLog, frame: Frame, control: &mut Vec<Control>) {
     }
 }
 
-fn ended_while_booting(record: &ExitRecord, stop: Option<&Stop>) -> Failure {
-    let hint = "see the log tail; the agent must be ready within boot.ready_timeout";
+fn ended_while_booting(waiting: Step, record: &ExitRecord, stop: Option<&Stop>) -> Failure {
+    let who = if waiting == Step::BootKernel { "the virtual machine" } else { "the agent" };
     let text = match stop {
+        Some(stop) if waiting == Step::BootKernel => format!("{}: its kernel has not started it", stop.detail),
         Some(stop) => stop.detail.clone(),
-        None if record.oom_killed => "the agent was killed for lack of memory: give the sandbox more".to_owned(),
+        None if record.oom_killed => format!("{who} was killed for lack of memory: give the sandbox more"),
         None => {
-            format!("the agent ended before it was ready ({})", record.detail.as_deref().unwrap_or("with status 0"))
+            format!("{who} ended before the agent was ready ({})", record.detail.as_deref().unwrap_or("with status 0"))
         }
     };
-    Failure::new(Step::WaitForAgent, text, hint)
+    let hint = match waiting {
+        Step::BootKernel => {
+            "see the log tail for what the guest kernel said; `msb doctor --recheck` tries whether this machine can run virtual machines at all"
+        }
+        _ => "see the log tail; the agent must be ready within boot.ready_timeout",
+    };
+    Failure::new(waiting, text, hint)
 }

@@ -15,6 +15,7 @@ use microsandbox_protocol::{Kind, Message};
 use crate::connection::Target;
 use crate::hello::{self, Greeting};
 use crate::init::monotonic_ns;
+use crate::machine;
 use crate::server::Server;
 
 impl Server {
@@ -37,6 +38,13 @@ impl Server {
 
     fn start_serving(&mut self, bootstrap: Bootstrap) {
         let init_time_ns = monotonic_ns();
+        if let Some(settings) = bootstrap.machine.as_ref().filter(|_| self.setup.owns_machine)
+            && let Err(error) = machine::settle(settings)
+        {
+            eprintln!("agent: {error}");
+            self.exit_code = Some(70);
+            return;
+        }
         self.bootstrap = Some(bootstrap);
         let ready = self.ready_message(init_time_ns, None);
         self.control.ready(&ready);

@@ -1,8 +1,11 @@
 //! Drivers: what turns a launch specification into a running guest. Above this trait nothing knows which one runs.
 
 pub mod container;
+mod jailed;
+pub mod microvm;
 
 use microsandbox_protocol::launch::{self, IsolationReport, LaunchSpec};
+use microsandbox_protocol::message::Machine;
 use rustix::fd::OwnedFd;
 
 use crate::directory::SandboxDir;
@@ -16,20 +19,33 @@ pub struct Boot<'a> {
     pub dir: &'a SandboxDir,
     /// The agent's program; without one (a probe) the child ends where it would execute it.
     pub agent: Option<OwnedFd>,
-    /// Its listening socket.
-    pub listener: OwnedFd,
-    /// Its end of the private channel.
-    pub private: OwnedFd,
+    /// The virtual machine monitor's program.
+    pub vmm: Option<OwnedFd>,
+    /// The library with the guest kernel.
+    pub kernel: Option<OwnedFd>,
+}
+
+/// The runtime's end of the private channel.
+pub enum Control {
+    /// The agent has the other end. Non-blocking.
+    Connected(OwnedFd),
+    /// The agent will connect here, once. Non-blocking.
+    Awaited(OwnedFd),
 }
 
 /// A guest whose first process has been started.
 pub struct Guest {
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// [`Note`]s of the child until it executes its program; ends then. Non-blocking.
+    /// [`Note`]s of the child until it executes its program, or of a monitor until its machine runs; ends then.
+    /// Non-blocking.
     pub notes: Option<OwnedFd>,
     /// What the guest's first process and its kernel say; for `kernel.log`. Non-blocking.
     pub console: Option<OwnedFd>,
+    /// Taken by the supervisor.
+    pub control: Option<Control>,
+    /// Where a monitor has bound `agent.sock`: it is moved into the runtime's own directory once the agent is ready.
+    pub sockets: Option<OwnedFd>,
     pub cgroups: Cgroups,
     pub isolation: IsolationReport,
 }
@@ -38,6 +54,11 @@ pub struct Guest {
 pub trait Driver {
     /// Starts the guest's first process; its further steps are told by notes.
     fn boot(&self, boot: Boot<'_>, steps: &mut Steps) -> Result<Guest, Failure>;
+
+    /// What the agent has to set up itself, because this driver cannot do it from outside.
+    fn machine(&self, _spec: &LaunchSpec) -> Option<Machine> {
+        None
+    }
 }
 
 /// What the child tells the runtime, as JSON lines.
@@ -52,13 +73,14 @@ pub enum Note {
 }
 
 /// The driver of this kind.
-pub fn of_kind(kind: launch::Driver) -> Result<Box<dyn Driver>, Failure> {
+pub fn of_kind(kind: launch::Driver) -> Box<dyn Driver> {
     match kind {
-        launch::Driver::Container => Ok(Box::new(container::Container)),
-        launch::Driver::Microvm => Err(Failure::new(
-            Step::ReadSpec,
-            "this build has no microVM driver",
-            "use isolation=\"container\", or \"auto\"",
-        )),
+        launch::Driver::Container => Box::new(container::Container),
+        launch::Driver::Microvm => Box::new(microvm::Microvm),
     }
+}
+
+/// Shared memory is bounded by itself: there may be no control group that does it.
+fn shm_bytes(spec: &LaunchSpec) -> u64 {
+    spec.limits.memory_mib.saturating_mul(1 << 20) / 2
 }

@@ -7,8 +7,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// What root inside may do, within its own user namespace.
-pub const KEPT: CapabilitySet = CapabilitySet::CHOWN
+/// What root inside a container may do, within its own user namespace.
+pub const PROGRAMS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
@@ -17,23 +17,31 @@ pub const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::NET_BIND_SERVICE);
 
+/// What a virtual machine monitor needs to serve the guest's files with their owners, within its own user namespace.
+pub const MONITOR: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID);
+
 /// Largest number of descriptors a process inside may raise its limit to.
 const NOFILE: u64 = 1 << 20;
 
-/// Leaves only [`KEPT`] in every set, none inheritable or ambient, and refuses privilege gain on exec for good.
-pub fn drop_to_kept() -> Result<(), Errno> {
+/// Leaves only `kept` in every set, none inheritable or ambient, and refuses privilege gain on exec for good.
+pub fn drop_to(kept: CapabilitySet) -> Result<(), Errno> {
     clear_ambient_capability_set()?;
     for number in 0..64u32 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match capability_is_in_bounding_set(capability) {
-            Ok(true) if !KEPT.contains(capability) => remove_capability_from_bounding_set(capability)?,
+            Ok(true) if !kept.contains(capability) => remove_capability_from_bounding_set(capability)?,
             Ok(_) => {}
             // The kernel knows no capability of this number, nor any beyond it.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error),
         }
     }
-    set_capabilities(None, CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() })?;
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
     set_no_new_privs(true)
 }
 

@@ -129,6 +129,11 @@ pub fn restrict(tree: impl AsFd, attributes: u64) -> Result<(), Errno> {
     syscall::mount_setattr(tree, true, attributes, libc::MS_PRIVATE, None)
 }
 
+/// Makes an attached mount itself read-only; what is mounted in it stays as it is.
+pub fn freeze(mount: impl AsFd) -> Result<(), Errno> {
+    syscall::mount_setattr(mount, false, RDONLY, 0, None)
+}
+
 /// Attaches a detached mount on what `target` refers to.
 pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
     mount::move_mount(

@@ -1,4 +1,4 @@
-//! The two embedded programs, as sealed memory files: executed from memory, never from a path that a sandbox could
+//! The embedded programs, as sealed memory files: executed from memory, never from a path that a sandbox could
 //! reach or rewrite (CVE-2019-5736).
 
 use std::fs::File;
@@ -11,6 +11,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
 static RUNTIME: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/msb-runtime"));
+static VMM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/msb-vmm"));
 static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/msb-agent"));
 
 /// The host-side program that boots and supervises one sandbox.
@@ -19,15 +20,16 @@ pub fn runtime() -> MicrosandboxResult<BorrowedFd<'static>> {
     shared(&FILE, "msb-runtime", RUNTIME)
 }
 
+/// The host-side program that runs one virtual machine.
+pub fn vmm() -> MicrosandboxResult<BorrowedFd<'static>> {
+    static FILE: OnceLock<OwnedFd> = OnceLock::new();
+    shared(&FILE, "msb-vmm", VMM)
+}
+
 /// PID 1 of every sandbox.
 pub fn agent() -> MicrosandboxResult<BorrowedFd<'static>> {
     static FILE: OnceLock<OwnedFd> = OnceLock::new();
     shared(&FILE, "msb-agent", AGENT)
-}
-
-/// The virtual machine monitor of a microVM.
-pub fn vmm() -> MicrosandboxResult<BorrowedFd<'static>> {
-    Err(MicrosandboxError::Runtime("this build has no microVM driver".into()))
 }
 
 fn shared(cell: &'static OnceLock<OwnedFd>, name: &str, bytes: &[u8]) -> MicrosandboxResult<BorrowedFd<'static>> {

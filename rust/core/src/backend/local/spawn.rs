@@ -35,11 +35,11 @@ pub struct RuntimeProcess {
 pub struct Handover<'a> {
     pub lifeline: Option<OwnedFd>,
     pub payload: Option<BorrowedFd<'a>>,
-    /// Becomes standard error: where a panic of the runtime is found again.
-    pub stderr: Option<OwnedFd>,
-    /// Of a microVM: the monitor's program, and the library with the guest kernel.
+    /// Of a microVM: the monitor, and the library with its guest's kernel.
     pub vmm: Option<BorrowedFd<'a>>,
     pub kernel: Option<BorrowedFd<'a>>,
+    /// Becomes standard error: where a panic of the runtime is found again.
+    pub stderr: Option<OwnedFd>,
 }
 
 /// Lines from a runtime.
@@ -74,7 +74,7 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
     let owner =
         rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(|e| context(e.into()))?;
 
-    let mut wanted: Vec<(BorrowedFd<'_>, i32)> = vec![
+    let wanted: [(BorrowedFd<'_>, i32); 10] = [
         (null.as_fd(), 0),
         (null.as_fd(), 1),
         (handover.stderr.as_ref().map_or(null.as_fd(), AsFd::as_fd), 2),
@@ -83,9 +83,9 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
         (handover.lifeline.as_ref().map_or(null.as_fd(), AsFd::as_fd), fd::LIFELINE),
         (owner.as_fd(), fd::OWNER),
         (handover.payload.unwrap_or(null.as_fd()), fd::PAYLOAD),
+        (handover.vmm.unwrap_or(null.as_fd()), fd::VMM),
+        (handover.kernel.unwrap_or(null.as_fd()), fd::KERNEL),
     ];
-    wanted.extend(handover.vmm.map(|program| (program, fd::VMM)));
-    wanted.extend(handover.kernel.map(|library| (library, fd::KERNEL)));
     // Lifted above every target number, so that no dup2 overwrites a source still needed.
     let mut sources = Vec::with_capacity(wanted.len());
     for (source, target) in wanted {

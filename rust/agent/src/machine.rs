@@ -1,0 +1,139 @@
+//! The agent as the first process of its own kernel. What the jail of a container prepares from outside (kernel file
+//! systems, loopback, host name, limits) it does itself here, and it ends the machine when it ends.
+//!
+//! Everything here runs inside the guest, on the guest's own kernel: nothing of the host is within reach.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use microsandbox_protocol::machine::{AGENT_PORT, CONTROL_PORT, ENDED_UNTOLD, INIT_ARGUMENT};
+use microsandbox_protocol::message::{Machine, MachineTmpfs};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+use crate::files::root::Root;
+use crate::sys;
+
+/// Kernel file systems: kind, place, flags, options. A place that the image made something else of is left alone.
+const FILE_SYSTEMS: [(&str, &str, MountFlags, &str); 5] = [
+    ("proc", "/proc", LOCKED, ""),
+    ("sysfs", "/sys", LOCKED, ""),
+    ("devtmpfs", "/dev", MountFlags::NOSUID.union(MountFlags::NOEXEC), "mode=0755"),
+    ("devpts", "/dev/pts", MountFlags::NOSUID.union(MountFlags::NOEXEC), "newinstance,ptmxmode=0666,mode=620,gid=5"),
+    ("mqueue", "/dev/mqueue", LOCKED, ""),
+];
+const LOCKED: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+/// Made in `/dev`, which the kernel fills with devices only.
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+/// Devices that every user may open; the kernel gives them to root alone.
+const OPEN_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Whether the kernel has started this program as its first process.
+pub fn is_ours() -> bool {
+    rustix::process::getpid().as_raw_nonzero().get() == 1
+        && std::env::args_os().nth(1).is_some_and(|argument| argument == INIT_ARGUMENT)
+}
+
+/// Mounts what a Linux program expects, then opens the way to the host: the listening socket and the private channel.
+pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
+    sys::set_machine_status(ENDED_UNTOLD);
+    for (kind, place, flags, options) in FILE_SYSTEMS {
+        // `/dev/pts` and the like: inside what was mounted before.
+        let _ = rustix::fs::mkdir(place, Mode::from_raw_mode(0o755));
+        match mount_at(kind, place, flags, options) {
+            // The kernel may have mounted its devices already, and need not know every kind.
+            Ok(()) | Err(Errno::BUSY | Errno::NODEV) => {}
+            Err(error) if place == "/proc" || place == "/dev" => return Err(named(&format!("mount {place}"), error)),
+            Err(_) => {}
+        }
+    }
+    for (link, target) in DEVICE_LINKS {
+        let _ = rustix::fs::unlink(link);
+        rustix::fs::symlink(target, link).map_err(|error| named(&format!("make {link}"), error))?;
+    }
+    for device in OPEN_DEVICES {
+        let _ = rustix::fs::chmod(format!("/dev/{device}"), Mode::from_raw_mode(0o666));
+    }
+    quiet_standard_streams()?;
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
+        .map_err(io::Error::from)?;
+    sys::loopback_up(&socket)
+        .map_err(|error| io::Error::new(error.kind(), format!("bring up the loopback: {error}")))?;
+    let listener = sys::vsock_listen(AGENT_PORT)?;
+    let control = sys::vsock_connect_host(CONTROL_PORT)?;
+    Ok((listener, control))
+}
+
+/// Applies what the runtime asked for; programs start only after it.
+pub fn settle(machine: &Machine) -> io::Result<()> {
+    rustix::system::sethostname(machine.hostname.as_bytes()).map_err(|error| named("set the host name", error))?;
+    let _ = rustix::fs::mkdir("/dev/shm", Mode::from_raw_mode(0o1777));
+    let plain = MountFlags::NOSUID | MountFlags::NODEV;
+    let size = format!("mode=1777,size={}", machine.shm_bytes);
+    mount_at("tmpfs", "/dev/shm", plain, &size).map_err(|error| named("mount /dev/shm", error))?;
+    for tmpfs in &machine.tmpfs {
+        mount_tmpfs(tmpfs).map_err(|error| named(&format!("mount {}", tmpfs.target), error))?;
+    }
+    limit_processes(machine.pids)
+}
+
+/// Beneath the root and through its own descriptor, so that a link in the image leads nowhere else.
+fn mount_tmpfs(tmpfs: &MachineTmpfs) -> Result<(), Errno> {
+    let root = Root::of_process()?;
+    let target = root.open(&tmpfs.target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let place = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target));
+    let options = format!("mode={:o},size={}", tmpfs.mode & 0o7777, tmpfs.size_bytes);
+    mount_at("tmpfs", &place, MountFlags::NOSUID | MountFlags::NODEV, &options)
+}
+
+/// The kernel counts its own threads too, so the limit starts from those that exist before any program does.
+fn limit_processes(pids: u32) -> io::Result<()> {
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let own: u64 = load
+        .split_whitespace()
+        .nth(3)
+        .and_then(|field| field.split_once('/')?.1.parse().ok())
+        .ok_or_else(|| io::Error::other("count the threads of the kernel: /proc/loadavg has another form"))?;
+    let limit = own + u64::from(pids);
+    std::fs::write("/proc/sys/kernel/threads-max", limit.to_string())
+}
+
+fn mount_at(kind: &str, place: &str, flags: MountFlags, options: &str) -> Result<(), Errno> {
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    mount(kind, place, kind, flags, options.as_c_str())
+}
+
+fn named(what: &str, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Standard input and output become `/dev/null`; standard error stays the console, which the runtime keeps.
+fn quiet_standard_streams() -> io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    if rustix::fs::fstat(rustix::stdio::stderr()).is_err() {
+        let console = rustix::fs::open("/dev/console", OFlags::WRONLY | OFlags::NOCTTY, Mode::empty());
+        rustix::stdio::dup2_stderr(console.as_ref().unwrap_or(&null))?;
+    }
+    Ok(())
+}
+
+/// Writes every file system back and ends the machine; the host sees `code` as the monitor's own.
+pub fn power_off(code: u8) -> ! {
+    rustix::fs::sync();
+    sys::set_machine_status(code);
+    loop {
+        // Refused only without the privilege that the first process always has.
+        let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+}

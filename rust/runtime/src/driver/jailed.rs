@@ -1,0 +1,365 @@
+//! The steps that every tenant of the jail goes through: namespaces, ids, control groups, the overlay, and at the end the
+//! tenant's own program. What differs between tenants is a [`Tenant`].
+
+use microsandbox_protocol::launch::{IdMap, IsolationReport, LaunchSpec, Mechanism, MechanismState, ResourceLimits};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+
+use super::{Control, Guest, Note};
+use crate::directory::SandboxDir;
+use crate::failure::{Failure, failed};
+use crate::jail::cgroups::{Cgroups, Join, mechanism};
+use crate::jail::{idmapped, ids, mounts, namespaces};
+use crate::rootfs::{self, Parts, Source};
+use crate::steps::{Step, Steps};
+use crate::syscall::{self, Cloned};
+
+const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+     kernel.apparmor_restrict_unprivileged_userns)";
+/// The hint of steps that happen inside.
+pub const INSIDE_HINT: &str =
+    "the kernel refused a step that works inside user namespaces; a security module may forbid it";
+
+/// What runs in a jail.
+pub trait Tenant {
+    /// For the report: `container` or `microvm`, and what accelerates it.
+    fn kind(&self) -> (&'static str, Option<&'static str>);
+    /// What its control groups allow: the sandbox's limits and what the tenant needs beside them.
+    fn limits(&self, spec: &LaunchSpec) -> ResourceLimits {
+        spec.limits
+    }
+    /// Whether the supplementary groups of the user stay: they are what opens a device of the host.
+    fn keeps_groups(&self) -> bool {
+        false
+    }
+    /// With the ids of the host still, inside the new mount namespace: opens what only those ids may reach.
+    fn open(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+    /// As the inside root: mounts everything on and beside the overlay; the result becomes the root directory.
+    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure>;
+    /// Gives up what the program must not have, and says what that leaves.
+    fn drop_privileges(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno>;
+    /// Puts the program's descriptors in their places; everything else closes when it is executed.
+    fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno>;
+    /// Installs the program's system call filter.
+    fn filter(&self) -> Result<Mechanism, Errno>;
+    /// The step that executing the program is.
+    fn last_step(&self) -> Step;
+    /// The program and its name; none for a probe.
+    fn program(&self) -> Option<(BorrowedFd<'_>, &'static std::ffi::CStr)>;
+}
+
+/// What the child has of its parent.
+pub struct Jail<'a> {
+    pub spec: &'a LaunchSpec,
+    /// One byte arrives when the ids are mapped.
+    go: OwnedFd,
+    joins: Vec<Join>,
+    pub notes: OwnedFd,
+    pub console: OwnedFd,
+    attached: Vec<Option<String>>,
+    trees: Vec<Option<Source>>,
+    /// No control group bounds the number of processes.
+    pub pids_by_rlimit: bool,
+}
+
+/// Boots `tenant`; `control` is the runtime's way to the agent.
+pub fn boot(
+    spec: &LaunchSpec,
+    dir: &SandboxDir,
+    tenant: impl Tenant,
+    control: Control,
+    steps: &mut Steps,
+) -> Result<Guest, Failure> {
+    steps.begin(Step::MakeCgroups);
+    let mut cgroups = Cgroups::create(&spec.name, &spec.sandbox_dir, &tenant.limits(spec));
+    cgroups.record(&dir.runtime);
+    steps.finish(Step::MakeCgroups);
+    let (driver, accelerator) = tenant.kind();
+    match start(spec, dir, tenant, &mut cgroups, steps) {
+        Ok(started) => {
+            let mut mechanisms = started.mechanisms;
+            mechanisms.extend(cgroups.mechanisms.iter().cloned());
+            let isolation =
+                IsolationReport { driver: driver.into(), accelerator: accelerator.map(str::to_owned), mechanisms };
+            Ok(Guest {
+                pid: started.pid,
+                pidfd: started.pidfd,
+                notes: Some(started.notes),
+                console: Some(started.console),
+                control: Some(control),
+                sockets: None,
+                cgroups,
+                isolation,
+            })
+        }
+        Err(failure) => {
+            cgroups.remove();
+            Err(failure)
+        }
+    }
+}
+
+struct Started {
+    pid: i32,
+    pidfd: OwnedFd,
+    notes: OwnedFd,
+    console: OwnedFd,
+    mechanisms: Vec<Mechanism>,
+}
+
+fn start(
+    spec: &LaunchSpec,
+    dir: &SandboxDir,
+    tenant: impl Tenant,
+    cgroups: &mut Cgroups,
+    steps: &mut Steps,
+) -> Result<Started, Failure> {
+    let mut mechanisms = id_mechanisms(&spec.ids);
+
+    steps.begin(Step::AttachLayers);
+    // A new mount namespace takes the working directory along into its own copy of the mounts; descriptors it does not.
+    rustix::process::fchdir(&dir.root).map_err(failed(Step::AttachLayers, "enter the sandbox directory", ""))?;
+    let (attached, note) = idmapped::attach_layers(spec)?;
+    mechanisms.extend(note);
+    let trees = prepare_sources(spec)?;
+    steps.finish(Step::AttachLayers);
+
+    steps.begin(Step::CloneInit);
+    let pipe = |what: &str| {
+        pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::CloneInit, format!("make the {what} pipe"), ""))
+    };
+    let (go_read, go_write) = pipe("go")?;
+    let (notes, notes_write) = pipe("notes")?;
+    let (console, console_write) = pipe("console")?;
+    for read_end in [&notes, &console] {
+        fs::fcntl_setfl(read_end, OFlags::NONBLOCK).map_err(failed(Step::CloneInit, "prepare the pipes", ""))?;
+    }
+    let jail = Jail {
+        spec,
+        go: go_read,
+        joins: cgroups.open_joins(),
+        notes: notes_write,
+        console: console_write,
+        attached,
+        trees,
+        pids_by_rlimit: !cgroups.limits_pids(),
+    };
+    let (cloned, in_v2) = clone(cgroups).map_err(failed(Step::CloneInit, "create the namespaces", CLONE_HINT))?;
+    let (pid, pidfd) = match cloned {
+        Cloned::Child => {
+            // The runtime's ends: only without them here does its death show.
+            drop((go_write, notes, console));
+            child(&jail, tenant, steps)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((jail, tenant));
+    steps.finish(Step::CloneInit);
+
+    let end = |failure: Failure| {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        failure
+    };
+    steps.begin(Step::MapIds);
+    ids::write_maps(pid, &spec.ids).map_err(|message| end(Failure::new(Step::MapIds, message, ids::MAP_HINT)))?;
+    if !in_v2 {
+        cgroups.join_v2(pid);
+    }
+    steps.finish(Step::MapIds);
+    rustix::io::write(&go_write, b"g").map_err(failed(Step::MapIds, "release the child", "")).map_err(end)?;
+    Ok(Started { pid, pidfd, notes, console, mechanisms })
+}
+
+/// Into the v2 leaf from the first instruction on, where the kernel and its owner allow that.
+fn clone(cgroups: &Cgroups) -> Result<(Cloned, bool), Errno> {
+    let leaf = cgroups
+        .v2_leaf()
+        .and_then(|path| fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok());
+    if let Some(leaf) = &leaf
+        && let Ok(cloned) = namespaces::clone_init(Some(leaf.as_fd()))
+    {
+        return Ok((cloned, true));
+    }
+    Ok((namespaces::clone_init(None)?, false))
+}
+
+/// As host root the runtime may reach sources that the sandbox's ids may not; it makes those mounts itself.
+fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
+    let privileged = rustix::process::geteuid().is_root();
+    let prepare = |bind| if privileged { rootfs::prepare_source(bind).map(Some) } else { Ok(None) };
+    spec.root.binds.iter().map(prepare).collect()
+}
+
+fn id_mechanisms(ids: &IdMap) -> Vec<Mechanism> {
+    use MechanismState::{Degraded, On};
+    let range = match ids {
+        IdMap::Range { base, count } => mechanism("id_range", On, Some(format!("host ids {base}..{}", base + count))),
+        IdMap::Subordinate { sub_uid, count, .. } => mechanism(
+            "id_range",
+            On,
+            Some(format!("inside root is the calling user, other ids are host ids {sub_uid}..{}", sub_uid + count)),
+        ),
+        IdMap::Single { uid, .. } => mechanism(
+            "id_range",
+            Degraded,
+            Some(format!(
+                "only root exists inside, as host uid {uid}: chown to other ids and su cannot work; add ranges to \
+                 /etc/subuid and /etc/subgid and install newuidmap for more"
+            )),
+        ),
+    };
+    let plain = |name| mechanism(name, On, None);
+    let mut all = vec![plain("user_namespace"), range];
+    all.extend(["pid_namespace", "mount_namespace", "ipc_namespace", "uts_namespace", "net_namespace"].map(plain));
+    all
+}
+
+/// Runs in the child, never returns.
+fn child(jail: &Jail<'_>, mut tenant: impl Tenant, steps: &Steps) -> ! {
+    let mut told = Told { steps, notes: jail.notes.as_fd(), lines: String::new() };
+    let Err(failure) = become_tenant(jail, &mut tenant, &mut told);
+    told.tell(&Note::Failed(failure));
+    told.send();
+    syscall::exit_now(1)
+}
+
+/// Collects notes; a pipe takes all of them at once just before the program is executed.
+pub struct Told<'a> {
+    steps: &'a Steps,
+    notes: BorrowedFd<'a>,
+    lines: String,
+}
+
+impl Told<'_> {
+    /// Adds a note.
+    pub fn tell(&mut self, note: &Note) {
+        // Notes are plain data; serializing them cannot fail.
+        self.lines.push_str(&serde_json::to_string(note).unwrap_or_default());
+        self.lines.push('\n');
+    }
+
+    fn send(&mut self) {
+        let _ = rustix::io::write(self.notes, self.lines.as_bytes());
+        self.lines.clear();
+    }
+
+    /// Does a step and notes when it was done.
+    pub fn step<T>(&mut self, step: Step, run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        if self.steps.is_failpoint(step) {
+            self.tell(&Note::Failpoint);
+            self.send();
+            // The runtime kills itself now, and this process goes with it.
+            loop {
+                std::thread::park();
+            }
+        }
+        let result = run()?;
+        self.tell(&Note::Done(step, self.steps.now_us()));
+        Ok(result)
+    }
+}
+
+fn become_tenant(
+    jail: &Jail<'_>,
+    tenant: &mut impl Tenant,
+    told: &mut Told<'_>,
+) -> Result<std::convert::Infallible, Failure> {
+    let spec = jail.spec;
+    let inside = |step, action| failed(step, action, INSIDE_HINT);
+    let mut byte = [0; 1];
+    if rustix::io::read(&jail.go, &mut byte) != Ok(1) {
+        // The runtime is gone, or has given up; nobody listens to what would be said here.
+        syscall::exit_now(1);
+    }
+    die_with_parent(jail, Step::JoinCgroups)?;
+    let lost = told.step(Step::JoinCgroups, || Ok(jail.joins.iter().flat_map(Join::join).collect::<Vec<_>>()))?;
+    for line in lost {
+        told.tell(&Note::Mechanism(line));
+    }
+    // Still with the ids of the host outside the mapping: what those may reach can be opened now.
+    let parts = told.step(Step::OpenLayers, || {
+        mounts::make_private().map_err(inside(Step::OpenLayers, "make the mounts private"))?;
+        tenant.open()?;
+        rootfs::open_parts(&spec.root, &jail.attached, jail.trees.iter().map(reborrow).collect())
+    })?;
+    told.step(Step::EnterIds, || {
+        enter_ids(&spec.ids, tenant.keeps_groups()).map_err(inside(Step::EnterIds, "become the inside root"))
+    })?;
+    // A change of ids or capabilities clears the death signal.
+    die_with_parent(jail, Step::EnterIds)?;
+    let namespace = namespaces::enter_cgroup_namespace();
+    told.tell(&Note::Mechanism(match namespace {
+        Ok(()) => mechanism("cgroup_namespace", MechanismState::On, None),
+        Err(error) => mechanism("cgroup_namespace", MechanismState::Off, Some(error.to_string())),
+    }));
+    let overlay = told.step(Step::MountOverlay, || rootfs::mount_overlay(&parts))?;
+    let root = tenant.furnish(jail, &parts, overlay, told)?;
+    told.step(Step::PivotRoot, || mounts::pivot(&root).map_err(inside(Step::PivotRoot, "change the root directory")))?;
+    let capabilities = told.step(Step::DropPrivileges, || {
+        tenant.drop_privileges(jail).map_err(inside(Step::DropPrivileges, "give up privileges"))
+    })?;
+    die_with_parent(jail, Step::DropPrivileges)?;
+    told.tell(&Note::Mechanism(capabilities));
+    told.tell(&Note::Mechanism(mechanism("no_new_privs", MechanismState::On, None)));
+    let filter = told.step(Step::InstallFilter, || {
+        tenant.hand_over(jail).map_err(inside(Step::InstallFilter, "arrange the program's descriptors"))?;
+        tenant.filter().map_err(inside(Step::InstallFilter, "install the system call filter"))
+    })?;
+    told.tell(&Note::Mechanism(filter));
+    told.step(tenant.last_step(), || Ok(()))?;
+    told.send();
+    let Some((program, name)) = tenant.program() else { syscall::exit_now(0) };
+    let error = syscall::exec_fd(program, name);
+    Err(Failure::call(
+        tenant.last_step(),
+        format!("execute {}", name.to_string_lossy()),
+        error,
+        "this is a fault of the build: report it",
+    ))
+}
+
+/// The sources are used once, by the child, which never returns to drop them.
+fn reborrow(tree: &Option<Source>) -> Option<Source> {
+    match tree {
+        None => None,
+        Some(Source::Absent) => Some(Source::Absent),
+        Some(Source::Tree(fd)) => rustix::io::fcntl_dupfd_cloexec(fd, 0).ok().map(Source::Tree),
+        Some(Source::Path(fd)) => rustix::io::fcntl_dupfd_cloexec(fd, 0).ok().map(Source::Path),
+    }
+}
+
+fn die_with_parent(jail: &Jail<'_>, step: Step) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed(
+        step,
+        "bind the sandbox's life to the runtime's",
+        INSIDE_HINT,
+    ))?;
+    // It may have died before that: then nobody is left to read what we tell.
+    let mut notes = [PollFd::new(&jail.notes, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut notes, Some(&now)).is_ok() && notes[0].revents().contains(PollFlags::ERR) {
+        syscall::exit_now(1);
+    }
+    Ok(())
+}
+
+fn enter_ids(map: &IdMap, keep_groups: bool) -> Result<(), Errno> {
+    if ids::allows_setgroups(map) && !keep_groups {
+        rustix::thread::set_thread_groups(&[])?;
+    }
+    let (uid, gid) = (fs::Uid::ROOT, fs::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    // A process that changed its ids is not dumpable, and its own /proc entries would not be its own.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
+}

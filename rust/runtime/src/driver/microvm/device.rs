@@ -1,0 +1,73 @@
+//! `/dev/kvm` for a monitor whose ids the device's owner does not know.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use crate::failure::{Failure, failed};
+use crate::jail::mounts::{self, Opt};
+use crate::steps::Step;
+
+/// Numbers of `/dev/kvm` (Linux, `include/linux/miscdevice.h`) and of `/dev/null`.
+const KVM: (u32, u32) = (10, 232);
+const NULL: (u32, u32) = (1, 3);
+
+const HINT: &str =
+    "load the kvm module, and let the user who runs this open /dev/kvm (group kvm); `msb doctor` says more";
+
+/// How the monitor gets at the device.
+pub enum Kvm {
+    /// Host root: a device directory of our own, where the nodes are open to the monitor and to nothing else.
+    Own(OwnedFd),
+    /// An ordinary user: the host's own nodes, with the groups that this user has.
+    Host,
+}
+
+/// Before the namespaces, with the rights of the host.
+pub fn prepare() -> Result<Kvm, Failure> {
+    fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed(
+        Step::FurnishMonitor,
+        "open /dev/kvm",
+        HINT,
+    ))?;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Kvm::Host);
+    }
+    // Where even root may not make device nodes, the host's may still be open to everybody.
+    Ok(own_nodes().map_or(Kvm::Host, Kvm::Own))
+}
+
+fn own_nodes() -> Result<OwnedFd, Errno> {
+    let options = [Opt::Text("mode", "755"), Opt::Text("size", "4096"), Opt::Text("nr_inodes", "16")];
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let tree = mounts::fresh("tmpfs", &options, flags)?;
+    for (name, (major, minor)) in [("kvm", KVM), ("null", NULL)] {
+        let mode = Mode::from_raw_mode(0o666);
+        fs::mknodat(&tree, name, FileType::CharacterDevice, mode, fs::makedev(major, minor))?;
+        fs::chmodat(&tree, name, mode, fs::AtFlags::empty())?;
+    }
+    Ok(tree)
+}
+
+impl Kvm {
+    /// Whether only the user's own groups open the device.
+    pub fn needs_groups(&self) -> bool {
+        matches!(self, Kvm::Host)
+    }
+
+    /// Puts the devices at `dev`, a directory inside.
+    pub fn attach(&self, dev: &OwnedFd) -> Result<(), Errno> {
+        match self {
+            Kvm::Own(tree) => mounts::attach(tree, dev),
+            Kvm::Host => {
+                for (name, (major, minor)) in [("kvm", KVM), ("null", NULL)] {
+                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                    let target = fs::openat(dev, name, flags, Mode::from_raw_mode(0o666))?;
+                    mounts::attach(mounts::device(&format!("/dev/{name}"), major, minor)?, target)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The virtual machine driver: `msb-vmm` runs the agent on a kernel of its own, and is itself the tenant of the jail,
+//! because guest and monitor are one security context (libkrun's own security notes say so).
+//!
+//! The overlay that would be a container's root becomes a directory of the monitor's, which it shows to the guest over
+//! virtio-fs. The monitor's own root holds that directory, a directory for sockets, `/dev/kvm`, and its own entries of
+//! `/proc`; nothing else.
+
+pub mod contract;
+mod device;
+
+use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits};
+use microsandbox_protocol::message::{Machine, MachineTmpfs};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+
+use self::contract::{MachineSpec, fd};
+use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
+use super::{Boot, Control, Driver, Guest};
+use crate::directory::{self, SandboxDir};
+use crate::failure::{Failure, failed};
+use crate::jail::cgroups::mechanism;
+use crate::jail::mounts::{self, Opt};
+use crate::jail::{caps, ids, seccomp};
+use crate::rootfs::{self, Parts};
+use crate::steps::{Step, Steps};
+use crate::{beneath, syscall};
+
+/// Memory of the monitor beside the guest's: its own heap and stacks, device queues, caches of the file server.
+const MEMORY_OVERHEAD_MIB: u64 = 64;
+/// Threads of the monitor beside the virtual processors.
+const THREADS_OVERHEAD: u32 = 32;
+/// In `runtime/`, for the sockets between host and monitor.
+const SOCKETS: &str = "vm";
+const CONTROL_SOCKET: &str = "control.sock";
+
+const DIR_HINT: &str = "check that the product home exists, is writable for the user who runs this and has free space";
+
+/// The driver itself has no state.
+pub struct Microvm;
+
+impl Driver for Microvm {
+    fn boot(&self, boot: Boot<'_>, steps: &mut Steps) -> Result<Guest, Failure> {
+        let spec = boot.spec;
+        let missing = |what: &str| {
+            Failure::new(Step::ReadSpec, format!("no {what} was handed over"), "install the package again")
+        };
+        let machine = MachineSpec {
+            cpus: u8::try_from(spec.limits.cpus).unwrap_or(u8::MAX),
+            memory_mib: spec.limits.memory_mib,
+            kernel: spec.kernel.ok_or_else(|| missing("kernel"))?,
+            origin_ns: steps.origin_ns(),
+        };
+        steps.begin(Step::BindSocket);
+        let (sockets, control) = bind_control_socket(boot.dir, ids::root_ids(&spec.ids)).map_err(failed(
+            Step::BindSocket,
+            "bind the private channel",
+            DIR_HINT,
+        ))?;
+        steps.finish(Step::BindSocket);
+        let monitor = Monitor {
+            program: boot.vmm.ok_or_else(|| missing("monitor"))?,
+            agent: boot.agent.ok_or_else(|| missing("agent"))?,
+            kernel: boot.kernel.ok_or_else(|| missing("kernel library"))?,
+            spec: sealed(&machine).map_err(failed(Step::ReadSpec, "write the machine's description", ""))?,
+            device: device::prepare()?,
+            sockets: None,
+        };
+        let mut guest = jailed::boot(spec, boot.dir, monitor, Control::Awaited(control), steps)?;
+        guest.sockets = Some(sockets);
+        Ok(guest)
+    }
+
+    fn machine(&self, spec: &LaunchSpec) -> Option<Machine> {
+        let tmpfs = spec.root.tmpfs.iter().map(|tmpfs| MachineTmpfs {
+            target: tmpfs.target.clone(),
+            size_bytes: tmpfs.size_bytes,
+            mode: tmpfs.mode,
+        });
+        Some(Machine {
+            hostname: spec.hostname.clone(),
+            shm_bytes: super::shm_bytes(spec),
+            pids: spec.limits.pids,
+            tmpfs: tmpfs.collect(),
+        })
+    }
+}
+
+/// A directory that the monitor shares with the runtime, and the socket in it where the agent's channel arrives. Both
+/// belong to the inside root: nobody else gets that far.
+fn bind_control_socket(dir: &SandboxDir, inside_root: (u32, u32)) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let owner = (fs::Uid::from_raw(inside_root.0), fs::Gid::from_raw(inside_root.1));
+    match fs::mkdirat(&dir.runtime, SOCKETS, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let sockets = fs::openat(&dir.runtime, SOCKETS, flags, Mode::empty())?;
+    for name in [CONTROL_SOCKET, "agent.sock"] {
+        directory::remove_file(&sockets, name)?;
+    }
+    directory::remove_file(&dir.runtime, "agent.sock")?;
+    let control =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", sockets.as_raw_fd());
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = bind(&control, &SocketAddrUnix::new(path)?);
+    rustix::process::umask(before);
+    bound?;
+    listen(&control, 1)?;
+    fs::chownat(&sockets, CONTROL_SOCKET, Some(owner.0), Some(owner.1), fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    fs::fchown(&sockets, Some(owner.0), Some(owner.1))?;
+    Ok((sockets, control))
+}
+
+fn sealed(machine: &MachineSpec) -> Result<OwnedFd, Errno> {
+    let text = serde_json::to_vec(machine).map_err(|_| Errno::INVAL)?;
+    let file = fs::memfd_create("msb-machine", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut rest = &text[..];
+    while !rest.is_empty() {
+        rest = &rest[rustix::io::write(&file, rest)?..];
+    }
+    fs::fcntl_add_seals(
+        &file,
+        fs::SealFlags::SEAL | fs::SealFlags::SHRINK | fs::SealFlags::GROW | fs::SealFlags::WRITE,
+    )?;
+    fs::seek(&file, fs::SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+/// The monitor as a tenant.
+struct Monitor {
+    program: OwnedFd,
+    agent: OwnedFd,
+    kernel: OwnedFd,
+    spec: OwnedFd,
+    device: device::Kvm,
+    /// Opened inside, while the ids of the host still reach it.
+    sockets: Option<OwnedFd>,
+}
+
+impl Tenant for Monitor {
+    fn kind(&self) -> (&'static str, Option<&'static str>) {
+        ("microvm", Some("kvm"))
+    }
+
+    fn limits(&self, spec: &LaunchSpec) -> ResourceLimits {
+        ResourceLimits {
+            cpus: spec.limits.cpus,
+            memory_mib: spec.limits.memory_mib.saturating_add(MEMORY_OVERHEAD_MIB),
+            pids: spec.limits.cpus.saturating_add(THREADS_OVERHEAD),
+        }
+    }
+
+    fn keeps_groups(&self) -> bool {
+        self.device.needs_groups()
+    }
+
+    fn open(&mut self) -> Result<(), Failure> {
+        let path = format!("runtime/{SOCKETS}");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let sockets = fs::openat(CWD, path, flags, Mode::empty()).map_err(failed(
+            Step::OpenLayers,
+            "open the directory of the sockets",
+            DIR_HINT,
+        ))?;
+        self.sockets = Some(sockets);
+        Ok(())
+    }
+
+    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure> {
+        let spec = jail.spec;
+        told.step(Step::WriteEtc, || {
+            make_mount_points(&root).map_err(failed(
+                Step::WriteEtc,
+                "make the mount points of the guest",
+                INSIDE_HINT,
+            ))?;
+            rootfs::write_etc(&root, parts, &spec.hostname)
+        })?;
+        told.step(Step::MountBinds, || {
+            // Temporary file systems are the guest's own: its memory, its kernel.
+            let binds = microsandbox_protocol::launch::RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
+            rootfs::mount_requested(&root, &binds, parts)
+        })?;
+        told.step(Step::FurnishMonitor, || {
+            self.own_root(parts, &root).map_err(failed(
+                Step::FurnishMonitor,
+                "make the root directory of the monitor",
+                INSIDE_HINT,
+            ))
+        })
+    }
+
+    fn drop_privileges(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno> {
+        // What the guest creates has the mode that the guest says; sockets are the monitor's own.
+        rustix::process::umask(Mode::from_raw_mode(0));
+        let _ = rustix::process::setsid();
+        let threads = jail.spec.limits.cpus.saturating_add(THREADS_OVERHEAD);
+        caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(threads)))?;
+        caps::drop_to(caps::MONITOR)?;
+        let kept = "the monitor, inside its user namespace: chown dac_override fowner fsetid setgid setuid";
+        Ok(mechanism("capabilities", MechanismState::On, Some(kept.into())))
+    }
+
+    fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
+        let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        syscall::reset_signals();
+        let places: [(BorrowedFd<'_>, i32); 8] = [
+            (null.as_fd(), 0),
+            (null.as_fd(), 1),
+            (jail.console.as_fd(), 2),
+            (self.spec.as_fd(), fd::SPEC),
+            (self.kernel.as_fd(), fd::KERNEL),
+            (self.agent.as_fd(), fd::AGENT),
+            (jail.console.as_fd(), fd::CONSOLE),
+            (jail.notes.as_fd(), fd::NOTES),
+        ];
+        // Lifted above every target, so that no source is overwritten before it is placed.
+        let mut lifted = Vec::with_capacity(places.len());
+        for (source, target) in places {
+            lifted.push((rustix::io::fcntl_dupfd_cloexec(source, 64)?, target));
+        }
+        for (source, target) in &lifted {
+            syscall::place_fd(source, *target)?;
+        }
+        syscall::cloexec_from(fd::FIRST_CLOSED)
+    }
+
+    fn filter(&self) -> Result<Mechanism, Errno> {
+        seccomp::install_for_monitor()?;
+        Ok(mechanism("seccomp", MechanismState::On, Some("allow list of a monitor, default deny".into())))
+    }
+
+    fn last_step(&self) -> Step {
+        Step::ExecuteMonitor
+    }
+
+    fn program(&self) -> Option<(BorrowedFd<'_>, &'static std::ffi::CStr)> {
+        Some((self.program.as_fd(), c"msb-vmm"))
+    }
+}
+
+/// Where the guest's kernel file systems go, whatever the image has there.
+fn make_mount_points(root: &OwnedFd) -> Result<(), Errno> {
+    ["proc", "sys", "dev"].iter().try_for_each(|name| beneath::replace_with_dir(root, name).map(drop))
+}
+
+impl Monitor {
+    /// A tiny read-only tree with the four things that the monitor uses.
+    fn own_root(&self, parts: &Parts, guest: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let plain =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let options = [Opt::Text("mode", "755"), Opt::Text("size", "65536"), Opt::Text("nr_inodes", "64")];
+        let top = mounts::fresh("tmpfs", &options, plain)?;
+        rootfs::attach_here(&top, parts)?;
+        let place = |name: &str| beneath::replace_with_dir(&top, name);
+        // With everything that is mounted in it.
+        mounts::attach(mounts::copy_tree(guest)?, place("root")?)?;
+        let sockets = self.sockets.as_ref().ok_or(Errno::BADF)?;
+        let sockets = mounts::copy_tree(sockets)?;
+        mounts::restrict(&sockets, mounts::NOSUID | mounts::NODEV | mounts::NOEXEC)?;
+        mounts::attach(sockets, place("sockets")?)?;
+        // The file server opens files anew through its own descriptors.
+        mounts::attach(mounts::fresh("proc", &[Opt::Text("subset", "pid")], plain)?, place("proc")?)?;
+        self.device.attach(&place("dev")?)?;
+        mounts::freeze(&top)?;
+        Ok(top)
+    }
+}

@@ -1,0 +1,92 @@
+//! `msb-vmm`: one virtual machine on KVM, built from libkrun's own crates. It is executed inside a jail that the runtime
+//! has made (see `microsandbox_runtime::driver::microvm`), runs until its guest ends, and is ended with it.
+//!
+//! The machine has what the agent uses and nothing else: a console for the kernel, the root directory over virtio-fs, and
+//! virtio-vsock with two ports, each mapped to a unix socket. No disk, no network card, no transparent sockets.
+#![deny(unsafe_code)]
+
+mod complaints;
+mod confine;
+mod kernel;
+mod machine;
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use microsandbox_runtime::driver::Note;
+use microsandbox_runtime::driver::microvm::contract::{MachineSpec, fd};
+use microsandbox_runtime::failure::Failure;
+use microsandbox_runtime::steps::Step;
+use microsandbox_runtime::syscall;
+use rustix::fd::OwnedFd;
+
+/// Ends with the guest, and then with the guest's own status; otherwise says why there is no machine.
+fn main() -> ExitCode {
+    complaints::to_stderr();
+    let (notes, spec) = (syscall::adopt_fd(fd::NOTES), read_spec());
+    let mut notes = Notes { pipe: notes, origin_ns: spec.as_ref().map_or(0, |spec| spec.origin_ns) };
+    match spec
+        .map_err(|text| Failure::new(Step::ExecuteMonitor, text, FAULT_HINT))
+        .and_then(|spec| run(&spec, &mut notes))
+    {
+        Ok(never) => match never {},
+        Err(failure) => {
+            eprintln!("msb-vmm: {}", failure.message);
+            notes.tell(&Note::Failed(failure));
+            ExitCode::from(1)
+        }
+    }
+}
+
+const FAULT_HINT: &str = "this is a fault of the build: report it";
+const MACHINE_HINT: &str =
+    "`msb doctor --recheck` tries whether this machine can run virtual machines; see also logs/kernel.log";
+
+fn run(spec: &MachineSpec, notes: &mut Notes) -> Result<std::convert::Infallible, Failure> {
+    let build =
+        |action: &str, error: String, hint: &str| Failure::new(Step::BuildMachine, format!("{action}: {error}"), hint);
+    let missing = |what: &str| Failure::new(Step::ExecuteMonitor, format!("no {what} was handed over"), FAULT_HINT);
+    let library = syscall::adopt_fd(fd::KERNEL).ok_or_else(|| missing("kernel"))?;
+    let agent = syscall::adopt_fd(fd::AGENT).ok_or_else(|| missing("agent"))?;
+    let kernel = kernel::map(&library, &spec.kernel).map_err(|error| {
+        build("map the guest kernel", error.to_string(), "install libkrunfw again: msb install libkrunfw")
+    })?;
+    let agent = kernel::map_whole(&agent).map_err(|error| build("map the agent", error.to_string(), FAULT_HINT))?;
+    let resources = machine::resources(spec, kernel, agent)
+        .map_err(|error| build("describe the machine", error, "ask for less memory or fewer processors"))?;
+    confine::files().map_err(|error| build("confine the monitor", error, FAULT_HINT))?;
+    let mut events = machine::events().map_err(|error| build("prepare the event loop", error, FAULT_HINT))?;
+    let machine = machine::build(&resources, &mut events)
+        .map_err(|error| build("build the virtual machine", error, MACHINE_HINT))?;
+    notes.done(Step::BuildMachine);
+    notes.pipe = None;
+    machine::run(machine, events).map_err(|error| build("run the virtual machine", error, MACHINE_HINT))
+}
+
+/// What the runtime is told while there is no machine yet.
+struct Notes {
+    pipe: Option<OwnedFd>,
+    origin_ns: u64,
+}
+
+impl Notes {
+    fn tell(&self, note: &Note) {
+        let Some(pipe) = &self.pipe else { return };
+        // Notes are plain data; a runtime that is gone ends this process anyway.
+        let line = serde_json::to_string(note).unwrap_or_default() + "\n";
+        let _ = rustix::io::write(pipe, line.as_bytes());
+    }
+
+    fn done(&self, step: Step) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        self.tell(&Note::Done(step, now_ns.saturating_sub(self.origin_ns) / 1000));
+    }
+}
+
+fn read_spec() -> Result<MachineSpec, String> {
+    let file = syscall::adopt_fd(fd::SPEC).ok_or("no specification: this program is started by msb-runtime")?;
+    let mut text = Vec::new();
+    std::fs::File::from(file).read_to_end(&mut text).map_err(|error| format!("read the specification: {error}"))?;
+    serde_json::from_slice(&text).map_err(|error| format!("the specification cannot be understood: {error}"))
+}
