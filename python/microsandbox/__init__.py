@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         set_default_backend as set_default_backend,
     )
     from ._config import (
+        BootStep as BootStep,
         DoctorCheck as DoctorCheck,
         DoctorReport as DoctorReport,
         ExecOptions as ExecOptions,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         InitConfig as InitConfig,
         InitOptions as InitOptions,
         IsolationReport as IsolationReport,
+        LibraryRung as LibraryRung,
         Mechanism as Mechanism,
         MiB as MiB,
         MountConfig as MountConfig,
@@ -315,8 +317,8 @@ __version__ = "0.1.0"
 _HOME = {
     "_backend": "BackendScope CloudBackend LocalBackend backend_scope default_backend_info default_backend_kind "
     "set_default_backend",
-    "_config": "DoctorCheck DoctorReport ExecOptions ExitStatus GiB ImageSource InitConfig InitOptions "
-    "IsolationReport Mechanism MiB MountConfig RegistryAuth Rlimit RootDisk RootDiskConfig Size Stdin",
+    "_config": "BootStep DoctorCheck DoctorReport ExecOptions ExitStatus GiB ImageSource InitConfig InitOptions "
+    "IsolationReport LibraryRung Mechanism MiB MountConfig RegistryAuth Rlimit RootDisk RootDiskConfig Size Stdin",
     "_enums": "Action BackendKind ChangeKind CpuPlacement DeploymentProfile DestGroup Direction DiskImageFormat "
     "ExecEventType FlatClone FsEntryKind GuestFlush HostPermissions ImageArchiveFormat ImageSourceKind "
     "Isolation LogLevel LogReadSource LogSource MechanismState ModificationDisposition ModificationPolicy "
@@ -393,6 +395,7 @@ __all__ = [
     "BackendKind",
     "BackendScope",
     "BootStartError",
+    "BootStep",
     "BranchOutcome",
     "ChangeKind",
     "CloudBackend",
@@ -465,6 +468,7 @@ __all__ = [
     "JobLogEntry",
     "JobPage",
     "JobState",
+    "LibraryRung",
     "LocalBackend",
     "LogEntry",
     "LogLevel",

@@ -376,6 +376,29 @@ class DoctorCheck:
 
 
 @dataclass(frozen=True)
+class LibraryRung:
+    """One place where the guest kernel's library (libkrunfw) is looked for.
+
+    `rung` is `MSB_LIBKRUNFW_PATH`, `set_libkrunfw_path`, `paths.libkrunfw`, `system` or `home`; `found` is `unset`,
+    `absent`, `unusable`, `taken` or `passed over` (an earlier place decided); `detail` says why, or the digest.
+    """
+
+    rung: str
+    path: Union[Path, None]
+    found: str
+    detail: Union[str, None] = None
+
+
+@dataclass(frozen=True)
+class BootStep:
+    """One step of a boot: whose (`sdk` or `runtime`), which, and when it was finished, in µs since the request."""
+
+    side: str
+    step: str
+    at_us: int
+
+
+@dataclass(frozen=True)
 class DoctorReport:
     """What isolation `Isolation.AUTO` gives on this host, why not more, and every check."""
 
@@ -383,3 +406,5 @@ class DoctorReport:
     reason: Union[str, None]
     hint: Union[str, None]
     checks: tuple[DoctorCheck, ...]
+    #: Where the guest kernel's library was looked for, in order.
+    libkrunfw: tuple[LibraryRung, ...] = ()

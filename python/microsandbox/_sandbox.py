@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ._backend import BackendObject
     from ._config import (
+        BootStep,
         ExecOptions,
         ImageSource,
         InitConfig,
@@ -331,6 +332,14 @@ class Sandbox(_later.LaterSandbox):
     def isolation(self) -> Isolation:
         """What really separates it from its host; AUTO where the backend does not know."""
         return self._live.isolation or Isolation.AUTO
+
+    @property
+    def boot_timings(self) -> tuple[BootStep, ...]:
+        """Where the time of its boot went, in order; empty where this object did not boot it.
+
+        Example: `print([(s.step, s.at_us) for s in sandbox.boot_timings])`
+        """
+        return self._live.boot_timings
 
     async def isolation_report(self) -> IsolationReport:
         """Driver, accelerator, and the state of each mechanism with its reason."""

@@ -1,8 +1,9 @@
-"""The host runtime: agent and runtime are inside the extension module, so there is nothing to install."""
+"""The host runtime: agent and runtime are inside the extension module. Only microVMs need more, a guest kernel: its
+library is brought in by `msb install libkrunfw`, or by `install_runtime` from a file.
+"""
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 from typing import Literal, Union
@@ -57,7 +58,7 @@ class InstallOptions:
 
 @dataclass(frozen=True)
 class ResolvedRuntime:
-    """The host runtime in use. `libkrunfw_path` names the guest kernel library; None without a microVM driver."""
+    """The host runtime in use. `libkrunfw_path` names the guest kernel's library; None where there is no usable one."""
 
     msb_path: str
     libkrunfw_path: Union[str, None]
@@ -69,7 +70,7 @@ def resolve_runtime(config: RuntimeConfig | None = None) -> ResolvedRuntime:
     from . import _microsandbox
 
     _refuse_config(config)
-    return ResolvedRuntime(str(_microsandbox.__file__), os.environ.get("MSB_LIBKRUNFW_PATH"), "sdk_package")
+    return ResolvedRuntime(str(_microsandbox.__file__), _microsandbox.resolved_libkrunfw_path(), "sdk_package")
 
 
 def is_runtime_installed(config: RuntimeConfig | None = None) -> bool:
@@ -81,8 +82,21 @@ def is_runtime_installed(config: RuntimeConfig | None = None) -> bool:
 async def install_runtime(
     config: RuntimeConfig | None = None, options: InstallOptions | None = None
 ) -> ResolvedRuntime:
-    """Does nothing: the runtime is inside this package. `UnsupportedError` for any source but the default."""
-    if options is not None and options != InstallOptions():
+    """Puts the guest kernel's library from a file (`source="archive"`: the library, or a wheel with it) into the home.
+
+    Without options it does nothing: the runtime itself is inside this package. `UnsupportedError` for other sources;
+    `msb install libkrunfw` fetches one.
+
+    Example: `await install_runtime(options=InstallOptions(source="archive", source_path="libkrunfw.so.5"))`
+    """
+    if options is not None and options.source == "archive" and options.source_path is not None:
+        from . import _microsandbox
+
+        if options != InstallOptions(source="archive", source_path=options.source_path):
+            raise unsupported("install_runtime(options=) with more than source and source_path", RUNTIME)
+        _refuse_config(config)
+        await _microsandbox.install_libkrunfw(options.source_path)
+    elif options is not None and options != InstallOptions():
         raise unsupported("install_runtime(options=)", RUNTIME)
     return resolve_runtime(config)
 
@@ -105,10 +119,17 @@ def is_installed() -> bool:
 
 
 def set_libkrunfw_path(path: str) -> None:
-    """Path of the guest kernel library. `UnsupportedError` until the microVM driver lands."""
+    """Names the guest kernel's library for this process; `MSB_LIBKRUNFW_PATH` still wins, the last call counts.
+
+    The file is looked at when a microVM is wanted, not now. `ValueError` for an empty path.
+    """
+    from . import _microsandbox
+
     if not isinstance(path, str):
         raise TypeError(f"path must be str, not {type(path).__name__}")
-    raise unsupported("set_libkrunfw_path", "when the microVM driver lands")
+    if not path:
+        raise ValueError("path must not be empty")
+    _microsandbox.set_runtime_libkrunfw_path(path)
 
 
 def _refuse_config(config: RuntimeConfig | None) -> None:

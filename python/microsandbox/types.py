@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._config import (
+    BootStep,
     DoctorCheck,
     DoctorReport,
     ExecOptions,
@@ -11,6 +12,7 @@ from ._config import (
     InitConfig,
     InitOptions,
     IsolationReport,
+    LibraryRung,
     Mechanism,
     MountConfig,
     RegistryAuth,
@@ -119,6 +121,7 @@ from ._secrets import (
 __all__ = [
     "Action",
     "BackendKind",
+    "BootStep",
     "BranchOutcome",
     "ChangeKind",
     "ConfigPlannedChange",
@@ -150,6 +153,7 @@ __all__ = [
     "InitOptions",
     "Isolation",
     "IsolationReport",
+    "LibraryRung",
     "LogLevel",
     "LogReadSource",
     "LogSource",

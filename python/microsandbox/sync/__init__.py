@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         set_default_backend as set_default_backend,
     )
     from .._config import (
+        BootStep as BootStep,
         DoctorCheck as DoctorCheck,
         DoctorReport as DoctorReport,
         ExecOptions as ExecOptions,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         InitConfig as InitConfig,
         InitOptions as InitOptions,
         IsolationReport as IsolationReport,
+        LibraryRung as LibraryRung,
         Mechanism as Mechanism,
         MiB as MiB,
         MountConfig as MountConfig,
@@ -352,6 +354,7 @@ __all__ = [
     "BackendKind",
     "BackendScope",
     "BootStartError",
+    "BootStep",
     "BranchOutcome",
     "ChangeKind",
     "CloudBackend",
@@ -424,6 +427,7 @@ __all__ = [
     "JobLogEntry",
     "JobPage",
     "JobState",
+    "LibraryRung",
     "LocalBackend",
     "LogEntry",
     "LogLevel",

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .._microsandbox import NativeSandbox
 
 def doctor(*, recheck: bool=False, backend: _backend.BackendObject | None=None) -> DoctorReport:
-    """What isolation this machine can give and why not more; what `msb doctor` prints. `recheck` ignores the cache.
+    """What isolation this machine can give and why not more; what `msb doctor` prints. `recheck` boots a test machine
+    again instead of believing what an earlier one found.
 
     Example: `print(doctor().isolation)`
     """
@@ -28,11 +29,12 @@ def notice(native: NativeSandbox, *, made: bool=False) -> None:
     if noticed or native.isolation is not Isolation.CONTAINER or native.asked_isolation != 'auto':
         return
     noticed.append(True)
-    reason = 'this host cannot run a microVM with this build'
+    reason, hint = ('this sandbox was made as one', '')
     with contextlib.suppress(MicrosandboxError):
         report: DoctorReport = run(_microsandbox.doctor(False, native.backend))
-        reason = report.reason or reason
-    text = f"sandboxes are containers on the host's kernel, not virtual machines: {reason}. Run `msb doctor` for details; pass isolation=Isolation.CONTAINER to accept it, or Isolation.MICROVM to demand a virtual machine"
+        reason, hint = (report.reason or reason, report.hint or hint)
+    remedy = f'To change that: {hint}. ' if hint else ''
+    text = f"sandboxes are containers on the host's kernel, not virtual machines: {reason}. {remedy}Run `msb doctor` for details; pass isolation=Isolation.CONTAINER to accept it, or Isolation.MICROVM to demand a virtual machine"
     try:
         warnings.warn(text, IsolationWarning, stacklevel=4)
     except IsolationWarning:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
     from .._backend import BackendObject
-    from .._config import ExecOptions, ImageSource, InitConfig, InitOptions, IsolationReport, MountConfig, Path, RegistryAuth, Rlimit, Stdin
+    from .._config import BootStep, ExecOptions, ImageSource, InitConfig, InitOptions, IsolationReport, MountConfig, Path, RegistryAuth, Rlimit, Stdin
     from .._enums import CpuPlacement, DeploymentProfile, LogLevel, LogReadSource, PullPolicy, SecurityProfile, ViolationAction
     from .._microsandbox import ExecOutput, LogEntry, NativeExec, NativeSandbox, SandboxMetrics, SandboxStopResult
     from .._network import Network, PortBinding, VsockRoute
@@ -157,6 +157,14 @@ class Sandbox(_later.LaterSandbox):
     def isolation(self) -> Isolation:
         """What really separates it from its host; AUTO where the backend does not know."""
         return self._live.isolation or Isolation.AUTO
+
+    @property
+    def boot_timings(self) -> tuple[BootStep, ...]:
+        """Where the time of its boot went, in order; empty where this object did not boot it.
+
+        Example: `print([(s.step, s.at_us) for s in sandbox.boot_timings])`
+        """
+        return self._live.boot_timings
 
     def isolation_report(self) -> IsolationReport:
         """Driver, accelerator, and the state of each mechanism with its reason."""

@@ -1,8 +1,10 @@
 //! What separates a sandbox from its host, as data.
 
-use microsandbox_core::model;
+use std::path::PathBuf;
+
+use microsandbox_core::{MicrosandboxError, krunfw, model};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::backend::{NativeBackend, chosen};
 use crate::convert;
@@ -32,7 +34,7 @@ impl<'py> IntoPyObject<'py> for IsolationReport {
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let types = convert::types(py)?;
         let mechanism = types.getattr("Mechanism")?;
-        let mechanisms = pyo3::types::PyTuple::new(
+        let mechanisms = PyTuple::new(
             py,
             self.0
                 .mechanisms
@@ -64,9 +66,64 @@ impl<'py> IntoPyObject<'py> for DoctorReport {
         fields.set_item("isolation", isolation_member(py, Some(self.0.isolation))?)?;
         fields.set_item("reason", self.0.reason)?;
         fields.set_item("hint", self.0.hint)?;
-        fields.set_item("checks", pyo3::types::PyTuple::new(py, checks)?)?;
+        fields.set_item("checks", PyTuple::new(py, checks)?)?;
+        let rung = types.getattr("LibraryRung")?;
+        let rungs = self
+            .0
+            .libkrunfw
+            .into_iter()
+            .map(|r| rung.call1((r.rung, r.path, r.found, r.detail)))
+            .collect::<PyResult<Vec<_>>>()?;
+        fields.set_item("libkrunfw", PyTuple::new(py, rungs)?)?;
         types.getattr("DoctorReport")?.call((), Some(&fields))
     }
+}
+
+/// Becomes a tuple of the dataclass of the same name.
+pub fn boot_steps<'py>(py: Python<'py>, steps: &[model::BootStep]) -> PyResult<Bound<'py, PyTuple>> {
+    let class = convert::types(py)?.getattr("BootStep")?;
+    let side = |step: &model::BootStep| match step.side {
+        model::BootSide::Sdk => "sdk",
+        model::BootSide::Runtime => "runtime",
+    };
+    let steps = steps.iter().map(|step| class.call1((side(step), &step.step, step.at_us)));
+    PyTuple::new(py, steps.collect::<PyResult<Vec<_>>>()?)
+}
+
+/// Names the guest kernel's library for this process.
+#[pyfunction]
+pub fn set_runtime_libkrunfw_path(path: PathBuf) {
+    krunfw::set_library_path(path);
+}
+
+/// The guest kernel's library that microVMs would use; `None` where there is no usable one.
+#[pyfunction]
+#[pyo3(signature = (backend=None))]
+pub fn resolved_libkrunfw_path(
+    py: Python<'_>,
+    backend: Option<&Bound<'_, NativeBackend>>,
+) -> PyResult<Option<PathBuf>> {
+    let backend = chosen(py, backend)?;
+    let config = backend.as_local().map(|local| local.config().clone());
+    Ok(py.detach(|| Some(krunfw::locate(&config?).ok()?.path)))
+}
+
+/// Copies it from a file (the library, or a wheel with it) into the home; gives its path there.
+#[pyfunction]
+#[pyo3(signature = (file, backend=None))]
+pub fn install_libkrunfw(
+    py: Python<'_>,
+    file: PathBuf,
+    backend: Option<&Bound<'_, NativeBackend>>,
+) -> PyResult<Pending> {
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move {
+        let Some(local) = backend.as_local() else {
+            return Err(MicrosandboxError::unsupported("install_libkrunfw", "sandboxes on this machine only"));
+        };
+        let installed = krunfw::install::from_file(local.config(), &file)?;
+        Ok(installed.path.to_string_lossy().into_owned())
+    }))
 }
 
 #[pyfunction]

@@ -59,7 +59,7 @@ mod _microsandbox {
         image_inspect, image_list, image_load, image_prune, image_remove,
     };
     #[pymodule_export]
-    use super::isolation::doctor;
+    use super::isolation::{doctor, install_libkrunfw, resolved_libkrunfw_path, set_runtime_libkrunfw_path};
     #[pymodule_export]
     use super::logs::{LogEntry, NativeLogStream};
     #[pymodule_export]

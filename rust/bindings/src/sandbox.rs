@@ -6,6 +6,7 @@ use microsandbox_core::backend::ListQuery;
 use microsandbox_core::config::SandboxDefaults;
 use microsandbox_core::{Sandbox, SharedBackend};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::backend::{NativeBackend, chosen};
 use crate::convert::{self, Flag, Integer, Seconds, StrMap, Text};
@@ -13,7 +14,7 @@ use crate::create::CreateKeywords;
 use crate::exec::{ExecKeywords, ExecOutput, NativeExec};
 use crate::files::NativeFs;
 use crate::handle::{NativeHandle, SandboxStopResult};
-use crate::isolation::{IsolationReport, isolation_member};
+use crate::isolation::{IsolationReport, boot_steps, isolation_member};
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
 use crate::runtime::{Owned, Pending};
@@ -196,6 +197,11 @@ impl NativeSandbox {
     #[getter]
     fn id(&self, py: Python<'_>) -> PyResult<&str> {
         Ok(self.sandbox.get(py)?.id())
+    }
+    /// Empty where this object did not boot it.
+    #[getter]
+    fn boot_timings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        boot_steps(py, self.sandbox.get(py)?.boot_timings())
     }
     #[getter]
     fn owns_lifecycle(&self, py: Python<'_>) -> PyResult<bool> {

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Statuses are those of a shell: 0 to 255.
-    ExitCode::from(microsandbox_cli::main(std::env::args_os().collect()) as u8)
+    ExitCode::from(microsandbox_cli::main(std::env::args_os().collect(), None) as u8)
 }

@@ -116,6 +116,8 @@ pub enum Verb {
     Images(crate::images::ImagesArgs),
     /// Manage images.
     Image(crate::image::ImageArgs),
+    /// Bring in what microVMs need.
+    Install(crate::install::InstallArgs),
     /// Say what isolation this machine can give, and why not more.
     Doctor(crate::doctor::DoctorArgs),
     /// Show which backend commands go to, and why.
@@ -240,8 +242,8 @@ fn execute(verb: Verb, given: GivenFlags, console: &Console, home: impl FnOnce()
     let outcome = runtime.block_on(async {
         let signals =
             Signals::listen().map_err(|error| Failure::message(format!("cannot listen to signals: {error}")))?;
-        let Home { backend, info } = home();
-        let call = Invocation { backend, info, console: console.share(), signals, now: chrono::Utc::now() };
+        let Home { backend, info, python } = home();
+        let call = Invocation { backend, info, python, console: console.share(), signals, now: chrono::Utc::now() };
         dispatch(verb, given, &call).await
     });
     // Given up work (an unpack that was interrupted) must not hold the prompt back.
@@ -279,6 +281,7 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Load(args) => crate::load::run(args, call).await,
         Verb::Images(args) => crate::images::run(args, call).await,
         Verb::Image(args) => crate::image::run(args, call).await,
+        Verb::Install(args) => crate::install::run(args, call).await,
         Verb::Doctor(args) | Verb::Own(OwnArgs { verb: OwnVerb::Doctor(args) }) => {
             return crate::doctor::run(args, call).await;
         }

@@ -1,6 +1,7 @@
 //! `msb create`: a sandbox that stays.
 
 use clap::Args;
+use microsandbox_core::error::Lack;
 use microsandbox_core::model::{Isolation, SandboxConfig};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox};
 
@@ -41,7 +42,8 @@ pub async fn create_named(call: &Invocation, mut config: SandboxConfig, quiet: b
             Err(error) => return Err(error.into()),
             Ok(sandbox) => {
                 drop(_progress);
-                let note = fallback_note(sandbox.name(), sandbox.spec().isolation, sandbox.isolation());
+                let why = call.backend.as_local().and_then(|local| local.fallback());
+                let note = fallback_note(sandbox.name(), sandbox.spec().isolation, sandbox.isolation(), why);
                 if let Some(note) = note.filter(|_| !quiet) {
                     call.console.note(&note);
                 }
@@ -64,12 +66,17 @@ fn fresh_name() -> String {
 }
 
 /// Falling back is said aloud: whoever asked for nothing must know what they got.
-fn fallback_note(name: &str, asked: Isolation, given: Option<Isolation>) -> Option<String> {
+fn fallback_note(name: &str, asked: Isolation, given: Option<Isolation>, why: Option<Lack>) -> Option<String> {
     (asked == Isolation::Auto && given == Some(Isolation::Container)).then(|| {
-        format!(
-            "note: {name} is a container: it shares this machine's kernel. `msb doctor` says why it is no microVM; \
-             --require-microvm refuses less, --isolation container silences this"
-        )
+        let why = why.map_or_else(
+            || "`msb doctor` says why it is no microVM".to_owned(),
+            |lack| format!("No microVM, because {}; {} (`msb doctor` says more)", lack.reason, lack.hint),
+        );
+        let text = format!(
+            "note: {name} is a container: it shares this machine's kernel. {why}; --require-microvm refuses less, \
+             --isolation container silences this"
+        );
+        crate::console::printable(&text)
     })
 }
 
@@ -88,11 +95,14 @@ mod tests {
     #[test]
     fn only_a_fallback_is_remarked() {
         use Isolation::{Auto, Container, Microvm};
-        assert!(fallback_note("box", Auto, Some(Container)).is_some_and(|note| note.contains("msb doctor")));
+        assert!(fallback_note("box", Auto, Some(Container), None).is_some_and(|note| note.contains("msb doctor")));
+        let lack = Lack::new("there is no /dev/kvm", "load the kvm module");
+        let note = fallback_note("box", Auto, Some(Container), Some(lack)).unwrap();
+        assert!(note.contains("because there is no /dev/kvm; load the kvm module"), "{note}");
         for (asked, given) in
             [(Container, Some(Container)), (Auto, Some(Microvm)), (Microvm, Some(Microvm)), (Auto, None)]
         {
-            assert_eq!(fallback_note("box", asked, given), None, "{asked} {given:?}");
+            assert_eq!(fallback_note("box", asked, given, None), None, "{asked} {given:?}");
         }
     }
 }

@@ -8,14 +8,14 @@ use microsandbox_core::model::{DoctorCheck, DoctorReport, Isolation, MechanismSt
 
 use crate::failure::{FAILED, Outcome};
 use crate::invocation::Invocation;
-use crate::output::{Format, print_json, table};
+use crate::output::{Format, or_dash, print_json, table};
 use crate::progress;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = "The status is 0 when sandboxes of some kind work here, else 1.")]
 pub struct DoctorArgs {
-    /// Try everything again instead of believing what was found earlier.
+    /// Boot a test machine again instead of believing what an earlier one found.
     #[arg(long)]
     recheck: bool,
     /// Also end with status 1 when microVMs do not work here.
@@ -67,6 +67,7 @@ fn page(report: &DoctorReport) -> String {
             vec![check.name.clone(), state.to_owned(), check.detail.clone()]
         }),
     ));
+    text.push_str(&places(report));
     let hints = report
         .checks
         .iter()
@@ -78,6 +79,18 @@ fn page(report: &DoctorReport) -> String {
         text.push_str(&hints);
     }
     crate::console::printable(&text)
+}
+
+/// Where the guest kernel was looked for.
+fn places(report: &DoctorReport) -> String {
+    if report.libkrunfw.is_empty() {
+        return String::new();
+    }
+    let rows = report.libkrunfw.iter().map(|rung| {
+        let path = rung.path.as_ref().map(|path| path.display());
+        vec![rung.rung.clone(), or_dash(path), rung.found.clone()]
+    });
+    format!("\n{}", table(&["LIBKRUNFW FROM", "PATH", "FOUND"], rows))
 }
 
 fn verdict(report: &DoctorReport) -> &'static str {

@@ -1,6 +1,7 @@
 //! What every verb is given: the backend, resolved once; the streams; the signals.
 
 use std::future::Future;
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use microsandbox_core::backend::{BackendInfo, SharedBackend};
@@ -13,12 +14,15 @@ use crate::signals::Signals;
 pub struct Home {
     pub backend: SharedBackend,
     pub info: BackendInfo,
+    /// The interpreter whose pip fetches things.
+    pub python: PathBuf,
 }
 
 /// One run of the command.
 pub struct Invocation {
     pub backend: SharedBackend,
     pub info: BackendInfo,
+    pub python: PathBuf,
     pub console: Console,
     pub signals: Signals,
     /// When it began: ages in tables count from here.

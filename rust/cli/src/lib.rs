@@ -5,6 +5,7 @@
 //! | [`app`] | the command line: global flags, the list of verbs, which function each one is |
 //! | `run` … `completion` | one verb each |
 //! | [`box_flags`], [`unsupported`], [`image_source`], [`selection`] | arguments that several verbs share |
+//! | [`timings`] | what `run --timings` prints |
 //! | [`duration`], [`size`], [`pairs`] | how values are written |
 //! | [`attach`], [`input`], [`outlet`], [`terminal`], [`signals`] | a program bound to this terminal |
 //! | [`console`], [`output`], [`progress`], [`logging`], [`failure`] | what the user reads, and the exit status |
@@ -28,6 +29,7 @@ mod image_source;
 mod images;
 mod input;
 mod inspect;
+mod install;
 mod invocation;
 mod kill;
 mod list;
@@ -51,12 +53,14 @@ mod start;
 mod status;
 mod stop;
 mod terminal;
+mod timings;
 mod touch;
 mod tree;
 mod unsupported;
 mod wait;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use microsandbox_core::SharedBackend;
 use microsandbox_core::backend::{BackendInfo, default_backend, default_backend_info};
@@ -64,9 +68,15 @@ use microsandbox_core::backend::{BackendInfo, default_backend, default_backend_i
 pub use console::{Console, Input, Sink};
 use invocation::Home;
 
-/// Runs the command line `args`, whose first word is the program's own name, and returns the exit status.
-pub fn main(args: Vec<OsString>) -> i32 {
-    app::run(args, Console::host(), || Home { backend: default_backend(), info: default_backend_info() })
+/// Runs the command line `args`, whose first word is the program's own name, and returns the exit status. `python` is the
+/// interpreter that runs it; unknown, the `python3` of the search path is asked where one is needed.
+pub fn main(args: Vec<OsString>, python: Option<PathBuf>) -> i32 {
+    let python = python.unwrap_or_else(some_python);
+    app::run(args, Console::host(), || Home { backend: default_backend(), info: default_backend_info(), python })
+}
+
+fn some_python() -> PathBuf {
+    PathBuf::from("python3")
 }
 
 /// As [`main`], with streams and backend of the caller's choice. `backend` is asked at most once, and not at all by what
@@ -75,6 +85,6 @@ pub fn run_with(args: Vec<OsString>, console: Console, backend: impl FnOnce() ->
     app::run(args, console, || {
         let backend = backend();
         let info = BackendInfo { kind: backend.kind(), api_url: None, source: "programmatic", profile: None };
-        Home { backend, info }
+        Home { backend, info, python: some_python() }
     })
 }

@@ -40,6 +40,19 @@ pub fn working(console: &Console, quiet: bool, message: String) -> Progress {
     Progress { bar }
 }
 
+/// A download: how many bytes of it.
+pub fn fetching(console: &Console, quiet: bool, message: &'static str) -> (Progress, impl Fn(u64, u64) + Send + Sync) {
+    let bar = bar(console, quiet);
+    bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}").progress_chars("=> "));
+    bar.set_message(message);
+    let shown = bar.clone();
+    let report = move |done, total| {
+        shown.set_length(total);
+        shown.set_position(done);
+    };
+    (Progress { bar }, report)
+}
+
 /// An import: which layer, how many bytes of it.
 pub fn importing(console: &Console, quiet: bool) -> (Progress, ProgressFn) {
     let bar = bar(console, quiet);

@@ -12,8 +12,8 @@ use crate::invocation::Invocation;
 use crate::session::{Program, SessionEnd, SessionFlags};
 
 /// Flags that concern this run and not the sandbox.
-const OF_THE_RUN: [&str; 8] =
-    ["--name", "--quiet", "--detach", "--tty", "--no-tty", "--no-stdin", "--timeout", "--detach-keys"];
+const OF_THE_RUN: [&str; 9] =
+    ["--name", "--quiet", "--detach", "--tty", "--no-tty", "--no-stdin", "--timeout", "--detach-keys", "--timings"];
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -31,6 +31,9 @@ pub struct RunArgs {
     /// Program and arguments [default: the image's, else a shell on a terminal].
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
+    /// Also print, on standard error, where the time of the boot went.
+    #[arg(long)]
+    timings: bool,
     #[command(flatten)]
     session: SessionFlags,
     #[command(flatten)]
@@ -51,6 +54,10 @@ enum Afterwards {
 /// Runs the program and returns its status.
 pub async fn run(args: RunArgs, given: GivenFlags, call: &Invocation) -> Outcome<i32> {
     let (sandbox, afterwards) = call.interruptible(obtain(&args, &given, call)).await?;
+    if args.timings {
+        let text = crate::timings::page(sandbox.boot_timings());
+        call.console.note(text.as_deref().unwrap_or("timings: nothing was booted for this run").trim_end());
+    }
     let program = Program { command: args.command.clone(), ..Program::default() };
     let idle = args.session.detach && args.command.is_empty() && sandbox.default_command().is_err();
     let end = if idle { Ok(SessionEnd::Running) } else { args.session.run(call, &sandbox, program).await };

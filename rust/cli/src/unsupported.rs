@@ -20,14 +20,12 @@ const fn switch(long: &'static str, when: &'static str) -> Flag {
     Flag { long, short: None, takes_value: false, when }
 }
 
-const PLACEMENT: &str = "when CPU placement lands";
-const ROOT_DISK: &str = "when root disk options land; today the writable layer is a directory below the home";
 const PROFILES: &str = "when deployment profiles land";
 const SPARSE: &str = "when sparse configuration files land; write the flags instead";
 
 const FLAGS: &[Flag] = &[
-    valued("cpu-placement", PLACEMENT),
-    valued("placement-profile", PLACEMENT),
+    valued("cpu-placement", when::PLACEMENT),
+    valued("placement-profile", when::PLACEMENT),
     Flag { long: "volume", short: Some('v'), takes_value: true, when: when::VOLUMES },
     valued("mount-dir", when::VOLUMES),
     valued("mount-file", when::VOLUMES),
@@ -43,8 +41,8 @@ const FLAGS: &[Flag] = &[
     valued("init", when::INIT),
     valued("init-arg", when::INIT),
     valued("init-env", when::INIT),
-    valued("root-disk", ROOT_DISK),
-    valued("vsock", when::MICROVM),
+    valued("root-disk", when::ROOT_DISK),
+    valued("vsock", when::VSOCK),
     Flag { long: "port", short: Some('p'), takes_value: true, when: when::NETWORK },
     switch("no-net", when::NETWORK),
     valued("net", when::NETWORK),

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     if std::env::var_os("MSB_TEST_CHILD").is_some() {
         let backend: SharedBackend = Arc::new(MemoryBackend::new());
         set_default_backend(backend);
-        return ExitCode::from(microsandbox_cli::main(std::env::args_os().collect()) as u8);
+        return ExitCode::from(microsandbox_cli::main(std::env::args_os().collect(), None) as u8);
     }
     let tests: [(&str, fn()); 7] = [
         ("an_interrupt_goes_to_the_program_and_its_status_comes_back", an_interrupt_goes_to_the_program),

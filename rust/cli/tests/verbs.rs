@@ -74,6 +74,14 @@ mod run {
     }
 
     #[test]
+    fn timings_go_to_standard_error() {
+        let (_, backend) = memory();
+        let ran = msb(&backend, &["run", "-q", "--timings", "host", "--", "echo", "out"]);
+        let err = "timings: nothing was booted for this run\n";
+        assert_eq!(ran, Ran { code: 0, out: "out\n".into(), err: err.into() }, "memory boots nothing");
+    }
+
+    #[test]
     fn a_named_one_stays_stopped_and_is_used_again() {
         let (_, backend) = memory();
         let write = "echo kept > /tmp/file";

@@ -103,7 +103,11 @@ pub mod available_when {
     pub const SECRETS: &str = "when secrets land";
     pub const SNAPSHOTS: &str = "when snapshots land";
     pub const REGISTRY: &str = "when registry pulls land; load an archive with Image.load instead";
-    pub const MICROVM: &str = "when the microVM driver lands";
+    pub const DISK_IMAGES: &str = "when disk images land; unpack it and name the directory";
+    pub const ROOT_DISK: &str = "when root disk options land; today the writable layer is a directory below the home";
+    pub const VSOCK: &str = "when vsock routes land";
+    pub const PLACEMENT: &str = "when CPU placement lands";
+    pub const HUGE_PAGES: &str = "when policies for huge pages land";
     pub const PATCHES: &str = "when patches before boot land";
     pub const INIT: &str = "when init hand-off lands";
     pub const CLOUD: &str = "when the cloud client lands";

@@ -63,6 +63,8 @@ pub struct LocalConfig {
     pub ssh: SshConfig,
     #[serde(deserialize_with = "or_default")]
     pub metrics: MetricsConfig,
+    #[serde(deserialize_with = "or_default")]
+    pub boot: BootConfig,
     /// What isolation is demanded when a call says nothing; `MSB_ISOLATION` beats it. A key of this implementation.
     pub isolation: Option<Isolation>,
 }
@@ -83,6 +85,9 @@ impl LocalConfig {
         }
         if let Some(text) = environment.text("MSB_ISOLATION") {
             config.isolation = Some(parse_isolation(&text)?);
+        }
+        if let Some(text) = environment.text("MSB_CANARY_DEADLINE") {
+            config.boot.canary_deadline_secs = parse_canary_deadline(&text)?;
         }
         config.make_absolute()?;
         Ok(config)
@@ -126,6 +131,7 @@ impl LocalConfig {
     /// What the types cannot say. The error names the key.
     fn check(&self) -> Result<(), String> {
         self.sandbox_defaults.check(&self.runtime)?;
+        self.boot.check()?;
         self.registries.check()
     }
 
@@ -164,6 +170,14 @@ fn parse_isolation(text: &str) -> MicrosandboxResult<Isolation> {
     Isolation::parse(&text.trim().to_ascii_lowercase()).ok_or_else(|| {
         MicrosandboxError::InvalidConfig(
             "MSB_ISOLATION is none of auto, microvm, container; correct or unset it".into(),
+        )
+    })
+}
+
+fn parse_canary_deadline(text: &str) -> MicrosandboxResult<f64> {
+    text.parse().ok().filter(|secs| sections::is_boot_time(*secs)).ok_or_else(|| {
+        MicrosandboxError::InvalidConfig(
+            "MSB_CANARY_DEADLINE is no number of seconds, like 5 or 0.5; correct or unset it".into(),
         )
     })
 }

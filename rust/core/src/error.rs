@@ -134,6 +134,24 @@ pub struct BootFailure {
     pub log_tail: String,
 }
 
+/// Why something cannot be had on this host, and what helps.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lack {
+    pub reason: String,
+    pub hint: String,
+}
+
+impl Lack {
+    pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Lack { reason: reason.into(), hint: hint.into() }
+    }
+
+    /// As the answer to a demand for a microVM.
+    pub fn no_microvm(self) -> MicrosandboxError {
+        MicrosandboxError::IsolationUnavailable { demanded: "microvm".into(), reason: self.reason, hint: self.hint }
+    }
+}
+
 /// What was wrong with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageErrorKind {

@@ -5,6 +5,7 @@
 //! | [`model`] | plain data: configuration, status, results |
 //! | [`sandbox`] | [`Sandbox`] (live) and [`SandboxHandle`] (record) |
 //! | [`backend`] | the [`Backend`] trait, the ambient default, the local and the memory backend |
+//! | [`krunfw`] | the library that holds the guest kernel of a microVM |
 //! | [`error`] | [`MicrosandboxError`] |
 
 pub mod agent;
@@ -12,6 +13,7 @@ pub mod backend;
 pub mod config;
 pub mod error;
 pub mod images;
+pub mod krunfw;
 pub mod model;
 pub mod sandbox;
 pub mod store;

@@ -338,3 +338,28 @@ impl tracing::Subscriber for Warnings {
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}
 }
+
+#[test]
+fn how_long_a_boot_may_take_is_a_key_and_for_the_canary_a_variable() {
+    let seconds = std::time::Duration::from_secs_f64;
+    let defaults = Document::of("{}").load().unwrap().boot;
+    assert_eq!((defaults.ready_timeout(), defaults.canary_deadline()), (None, seconds(5.0)));
+    let document = Document::of(r#"{"boot": {"ready_timeout_secs": 90, "canary_deadline_secs": 12.5}}"#);
+    let boot = document.load().unwrap().boot;
+    assert_eq!((boot.ready_timeout(), boot.canary_deadline()), (Some(seconds(90.0)), seconds(12.5)));
+    let with = |value: &str| {
+        let pairs =
+            [("MSB_CONFIG_PATH", document.path()), ("MSB_HOME", "/home".into()), ("MSB_CANARY_DEADLINE", value.into())];
+        LocalConfig::load_from(&Environment::of(pairs))
+    };
+    assert_eq!(with("0.5").unwrap().boot.canary_deadline(), seconds(0.5));
+    assert_eq!(with(" ").unwrap().boot.canary_deadline(), seconds(12.5), "blank is unset");
+    for wrong in ["0", "-1", "soon", "NaN", "inf", "1e9"] {
+        let error = with(wrong).unwrap_err().to_string();
+        assert!(error.contains("MSB_CANARY_DEADLINE"), "{wrong}: {error}");
+    }
+    for key in ["ready_timeout_secs", "canary_deadline_secs"] {
+        let text = Document::of(&format!("{{\"boot\": {{\"{key}\": 0}}}}")).refusal();
+        assert!(text.contains(&format!("boot.{key}")), "{text}");
+    }
+}

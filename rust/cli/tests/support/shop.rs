@@ -8,7 +8,7 @@ use microsandbox_core::backend::{
 };
 use microsandbox_core::model::{
     DoctorCheck, DoctorReport, ImageConfigDetail, ImageDetail, ImageInfo, ImageLayerDetail, ImageProgress,
-    ImagePruneReport, Isolation, MechanismState,
+    ImagePruneReport, Isolation, LibraryRung, MechanismState,
 };
 use microsandbox_core::{MicrosandboxError, SharedBackend};
 
@@ -55,7 +55,16 @@ pub fn report(isolation: Isolation, failure: Option<&str>) -> DoctorReport {
         reason: Some("there is no /dev/kvm".into()),
         hint: Some("load the kvm module".into()),
         checks,
+        libkrunfw: vec![
+            rung("MSB_LIBKRUNFW_PATH", None, "unset"),
+            rung("system", Some("/usr/lib64/libkrunfw.so.5"), "absent"),
+            rung("home", Some("/home/joe/.microsandbox/lib/libkrunfw.so.5"), "taken"),
+        ],
     }
+}
+
+fn rung(rung: &str, path: Option<&str>, found: &str) -> LibraryRung {
+    LibraryRung { rung: rung.into(), path: path.map(Into::into), found: found.into(), detail: None }
 }
 
 pub fn image() -> ImageInfo {

@@ -5,6 +5,7 @@
 //! | [`lifecycle`] | create, start, stop, kill, remove, get, list, wait |
 //! | [`boot`] | from a stored specification to a running agent |
 //! | [`reconcile`] | rows against reality |
+//! | [`isolation`] | which driver a sandbox gets; the canary |
 //! | [`validate`], [`root`], [`idmap`] | what a specification must satisfy and turns into |
 //! | [`spawn`], [`embedded`] | starting the embedded runtime |
 //! | [`exec`], [`files`], [`logs`], [`metrics`] | talking to the agent, reading what it left |
@@ -18,6 +19,7 @@ pub mod exec;
 pub mod files;
 pub mod host_image;
 mod idmap;
+pub mod isolation;
 mod lifecycle;
 mod lock;
 pub mod logs;
@@ -34,7 +36,7 @@ pub(crate) mod validate;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use microsandbox_protocol::launch::{IdMap, Job, Report};
 use tokio::sync::OnceCell;
@@ -42,7 +44,7 @@ use tokio::sync::OnceCell;
 use super::{Backend, BackendKind, ImageBackend, SandboxBackend, SharedBackend, VolumeBackend};
 use crate::agent::AgentAddress;
 use crate::config::{LocalConfig, LocalConfigOverrides};
-use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::error::{Lack, MicrosandboxError, MicrosandboxResult};
 use crate::model::{Isolation, SandboxStatus};
 use crate::store::Store;
 
@@ -54,6 +56,8 @@ pub struct LocalBackend {
     store: OnceCell<Store>,
     ids: OnceLock<IdMap>,
     oom: oom::OomCounters,
+    /// Why the last sandbox that could have been a microVM became a container.
+    fallback: Mutex<Option<Lack>>,
     /// Why the configuration file could not be read; every operation then fails with it.
     broken: Option<String>,
 }
@@ -83,6 +87,7 @@ impl LocalBackend {
             store: OnceCell::new(),
             ids: OnceLock::new(),
             oom: oom::OomCounters::default(),
+            fallback: Mutex::new(None),
             broken: None,
         }
     }
@@ -159,6 +164,15 @@ impl LocalBackend {
     /// Drops what is kept open for a sandbox that is gone.
     fn forget(&self, name: &str) {
         self.oom.forget(name);
+    }
+
+    /// Why the last sandbox of this instance that asked for nothing became a container, and what helps.
+    pub fn fallback(&self) -> Option<Lack> {
+        self.fallback.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_fallback(&self, lack: Lack) {
+        *self.fallback.lock().unwrap_or_else(PoisonError::into_inner) = Some(lack);
     }
 
     /// What is demanded when a call says nothing.

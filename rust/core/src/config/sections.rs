@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -257,6 +258,49 @@ pub enum MemoryMode {
     FollowCpu,
     #[default]
     Inherit,
+}
+
+/// `boot.*`: how long things may take. Keys of this implementation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BootConfig {
+    /// From spawn to the agent's ready. Absent: 60; 180 for a microVM that is not known to run on hardware.
+    pub ready_timeout_secs: Option<f64>,
+    /// What the test machine that `auto` believes in is given; `MSB_CANARY_DEADLINE` beats it.
+    pub canary_deadline_secs: f64,
+}
+
+impl Default for BootConfig {
+    fn default() -> Self {
+        BootConfig { ready_timeout_secs: None, canary_deadline_secs: 5.0 }
+    }
+}
+
+/// Longest time that a boot may be given.
+const BOOT_MAX_SECS: f64 = 3600.0;
+
+impl BootConfig {
+    pub fn ready_timeout(&self) -> Option<Duration> {
+        self.ready_timeout_secs.map(Duration::from_secs_f64)
+    }
+    pub fn canary_deadline(&self) -> Duration {
+        Duration::from_secs_f64(self.canary_deadline_secs)
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let stated = [
+            ("boot.ready_timeout_secs", self.ready_timeout_secs),
+            ("boot.canary_deadline_secs", Some(self.canary_deadline_secs)),
+        ];
+        match stated.into_iter().find(|(_, secs)| secs.is_some_and(|secs| !is_boot_time(secs))) {
+            Some((key, _)) => Err(format!("{key} must be above 0 and at most {BOOT_MAX_SECS} seconds")),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn is_boot_time(secs: f64) -> bool {
+    secs > 0.0 && secs <= BOOT_MAX_SECS
 }
 
 /// `registries.*`.

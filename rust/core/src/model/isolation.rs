@@ -1,5 +1,7 @@
 //! What separates a sandbox from its host: what was asked, and what it really has.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use microsandbox_protocol::launch::{IsolationReport, Mechanism, MechanismState};
@@ -46,6 +48,21 @@ pub struct DoctorReport {
     pub reason: Option<String>,
     pub hint: Option<String>,
     pub checks: Vec<DoctorCheck>,
+    /// Where the guest kernel's library was looked for, in order.
+    pub libkrunfw: Vec<LibraryRung>,
+}
+
+/// One place where libkrunfw is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LibraryRung {
+    /// `MSB_LIBKRUNFW_PATH`, `set_libkrunfw_path`, `paths.libkrunfw`, `system` or `home`.
+    pub rung: String,
+    /// Absent where nothing is named.
+    pub path: Option<PathBuf>,
+    /// `unset`, `absent`, `unusable`, `taken`, or `passed over` (an earlier place decided).
+    pub found: String,
+    /// Why it is unusable, or the digest of what is taken.
+    pub detail: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,5 +1,6 @@
 //! The nouns that users hold: plain data, no I/O. Serialised forms are those of `config_json`.
 
+mod boot;
 mod config;
 mod exec;
 mod files;
@@ -11,6 +12,7 @@ mod name;
 mod status;
 mod volume;
 
+pub use boot::*;
 pub use config::*;
 pub use exec::*;
 pub use files::*;

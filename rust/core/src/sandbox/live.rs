@@ -1,6 +1,7 @@
 //! A live sandbox: the full run-time surface.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +10,9 @@ use super::{SandboxCloudState, SandboxHandle, SandboxInner, SandboxLocalState};
 use crate::backend::{BackendKind, ListQuery, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    DEFAULT_SHELL, ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, Isolation,
-    IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics,
-    SandboxSpec, SandboxStatus, SandboxStopResult, validate_sandbox_name,
+    BootStep, DEFAULT_SHELL, ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink,
+    Isolation, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig,
+    SandboxMetrics, SandboxSpec, SandboxStatus, SandboxStopResult, validate_sandbox_name,
 };
 
 /// A running sandbox, bound to the backend it came from.
@@ -20,6 +21,7 @@ pub struct Sandbox {
     backend: SharedBackend,
     inner: SandboxInner,
     spec: SandboxSpec,
+    boot: Arc<[BootStep]>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -34,7 +36,13 @@ impl std::fmt::Debug for Sandbox {
 impl Sandbox {
     /// For backends.
     pub fn new(backend: SharedBackend, inner: SandboxInner, spec: SandboxSpec) -> Self {
-        Sandbox { backend, inner, spec }
+        Sandbox { backend, inner, spec, boot: Arc::default() }
+    }
+    /// For backends: where the time of its boot went.
+    #[must_use]
+    pub fn with_boot(mut self, steps: Vec<BootStep>) -> Self {
+        self.boot = steps.into();
+        self
     }
 
     /// Creates and boots. With `replace_existing`, a sandbox of the same name is stopped and removed first.
@@ -80,6 +88,10 @@ impl Sandbox {
     }
     pub fn backend_kind(&self) -> BackendKind {
         self.backend.kind()
+    }
+    /// Where the time of its boot went; empty where this object did not boot it.
+    pub fn boot_timings(&self) -> &[BootStep] {
+        &self.boot
     }
     pub fn isolation(&self) -> Option<Isolation> {
         self.spec.isolation_actual

@@ -6,16 +6,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use microsandbox_protocol::launch::{
-    BootError, Driver, IdMap, Job, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits, Report, ResourceLimits,
+    BootError, Driver, IdMap, Job, KernelSpec, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits, Report,
+    ResourceLimits, RootSpec,
 };
 use microsandbox_protocol::message::{Bootstrap, Rlimit};
 
-use super::{LocalBackend, embedded, root, spawn};
+use super::{LocalBackend, embedded, isolation, root, spawn};
 use crate::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
-use crate::model::{LogLevel, SandboxSpec};
+use crate::krunfw::{self, GuestKernel};
+use crate::model::{BootTrace, EnvVar, Isolation, LogLevel, SandboxSpec};
 
-/// From spawn to the agent's ready (`boot.ready_timeout`).
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a runtime gets beyond its own deadline before it counts as hung.
+const REPORT_GRACE: Duration = Duration::from_secs(10);
 /// From TERM to KILL inside.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// `exec.drain_deadline`.
@@ -30,6 +32,7 @@ pub struct Booting {
     process: Option<spawn::RuntimeProcess>,
     lifeline: Option<OwnedFd>,
     name: String,
+    ready_timeout: Duration,
 }
 
 /// A sandbox whose agent answers.
@@ -39,16 +42,44 @@ pub struct Booted {
     pub lifeline: OwnedFd,
 }
 
+/// Where a guest lives and what it starts from.
+pub struct Ground<'a> {
+    pub dir: &'a Path,
+    pub root: RootSpec,
+    /// Of the image.
+    pub env: Vec<EnvVar>,
+    /// From spawn to the agent's ready.
+    pub ready_timeout: Duration,
+}
+
 /// Prepares the directory and starts the runtime.
-pub async fn begin(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<Booting> {
+pub async fn begin(backend: &LocalBackend, spec: &SandboxSpec, trace: &mut BootTrace) -> MicrosandboxResult<Booting> {
     let dir = backend.sandbox_dir(&spec.name);
-    let ids = backend.id_map()?;
-    prepare_directory(&dir, &ids)?;
+    prepare_directory(&dir, &backend.id_map()?)?;
     write_scripts(&dir, spec)?;
-    let token = new_token(&dir)?;
+    trace.finish("directory");
     let (root, env) = root::assemble(backend, spec).await?;
     failpoint("rootfs");
-    let launch = launch_spec(spec, &dir, ids, root, env, token);
+    trace.finish("image");
+    let ready_timeout = isolation::ready_timeout(backend, spec.isolation_actual).await;
+    launch(backend, spec, Ground { dir: &dir, root, env, ready_timeout }, trace).await
+}
+
+/// Starts the runtime for a guest in a prepared directory. The canary comes this way, too.
+pub async fn launch(
+    backend: &LocalBackend,
+    spec: &SandboxSpec,
+    ground: Ground<'_>,
+    trace: &mut BootTrace,
+) -> MicrosandboxResult<Booting> {
+    let Ground { dir, ready_timeout, .. } = ground;
+    let ids = backend.id_map()?;
+    let token = new_token(dir)?;
+    let kernel = match driver(spec) {
+        Driver::Container => None,
+        Driver::Microvm => Some(guest_kernel(backend).await?),
+    };
+    let launch = launch_spec(spec, ground, ids, kernel.as_ref().map(|kernel| kernel.spec), token);
     let runtime_log = std::fs::File::options()
         .append(true)
         .create(true)
@@ -61,9 +92,25 @@ pub async fn begin(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxRe
         lifeline: Some(lifeline_read),
         payload: Some(embedded::agent()?),
         stderr: Some(runtime_log.into()),
+        vmm: kernel.as_ref().map(|_| embedded::vmm()).transpose()?,
+        kernel: kernel.as_ref().map(|kernel| kernel.file.as_fd()),
     };
     let process = spawn::spawn(&Job::Launch(Box::new(launch)), handover)?;
-    Ok(Booting { process: Some(process), lifeline: Some(lifeline_write), name: spec.name.clone() })
+    trace.finish("spawn");
+    Ok(Booting { process: Some(process), lifeline: Some(lifeline_write), name: spec.name.clone(), ready_timeout })
+}
+
+/// Rows of earlier versions have no isolation: they were containers.
+fn driver(spec: &SandboxSpec) -> Driver {
+    match spec.isolation_actual {
+        Some(Isolation::Microvm) => Driver::Microvm,
+        Some(Isolation::Container | Isolation::Auto) | None => Driver::Container,
+    }
+}
+
+async fn guest_kernel(backend: &LocalBackend) -> MicrosandboxResult<GuestKernel> {
+    let config = backend.config().clone();
+    super::runtime_layer::blocking(move || krunfw::locate(&config)).await
 }
 
 impl Booting {
@@ -72,18 +119,20 @@ impl Booting {
     }
 
     /// Waits for the agent, or for the reason why there will be none.
-    pub async fn ready(mut self) -> MicrosandboxResult<Booted> {
+    pub async fn ready(mut self, trace: &mut BootTrace) -> MicrosandboxResult<Booted> {
         let name = self.name.clone();
         let report = match &mut self.process {
             // The runtime has its own deadline; this one only guards against a runtime that hangs.
-            Some(process) => {
-                tokio::time::timeout(READY_TIMEOUT + Duration::from_secs(10), process.reports.next()).await
-            }
+            Some(process) => tokio::time::timeout(self.ready_timeout + REPORT_GRACE, process.reports.next()).await,
             None => return Err(MicrosandboxError::InvalidState(format!("sandbox {name} is not booting"))),
         };
         match report {
-            Ok(Ok(Some(Report::Ready(_)))) => match (self.process.take(), self.lifeline.take()) {
-                (Some(process), Some(lifeline)) => Ok(Booted { pidfd: process.pidfd, lifeline }),
+            Ok(Ok(Some(Report::Ready(ready)))) => match (self.process.take(), self.lifeline.take()) {
+                (Some(process), Some(lifeline)) => {
+                    trace.runtime(ready.timings.into_iter().map(|timing| (timing.step, timing.at_us)));
+                    trace.finish("reported");
+                    Ok(Booted { pidfd: process.pidfd, lifeline })
+                }
                 _ => Err(MicrosandboxError::InvalidState(format!("sandbox {name} is not booting"))),
             },
             Ok(Ok(Some(Report::BootError(error)))) => {
@@ -143,7 +192,7 @@ fn boot_failure(name: &str, error: BootError) -> MicrosandboxError {
 }
 
 /// `<dir>/{logs,runtime,upper,work}`; the last two belong to the inside root.
-fn prepare_directory(dir: &Path, ids: &IdMap) -> MicrosandboxResult<()> {
+pub fn prepare_directory(dir: &Path, ids: &IdMap) -> MicrosandboxResult<()> {
     for part in ["logs", "runtime"] {
         super::make_private_directory(&dir.join(part))?;
     }
@@ -211,19 +260,19 @@ fn new_token(dir: &Path) -> MicrosandboxResult<Vec<u8>> {
 
 fn launch_spec(
     spec: &SandboxSpec,
-    dir: &Path,
+    ground: Ground<'_>,
     ids: IdMap,
-    root: microsandbox_protocol::launch::RootSpec,
-    env: Vec<crate::model::EnvVar>,
+    kernel: Option<KernelSpec>,
     token: Vec<u8>,
 ) -> LaunchSpec {
     let ms = |secs: Option<f64>| secs.map(|secs| (secs * 1000.0).ceil() as u64);
     let millis = |duration: Duration| duration.as_millis() as u64;
     let image = &spec.image_defaults;
+    let Ground { dir, root, env, ready_timeout } = ground;
     LaunchSpec {
         version: LAUNCH_VERSION,
         name: spec.name.clone(),
-        driver: Driver::Container,
+        driver: driver(spec),
         sandbox_dir: dir.to_owned(),
         ids,
         root,
@@ -233,11 +282,11 @@ fn launch_spec(
             memory_mib: u64::from(spec.resources.memory_mib),
             pids: spec.resources.pids,
         },
-        kernel: None,
+        kernel,
         lifecycle: Lifecycle {
             idle_timeout_ms: ms(spec.lifecycle.idle_timeout_secs),
             max_duration_ms: ms(spec.lifecycle.max_duration_secs),
-            ready_timeout_ms: millis(READY_TIMEOUT),
+            ready_timeout_ms: millis(ready_timeout),
             stop_grace_ms: millis(STOP_GRACE),
         },
         logs: LOG_LIMITS,

@@ -1,19 +1,21 @@
-//! What isolation this machine can give, found out by doing: a probe run of the runtime, and facts about the host.
+//! What isolation this machine can give, found out by doing: a probe run of the runtime, real calls to KVM, the canary's
+//! verdict, and facts about the host.
 //!
-//! Nothing is remembered: a probe takes milliseconds, and a host changes (groups, sysctls, mounts) without telling.
+//! Only the canary's verdict is remembered ([`super::isolation`]): everything else takes milliseconds, and a host changes
+//! (groups, sysctls, mounts) without telling.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use microsandbox_protocol::launch::{IdMap, Job, LAUNCH_VERSION, ProbeSpec, Report};
 
-use super::LocalBackend;
-use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{DoctorCheck, DoctorReport, Isolation, IsolationReport, Mechanism, MechanismState};
+use super::isolation::{self, Finding, Host, kvm};
+use super::{LocalBackend, runtime_layer};
+use crate::error::{Lack, MicrosandboxError, MicrosandboxResult};
+use crate::krunfw::{self, Found, Rung, RungReport};
+use crate::model::{DoctorCheck, DoctorReport, Isolation, IsolationReport, LibraryRung, Mechanism, MechanismState};
 
-const KVM: &str = "/dev/kvm";
 const GIB: u64 = 1 << 30;
 /// File systems that an overlay cannot write to, by their magic number (`statfs(2)`), and some that it can.
 const FILE_SYSTEMS: [(i64, &str, bool); 10] = [
@@ -29,13 +31,23 @@ const FILE_SYSTEMS: [(i64, &str, bool); 10] = [
     (0x0102_1994, "tmpfs", true),
 ];
 
-/// `recheck` is accepted for callers that expect remembered results; every call checks anew.
-pub async fn doctor(backend: &LocalBackend, _recheck: bool) -> MicrosandboxResult<DoctorReport> {
+/// Looks. `recheck` forgets the verdict on microVMs and boots a test machine again.
+pub async fn doctor(backend: &LocalBackend, recheck: bool) -> MicrosandboxResult<DoctorReport> {
+    doctor_of(backend, isolation::host(backend), recheck).await
+}
+
+/// As [`doctor`], with a stated idea of what machines do here.
+pub async fn doctor_of(backend: &LocalBackend, host: Arc<dyn Host>, recheck: bool) -> MicrosandboxResult<DoctorReport> {
     let home = backend.config().home.clone();
     super::make_private_directory(&home)?;
     let ids = backend.id_map()?;
+    let config = backend.config().clone();
+    let (ladder, kvm) =
+        runtime_layer::blocking(move || Ok((krunfw::ladder(&config), kvm::makes_machines(Path::new(kvm::DEVICE)))))
+            .await?;
+    let finding = isolation::judge(host, recheck).await?;
     let probed = probe(backend, &ids, &home).await;
-    let mut checks = vec![kvm(Path::new(KVM)), microvm_driver()];
+    let mut checks = vec![kvm_check(&kvm), library(&ladder), microvm(&finding)];
     match &probed {
         Ok(report) => checks.extend(report.mechanisms.iter().map(mechanism)),
         Err(error) => {
@@ -43,8 +55,9 @@ pub async fn doctor(backend: &LocalBackend, _recheck: bool) -> MicrosandboxResul
         }
     }
     checks.extend([identities(&ids), file_system(&home), disk_space(&home)]);
-    let (reason, hint) = verdict(&probed, &checks[0]);
-    Ok(DoctorReport { isolation: Isolation::Container, reason: Some(reason), hint: Some(hint), checks })
+    let (isolation, lack) = verdict(&probed, &finding);
+    let (reason, hint) = lack.map_or((None, None), |lack| (Some(lack.reason), Some(lack.hint)));
+    Ok(DoctorReport { isolation, reason, hint, checks, libkrunfw: ladder.into_iter().map(rung).collect() })
 }
 
 const USER_NAMESPACE_HINT: &str = "user namespaces must be allowed: sysctl user.max_user_namespaces above 0, \
@@ -66,25 +79,112 @@ async fn probe(backend: &LocalBackend, ids: &IdMap, scratch: &Path) -> Microsand
     found.unwrap_or_else(|| Err(MicrosandboxError::Runtime("the probe ended without a result".into())))
 }
 
-/// Why `auto` gives what it gives, and what can be done.
-fn verdict(probed: &MicrosandboxResult<IsolationReport>, kvm: &DoctorCheck) -> (String, String) {
-    if let Err(error) = probed {
-        return (format!("no sandbox can start on this machine: {error}"), USER_NAMESPACE_HINT.into());
+/// What `auto` gives, and why not more.
+fn verdict(probed: &MicrosandboxResult<IsolationReport>, finding: &Finding) -> (Isolation, Option<Lack>) {
+    match (finding.lack(), probed) {
+        (None, _) => (Isolation::Microvm, None),
+        (Some(lack), Ok(_)) => (Isolation::Container, Some(lack.clone())),
+        (Some(lack), Err(error)) => {
+            let reason =
+                format!("no sandbox can start on this machine: no container ({error}), no microVM ({})", lack.reason);
+            (Isolation::Container, Some(Lack::new(reason, USER_NAMESPACE_HINT)))
+        }
     }
-    let reason =
-        format!("this version has no microVM driver yet, so sandboxes share the host's kernel ({})", kvm.detail);
-    (
-        reason,
-        "update when the microVM driver is released; until then run code that may attack the kernel elsewhere".into(),
-    )
 }
 
 fn check(name: &str, state: MechanismState, detail: impl Into<String>, hint: Option<&str>) -> DoctorCheck {
     DoctorCheck { name: name.into(), state, detail: detail.into(), hint: hint.map(str::to_owned) }
 }
 
-fn microvm_driver() -> DoctorCheck {
-    check("microvm_driver", MechanismState::Off, "not part of this version", None)
+fn kvm_check(kvm: &Result<(), Lack>) -> DoctorCheck {
+    let name = "kvm";
+    match kvm {
+        Ok(()) => check(name, MechanismState::On, format!("{} opens and makes machines", kvm::DEVICE), None),
+        Err(lack) => check(name, MechanismState::Off, &lack.reason, Some(&lack.hint)),
+    }
+}
+
+/// The guest kernel that was found, or why there is none.
+fn library(ladder: &[RungReport]) -> DoctorCheck {
+    let name = "libkrunfw";
+    let taken = ladder.iter().find_map(|rung| match &rung.found {
+        Found::Taken { digest } => Some((rung, digest)),
+        _ => None,
+    });
+    if let Some((rung, digest)) = taken {
+        let path = rung.path.as_deref().unwrap_or(Path::new("")).display();
+        let detail = format!("{path} ({}, {})", rung.rung.as_str(), short(digest));
+        return check(name, MechanismState::On, detail, None);
+    }
+    let unusable = ladder.iter().find_map(|rung| match &rung.found {
+        Found::Unusable(lack) => Some((rung, lack)),
+        _ => None,
+    });
+    match unusable {
+        Some((RungReport { rung: Rung::System | Rung::Home, path, .. }, lack)) => {
+            let path = path.as_deref().unwrap_or(Path::new("")).display();
+            check(name, MechanismState::Off, format!("{path}, {}", lack.reason), Some(&lack.hint))
+        }
+        Some((_, lack)) => check(name, MechanismState::Off, &lack.reason, Some(&lack.hint)),
+        None => {
+            let detail = format!("there is no {} in any of the places below", krunfw::FILE_NAME);
+            check(name, MechanismState::Off, detail, Some(krunfw::INSTALL_HINT))
+        }
+    }
+}
+
+/// `sha256:` and twelve digits.
+fn short(digest: &str) -> &str {
+    digest.get(.."sha256:".len() + 12).unwrap_or(digest)
+}
+
+fn rung(report: RungReport) -> LibraryRung {
+    let (found, detail) = match report.found {
+        Found::Unset => ("unset", None),
+        Found::Absent => ("absent", None),
+        Found::Unusable(lack) => ("unusable", Some(lack.reason)),
+        Found::Taken { digest } => ("taken", Some(digest)),
+        Found::PassedOver => ("passed over", None),
+    };
+    LibraryRung { rung: report.rung.as_str().into(), path: report.path, found: found.into(), detail }
+}
+
+/// Whether machines boot here.
+fn microvm(finding: &Finding) -> DoctorCheck {
+    let name = "microvm";
+    match finding {
+        Finding::Judged(verdict) => {
+            let when = ago(verdict.age());
+            match (&verdict.lack, verdict.took_ms) {
+                (Some(lack), _) => {
+                    check(name, MechanismState::Off, format!("{} (tried {when})", lack.reason), Some(&lack.hint))
+                }
+                (None, took) => {
+                    let secs = took.unwrap_or(0) as f64 / 1000.0;
+                    check(
+                        name,
+                        MechanismState::On,
+                        format!("a test machine booted in {secs:.2} s (tried {when})"),
+                        None,
+                    )
+                }
+            }
+        }
+        Finding::Missing(lack) => {
+            check(name, MechanismState::Off, format!("not tried: {}", lack.reason), Some(&lack.hint))
+        }
+        Finding::Undecided(lack) => check(name, MechanismState::Off, &lack.reason, Some(&lack.hint)),
+    }
+}
+
+/// The age of a verdict.
+fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        0..10 => "just now".into(),
+        secs @ 10..120 => format!("{secs} s ago; --recheck tries again"),
+        secs @ 120..7200 => format!("{} min ago; --recheck tries again", secs / 60),
+        secs => format!("{} h ago; --recheck tries again", secs / 3600),
+    }
 }
 
 fn mechanism(mechanism: &Mechanism) -> DoctorCheck {
@@ -100,43 +200,6 @@ fn mechanism(mechanism: &Mechanism) -> DoctorCheck {
         _ => None,
     };
     check(&mechanism.name, mechanism.state, detail, hint)
-}
-
-/// Whether the device is there and may be opened. That a virtual machine would run is not claimed.
-fn kvm(path: &Path) -> DoctorCheck {
-    let name = "kvm";
-    match File::options().read(true).write(true).open(path) {
-        Ok(_) => check(name, MechanismState::On, format!("{} opens", path.display()), None),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let group = fs::metadata(path).ok().map(|meta| group_name(meta.gid(), Path::new("/etc/group")));
-            let group = group.unwrap_or_else(|| "its owner".into());
-            DoctorCheck {
-                name: name.into(),
-                state: MechanismState::Off,
-                detail: format!("permission: {} may only be opened by root and group {group}", path.display()),
-                hint: Some(format!("add yourself to group {group} (usermod -aG {group} USER) and log in again")),
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            check(name, MechanismState::Off, format!("there is no {}", path.display()), Some(NO_KVM_HINT))
-        }
-        Err(error) => {
-            check(name, MechanismState::Off, format!("{} does not open: {error}", path.display()), Some(NO_KVM_HINT))
-        }
-    }
-}
-
-const NO_KVM_HINT: &str = "switch on virtualisation in the firmware (or nested virtualisation in the hypervisor) and \
-     load the kvm module";
-
-fn group_name(id: u32, file: &Path) -> String {
-    let listed = fs::read_to_string(file).unwrap_or_default();
-    let name = listed.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| id.to_string())
 }
 
 const ID_HINT: &str = "install newuidmap and newgidmap (package uidmap or shadow-utils) and give this user a range in \
@@ -203,24 +266,8 @@ fn disk_space(home: &Path) -> DoctorCheck {
 
 #[cfg(test)]
 mod tests {
+    use super::super::isolation::verdict::{Subject, Verdict};
     use super::*;
-
-    #[test]
-    fn a_missing_device_is_not_called_a_permission() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = kvm(&dir.path().join("kvm"));
-        assert_eq!(missing.state, MechanismState::Off);
-        assert!(missing.detail.starts_with("there is no "), "{}", missing.detail);
-    }
-
-    #[test]
-    fn a_group_is_named_where_it_has_a_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("group");
-        fs::write(&file, "root:x:0:\nkvm:x:107:joe\n").unwrap();
-        assert_eq!(group_name(107, &file), "kvm");
-        assert_eq!(group_name(108, &file), "108");
-    }
 
     #[test]
     fn file_systems_that_hold_no_overlay_are_told() {
@@ -236,11 +283,43 @@ mod tests {
     }
 
     #[test]
-    fn no_promise_of_a_driver_that_is_not_there() {
-        let opens = check("kvm", MechanismState::On, "/dev/kvm opens", None);
-        let (reason, _) = verdict(&Ok(IsolationReport::default()), &opens);
-        assert!(reason.contains("no microVM driver yet"), "{reason}");
-        let failed = Err(MicrosandboxError::Runtime("no user namespaces".into()));
-        assert!(verdict(&failed, &opens).0.starts_with("no sandbox can start"));
+    fn auto_is_what_the_canary_says() {
+        let lack = Lack::new("it hung", "nothing helps");
+        let works = Ok(IsolationReport::default());
+        let none: MicrosandboxResult<IsolationReport> = Err(MicrosandboxError::Runtime("no user namespaces".into()));
+        let booted = Verdict::now(Subject::here("sha256:aa"), Duration::from_secs(5), Ok(Duration::from_millis(250)));
+        let booted = Finding::Judged(booted);
+        assert_eq!(verdict(&works, &booted), (Isolation::Microvm, None));
+        assert_eq!(microvm(&booted).detail, "a test machine booted in 0.25 s (tried just now)");
+        let refused = Verdict::now(Subject::here("sha256:aa"), Duration::from_secs(5), Err(lack.clone()));
+        for finding in [Finding::Judged(refused), Finding::Missing(lack.clone()), Finding::Undecided(lack.clone())] {
+            assert_eq!(verdict(&works, &finding), (Isolation::Container, Some(lack.clone())));
+            let (given, why) = verdict(&none, &finding);
+            assert!(given == Isolation::Container && why.unwrap().reason.starts_with("no sandbox can start"));
+            let check = microvm(&finding);
+            assert!(check.state == MechanismState::Off && check.detail.contains("it hung"), "{check:?}");
+            assert_eq!(check.hint.as_deref(), Some("nothing helps"));
+        }
+    }
+
+    #[test]
+    fn the_age_of_a_verdict_is_told() {
+        assert_eq!(ago(Duration::from_secs(3)), "just now");
+        assert!(ago(Duration::from_secs(90)).starts_with("90 s ago"));
+        assert!(ago(Duration::from_secs(600)).starts_with("10 min ago"));
+        assert!(ago(Duration::from_secs(86_400)).starts_with("24 h ago"));
+    }
+
+    #[test]
+    fn the_library_that_is_taken_or_faulty_is_named() {
+        let rung = |rung, found| RungReport { rung, path: Some("/x/libkrunfw.so.5".into()), found };
+        let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let taken = library(&[rung(Rung::System, Found::Absent), rung(Rung::Home, Found::Taken { digest })]);
+        assert_eq!(taken.detail, "/x/libkrunfw.so.5 (home, sha256:0123456789ab)");
+        let faulty = Found::Unusable(Lack::new("which is not an ELF file", "bring another"));
+        let faulty = library(&[rung(Rung::System, faulty), rung(Rung::Home, Found::Absent)]);
+        assert_eq!(faulty.detail, "/x/libkrunfw.so.5, which is not an ELF file");
+        let none = library(&[rung(Rung::Home, Found::Absent)]);
+        assert!(none.state == MechanismState::Off && none.hint.unwrap().contains("msb install libkrunfw"));
     }
 }

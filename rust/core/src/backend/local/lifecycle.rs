@@ -9,11 +9,11 @@ use microsandbox_protocol::launch::Identity;
 
 use super::boot::{self, Booted};
 use super::lock::NameLock;
-use super::{LocalBackend, process, reconcile, root, spawn, tree, validate};
+use super::{LocalBackend, isolation, process, reconcile, root, spawn, tree, validate};
 use crate::agent::AgentClient;
 use crate::backend::{ListQuery, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{Isolation, SandboxConfig, SandboxSpec, SandboxStatus, validate_sandbox_name};
+use crate::model::{BootTrace, Isolation, SandboxConfig, SandboxSpec, SandboxStatus, validate_sandbox_name};
 use crate::sandbox::{
     DEFAULT_STOP_TIMEOUT, LastRun, Sandbox, SandboxHandle, SandboxHandleInner, SandboxHandleLocalState, SandboxInner,
     SandboxLocalState, SandboxRecord,
@@ -50,7 +50,9 @@ pub async fn create(
     if let Some(option) = config.unsupported.first() {
         return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
     }
+    let mut trace = BootTrace::begin();
     prepare_spec(backend, &mut config.spec).await?;
+    trace.finish("checks");
     if config.replace_existing {
         replace(backend, shared, &config).await?;
     }
@@ -65,10 +67,10 @@ pub async fn create(
         // A directory without a row: what an earlier, killed removal left.
         tree::remove(backend, &dir).await?;
     }
-    match bring_up(backend, &spec, guard.row_id()).await {
+    match bring_up(backend, &spec, guard.row_id(), &mut trace).await {
         Ok(booted) => {
             guard.disarm();
-            Ok(adopt(shared, spec, guard.finished_row_id(), booted))
+            Ok(adopt(shared, spec, guard.finished_row_id(), booted, trace))
         }
         Err(error) => {
             guard.undo().await;
@@ -83,25 +85,21 @@ async fn prepare_spec(backend: &LocalBackend, spec: &mut SandboxSpec) -> Microsa
     if spec.isolation == Isolation::Auto {
         spec.isolation = backend.default_isolation();
     }
-    spec.isolation_actual = Some(decide_isolation(spec.isolation)?);
+    if spec.isolation == Isolation::Microvm {
+        // A demand that no host could meet is told first.
+        validate::microvm(spec)?;
+    }
+    spec.isolation_actual = Some(isolation::decide(backend, spec.isolation).await?);
     if spec.init.is_some() {
         return Err(MicrosandboxError::unsupported("init", crate::backend::available_when::INIT));
     }
     spec.image_defaults = root::image_defaults(backend, &spec.image).await?;
+    if spec.isolation_actual == Some(Isolation::Microvm) {
+        validate::microvm(spec)?;
+        root::startable(backend, spec)?;
+    }
     spec.id = random_id()?;
     Ok(())
-}
-
-/// The policy of the design: a demand that cannot be met is an error, never a weaker sandbox.
-fn decide_isolation(asked: Isolation) -> MicrosandboxResult<Isolation> {
-    match asked {
-        Isolation::Auto | Isolation::Container => Ok(Isolation::Container),
-        Isolation::Microvm => Err(MicrosandboxError::IsolationUnavailable {
-            demanded: "microvm".into(),
-            reason: "this build has no microVM driver yet".into(),
-            hint: "use isolation=\"container\" or \"auto\"; `msb doctor` shows what this machine gives".into(),
-        }),
-    }
 }
 
 fn random_id() -> MicrosandboxResult<String> {
@@ -136,14 +134,20 @@ async fn insert(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResul
 }
 
 /// Boots and records: `Starting` with a pid, then `Running`.
-async fn bring_up(backend: &LocalBackend, spec: &SandboxSpec, row_id: i32) -> MicrosandboxResult<Booted> {
+async fn bring_up(
+    backend: &LocalBackend,
+    spec: &SandboxSpec,
+    row_id: i32,
+    trace: &mut BootTrace,
+) -> MicrosandboxResult<Booted> {
     let store = backend.store().await?;
     let rootfs_mode = if spec.image_defaults.manifest_digest.is_some() { "erofs" } else { "bind" };
     store.set_rootfs(row_id, spec.image_defaults.manifest_digest.as_deref(), rootfs_mode).await?;
-    let booting = boot::begin(backend, spec).await?;
+    trace.finish("row");
+    let booting = boot::begin(backend, spec, trace).await?;
     boot::failpoint("spawned");
     let pid = booting.pid();
-    let booted = booting.ready().await?;
+    let booted = booting.ready(trace).await?;
     boot::failpoint("ready");
     let recorded = store.begin_run(row_id, pid, SandboxStatus::Running).await;
     if let Err(error) = recorded {
@@ -152,6 +156,7 @@ async fn bring_up(backend: &LocalBackend, spec: &SandboxSpec, row_id: i32) -> Mi
         return Err(error);
     }
     boot::failpoint("recorded");
+    trace.finish("recorded");
     if spec.detached {
         let_go(&booted.lifeline, &spec.name)?;
     }
@@ -159,7 +164,7 @@ async fn bring_up(backend: &LocalBackend, spec: &SandboxSpec, row_id: i32) -> Mi
 }
 
 /// A live sandbox from a booted one; its end is noticed in the background.
-fn adopt(shared: &SharedBackend, spec: SandboxSpec, db_id: i32, booted: Booted) -> Sandbox {
+fn adopt(shared: &SharedBackend, spec: SandboxSpec, db_id: i32, booted: Booted, trace: BootTrace) -> Sandbox {
     let owned = !spec.detached;
     if owned {
         keep_lifeline(&spec.id, booted.lifeline);
@@ -175,7 +180,8 @@ fn adopt(shared: &SharedBackend, spec: SandboxSpec, db_id: i32, booted: Booted) 
             }
         }
     });
-    Sandbox::new(shared.clone(), SandboxInner::Local(SandboxLocalState { db_id, owned }), spec)
+    let inner = SandboxInner::Local(SandboxLocalState { db_id, owned });
+    Sandbox::new(shared.clone(), inner, spec).with_boot(trace.into_steps())
 }
 
 /// A creation that has a row but no running sandbox yet. Dropped early (the caller's task was cancelled), it undoes
@@ -256,6 +262,7 @@ pub async fn start(
     detached: bool,
 ) -> MicrosandboxResult<Sandbox> {
     validate_sandbox_name(name)?;
+    let mut trace = BootTrace::begin();
     // Settle first: a row may still say running for a process that is gone.
     reconcile::current(backend, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let lock = NameLock::acquire(&backend.config().home, name, LOCK_DEADLINE).await?;
@@ -271,16 +278,20 @@ pub async fn start(
             backend.sandbox_dir(name).display()
         )));
     }
+    if spec.isolation_actual == Some(Isolation::Microvm) {
+        // A start never weakens it: refused while the record is still as it was.
+        isolation::require(backend).await?;
+    }
     if spec.detached != detached {
         spec.detached = detached;
         store.update_spec(row.id, &spec).await?;
     }
     store.set_status(row.id, &[row.status], SandboxStatus::Starting).await?;
     let mut guard = Unfinished { shared: shared.clone(), row: Some(row), lock: Some(lock), keep: true };
-    match bring_up(backend, &spec, guard.row_id()).await {
+    match bring_up(backend, &spec, guard.row_id(), &mut trace).await {
         Ok(booted) => {
             guard.disarm();
-            Ok(adopt(shared, spec, guard.finished_row_id(), booted))
+            Ok(adopt(shared, spec, guard.finished_row_id(), booted, trace))
         }
         Err(error) => {
             guard.undo().await;

@@ -1,5 +1,10 @@
 //! Resource use of a running local sandbox: the host's own figures where its control groups give them, the guest's word
 //! for the rest.
+//!
+//! Around a microVM the control groups hold the monitor: its processor time is the guest's, its input and output are those
+//! of the root file system, and its memory is what the host has given (`memory_host_resident_bytes`). What is used of that
+//! *inside* only the guest knows, so `memory_bytes` and what is available are its word, within what it was given; so is the
+//! limit, because the group's own leaves room for the monitor.
 
 mod cgroup;
 
@@ -7,7 +12,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::stream;
-use microsandbox_protocol::launch::Identity;
+use microsandbox_protocol::launch::{Driver, Identity};
 use microsandbox_protocol::message::Stats;
 
 use crate::agent::{AgentAddress, AgentClient};
@@ -109,8 +114,17 @@ fn combine(
 ) -> SandboxMetrics {
     let timestamp = Utc::now();
     let limit = u64::from(spec.resources.memory_mib) << 20;
-    let memory_limit_bytes = usage.memory_limit.map_or(limit, |real| real.min(limit.max(1)));
-    let memory_bytes = usage.memory_working_set.unwrap_or(stats.memory_bytes);
+    let (memory_limit_bytes, memory_bytes) = match identity.driver {
+        Driver::Container => {
+            let real = usage.memory_limit.map_or(limit, |real| real.min(limit.max(1)));
+            (real, usage.memory_working_set.unwrap_or(stats.memory_bytes))
+        }
+        Driver::Microvm => (limit, stats.memory_bytes.min(limit)),
+    };
+    let memory_available_bytes = match (identity.driver, stats.memory_available_bytes) {
+        (Driver::Microvm, Some(told)) => told.min(limit),
+        _ => memory_limit_bytes.saturating_sub(memory_bytes),
+    };
     let started = i64::try_from(identity.started_at_ms).unwrap_or(i64::MAX);
     let uptime_ms = u64::try_from(timestamp.timestamp_millis().saturating_sub(started)).unwrap_or(0);
     let vcpu_time_ns = usage.cpu_ns.unwrap_or(stats.cpu_ns);
@@ -126,7 +140,7 @@ fn combine(
         cpu_percent: if wall_ns > 0.0 { busy_ns as f64 / wall_ns * 100.0 } else { 0.0 },
         vcpu_time_ns,
         memory_bytes,
-        memory_available_bytes: Some(memory_limit_bytes.saturating_sub(memory_bytes)),
+        memory_available_bytes: Some(memory_available_bytes),
         memory_host_resident_bytes: usage.memory_charged,
         memory_limit_bytes,
         disk_read_bytes: io_read,
@@ -138,5 +152,51 @@ fn combine(
         upper_host_allocated_bytes: None,
         uptime_ms,
         timestamp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use microsandbox_protocol::launch::{IsolationReport, ProcessIdentity};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn of(driver: Driver) -> SandboxMetrics {
+        let process = ProcessIdentity { pid: 1, start_time: 1, boot_id: "b".into() };
+        let identity = Identity {
+            runtime: process.clone(),
+            init: process,
+            driver,
+            cgroups: Vec::new(),
+            started_at_ms: 0,
+            isolation: IsolationReport::default(),
+        };
+        let stats =
+            Stats { memory_bytes: 40 * MIB, memory_available_bytes: Some(400 * MIB), cpu_ns: 1, ..Stats::default() };
+        let usage = Usage {
+            cpu_ns: Some(7),
+            memory_charged: Some(300 * MIB),
+            memory_working_set: Some(290 * MIB),
+            memory_limit: Some(700 * MIB),
+            io: None,
+        };
+        combine(&SandboxSpec::default(), &identity, &stats, &usage, None)
+    }
+
+    #[test]
+    fn a_container_is_measured_by_the_host() {
+        let metrics = of(Driver::Container);
+        assert_eq!((metrics.memory_bytes, metrics.memory_limit_bytes), (290 * MIB, 512 * MIB));
+        assert_eq!(metrics.memory_available_bytes, Some(222 * MIB));
+    }
+
+    #[test]
+    fn what_is_used_inside_a_machine_is_the_guests_word_and_what_it_holds_the_hosts() {
+        let metrics = of(Driver::Microvm);
+        assert_eq!((metrics.memory_bytes, metrics.memory_limit_bytes), (40 * MIB, 512 * MIB));
+        assert_eq!(metrics.memory_available_bytes, Some(400 * MIB));
+        assert_eq!((metrics.memory_host_resident_bytes, metrics.vcpu_time_ns), (Some(300 * MIB), 7));
     }
 }

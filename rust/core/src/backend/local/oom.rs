@@ -2,12 +2,17 @@
 //!
 //! The kernel counts such kills per control group: `oom_kill` in `memory.events` (cgroup v2) or in
 //! `memory.oom_control` (v1). A program that ended by SIGKILL while the count rose was one of them.
+//!
+//! In a microVM the guest's own kernel kills, and no group of the host counts it: there the agent's word stands as it is. A
+//! count that rises around a microVM is the monitor itself being killed, which ends the sandbox.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use microsandbox_protocol::launch::Driver;
 
 use super::reconcile;
 use crate::model::ExecExit;
@@ -21,8 +26,8 @@ pub struct OomCounters {
     open: Mutex<HashMap<String, Counter>>,
 }
 
-/// The token of the run, and its counter.
-type Counter = (Vec<u8>, Arc<File>);
+/// The token of the run, and its counter where there is one.
+type Counter = (Vec<u8>, Option<Arc<File>>);
 
 /// The count when a program was started.
 pub struct OomWatch {
@@ -38,11 +43,11 @@ impl OomCounters {
         let counter = match known {
             Some(counter) => counter,
             None => {
-                let counter = Arc::new(open_counter(sandbox_dir)?);
+                let counter = open_counter(sandbox_dir).map(Arc::new);
                 open.insert(name.to_owned(), (token.to_owned(), counter.clone()));
                 counter
             }
-        };
+        }?;
         let before = read(&counter)?;
         Some(OomWatch { counter, before })
     }
@@ -64,7 +69,7 @@ impl OomWatch {
 }
 
 fn open_counter(sandbox_dir: &Path) -> Option<File> {
-    let identity = reconcile::identity(sandbox_dir)?;
+    let identity = reconcile::identity(sandbox_dir).filter(|identity| identity.driver == Driver::Container)?;
     let candidates =
         identity.cgroups.iter().flat_map(|group| [group.join("memory.events"), group.join("memory.oom_control")]);
     candidates.filter_map(|path| File::open(path).ok()).find(|file| read(file).is_some())

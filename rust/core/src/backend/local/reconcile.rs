@@ -178,7 +178,7 @@ async fn wait_bounded(pidfd: OwnedFd) {
 
 /// The guest ends with its runtime (parent-death signal); this waits for it and removes the control groups, those of a
 /// boot that was cut off before it had an identity too.
-async fn clear_leftovers(dir: &Path, identity: Option<&Identity>) {
+pub async fn clear_leftovers(dir: &Path, identity: Option<&Identity>) {
     let noted = dir.join("runtime/cgroups.json");
     let mut cgroups: Vec<PathBuf> =
         std::fs::read(&noted).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();

@@ -20,7 +20,7 @@ pub async fn image_defaults(backend: &LocalBackend, image: &ImageSource) -> Micr
         }
         ImageSource::Bind { .. } => Ok(ImageDefaults::default()),
         ImageSource::DiskImage { .. } => {
-            Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::MICROVM))
+            Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::DISK_IMAGES))
         }
         ImageSource::Oci { reference } => {
             let resolved = images::resolve(backend, reference).await?;
@@ -45,6 +45,33 @@ fn split_variable(text: &str) -> Option<EnvVar> {
     (!key.is_empty()).then(|| EnvVar { key: key.into(), value: value.into() })
 }
 
+/// Refuses an image in which nothing could run: no `/bin`, and no default program of its own. A guest would boot and answer
+/// every call with "not found"; the mistake (an archive of something else, a directory too deep) is better told before.
+pub fn startable(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    let layers = match &spec.image {
+        ImageSource::Bind { path } => vec![path.clone()],
+        ImageSource::Oci { .. } => images::layer_dirs(backend, &spec.image_defaults.diff_ids)?,
+        // Holds this machine's own programs.
+        ImageSource::Host { .. } | ImageSource::DiskImage { .. } => return Ok(()),
+    };
+    let has = |path: &str| {
+        // What cannot be looked at may be there: the boot will tell. A link counts, wherever it leads inside.
+        let there = |layer: &std::path::PathBuf| !matches!(layer.join(path).symlink_metadata(), Err(e) if e.kind() == std::io::ErrorKind::NotFound);
+        layers.iter().any(there)
+    };
+    let own = spec.runtime.entrypoint.as_ref().or(spec.image_defaults.entrypoint.as_ref());
+    let own = own.or(spec.runtime.cmd.as_ref()).or(spec.image_defaults.cmd.as_ref());
+    let program = own.and_then(|words| words.first()?.strip_prefix('/'));
+    if has("bin") || program.is_some_and(has) {
+        return Ok(());
+    }
+    Err(MicrosandboxError::InvalidConfig(format!(
+        "image {} has no /bin and no default program: nothing could run in it; is it a root file system, with its \
+         programs at /bin?",
+        spec.image.describe()
+    )))
+}
+
 /// The root file system, and the environment that comes with it.
 pub async fn assemble(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<(RootSpec, Vec<EnvVar>)> {
     let layer = |path| Lower { path, host_ids: false };
@@ -63,7 +90,10 @@ pub async fn assemble(backend: &LocalBackend, spec: &SandboxSpec) -> Microsandbo
             root.lowers.extend(dirs.into_iter().map(layer));
         }
         ImageSource::DiskImage { .. } => {
-            return Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::MICROVM));
+            return Err(MicrosandboxError::unsupported(
+                "disk-image rootfs",
+                crate::backend::available_when::DISK_IMAGES,
+            ));
         }
     }
     let quarter = u64::from(spec.resources.memory_mib) * MIB / 4;
@@ -81,4 +111,43 @@ pub async fn assemble(backend: &LocalBackend, spec: &SandboxSpec) -> Microsandbo
         });
     }
     Ok((root, env))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LocalConfig;
+
+    fn of(path: &std::path::Path) -> SandboxSpec {
+        SandboxSpec { image: ImageSource::Bind { path: path.into() }, ..SandboxSpec::default() }
+    }
+
+    #[test]
+    fn an_image_in_which_nothing_could_run_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = LocalBackend::from_config(LocalConfig::default_for_home(dir.path().join("home")));
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        let error = startable(&backend, &of(&root)).unwrap_err();
+        assert!(matches!(error, MicrosandboxError::InvalidConfig(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("has no /bin") && text.contains(&root.display().to_string()), "{text}");
+
+        let mut own = of(&root);
+        own.image_defaults.cmd = Some(vec!["/app".into()]);
+        assert!(startable(&backend, &own).is_err(), "its default program is not there either");
+        std::fs::write(root.join("app"), "").unwrap();
+        startable(&backend, &own).unwrap();
+        // A link that leads nowhere on this side, as in a merged /usr.
+        std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
+        startable(&backend, &of(&root)).unwrap();
+    }
+
+    #[test]
+    fn this_machines_own_programs_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = LocalBackend::from_config(LocalConfig::default_for_home(dir.path()));
+        let image = ImageSource::Host { prefixes: Vec::new() };
+        startable(&backend, &SandboxSpec { image, ..SandboxSpec::default() }).unwrap();
+    }
 }

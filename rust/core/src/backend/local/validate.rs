@@ -7,6 +7,8 @@ use crate::model::{ImageSource, SandboxSpec, validate_sandbox_name};
 
 /// Below this a guest cannot even hold its agent (`sandbox.memory_min`).
 pub const MEMORY_MIN_MIB: u32 = 16;
+/// The same for a guest with a kernel of its own.
+pub const MICROVM_MEMORY_MIN_MIB: u32 = 64;
 /// All of `env` together (`sandbox.env_total`).
 const ENV_TOTAL: usize = 1 << 20;
 /// Linux's `HOST_NAME_MAX`.
@@ -48,6 +50,43 @@ fn resources(spec: &SandboxSpec) -> MicrosandboxResult<()> {
         }
     }
     Ok(())
+}
+
+/// What a machine needs beyond what every sandbox needs.
+pub fn microvm(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    let resources = &spec.resources;
+    if resources.memory_mib < MICROVM_MEMORY_MIN_MIB {
+        return invalid(format!(
+            "memory of a microVM must be {MICROVM_MEMORY_MIN_MIB} to {} MiB (the memory of this machine), because its kernel \
+             needs some itself: got {}",
+            host_memory_mib(),
+            resources.memory_mib
+        ));
+    }
+    let online = host_cpus();
+    if usize::from(resources.cpus) > online {
+        return invalid(format!(
+            "cpus of a microVM must be 1 to {online} (the processors of this machine): got {}",
+            resources.cpus
+        ));
+    }
+    Ok(())
+}
+
+/// Processors that are online, whatever share of them this process has.
+fn host_cpus() -> usize {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    let counted = online.and_then(|text| cpus_in(text.trim()));
+    counted.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1)
+}
+
+/// How many processors a list like `0-3,8` names (cpuset(7), list format).
+fn cpus_in(list: &str) -> Option<usize> {
+    list.split(',').try_fold(0, |count, part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        Some(count + last.checked_sub(first)? + 1)
+    })
 }
 
 fn host_memory_mib() -> u64 {
@@ -160,7 +199,7 @@ fn image(image: &ImageSource, home: &Path) -> MicrosandboxResult<()> {
         ImageSource::Oci { reference } if reference.trim().is_empty() => invalid("image must not be empty".into()),
         ImageSource::Bind { path } => directory_root(path, home),
         ImageSource::DiskImage { .. } => {
-            Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::MICROVM))
+            Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::DISK_IMAGES))
         }
         ImageSource::Host { .. } | ImageSource::Oci { .. } => Ok(()),
     }
@@ -187,4 +226,46 @@ fn directory_root(path: &Path, home: &Path) -> MicrosandboxResult<()> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(memory_mib: u32, cpus: u8) -> SandboxSpec {
+        let mut spec = SandboxSpec { name: "box".into(), ..SandboxSpec::default() };
+        (spec.resources.memory_mib, spec.resources.cpus) = (memory_mib, cpus);
+        spec
+    }
+
+    fn refused(spec: &SandboxSpec) -> String {
+        let error = microvm(spec).unwrap_err();
+        assert!(matches!(error, MicrosandboxError::InvalidConfig(_)), "{error:?}");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_machine_has_room_for_its_kernel() {
+        let text = refused(&with(MICROVM_MEMORY_MIN_MIB - 1, 1));
+        assert!(text.contains("64 to ") && text.contains("got 63"), "{text}");
+        microvm(&with(MICROVM_MEMORY_MIN_MIB, 1)).unwrap();
+    }
+
+    #[test]
+    fn a_machine_has_no_more_processors_than_the_host() {
+        let online = host_cpus();
+        microvm(&with(512, u8::try_from(online.min(255)).unwrap())).unwrap();
+        if let Ok(beyond) = u8::try_from(online + 1) {
+            let text = refused(&with(512, beyond));
+            assert!(text.contains(&format!("1 to {online} ")) && text.contains(&format!("got {beyond}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_processors_are_counted() {
+        assert_eq!(cpus_in("0"), Some(1));
+        assert_eq!(cpus_in("0-3,8,10-11"), Some(7));
+        assert_eq!(cpus_in(""), None);
+        assert_eq!(cpus_in("3-1"), None);
+    }
 }
