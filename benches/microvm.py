@@ -24,14 +24,18 @@ HERE = Path(__file__).resolve().parent
 
 
 class Worker:
-    """One product: starts its program, asks and reads answers."""
+    """One product: starts its program, asks and reads answers. After an error its program starts anew, and the error is printed."""
 
     def __init__(self, product: str, python: Path, home: Path, archive: Path) -> None:
-        self.product = product
         home.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(
-            [python, HERE / "vm_worker.py", product, home, archive],
-            env={**os.environ, "MSB_HOME": str(home)},
+        self.product, self.python, self.home, self.archive = product, python, home, archive
+        self.lives = 0
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self.python, HERE / "vm_worker.py", self.product, self.home, self.archive, str(self.lives)],
+            env={**os.environ, "MSB_HOME": str(self.home)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -39,14 +43,25 @@ class Worker:
 
     def ask(self, word: str) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
+        self.lives += 1
         begin = time.monotonic()
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"error": "its program ended"}
         shown = {key: round(value, 2) for key, value in answer.items() if isinstance(value, float)}
+        if "execs" in answer:
+            shown["exec"] = round(statistics.median(answer["execs"]), 3)
         print(f"{self.product} {word} ({time.monotonic() - begin:.1f} s): {answer.get('error', shown)}", flush=True)
+        if "error" in answer:
+            self.close()
+            self.process = self.start()
         return answer
+
+    def life(self) -> dict[str, Any]:
+        """A life, tried twice."""
+        answer = self.ask("life")
+        return self.ask("life") if "error" in answer else answer
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -80,7 +95,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         # The first life of each pays for caches.
         for round_ in range(options.rounds + 1):
             for worker in products:
-                life = worker.ask("life")
+                life = worker.life()
                 if round_ and "error" not in life:
                     lives.setdefault(worker.product, []).append(life)
     return lives

@@ -1,7 +1,7 @@
-"""One product's half of the microVM bench, in its own interpreter: `python vm_worker.py ours|peer HOME ARCHIVE`.
+"""One product's half of the microVM bench, in its own interpreter: `python vm_worker.py ours|peer HOME ARCHIVE FIRST`.
 
 Both have the same names, so one program measures both. Reads a word per line from standard input and answers with one line
-of JSON: `load`, `life` (create to the first result, a number of execs, stop; seconds each), `quit`.
+of JSON (FIRST is the number of the first sandbox's name): `load`, `life` (create to the first result, a number of execs, stop; seconds each), `quit`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,6 @@ async def create(product: str, home: str, name: str) -> Any:
         from microsandbox import LocalBackend
 
         options["backend"] = LocalBackend(home=home, isolation="microvm")
-    else:
-        from microsandbox import Network
-
-        # Ours has no network to set up yet, so the peer need not either.
-        options["network"] = Network.none()
     return await Sandbox.create(name, **options)
 
 
@@ -74,8 +69,7 @@ async def life(product: str, home: str, number: int) -> dict[str, Any]:
     return {"create": created - begin, "first": first - begin, "execs": execs, "stop": stopped - before}
 
 
-async def main(product: str, home: str, archive: str) -> None:
-    number = 0
+async def main(product: str, home: str, archive: str, number: int) -> None:
     for line in sys.stdin:
         word = line.strip()
         if word == "quit":
@@ -93,4 +87,4 @@ async def main(product: str, home: str, archive: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))
