@@ -91,16 +91,16 @@ async def test_A3_bad_environment_keys(harness: Harness, key: str) -> None:
 
 
 @pytest.mark.needs("programs")
-async def test_A3_large_environments_arrive_or_are_refused_by_kind(box: Sandbox) -> None:
+async def test_A3_large_environments_arrive_or_are_refused_by_kind(shared_box: Sandbox) -> None:
     value = "v" * 100_000
-    output = await box.exec("printenv", ["BIG"], env={"BIG": value})
+    output = await shared_box.exec("printenv", ["BIG"], env={"BIG": value})
     assert output.stdout_text == value + "\n"
     with pytest.raises((ExecFailedError, InvalidConfigError)) as caught:
-        await box.exec("true", env={"BIG": "v" * (1 << 20)})
+        await shared_box.exec("true", env={"BIG": "v" * (1 << 20)})
     if isinstance(caught.value, ExecFailedError):
         assert caught.value.kind == "bad_args"
     with pytest.raises((ExecFailedError, InvalidConfigError)):
-        await box.exec("true", env={f"K{n}": "v" * 50 for n in range(100_000)})
+        await shared_box.exec("true", env={f"K{n}": "v" * 50 for n in range(100_000)})
 
 
 async def test_image_is_required_and_exclusive(harness: Harness) -> None:
