@@ -34,10 +34,17 @@ fn rlimit() -> impl Strategy<Value = Rlimit> {
 }
 
 fn machine() -> impl Strategy<Value = Machine> {
-    let tmpfs = ("/.{0,20}", any::<u64>(), any::<u32>())
-        .prop_map(|(target, size_bytes, mode)| MachineTmpfs { target, size_bytes, mode });
-    (".{0,64}", any::<u64>(), any::<u32>(), vec(tmpfs, 0..3))
-        .prop_map(|(hostname, shm_bytes, pids, tmpfs)| Machine { hostname, shm_bytes, pids, tmpfs })
+    let tmpfs = ("/.{0,20}", any::<u64>(), any::<u32>()).prop_map(|(target, size_bytes, mode)| MachineTmpfs {
+        target,
+        size_bytes,
+        mode,
+    });
+    (".{0,64}", any::<u64>(), any::<u32>(), vec(tmpfs, 0..3)).prop_map(|(hostname, shm_bytes, pids, tmpfs)| Machine {
+        hostname,
+        shm_bytes,
+        pids,
+        tmpfs,
+    })
 }
 
 fn exec_request() -> impl Strategy<Value = ExecRequest> {
