@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use microsandbox_protocol::launch::{IdMap, Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
@@ -11,7 +11,7 @@ use super::LocalBackend;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
 /// Directories whose blocks are freed side by side; a larger tree frees the others one by one.
-const HELD: usize = 48;
+const HELD: usize = 24;
 /// Entries of a directory that are looked at for directories to hold.
 const LOOKED_AT: usize = 512;
 /// Threads that free what is held.
@@ -57,11 +57,7 @@ pub async fn remove(backend: &LocalBackend, path: &Path) -> MicrosandboxResult<(
 /// As [`remove`], up to the point where nothing has a name any more.
 pub async fn unlink(backend: &LocalBackend, path: &Path) -> MicrosandboxResult<Remains> {
     let owned = path.to_owned();
-    let plain = tokio::task::spawn_blocking(move || {
-        let held = hold(&owned);
-        (std::fs::remove_dir_all(owned), Remains(held))
-    })
-    .await;
+    let plain = tokio::task::spawn_blocking(move || unlink_plainly(&owned)).await;
     let (done, remains) = plain.map_err(|e| MicrosandboxError::Runtime(format!("removal task: {e}")))?;
     match done {
         Ok(()) => Ok(remains),
@@ -71,8 +67,20 @@ pub async fn unlink(backend: &LocalBackend, path: &Path) -> MicrosandboxResult<R
     }
 }
 
+fn unlink_plainly(path: &Path) -> (std::io::Result<()>, Remains) {
+    let held = hold(path);
+    let done = std::fs::remove_dir_all(path);
+    let exhausted = [libc::EMFILE, libc::ENFILE].map(Some);
+    if done.as_ref().is_err_and(|error| exhausted.contains(&error.raw_os_error())) {
+        // What is held may be just what the removal lacks.
+        drop(held);
+        return (std::fs::remove_dir_all(path), Remains(Vec::new()));
+    }
+    (done, Remains(held))
+}
+
 /// Opens the upper levels of the tree, as far as they may be opened; no symlink is followed.
-fn hold(path: &PathBuf) -> Vec<OwnedFd> {
+fn hold(path: &Path) -> Vec<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut held: Vec<OwnedFd> = rustix::fs::openat(CWD, path, flags, Mode::empty()).into_iter().collect();
     let mut next = 0;
