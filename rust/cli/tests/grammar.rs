@@ -25,6 +25,7 @@ const VERBS: [&str; 24] = [
     "load",
     "images",
     "image",
+    "install",
     "doctor",
     "context",
     "completion",

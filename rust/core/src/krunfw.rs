@@ -212,10 +212,10 @@ fn if_there(path: &Path, found: Found) -> Found {
 
 /// `what` goes on after the path.
 fn named(rung: Rung, path: &Path, what: &str) -> Lack {
-    let hint = format!("point {} at a {FILE_NAME}, or unset it to use the one that `msb install libkrunfw` brings", {
-        rung.as_str()
-    });
-    Lack::new(format!("{} names {}, {what}", rung.as_str(), path.display()), hint)
+    Lack::new(
+        format!("{} names {}, {what}", rung.as_str(), path.display()),
+        format!("name a {FILE_NAME} there, or nothing to use the one that `msb install libkrunfw` brings in"),
+    )
 }
 
 fn nowhere(useless: &[String]) -> Lack {

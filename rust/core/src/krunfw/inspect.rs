@@ -63,8 +63,9 @@ pub fn layout(bytes: &[u8]) -> Result<Layout, Lack> {
         .ok_or_else(|| wrong("which exports nothing"))?;
     let mut bundle = None;
     for export in EXPORTS {
-        let symbol =
-            symbols.iter().find(|symbol| !symbol.is_undefined() && names.get(symbol.st_name as usize).is_ok_and(|name| name == export));
+        let symbol = symbols.iter().find(|symbol| {
+            !symbol.is_undefined() && names.get(symbol.st_name as usize).is_ok_and(|name| name == export)
+        });
         let symbol = symbol.ok_or_else(|| wrong(&format!("which is not libkrunfw: it exports no {export}")))?;
         if export == BUNDLE {
             bundle = Some((symbol.st_value, symbol.st_size));
