@@ -105,6 +105,35 @@ async def test_bytes_that_are_no_text_survive(shared_box: Sandbox) -> None:
 
 
 @pytest.mark.needs("programs")
+async def test_X3_a_late_and_a_returning_reader_lose_nothing_at_the_seams(box: Sandbox) -> None:
+    """Characters of several bytes, written so that every pause cuts one in two."""
+    program = (
+        "import os, time\n"
+        "text = 'é€𝄞'.encode() * 40\n"
+        "for at in range(0, len(text), 5):\n"
+        "    os.write(1, text[at:at + 5]); time.sleep(0.002)\n"
+    )
+    expected = "é€𝄞" * 40
+    running = await box.exec_stream("python3", ["-c", program])
+    while not await box.logs(sources=[LogReadSource.STDOUT]):  # late: some of it was said before
+        await asyncio.sleep(0.005)
+    got: list[bytes] = []
+    cursor: str | None = None
+    for reader in range(4):  # each leaves after a few entries, the next goes on behind the last one
+        stream = await box.log_stream(sources=[LogReadSource.STDOUT], from_cursor=cursor, follow=reader < 3)
+        taken = 0
+        async for entry in stream:
+            got.append(entry.data)
+            cursor = entry.cursor
+            taken += 1
+            if reader < 3 and (taken == 3 or b"".join(got).decode(errors="ignore") == expected):
+                break
+        if reader == 2:
+            await running.wait()
+    assert b"".join(got).decode() == expected
+
+
+@pytest.mark.needs("programs")
 async def test_terminal_output_is_logged_as_output(shared_box: Sandbox) -> None:
     await shared_box.shell("echo on the terminal", tty=True)
     entries = await shared_box.logs(sources=[LogReadSource.OUTPUT])
