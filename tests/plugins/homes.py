@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pace import SLOWNESS, within
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARCHIVE = REPOSITORY / ".cache" / "debian-python.oci.tar"
@@ -59,6 +60,13 @@ def place() -> str:
 PLACE = place()
 
 
+def write_config(home: Path, **sections: dict[str, object]) -> None:
+    """A configuration, in which a slow machine has the time to boot that it needs."""
+    if SLOWNESS != 1:
+        sections["boot"] = {"ready_timeout_secs": within(60)}
+    (home / "config.json").write_text(json.dumps(sections))
+
+
 def new_home(prepared: Path | None = None) -> Path:
     """An empty home, but for a configuration that shares the host layers of `prepared`."""
     directory = Path(tempfile.mkdtemp(prefix="h", dir=PLACE))
@@ -66,7 +74,7 @@ def new_home(prepared: Path | None = None) -> Path:
         # The layers are owned by mapped ids, so the mapping has to be the same one.
         if (prepared / "idmap.json").exists():
             shutil.copy(prepared / "idmap.json", directory)
-        (directory / "config.json").write_text(json.dumps({"paths": {"cache": str(prepared / "cache")}}))
+        write_config(directory, paths={"cache": str(prepared / "cache")})
     return directory
 
 
@@ -74,6 +82,7 @@ def new_home(prepared: Path | None = None) -> Path:
 def prepared() -> Iterator[Path]:
     """A home in which the layers of `image="host"` are made already; that takes most of a second, once per home."""
     directory = Path(tempfile.mkdtemp(prefix="p", dir=PLACE))
+    write_config(directory)
     subprocess.run([sys.executable, "-c", WARM, directory], check=True)
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
