@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Build the wheel, install it in .venv and run examples/quickstart.py, twice isolated
@@ -34,13 +34,21 @@ wheel: ## Build the wheel into dist/ and install it in .venv
 	scripts/build-wheel
 
 .PHONY: test
-test: ## Install what the tests need, then run the Rust and the Python tests
-	scripts/install-packages build demo test
+test: ## Install what the tests need, then run the Rust and the Python tests, and those of the microVM in an emulated machine
+	scripts/install-packages build demo test emulator
 	scripts/build-wheel
 	scripts/install-venv test
 	scripts/build-debian-archive $(ARCHIVE)
 	scripts/run-cargo-tests
 	scripts/run-python-tests $(PYTEST_ARGS)
+	scripts/run-microvm-tests
+
+.PHONY: test-microvm
+test-microvm: ## Only the tests of the microVM, in an emulated machine; PYTEST_ARGS narrows
+	scripts/install-packages build emulator
+	scripts/build-wheel
+	scripts/install-venv test
+	scripts/run-microvm-tests $(PYTEST_ARGS)
 
 .PHONY: check
 check: ## Formatting, lints, types, stubs, licences and advisories, and the claims of the documents
@@ -62,6 +70,12 @@ bench: ## Measure against crun, runc, bwrap, plain subprocess and tar in one run
 	scripts/install-venv test
 	scripts/build-debian-archive $(ARCHIVE)
 	$(BIN)/python -m benches --output benches/results.md $(BENCH_ARGS)
+
+.PHONY: bench-microvm
+bench-microvm: ## The microVM against microsandbox 0.7.11 in an emulated machine; writes benches/results-microvm.md
+	scripts/install-packages build demo emulator
+	scripts/build-wheel
+	scripts/run-microvm-bench $(BENCH_ARGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder, FUZZ_SECONDS (60) each; needs a nightly toolchain and cargo-fuzz

@@ -8,6 +8,7 @@ use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
 include!("src/jail/seccomp_table.rs");
+include!("src/jail/seccomp_monitor_table.rs");
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 type Failure = Box<dyn std::error::Error>;
@@ -15,6 +16,7 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/jail/seccomp_table.rs");
+    println!("cargo::rerun-if-changed=src/jail/seccomp_monitor_table.rs");
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH")?;
     if arch != std::env::consts::ARCH {
         return Err(format!(
@@ -30,6 +32,14 @@ fn main() -> Result<(), Failure> {
         ("ALLOW", compile(allowed(), SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow, arch)?),
         ("FAMILY", compile(families()?, SeccompAction::Allow, SeccompAction::Errno(libc::EAFNOSUPPORT as u32), arch)?),
         ("REFUSE", compile(refused()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?),
+        (
+            "MONITOR_ALLOW",
+            compile(monitor_allowed()?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow, arch)?,
+        ),
+        (
+            "MONITOR_REFUSE",
+            compile(monitor_confined()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?,
+        ),
     ];
     let mut text = String::new();
     for (name, program) in &filters {
@@ -52,13 +62,35 @@ fn allowed() -> Rules {
     all.map(|&(_, number)| (number, Vec::new())).collect()
 }
 
+/// One allow list: sockets of the unix family only, requests to KVM only.
+fn monitor_allowed() -> Result<Rules, Failure> {
+    let all = MONITOR_ALLOWED.iter().chain(MONITOR_ALLOWED_OLD);
+    let mut rules: Rules = all.map(|&(_, number)| (number, Vec::new())).collect();
+    rules.insert(libc::SYS_socket, vec![rule(&[(0, SeccompCmpOp::Eq, libc::AF_UNIX as u64)])?]);
+    let mut requests = vec![rule(&[(1, SeccompCmpOp::MaskedEq(IOCTL_TYPE_MASK), KVM_IOCTL_TYPE)])?];
+    for request in MONITOR_IOCTLS {
+        requests.push(rule(&[(1, SeccompCmpOp::Eq, *request)])?);
+    }
+    rules.insert(libc::SYS_ioctl, requests);
+    Ok(rules)
+}
+
+/// What is taken away at the end, and new namespaces, which a thread has no need of.
+fn monitor_confined() -> Result<Rules, Failure> {
+    let mut rules: Rules = MONITOR_CONFINED.iter().map(|&(_, number)| (number, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, new_namespaces()?);
+    Ok(rules)
+}
+
+/// `clone` with a flag that makes a namespace.
+fn new_namespaces() -> Result<Vec<SeccompRule>, Failure> {
+    let flag = |&flag: &i32| rule(&[(0, SeccompCmpOp::MaskedEq(flag as u32 as u64), flag as u32 as u64)]);
+    REFUSED_CLONE_FLAGS.iter().map(flag).collect()
+}
+
 fn refused() -> Result<Rules, Failure> {
     let mut rules: Rules = REFUSED.iter().chain(REFUSED_OLD).map(|&(_, number)| (number, Vec::new())).collect();
-    let clone = REFUSED_CLONE_FLAGS
-        .iter()
-        .map(|&flag| rule(&[(0, SeccompCmpOp::MaskedEq(flag as u32 as u64), flag as u32 as u64)]))
-        .collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_clone, clone);
+    rules.insert(libc::SYS_clone, new_namespaces()?);
     let ioctl =
         REFUSED_IOCTLS.iter().map(|&request| rule(&[(1, SeccompCmpOp::Eq, request)])).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_ioctl, ioctl);

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from backends import Harness
+from homes import new_home
 from microsandbox import InvalidConfigError, Sandbox, SandboxStatus
+
+NAMES = [f"box-{n}" for n in range(7)]
+
+
+async def populate(harness: Harness) -> None:
+    for number, name in enumerate(NAMES):
+        labels = {"team": "red" if number % 2 else "blue", "tier": str(number // 3)}
+        box = await harness.create(name, labels=labels, memory=128)
+        await box.kill()
+
+
+@pytest.fixture(scope="module")
+def seven(kind: str, prepared: Path) -> Iterator[Harness]:
+    """A backend with the sandboxes of `NAMES`, made in that order; `team` and `tier` are their labels."""
+    home = new_home(prepared)
+    harness = Harness.of(kind, home)
+    asyncio.run(populate(harness))
+    yield harness
+    asyncio.run(harness.close())
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.fresh_home
@@ -14,41 +40,33 @@ async def test_an_empty_home_lists_nothing(harness: Harness) -> None:
     assert page.next_cursor is None
 
 
-async def test_newest_first(harness: Harness) -> None:
-    for name in ("a", "b", "c"):
-        await harness.create(name)
-    page = await Sandbox.list(backend=harness.backend)
-    assert [handle.name for handle in page.sandboxes] == ["c", "b", "a"]
+async def test_newest_first(seven: Harness) -> None:
+    page = await Sandbox.list(backend=seven.backend)
+    assert [handle.name for handle in page.sandboxes] == NAMES[::-1]
 
 
-async def test_pages_join_without_gap_or_repeat(harness: Harness) -> None:
-    names = [f"box-{n}" for n in range(7)]
-    for name in names:
-        await harness.create(name)
+async def test_pages_join_without_gap_or_repeat(seven: Harness) -> None:
     seen: list[str] = []
     cursor: str | None = None
     sizes = []
     while True:
-        page = await Sandbox.list_with(cursor=cursor, limit=3, backend=harness.backend)
+        page = await Sandbox.list_with(cursor=cursor, limit=3, backend=seven.backend)
         sizes.append(len(page.sandboxes))
         seen += [handle.name for handle in page.sandboxes]
         cursor = page.next_cursor
         if cursor is None:
             break
-    assert seen == names[::-1]
+    assert seen == NAMES[::-1]
     assert sizes == [3, 3, 1]
 
 
-async def test_labels_must_all_match_and_filter_before_paging(harness: Harness) -> None:
-    for number in range(6):
-        labels = {"team": "red" if number % 2 else "blue", "tier": str(number // 3)}
-        await harness.create(f"box-{number}", labels=labels)
-    page = await Sandbox.list_with(labels={"team": "red"}, limit=2, backend=harness.backend)
+async def test_labels_must_all_match_and_filter_before_paging(seven: Harness) -> None:
+    page = await Sandbox.list_with(labels={"team": "red"}, limit=2, backend=seven.backend)
     assert [h.name for h in page.sandboxes] == ["box-5", "box-3"]
     assert page.next_cursor is not None
-    rest = await Sandbox.list_with(labels={"team": "red"}, limit=2, cursor=page.next_cursor, backend=harness.backend)
+    rest = await Sandbox.list_with(labels={"team": "red"}, limit=2, cursor=page.next_cursor, backend=seven.backend)
     assert [h.name for h in rest.sandboxes] == ["box-1"]
-    both = await Sandbox.list_with(labels={"team": "red", "tier": "0"}, backend=harness.backend)
+    both = await Sandbox.list_with(labels={"team": "red", "tier": "0"}, backend=seven.backend)
     assert [h.name for h in both.sandboxes] == ["box-1"]
 
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 from backends import Harness, speaker
-from microsandbox import LogReadSource, LogSource, MicrosandboxError, Sandbox
+from microsandbox import LogEntry, LogReadSource, LogSource, MicrosandboxError, Sandbox
+from pace import within
 
 
 async def test_every_session_is_captured_with_its_source(harness: Harness, box: Sandbox) -> None:
@@ -31,25 +32,27 @@ async def test_the_last_bytes_are_there_right_after_stop(harness: Harness, box: 
     assert "".join(e.text() for e in logs).endswith("the very last words")
 
 
-async def test_tail_is_applied_last(harness: Harness, box: Sandbox) -> None:
+async def test_tail_is_applied_last(shared_box: Sandbox) -> None:
     for number in range(4):
-        await box.exec(*speaker(f"line {number}\n", "noise\n"))
-    tail = await box.logs(tail=2, sources=[LogReadSource.STDOUT])
+        await shared_box.exec(*speaker(f"line {number}\n", "noise\n"))
+    tail = await shared_box.logs(tail=2, sources=[LogReadSource.STDOUT])
     assert [e.text() for e in tail] == ["line 2\n", "line 3\n"]
 
 
-async def test_since_is_inclusive_and_until_exclusive(harness: Harness, box: Sandbox) -> None:
+async def test_since_is_inclusive_and_until_exclusive(shared_box: Sandbox) -> None:
     for number in range(3):
-        await box.exec(*speaker(f"line {number}\n"))
+        await shared_box.exec(*speaker(f"moment {number}\n"))
         await asyncio.sleep(0.02)
-    entries = await box.logs(sources=[LogReadSource.STDOUT])
+
+    async def moments(**bounds: float) -> list[LogEntry]:
+        entries = await shared_box.logs(sources=[LogReadSource.STDOUT], **bounds)
+        return [e for e in entries if e.text().startswith("moment")]
+
+    entries = await moments()
     assert len(entries) == 3
     middle = entries[1].timestamp_ms
-    assert [e.text() for e in await box.logs(since_ms=middle, sources=[LogReadSource.STDOUT])] == [
-        "line 1\n",
-        "line 2\n",
-    ]
-    assert [e.text() for e in await box.logs(until_ms=middle, sources=[LogReadSource.STDOUT])] == ["line 0\n"]
+    assert [e.text() for e in await moments(since_ms=middle)] == ["moment 1\n", "moment 2\n"]
+    assert [e.text() for e in await moments(until_ms=middle)] == ["moment 0\n"]
 
 
 async def test_all_adds_the_system_entries(harness: Harness, box: Sandbox) -> None:
@@ -65,18 +68,19 @@ async def test_all_adds_the_system_entries(harness: Harness, box: Sandbox) -> No
     assert all(e.session_id is None for e in everything if e.source is LogSource.SYSTEM)
 
 
-async def test_a_cursor_resumes_strictly_after_its_entry(harness: Harness, box: Sandbox) -> None:
+async def test_a_cursor_resumes_strictly_after_its_entry(shared_box: Sandbox) -> None:
     for number in range(4):
-        await box.exec(*speaker(f"line {number}\n"))
-    entries = [e async for e in await box.log_stream(sources=[LogReadSource.STDOUT])]
-    assert [e.text() for e in entries] == [f"line {n}\n" for n in range(4)]
-    rest = [e.text() async for e in await box.log_stream(sources=[LogReadSource.STDOUT], from_cursor=entries[1].cursor)]
-    assert rest == ["line 2\n", "line 3\n"]
+        await shared_box.exec(*speaker(f"step {number}\n"))
+    entries = [e async for e in await shared_box.log_stream(sources=[LogReadSource.STDOUT])]
+    steps = [e for e in entries if e.text().startswith("step")]
+    assert [e.text() for e in steps] == [f"step {n}\n" for n in range(4)]
+    stream = await shared_box.log_stream(sources=[LogReadSource.STDOUT], from_cursor=steps[1].cursor)
+    assert [e.text() async for e in stream] == ["step 2\n", "step 3\n"]
 
 
-async def test_a_bad_cursor_is_refused(harness: Harness, box: Sandbox) -> None:
+async def test_a_bad_cursor_is_refused(shared_box: Sandbox) -> None:
     with pytest.raises(MicrosandboxError):
-        async for _ in await box.log_stream(from_cursor="no such cursor"):
+        async for _ in await shared_box.log_stream(from_cursor="no such cursor"):
             pass
 
 
@@ -91,29 +95,58 @@ async def test_follow_sees_what_comes_and_ends_with_the_sandbox(harness: Harness
     for program in programs:
         await box.exec(*program)
     await box.stop()
-    assert await asyncio.wait_for(reader, 20) == ["line 0\n", "line 1\n", "line 2\n"]
+    assert await asyncio.wait_for(reader, within(20)) == ["line 0\n", "line 1\n", "line 2\n"]
 
 
-async def test_bytes_that_are_no_text_survive(box: Sandbox) -> None:
-    await box.exec("printf", [r"\377\376\000binary"])
-    entries = await box.logs(sources=[LogReadSource.STDOUT])
-    assert b"".join(e.data for e in entries) == b"\xff\xfe\x00binary"
+async def test_bytes_that_are_no_text_survive(shared_box: Sandbox) -> None:
+    await shared_box.exec("printf", [r"\377\376\000binary"])
+    entries = await shared_box.logs(sources=[LogReadSource.STDOUT])
+    assert b"".join(e.data for e in entries).endswith(b"\xff\xfe\x00binary")
 
 
 @pytest.mark.needs("programs")
-async def test_terminal_output_is_logged_as_output(box: Sandbox) -> None:
-    await box.shell("echo on the terminal", tty=True)
-    entries = await box.logs(sources=[LogReadSource.OUTPUT])
+async def test_X3_a_late_and_a_returning_reader_lose_nothing_at_the_seams(box: Sandbox) -> None:
+    """Characters of several bytes, written so that every pause cuts one in two."""
+    program = (
+        "import os, time\n"
+        "text = 'é€𝄞'.encode() * 40\n"
+        "for at in range(0, len(text), 5):\n"
+        "    os.write(1, text[at:at + 5]); time.sleep(0.002)\n"
+    )
+    expected = "é€𝄞" * 40
+    running = await box.exec_stream("python3", ["-c", program])
+    while not await box.logs(sources=[LogReadSource.STDOUT]):  # late: some of it was said before
+        await asyncio.sleep(0.005)
+    got: list[bytes] = []
+    cursor: str | None = None
+    for reader in range(4):  # each leaves after a few entries, the next goes on behind the last one
+        stream = await box.log_stream(sources=[LogReadSource.STDOUT], from_cursor=cursor, follow=reader < 3)
+        taken = 0
+        async for entry in stream:
+            got.append(entry.data)
+            cursor = entry.cursor
+            taken += 1
+            if reader < 3 and (taken == 3 or b"".join(got).decode(errors="ignore") == expected):
+                break
+        if reader == 2:
+            await running.wait()
+    assert b"".join(got).decode() == expected
+
+
+@pytest.mark.needs("programs")
+async def test_terminal_output_is_logged_as_output(shared_box: Sandbox) -> None:
+    await shared_box.shell("echo on the terminal", tty=True)
+    entries = await shared_box.logs(sources=[LogReadSource.OUTPUT])
     assert "on the terminal" in "".join(e.text() for e in entries)
 
 
 @pytest.mark.needs("programs")
-async def test_G2_the_log_is_bounded_and_keeps_the_newest(box: Sandbox) -> None:
-    await box.exec(
+async def test_G2_the_log_is_bounded_and_keeps_the_newest(shared_box: Sandbox) -> None:
+    await shared_box.exec(
         "sh",
         ["-c", "head -c 60000000 /dev/zero | tr '\\0' 'x' | fold -w 1000; echo; echo the end"],
         max_output_bytes=1000,
     )
-    entries = await box.logs()
+    entries = await shared_box.logs()
     assert sum(len(e.data) for e in entries) <= 64 << 20
     assert entries[-1].text().endswith("the end\n")

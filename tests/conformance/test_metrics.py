@@ -19,9 +19,9 @@ async def test_a_running_sandbox_has_metrics_at_once(harness: Harness) -> None:
     assert sample.timestamp_ms > 1.6e12
 
 
-async def test_the_stream_gives_its_first_item_at_once_and_can_be_left(harness: Harness, box: Sandbox) -> None:
+async def test_the_stream_gives_its_first_item_at_once_and_can_be_left(shared_box: Sandbox) -> None:
     samples = []
-    async for sample in await box.metrics_stream(interval=0.1):
+    async for sample in await shared_box.metrics_stream(interval=0.1):
         samples.append(sample)
         if len(samples) == 3:
             break
@@ -47,11 +47,11 @@ async def test_all_metrics_are_by_name_and_of_running_ones(harness: Harness) -> 
 
 
 @pytest.mark.needs("programs")
-async def test_work_shows_up_in_the_counters(box: Sandbox) -> None:
-    before = await box.metrics()
-    burner = await box.exec_stream("sh", ["-c", "while :; do :; done"])
+async def test_work_shows_up_in_the_counters(shared_box: Sandbox) -> None:
+    before = await shared_box.metrics()
+    burner = await shared_box.exec_stream("sh", ["-c", "while :; do :; done"])
     await asyncio.sleep(1.2)
-    after = await box.metrics()
+    after = await shared_box.metrics()
     await burner.kill()
     await burner.wait()
     assert after.vcpu_time_ns - before.vcpu_time_ns > 200_000_000
@@ -59,15 +59,14 @@ async def test_work_shows_up_in_the_counters(box: Sandbox) -> None:
 
 
 @pytest.mark.needs("programs")
-async def test_memory_in_use_shows_up(harness: Harness) -> None:
-    box = await harness.create("box", memory=512)
-    before = (await box.metrics()).memory_bytes
-    handle = await box.exec_stream(
+async def test_memory_in_use_shows_up(shared_box: Sandbox) -> None:
+    before = (await shared_box.metrics()).memory_bytes
+    handle = await shared_box.exec_stream(
         "python3", ["-c", "b = bytearray(150 << 20); print('ready', flush=True); import time; time.sleep(1000)"]
     )
     async for event in handle:
         if event.data and b"ready" in event.data:
             break
-    assert (await box.metrics()).memory_bytes - before > 120 << 20
+    assert (await shared_box.metrics()).memory_bytes - before > 120 << 20
     await handle.kill()
     await handle.wait()

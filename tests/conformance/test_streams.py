@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from backends import speaker
 from microsandbox import ExecEventType, ExecFailedError, IoError, Sandbox, Stdin
+from pace import within
 
 
 async def events(handle: Any) -> list[Any]:
     return [event async for event in handle]
 
 
-async def test_started_comes_first_and_exited_last(box: Sandbox) -> None:
-    seen = await events(await box.exec_stream(*speaker("out", "err", 4)))
+async def test_started_comes_first_and_exited_last(shared_box: Sandbox) -> None:
+    seen = await events(await shared_box.exec_stream(*speaker("out", "err", 4)))
     assert seen[0].event_type is ExecEventType.STARTED
     assert seen[-1].event_type is ExecEventType.EXITED
     assert seen[-1].code == 4
@@ -27,29 +28,29 @@ async def test_started_comes_first_and_exited_last(box: Sandbox) -> None:
     assert b"".join(e.data for e in seen if e.event_type is ExecEventType.STDERR) == b"err"
 
 
-async def test_recv_gives_none_after_the_end(box: Sandbox) -> None:
-    handle = await box.exec_stream("true")
+async def test_recv_gives_none_after_the_end(shared_box: Sandbox) -> None:
+    handle = await shared_box.exec_stream("true")
     while (event := await handle.recv()) is not None:
         last = event
     assert last.event_type is ExecEventType.EXITED
     assert await handle.recv() is None
 
 
-async def test_wait_and_collect(box: Sandbox) -> None:
-    assert await (await box.exec_stream(*speaker("out", code=5))).wait() == (5, False)
-    output = await (await box.exec_stream(*speaker("out", code=5))).collect()
+async def test_wait_and_collect(shared_box: Sandbox) -> None:
+    assert await (await shared_box.exec_stream(*speaker("out", code=5))).wait() == (5, False)
+    output = await (await shared_box.exec_stream(*speaker("out", code=5))).collect()
     assert (output.stdout_text, output.exit_code) == ("out", 5)
 
 
-async def test_no_stdin_unless_piped(box: Sandbox) -> None:
-    handle = await box.exec_stream("true")
+async def test_no_stdin_unless_piped(shared_box: Sandbox) -> None:
+    handle = await shared_box.exec_stream("true")
     assert handle.take_stdin() is None
     await handle.wait()
 
 
-async def test_a_missing_program_fails_either_way(box: Sandbox) -> None:
+async def test_a_missing_program_fails_either_way(shared_box: Sandbox) -> None:
     try:
-        handle = await box.exec_stream("no-such-program")
+        handle = await shared_box.exec_stream("no-such-program")
         seen = await events(handle)
     except ExecFailedError as error:
         assert error.kind == "not_found"
@@ -58,8 +59,8 @@ async def test_a_missing_program_fails_either_way(box: Sandbox) -> None:
     assert seen[0].code == 2
 
 
-async def test_a_pipe_into_a_program(box: Sandbox) -> None:
-    handle = await box.exec_stream("cat", stdin=Stdin.pipe())
+async def test_a_pipe_into_a_program(shared_box: Sandbox) -> None:
+    handle = await shared_box.exec_stream("cat", stdin=Stdin.pipe())
     sink = handle.take_stdin()
     assert sink is not None
     assert handle.take_stdin() is None
@@ -71,41 +72,41 @@ async def test_a_pipe_into_a_program(box: Sandbox) -> None:
 
 
 @pytest.mark.needs("programs")
-async def test_a_conversation(box: Sandbox) -> None:
-    handle = await box.exec_stream("sh", ["-c", "while read line; do echo got $line; done"], stdin=Stdin.pipe())
+async def test_a_conversation(shared_box: Sandbox) -> None:
+    handle = await shared_box.exec_stream("sh", ["-c", "while read line; do echo got $line; done"], stdin=Stdin.pipe())
     sink = handle.take_stdin()
     assert sink is not None
     assert (await handle.recv()).event_type is ExecEventType.STARTED
     for word in (b"alpha", b"beta", b"gamma"):
         await sink.write(word + b"\n")
-        event = await asyncio.wait_for(handle.recv(), 10)
+        event = await asyncio.wait_for(handle.recv(), within(10))
         assert event.data == b"got " + word + b"\n"
     await sink.close()
     assert await handle.wait() == (0, True)
 
 
-async def test_X9_writing_to_a_program_that_left(box: Sandbox) -> None:
-    handle = await box.exec_stream("true", stdin=Stdin.pipe())
+async def test_X9_writing_to_a_program_that_left(shared_box: Sandbox) -> None:
+    handle = await shared_box.exec_stream("true", stdin=Stdin.pipe())
     sink = handle.take_stdin()
     assert sink is not None
     with pytest.raises(IoError) as caught:
         for _ in range(10_000):
-            await asyncio.wait_for(sink.write(b"x" * 65536), 20)
+            await asyncio.wait_for(sink.write(b"x" * 65536), within(20))
     assert isinstance(caught.value, OSError)
 
 
 @pytest.mark.needs("programs")
-async def test_X9_much_input_through_a_slow_program(box: Sandbox) -> None:
+async def test_X9_much_input_through_a_slow_program(shared_box: Sandbox) -> None:
     data = bytes(range(256)) * 65536  # 16 MiB
     program = "import hashlib, sys, time\nh = hashlib.sha256()\nwhile b := sys.stdin.buffer.read(1 << 20):\n    h.update(b); time.sleep(0.02)\nprint(h.hexdigest())"
-    output = await box.exec("python3", ["-c", program], stdin=data)
+    output = await shared_box.exec("python3", ["-c", program], stdin=data)
     assert output.stdout_text.strip() == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.needs("programs")
-async def test_signal_kill_and_resize_while_another_task_receives(box: Sandbox) -> None:
+async def test_signal_kill_and_resize_while_another_task_receives(shared_box: Sandbox) -> None:
     program = "trap 'echo usr1' USR1; trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done"
-    handle = await box.exec_stream("bash", ["-c", program], tty=True)
+    handle = await shared_box.exec_stream("bash", ["-c", program], tty=True)
     seen: list[bytes] = []
     changed = asyncio.Condition()
 
@@ -118,7 +119,7 @@ async def test_signal_kill_and_resize_while_another_task_receives(box: Sandbox) 
 
     async def until(text: bytes) -> None:
         async with changed:
-            await asyncio.wait_for(changed.wait_for(lambda: text in b"".join(seen)), 20)
+            await asyncio.wait_for(changed.wait_for(lambda: text in b"".join(seen)), within(20))
 
     receiver = asyncio.create_task(receive())
     await until(b"ready")
@@ -127,18 +128,18 @@ async def test_signal_kill_and_resize_while_another_task_receives(box: Sandbox) 
     await handle.resize(50, 132)
     await until(b"50 132")
     await handle.kill()
-    await asyncio.wait_for(receiver, 20)
+    await asyncio.wait_for(receiver, within(20))
 
 
 @pytest.mark.needs("programs")
-async def test_a_slow_reader_slows_the_program(box: Sandbox) -> None:
+async def test_a_slow_reader_slows_the_program(shared_box: Sandbox) -> None:
     """Nothing is read for a while: the program must stand still, not fill somebody's memory."""
     script = "import sys\nn = 0\nwhile True:\n    sys.stdout.buffer.write(b'x' * 65536); n += 1\n    open('/tmp/count', 'w').write(str(n))"
-    handle = await box.exec_stream("python3", ["-c", script])
+    handle = await shared_box.exec_stream("python3", ["-c", script])
 
     async def count() -> int:
         try:
-            return int(await box.fs.read_text("/tmp/count") or 0)
+            return int(await shared_box.fs.read_text("/tmp/count") or 0)
         except Exception:
             return 0
 
@@ -153,18 +154,18 @@ async def test_a_slow_reader_slows_the_program(box: Sandbox) -> None:
 
 
 @pytest.mark.needs("programs")
-async def test_a_terminal_program_sees_its_size_and_hangup(box: Sandbox) -> None:
-    handle = await box.exec_stream("sh", ["-c", "stty size; cat"], tty=True, stdin=Stdin.pipe())
+async def test_a_terminal_program_sees_its_size_and_hangup(shared_box: Sandbox) -> None:
+    handle = await shared_box.exec_stream("sh", ["-c", "stty size; cat"], tty=True, stdin=Stdin.pipe())
     sink = handle.take_stdin()
     assert sink is not None
     await sink.write(b"typed\n\x04")
-    output = await asyncio.wait_for(handle.collect(), 20)
+    output = await asyncio.wait_for(handle.collect(), within(20))
     assert b"24 80" in output.stdout_bytes
     assert output.stdout_bytes.count(b"typed") == 2  # echoed by the terminal, then by cat
 
 
-async def test_every_handle_has_its_own_id(box: Sandbox) -> None:
-    handles = [await box.exec_stream("true") for _ in range(5)]
+async def test_every_handle_has_its_own_id(shared_box: Sandbox) -> None:
+    handles = [await shared_box.exec_stream("true") for _ in range(5)]
     assert len({handle.id for handle in handles}) == 5
     for handle in handles:
         await handle.wait()

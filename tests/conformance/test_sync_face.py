@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from backends import Harness, speaker
 from microsandbox import SandboxNotFoundError, SandboxStatus, sync
+from pace import within
 
 
 def make(harness: Harness, name: str = "box", **options: Any) -> Any:
@@ -48,7 +49,7 @@ async def test_in_a_thread(harness: Harness) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(60)
+    thread.join(within(60))
     assert not thread.is_alive()
     assert not failures, failures
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from boxes import identity, init_pid, runtime_pid
-from clients import Client, finish, line_of
+from clients import KILLED, Client, finish, line_of
 from homes import query
-from leaks import read_process
+from leaks import CGROUPS, read_process
 from microsandbox import Sandbox, SandboxNotRunningError, SandboxStatus
 
 Make = Callable[..., Awaitable[Any]]
@@ -79,6 +80,58 @@ async def test_L7_however_the_creator_ends(client: Client, local: Any, home: Pat
     creator.stdin.flush()
     finish(creator)
     await gone(init, 10)
+    await until(ENDED, local, 1)
+    await Sandbox.remove("box", backend=local)
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group in which 64 MiB of memory are all there is; the files of both generations."""
+    for root, limit in ((CGROUPS / "memory", "memory.limit_in_bytes"), (CGROUPS, "memory.max")):
+        group = root / f"msb-test-small-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if not (group / limit).exists():
+            group.rmdir()
+            continue
+        (group / limit).write_text(str(64 << 20))
+        with contextlib.suppress(OSError):  # nothing is swapped instead, where there is swap
+            (group / "memory.swap.max").write_text("0")
+        yield group
+        deadline = time.monotonic() + 10
+        while True:  # a killed process leaves its group a moment after it was reaped
+            try:
+                return group.rmdir()
+            except OSError:
+                assert time.monotonic() < deadline, (group / "cgroup.procs").read_text()
+                time.sleep(0.01)
+    pytest.skip("no control group with a memory limit can be made here")
+
+
+async def test_L8_the_oom_killer_takes_the_creator(client: Client, local: Any, home: Path, small_group: Path) -> None:
+    code = """
+    async def main():
+        box = await Sandbox.create("box", image="host", backend=backend)
+        print("up", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        hoard = []
+        while True:
+            hoard.append(bytearray(os.urandom(1 << 20)))
+    """
+    creator = client(code)
+    line_of(creator, "up")
+    init, runtime = init_pid(home), runtime_pid(home)
+    # The creator alone: its sandbox has groups of its own.
+    (small_group / "cgroup.procs").write_text(str(creator.pid))
+    assert creator.stdin is not None
+    creator.stdin.write("go\n")
+    creator.stdin.flush()
+    status, _, err = finish(creator)
+    assert status == KILLED, f"not killed: {status}\n{err}"
+    await gone(init, 10)
+    await gone(runtime, 10)
     await until(ENDED, local, 1)
     await Sandbox.remove("box", backend=local)
 

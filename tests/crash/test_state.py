@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boxes import identity
 from clients import Client, finish, line_of
 from homes import query
-from microsandbox import LocalBackend, MicrosandboxError, Sandbox, SandboxStatus
+from leaks import read_process
+from microsandbox import LocalBackend, MicrosandboxError, Sandbox, SandboxNotFoundError, SandboxStatus
 
 Make = Callable[..., Awaitable[Any]]
 
@@ -94,18 +97,33 @@ async def test_the_list_is_true_at_every_moment(client: Client, local: Any, home
         print("turns", turn, flush=True)
     """
     workers = [client(code.replace("busy-", f"busy{n}-")) for n in range(2)]
-    looks = 0
+    seen: set[SandboxStatus] = set()
     while any(worker.poll() is None for worker in workers):
         for handle in (await Sandbox.list(backend=local)).sandboxes:
-            assert handle.status in set(SandboxStatus)
-            looks += 1
+            seen.add(handle.status)
+            if handle.status is not SandboxStatus.RUNNING or runs(home, handle.name):
+                continue
+            # Nothing runs now, so it ended after the look: a second look must say so.
+            with contextlib.suppress(SandboxNotFoundError):
+                again = await Sandbox.get(handle.name, backend=local)
+                assert again.status is not SandboxStatus.RUNNING, f"{handle.name} is said to run and has no process"
         await asyncio.sleep(0.005)
     for worker in workers:
         status, out, err = finish(worker)
         assert status == 0, err
         assert int(out.split()[1]) > 3
-    assert looks > 0
+    assert SandboxStatus.RUNNING in seen, f"never seen running, so nothing was proved: {seen}"
     assert (await Sandbox.list(backend=local)).sandboxes == []
+
+
+def runs(home: Path, name: str) -> bool:
+    """Whether the runtime that the sandbox's directory names is alive; names are used once, so it is the same sandbox."""
+    try:
+        runtime = identity(home, name)["runtime"]
+    except FileNotFoundError:
+        return False
+    process = read_process(runtime["pid"])
+    return process is not None and process.start == runtime["start_time"] and process.state != "Z"
 
 
 async def test_no_sqlite_handle_and_no_state_in_the_runtime(make: Make, home: Path) -> None:

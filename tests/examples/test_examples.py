@@ -33,11 +33,27 @@ def test_the_quickstart_runs(home: Path, debian_archive: Path) -> None:
     assert os.listdir(home / "sandboxes") == []
 
 
-@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.name != "quickstart.py"], ids=lambda p: p.name)
-def test_the_example_runs(home: Path, path: Path) -> None:
-    run(path)
-    left = home / "sandboxes"
-    assert not left.exists() or os.listdir(left) == []
+# What each of the others must say; a new example without an entry fails.
+SAID = {
+    "parallel.py": [
+        "adds: status 0, said '499999500000'",
+        "fails: status 1, said 'not today'",
+        "never ends: ended after 3 seconds",
+        "writes a file: status 0, said 'mine'",
+    ],
+    "session.py": ["hello from session", "files: ['/work/poem.txt']", "got three", "kept: ['one', 'two', 'three']"],
+}
+
+
+def test_every_example_has_its_test() -> None:
+    assert {path.name for path in EXAMPLES} == {"quickstart.py", *SAID}
+
+
+@pytest.mark.parametrize("name", list(SAID))
+def test_the_example_runs(home: Path, name: str) -> None:
+    out = run(REPOSITORY / "examples" / name).splitlines()
+    assert [line for line in SAID[name] if line not in out] == [], out
+    assert os.listdir(home / "sandboxes") == []
 
 
 def test_the_readmes_program_runs(home: Path, tmp_path: Path) -> None:

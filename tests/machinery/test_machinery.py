@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from homes import REPOSITORY
+from pace import within
 from wire import cbor, uncbor
 
 PLUGINS = REPOSITORY / "tests" / "plugins"
@@ -123,3 +124,43 @@ def test_the_claims_check_sees_a_missing_test(tmp_path: Path) -> None:
             [sys.executable, tmp_path / "scripts" / "check_claims.py"], capture_output=True, text=True
         )
         assert done.returncode == 1 and complaint in done.stderr, done
+
+
+def collect(*arguments: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", ".", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "--collect-only", "-q", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=within(60),
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_backend_is_chosen_by_name_and_unknown_ones_are_refused() -> None:
+    out = collect("--backend", "microvm", "tests/conformance/test_files.py")
+    assert "[microvm" in out and "[container" not in out
+    assert "no such backend: virtualbox" in collect("--backend", "virtualbox", "tests/conformance/test_files.py")
+
+
+def test_tests_of_the_microvm_run_where_it_is_chosen_and_nowhere_else() -> None:
+    everywhere = collect("tests")
+    assert "tests/microvm" not in everywhere and "tests/conformance" in everywhere
+    assert "tests/microvm/test_faults.py::" in collect("--backend", "microvm", "tests/microvm")
+
+
+def test_the_setting_for_slow_machines_reaches_every_deadline(tmp_path: Path) -> None:
+    file = tmp_path / "test_pace.py"
+    file.write_text(
+        "from pace import within\n\ndef test_it(request):\n    assert within(2) == 10\n    assert request.config.option.timeout == 600\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-c", REPOSITORY / "tests" / "pytest.ini", "--rootdir", tmp_path]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", file],
+        capture_output=True,
+        text=True,
+        timeout=within(60),
+        env={**os.environ, "MSB_TEST_SLOWNESS": "5"},
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

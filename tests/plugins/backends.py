@@ -1,13 +1,21 @@
-"""The backends that the conformance suite runs over, and the table of what is allowed to differ between them."""
+"""The backends that the conformance suite runs over, and the table of what is allowed to differ between them.
+
+`harness` and `box` are a test's own: a fresh home and, in it, a fresh sandbox that the test may stop, replace or remove. `shared_box`
+is one running sandbox for all tests that only use it: it is swept clean after each, and nobody may end it. A boot costs
+milliseconds on the container driver and many seconds on an emulated microVM, so what can share does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from homes import new_home
 
 # Everything that is not in this table must be the same. Key: what a test needs; value: why this backend lacks it.
 DIFFERENCES: dict[str, dict[str, str]] = {
@@ -18,7 +26,14 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "images": "has no image store",
     },
     "container": {},
+    "microvm": {},
 }
+
+# The microVM boots only where /dev/kvm works: `scripts/run-microvm-tests` runs the same tests on it, in an emulated machine.
+EVERYWHERE = "memory,container"
+
+# Ends every process but the agent, and takes away what tests write.
+SWEEP = "kill -9 -1; rm -rf /tmp/* /tmp/.[!.]*; true"
 
 
 def speaker(stdout: str = "", stderr: str = "", code: int = 0) -> tuple[str, list[str]]:
@@ -34,6 +49,16 @@ class Harness:
     backend: Any
     home: Path | None
     created: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, kind: str, home: Path) -> Harness:
+        if kind == "memory":
+            from microsandbox.testing import MemoryBackend
+
+            return cls(kind, MemoryBackend(), None)
+        from microsandbox import LocalBackend
+
+        return cls(kind, LocalBackend(home=home, isolation=kind), home)
 
     async def create(self, name: str = "box", **options: Any) -> Any:
         from microsandbox import Sandbox
@@ -56,30 +81,110 @@ class Harness:
                 pass
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", default=EVERYWHERE, help=f"comma-separated, of {', '.join(DIFFERENCES)}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(what): skipped on backends whose declared difference is `what`")
+    if unknown := set(config.getoption("backend").split(",")) - set(DIFFERENCES):
+        raise pytest.UsageError(f"no such backend: {', '.join(sorted(unknown))}")
 
 
-@pytest.fixture(params=["memory", "container"])
-async def harness(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[Harness]:
-    kind: str = request.param
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Tests of the microVM alone belong to runs where it can boot.
+    if collection_path.parts[-2:] == ("tests", "microvm") and "microvm" not in config.getoption("backend"):
+        return True
+    return None
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"backends: {config.getoption('backend')} (microvm: scripts/run-microvm-tests)"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # Scope "session": pytest then runs all tests of one backend together.
+    if "kind" in metafunc.fixturenames:
+        kinds = metafunc.config.getoption("backend").split(",")
+        metafunc.parametrize("kind", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which backend: one of `--backend`."""
+    return str(request.param)
+
+
+@pytest.fixture
+def suits(request: pytest.FixtureRequest, kind: str) -> None:
     for marker in request.node.iter_markers("needs"):
         for what in marker.args:
             if reason := DIFFERENCES[kind].get(what):
                 pytest.skip(f"the {kind} backend {reason}")
-    if kind == "memory":
-        from microsandbox.testing import MemoryBackend
 
-        instance = Harness(kind, MemoryBackend(), None)
-    else:
-        from microsandbox import LocalBackend
 
-        instance = Harness(kind, LocalBackend(home=home, isolation="container"), home)
+@pytest.fixture
+async def harness(suits: None, kind: str, home: Path) -> AsyncIterator[Harness]:
+    instance = Harness.of(kind, home)
     yield instance
     await instance.close()
 
 
 @pytest.fixture
 async def box(harness: Harness) -> Any:
-    """A running sandbox named `box`."""
+    """A running sandbox named `box`, this test's own."""
     return await harness.create("box")
+
+
+@dataclass
+class Shared:
+    """The sandbox that many tests use, made when the first one asks and again should a test have broken it."""
+
+    harness: Harness
+    sandbox: Any = None
+
+    async def running(self) -> Any:
+        from microsandbox import Sandbox, SandboxStatus
+
+        if self.sandbox is not None:
+            handle = await Sandbox.get("shared", backend=self.harness.backend)
+            if handle.status is SandboxStatus.RUNNING:
+                return self.sandbox
+        self.sandbox = await self.harness.create("shared", memory=512, replace=self.sandbox is not None)
+        return self.sandbox
+
+
+@pytest.fixture(scope="session")
+def shared(kind: str, prepared: Path) -> Iterator[Shared]:
+    """Session-wide, so that it is there before the leak check of a test looks for the first time."""
+    home = new_home(prepared)
+    instance = Shared(Harness.of(kind, home))
+    asyncio.run(instance.running())
+    yield instance
+    asyncio.run(instance.harness.close())
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+async def shared_harness(suits: None, kind: str, shared: Shared) -> AsyncIterator[Harness]:
+    """The backend of `shared_box`."""
+    if kind == "memory":
+        # A new one costs nothing there, and there are no processes to sweep.
+        fresh = Shared(Harness.of(kind, Path("/nonexistent")))
+        await fresh.running()
+        yield fresh.harness
+        await fresh.harness.close()
+        return
+    sandbox = await shared.running()
+    yield shared.harness
+    await sandbox.shell(SWEEP)
+
+
+@pytest.fixture
+async def shared_box(shared_harness: Harness, shared: Shared) -> Any:
+    """A running sandbox named `shared` that others use after this test: it may be used, not ended."""
+    if shared_harness is shared.harness:
+        return shared.sandbox
+    from microsandbox import Sandbox
+
+    return await (await Sandbox.get("shared", backend=shared_harness.backend)).connect()

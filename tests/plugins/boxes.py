@@ -11,10 +11,16 @@ import pytest
 
 
 @pytest.fixture
-def local(home: Path) -> Any:
+def isolation() -> str:
+    """Which driver `local`, `make` and `client` use; modules about another one say so in a fixture of this name."""
+    return "container"
+
+
+@pytest.fixture
+def local(home: Path, isolation: str) -> Any:
     from microsandbox import LocalBackend
 
-    return LocalBackend(home=home, isolation="container")
+    return LocalBackend(home=home, isolation=isolation)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pace import within
 
 PRELUDE = """
 import asyncio, os, signal, sys, time, warnings
@@ -18,14 +19,14 @@ warnings.simplefilter("ignore")
 import microsandbox
 from microsandbox import *
 home = os.environ["MSB_HOME"]
-backend = LocalBackend(home=home, isolation="container")
+backend = LocalBackend(home=home, isolation=os.environ.get("ISOLATION", "container"))
 """
 
 Client = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def client(home: Path) -> Iterator[Client]:
+def client(home: Path, isolation: str) -> Iterator[Client]:
     """Starts a Python program in which `backend` is a local backend on the test's home and every name of the package
     is imported. `async def main()` in it is run. Killed at the end of the test if it still lives."""
     started: list[subprocess.Popen[str]] = []
@@ -34,7 +35,7 @@ def client(home: Path) -> Iterator[Client]:
         body = PRELUDE + textwrap.dedent(code) + "\nasyncio.run(main())\n"
         process = subprocess.Popen(
             [sys.executable, "-c", body, *arguments],
-            env={**os.environ, **environment},
+            env={**os.environ, "ISOLATION": isolation, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -50,7 +51,7 @@ def client(home: Path) -> Iterator[Client]:
         process.communicate()
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 60) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = within(60)) -> tuple[int, str, str]:
     """Waits for the end: status, output, errors. A program that hangs is killed and reported as such."""
     try:
         out, err = process.communicate(timeout=timeout)

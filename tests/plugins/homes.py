@@ -18,8 +18,9 @@ ARCHIVE = REPOSITORY / ".cache" / "debian-python.oci.tar"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Whatever the caller's shell says must not reach the tests.
-    for name in [name for name in os.environ if name.startswith("MSB_")]:
+    # Whatever the caller's shell says must not reach the tests, but for the guest kernel of a run that boots one.
+    kept = {"MSB_LIBKRUNFW_PATH"} if "microvm" in str(config.getoption("backend", "")) else set()
+    for name in [name for name in os.environ if name.startswith("MSB_") and name not in kept]:
         del os.environ[name]
 
 
@@ -48,10 +49,31 @@ asyncio.run(main())
 """
 
 
+def place() -> str:
+    """Where homes are: `TMPDIR`, which in an emulated machine is the one real disk, unless it would make socket paths too long."""
+    wanted = os.environ.get("TMPDIR", "/tmp")
+    return wanted if len(wanted) <= len("/var/tmp") else "/tmp"
+
+
+# Before the leak check points TMPDIR at a directory of its own.
+PLACE = place()
+
+
+def new_home(prepared: Path | None = None) -> Path:
+    """An empty home, but for a configuration that shares the host layers of `prepared`."""
+    directory = Path(tempfile.mkdtemp(prefix="h", dir=PLACE))
+    if prepared is not None:
+        # The layers are owned by mapped ids, so the mapping has to be the same one.
+        if (prepared / "idmap.json").exists():
+            shutil.copy(prepared / "idmap.json", directory)
+        (directory / "config.json").write_text(json.dumps({"paths": {"cache": str(prepared / "cache")}}))
+    return directory
+
+
 @pytest.fixture(scope="session")
 def prepared() -> Iterator[Path]:
     """A home in which the layers of `image="host"` are made already; that takes most of a second, once per home."""
-    directory = Path(tempfile.mkdtemp(prefix="p", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="p", dir=PLACE))
     subprocess.run([sys.executable, "-c", WARM, directory], check=True)
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
@@ -61,12 +83,7 @@ def prepared() -> Iterator[Path]:
 def home(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, prepared: Path) -> Iterator[Path]:
     """A product home of its own, empty but for a configuration that shares cached host layers (the marker `fresh_home` does without);
     also in `MSB_HOME`, for the command line and for child processes."""
-    directory = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))
-    if not request.node.get_closest_marker("fresh_home"):
-        # The layers are owned by mapped ids, so the mapping has to be the same one.
-        if (prepared / "idmap.json").exists():
-            shutil.copy(prepared / "idmap.json", directory)
-        (directory / "config.json").write_text(json.dumps({"paths": {"cache": str(prepared / "cache")}}))
+    directory = new_home(None if request.node.get_closest_marker("fresh_home") else prepared)
     monkeypatch.setenv("MSB_HOME", str(directory))
     monkeypatch.setenv("MSB_CONFIG_PATH", str(directory / "config.json"))
     yield directory

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from homes import PLACE
+from pace import within
 
-GRACE = float(os.environ.get("MSB_LEAK_GRACE", "5"))
+GRACE = within(float(os.environ.get("MSB_LEAK_GRACE", "5")))
 PR_SET_CHILD_SUBREAPER = 36
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -76,7 +78,7 @@ def reap() -> None:
 
 def mounts() -> set[str]:
     """Mount points beneath the directories that tests write to; those of others on this machine are not ours."""
-    places = (tempfile.gettempdir(), "/tmp/", "/var/tmp/", "/dev/shm/", "/run/netns")
+    places = (tempfile.gettempdir(), f"{PLACE}/", "/tmp/", "/var/tmp/", "/dev/shm/", "/run/netns")
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return {f"mount {point}" for point in (line.split()[4] for line in lines) if point.startswith(places)}
 
@@ -125,7 +127,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become the subreaper of the tests' orphans")
     # Short, because socket paths are; our own, because a neighbour's files are no leak of ours.
-    directory = tempfile.mkdtemp(prefix="msbt", dir="/tmp")
+    directory = tempfile.mkdtemp(prefix="msbt", dir=PLACE)
     os.environ["TMPDIR"] = directory
     tempfile.tempdir = directory
     config.stash[TEMPORARY] = directory

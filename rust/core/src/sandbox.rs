@@ -19,6 +19,8 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often an operation that chooses by state looks again because the state changed under it.
+const CHANGED_TURNS: u32 = 50;
 
 /// What a backend puts into a handle when it reads a record.
 #[derive(Debug, Clone)]

@@ -122,6 +122,10 @@ impl Store {
         reserve::keep(path);
         Ok(store)
     }
+    /// Refuses a path that SQLite cannot open, before anything is made for it.
+    pub fn check_path(path: &Path) -> MicrosandboxResult<()> {
+        pools::check_length(path)
+    }
     /// Runs a write that ends or removes something. On a full disk the reserve is given up for it: cleaning up must work
     /// with nothing free.
     async fn tidy<T, F: Future<Output = MicrosandboxResult<T>>>(&self, write: impl Fn() -> F) -> MicrosandboxResult<T> {

@@ -45,6 +45,7 @@ pub fn run(start: Instant) -> i32 {
         [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL].map(syscall::adopt_fd);
     // Whatever else the creator left open is not ours to keep.
     let _ = syscall::close_from(fd::KERNEL as u32 + 1);
+    syscall::survive_file_size_limit();
     let mut reporter = report::Reporter::new(report);
     let job = match read_job(spec) {
         Ok(job) => job,

@@ -7,6 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::directory;
 use crate::json_line::{self, Line};
 
 /// Encoded lines collected before they are written.
@@ -224,6 +225,11 @@ impl ExecLog {
     fn rotate(&mut self) {
         self.file = None;
         let name = |n: u32| if n == 0 { "exec.log".to_owned() } else { format!("exec.log.{n}") };
+        if self.rotations > 0 {
+            // Out of the way first: ext4 writes a file to the disk at once when it takes the name of another one, and
+            // most of these lines are gone again before they would ever be written.
+            let _ = directory::remove_file(&self.dir, &name(self.rotations));
+        }
         for n in (0..self.rotations).rev() {
             // A rotation that does not exist yet, or a disk that refuses: the next lines go to a fresh file anyway.
             let _ = fs::renameat(&self.dir, name(n), &self.dir, name(n + 1));

@@ -196,6 +196,17 @@ pub fn signal_fd(signals: &[i32]) -> Result<OwnedFd> {
     }
 }
 
+/// A write beyond the caller's `RLIMIT_FSIZE` becomes an error like any other instead of the end of this process.
+pub fn survive_file_size_limit() {
+    // SAFETY: sigset_t is initialised by sigemptyset before it is read; blocking a signal runs no code.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGXFSZ);
+        libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut());
+    }
+}
+
 /// Gives every signal its default action and unblocks all: what the agent expects to start with.
 pub fn reset_signals() {
     // SAFETY: SIG_DFL is a valid disposition; failures (KILL, STOP, unused numbers) are harmless.

@@ -1,4 +1,4 @@
-//! Warnings and errors of libkrun's crates, as lines on standard error: the runtime keeps them in `kernel.log`.
+//! Errors of libkrun's crates, as lines on standard error: the runtime keeps them in `kernel.log`.
 
 use std::io::Write as _;
 
@@ -6,7 +6,7 @@ struct Stderr;
 
 impl log::Log for Stderr {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
+        metadata.level() <= log::Level::Error
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -24,6 +24,6 @@ impl log::Log for Stderr {
 pub fn to_stderr() {
     // Fails only when called twice.
     if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(log::LevelFilter::Warn);
+        log::set_max_level(log::LevelFilter::Error);
     }
 }

@@ -1,11 +1,11 @@
 //! The last walls before the guest runs: from here on the monitor reads what a hostile kernel wrote.
 
-/// Landlock.
-pub fn files() -> Result<(), String> {
-    Ok(())
-}
+use microsandbox_runtime::driver::microvm::contract::path;
+use microsandbox_runtime::jail::{landlock, seccomp};
 
-/// The filter of a monitor.
-pub fn system_calls() -> Result<(), String> {
-    Ok(())
+/// Files first, while the calls for it are still allowed; then the calls themselves. Threads made later inherit both.
+pub fn now() -> Result<(), String> {
+    landlock::confine_monitor(path::ROOT, path::SOCKETS, path::DEVICES)
+        .map_err(|error| format!("Landlock: {error}"))?;
+    seccomp::confine_monitor().map_err(|error| format!("system call filter: {error}"))
 }

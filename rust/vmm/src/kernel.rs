@@ -33,3 +33,9 @@ pub fn map_whole(file: &OwnedFd) -> Result<&'static [u8], Errno> {
         Ok(std::slice::from_raw_parts(address.cast::<u8>(), size))
     }
 }
+
+/// Asks for large pages behind memory that is mapped already.
+pub fn advise_huge(start: *mut u8, size: usize) {
+    // SAFETY: changes how the kernel backs the pages of a live mapping, never what is in them.
+    let _ = unsafe { rustix::mm::madvise(start.cast(), size, rustix::mm::Advice::LinuxHugepage) };
+}

@@ -12,22 +12,26 @@ use krun_polly::event_manager::EventManager;
 use krun_utils::worker_message::WorkerMessage;
 use krun_vmm::Vmm;
 use krun_vmm::builder::build_microvm;
-use krun_vmm::resources::{SerialConsoleConfig, VmResources};
+use krun_vmm::resources::VmResources;
 use krun_vmm::vmm_config::fs::FsDeviceConfig;
 use krun_vmm::vmm_config::kernel_bundle::KernelBundle;
 use krun_vmm::vmm_config::kernel_cmdline::KernelCmdlineConfig;
 use krun_vmm::vmm_config::machine_config::VmConfig;
 use krun_vmm::vmm_config::vsock::VsockDeviceConfig;
 use microsandbox_protocol::machine;
-use microsandbox_runtime::driver::microvm::contract::{MachineSpec, fd, path};
+use microsandbox_runtime::driver::microvm::contract::{MachineSpec, path};
+use vm_memory::{GuestMemory as _, GuestMemoryRegion as _};
+
+use crate::kernel;
 
 /// The tag of the file system that the kernel mounts as its root.
 const ROOT_TAG: &str = "/dev/root";
 
 /// Describes the machine to libkrun.
-pub fn resources(spec: &MachineSpec, kernel: u64, agent: &'static [u8]) -> Result<VmResources, String> {
+pub fn resources(spec: &MachineSpec, image: u64, agent: &'static [u8]) -> Result<VmResources, String> {
     let mut resources = VmResources::default();
-    resources.disable_implicit_console = true;
+    // Opened anew by libkrun; it is the pipe that the runtime reads.
+    resources.set_console_output(PathBuf::from(path::CONSOLE));
     let memory = usize::try_from(spec.memory_mib).map_err(|_| "more memory than this machine can address")?;
     let shape = VmConfig {
         vcpu_count: Some(spec.cpus),
@@ -37,14 +41,18 @@ pub fn resources(spec: &MachineSpec, kernel: u64, agent: &'static [u8]) -> Resul
     };
     resources.set_vm_config(&shape).map_err(|error| format!("{error}"))?;
     let bundle = KernelBundle {
-        host_addr: kernel,
+        host_addr: image,
         guest_addr: spec.kernel.guest_addr,
         entry_addr: spec.kernel.entry_addr,
         size: spec.kernel.size as usize,
     };
     resources.set_kernel_bundle(bundle).map_err(|error| format!("{error}"))?;
-    resources.kernel_cmdline = KernelCmdlineConfig { prolog: Some(command_line()), krun_env: None, epilog: None };
-    resources.serial_consoles.push(SerialConsoleConfig { input_fd: -1, output_fd: fd::CONSOLE });
+    resources.kernel_cmdline = KernelCmdlineConfig {
+        prolog: Some(command_line()),
+        krun_env: None,
+        // After the devices that libkrun lists: the rest of the line is the agent's.
+        epilog: Some(format!(" -- {}", machine::INIT_ARGUMENT)),
+    };
     resources.add_fs_device(root(agent));
     resources.vsock.insert(sockets()).map_err(|error| format!("{error}"))?;
     Ok(resources)
@@ -79,16 +87,36 @@ fn sockets() -> VsockDeviceConfig {
 }
 
 /// Panics and power-offs end the machine at once (`panic=-1`, `reboot=k`); devices that it does not have are not looked
-/// for. Kernel documentation: admin-guide/kernel-parameters.
+/// for, and drivers that no agent uses are not started. Kernel documentation: admin-guide/kernel-parameters.
 fn command_line() -> String {
+    let init = format!("init=/{}", machine::INIT_NAME.to_string_lossy());
+    let skipped = format!("initcall_blacklist={}", SKIPPED.join(","));
     [
-        "reboot=k panic=-1 panic_print=0 nomodule console=ttyS0 quiet no-kvmapf",
-        "rootfstype=virtiofs rw",
-        "i8042.noaux i8042.nomux i8042.dumbkbd",
-        &format!("init=/{} -- {}", machine::INIT_NAME.to_string_lossy(), machine::INIT_ARGUMENT),
+        "reboot=k panic=-1 panic_print=0 nomodule console=hvc0 quiet no-kvmapf rootfstype=virtiofs rw",
+        "random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd loop.max_loop=0",
+        &skipped,
+        &init,
     ]
     .join(" ")
 }
+
+/// Start-up functions of the guest kernel that cost more than they are worth: self-tests, and devices and network layers
+/// that this machine does not have. What is left out shows only as a missing device or file system.
+const SKIPPED: [&str; 13] = [
+    "jent_mod_init",
+    "virtio_rng_driver_init",
+    "cpuid_init",
+    "msr_init",
+    "dummy_init_module",
+    "calibrate_xor_blocks",
+    "init_btrfs_fs",
+    "can_init",
+    "raw_module_init",
+    "bcm_module_init",
+    "cgw_module_init",
+    "vxlan_init_module",
+    "alsa_timer_init",
+];
 
 /// The loop that serves the machine's devices.
 pub fn events() -> Result<EventManager, String> {
@@ -106,7 +134,18 @@ pub struct Machine {
 pub fn build(resources: &VmResources, events: &mut EventManager) -> Result<Machine, String> {
     let (sender, messages) = crossbeam_channel::unbounded();
     let vmm = build_microvm(resources, events, None, sender).map_err(|error| error.to_string())?;
+    prefer_huge_pages(&vmm);
     Ok(Machine { _vmm: vmm, _messages: messages })
+}
+
+/// Large pages behind the guest's memory halve the walks of its own page tables; where the host forbids them, nothing
+/// changes.
+fn prefer_huge_pages(vmm: &Arc<Mutex<Vmm>>) {
+    let Ok(vmm) = vmm.lock() else { return };
+    for region in vmm.guest_memory().iter() {
+        let Ok(size) = usize::try_from(region.len()) else { continue };
+        kernel::advise_huge(region.as_ptr(), size);
+    }
 }
 
 /// Serves the machine. libkrun ends the process with the guest.

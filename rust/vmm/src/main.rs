@@ -54,7 +54,7 @@ fn run(spec: &MachineSpec, notes: &mut Notes) -> Result<std::convert::Infallible
     let agent = kernel::map_whole(&agent).map_err(|error| build("map the agent", error.to_string(), FAULT_HINT))?;
     let resources = machine::resources(spec, kernel, agent)
         .map_err(|error| build("describe the machine", error, "ask for less memory or fewer processors"))?;
-    confine::files().map_err(|error| build("confine the monitor", error, FAULT_HINT))?;
+    confine::now().map_err(|error| build("confine the monitor", error, FAULT_HINT))?;
     let mut events = machine::events().map_err(|error| build("prepare the event loop", error, FAULT_HINT))?;
     let machine = machine::build(&resources, &mut events)
         .map_err(|error| build("build the virtual machine", error, MACHINE_HINT))?;

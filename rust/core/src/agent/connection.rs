@@ -25,6 +25,12 @@ use crate::error::{MicrosandboxError, MicrosandboxResult};
 const READ_MIN: usize = 16 << 10;
 /// Room offered once reads come back full.
 const READ_MAX: usize = 512 << 10;
+/// A stream of full reads goes into blocks of this size, which hold several frames.
+const BLOCK: usize = 1 << 20;
+/// Left in a block when the next one is taken: room for a frame of a stream, 256 KiB of output.
+const BLOCK_REST: usize = 272 << 10;
+/// Blocks kept for reuse: memory that is warm already instead of pages that the kernel must clear first.
+const BLOCKS: usize = 6;
 /// Slices of one vectored write.
 const WRITE_SLICES: usize = 32;
 
@@ -35,6 +41,8 @@ pub(crate) struct Connection<S> {
     input: BytesMut,
     decoder: FrameDecoder,
     read_size: usize,
+    /// Blocks whose frames were handed out; free again once all of those are dropped.
+    spent: Vec<BytesMut>,
     output: VecDeque<Bytes>,
     queued: usize,
     /// The peer takes no more; what it still sends is read to the end.
@@ -61,6 +69,7 @@ impl<S> Connection<S> {
             input: BytesMut::new(),
             decoder: FrameDecoder::new(MAX_HELLO_FRAME),
             read_size: READ_MIN,
+            spent: Vec::new(),
             output: VecDeque::new(),
             queued: 0,
             deaf: false,
@@ -166,7 +175,41 @@ impl<S> Connection<S> {
 
     /// A frame that is already here.
     pub fn buffered(&mut self) -> MicrosandboxResult<Option<Frame>> {
+        if self.read_size == READ_MAX {
+            // Before the decoder asks for room: it knows of no block that could be used again.
+            self.make_room();
+        }
         self.decoder.decode(&mut self.input).map_err(|error| failure::protocol(&self.name, error.to_string()))
+    }
+}
+
+impl<S> Connection<S> {
+    /// Room for the next read.
+    fn make_room(&mut self) {
+        let left = self.input.capacity() - self.input.len();
+        if self.read_size < READ_MAX {
+            if left < self.read_size / 2 {
+                self.input.reserve(self.read_size);
+            }
+            return;
+        }
+        let rest = match self.input.first_chunk::<4>() {
+            Some(length) => (u32::from_be_bytes(*length) as usize + 4).saturating_sub(self.input.len()),
+            None => BLOCK_REST,
+        };
+        // A frame larger than a block gets room of its own from the decoder, which also checks its length.
+        if left >= rest || self.input.len() + rest > BLOCK {
+            return;
+        }
+        let free = self.spent.iter_mut().position(|block| block.try_reclaim(BLOCK));
+        let mut block = free.map_or_else(|| BytesMut::with_capacity(BLOCK), |index| self.spent.remove(index));
+        block.extend_from_slice(&self.input);
+        let mut full = std::mem::replace(&mut self.input, block);
+        full.clear();
+        self.spent.push(full);
+        if self.spent.len() > BLOCKS {
+            self.spent.remove(0);
+        }
     }
 }
 
@@ -225,9 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        if self.input.capacity() - self.input.len() < self.read_size / 2 {
-            self.input.reserve(self.read_size);
-        }
+        self.make_room();
         let room = self.input.capacity() - self.input.len();
         // Stateless between polls, so it may be made anew each time.
         let count = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;

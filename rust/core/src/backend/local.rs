@@ -108,8 +108,10 @@ impl LocalBackend {
         }
         self.store
             .get_or_try_init(|| async {
+                let path = self.config.home.join("db").join("msb.db");
+                Store::check_path(&path)?;
                 make_private_directory(&self.config.home)?;
-                Store::open(&self.config.home.join("db").join("msb.db"), &self.config.database).await
+                Store::open(&path, &self.config.database).await
             })
             .await
     }

@@ -122,24 +122,34 @@ impl SandboxHandle {
         self.backend.sandboxes().connect(&self.backend, self.name(), timeout).await
     }
 
-    /// Running: connect; otherwise start.
+    /// Running: connect; otherwise start. What changes between the look and the act is looked at again.
     pub async fn connect_or_start(&self, detached: bool) -> MicrosandboxResult<Sandbox> {
-        let now = self.refresh().await?;
-        if now.status_snapshot().is_live() { now.connect(None).await } else { now.start(detached).await }
+        let mut turn = 1;
+        loop {
+            let now = self.refresh().await?;
+            let done =
+                if now.status_snapshot().is_live() { now.connect(None).await } else { now.start(detached).await };
+            match done {
+                // It ended by itself, or somebody else started it.
+                Err(MicrosandboxError::SandboxNotRunning { .. } | MicrosandboxError::SandboxStillRunning(_))
+                    if turn < super::CHANGED_TURNS =>
+                {
+                    turn += 1;
+                    tokio::time::sleep(super::STATUS_POLL_INTERVAL).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Orderly end, forced after `timeout` (10 s by default; zero kills at once). Fine on a stopped sandbox.
     pub async fn stop(&self, timeout: Option<Duration>) -> MicrosandboxResult<()> {
-        let now = self.refresh().await?;
-        if now.status_snapshot().is_terminal() {
-            return Ok(());
-        }
         let timeout = timeout.unwrap_or(DEFAULT_STOP_TIMEOUT);
         if timeout.is_zero() {
-            return now.kill(None).await;
+            return self.kill(None).await;
         }
-        now.request_stop().await?;
-        match tokio::time::timeout(timeout, now.wait_until_stopped()).await {
+        self.request_stop().await?;
+        match tokio::time::timeout(timeout, self.wait_until_stopped()).await {
             Ok(result) => result.map(|_| ()),
             Err(_elapsed) => {
                 tracing::warn!(
@@ -147,7 +157,7 @@ impl SandboxHandle {
                     timeout_secs = timeout.as_secs(),
                     "graceful stop exceeded its timeout and is escalated"
                 );
-                now.request_kill().await?;
+                self.request_kill().await?;
                 self.observe_stop(DEFAULT_KILL_TIMEOUT).await
             }
         }
@@ -182,24 +192,42 @@ impl SandboxHandle {
     }
 
     pub async fn request_stop(&self) -> MicrosandboxResult<()> {
-        if self.refresh().await?.status_snapshot().is_terminal() {
+        if self.has_ended().await? {
             return Ok(());
         }
-        ended_is_fine(self.backend.sandboxes().stop(&self.backend, self.name()).await)
+        self.ended_is_fine(self.backend.sandboxes().stop(&self.backend, self.name()).await)
     }
 
     pub async fn request_kill(&self) -> MicrosandboxResult<()> {
-        if self.refresh().await?.status_snapshot().is_terminal() {
+        if self.has_ended().await? {
             return Ok(());
         }
-        ended_is_fine(self.backend.sandboxes().kill(&self.backend, self.name()).await)
+        self.ended_is_fine(self.backend.sandboxes().kill(&self.backend, self.name()).await)
     }
 
     pub async fn request_drain(&self) -> MicrosandboxResult<()> {
-        if self.refresh().await?.status_snapshot().is_terminal() {
+        if self.has_ended().await? {
             return Ok(());
         }
-        ended_is_fine(self.backend.sandboxes().drain(&self.backend, self.name()).await)
+        self.ended_is_fine(self.backend.sandboxes().drain(&self.backend, self.name()).await)
+    }
+
+    async fn has_ended(&self) -> MicrosandboxResult<bool> {
+        match self.refresh().await {
+            Ok(now) => Ok(now.status_snapshot().is_terminal()),
+            Err(MicrosandboxError::SandboxNotFound(_)) if self.removes_itself() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The look before a request is old by the time of the request: an end that came by itself in between is what was
+    /// asked for.
+    fn ended_is_fine(&self, asked: MicrosandboxResult<()>) -> MicrosandboxResult<()> {
+        match asked {
+            Err(MicrosandboxError::SandboxNotRunning { status, .. }) if status.is_terminal() => Ok(()),
+            Err(MicrosandboxError::SandboxNotFound(_)) if self.removes_itself() => Ok(()),
+            other => other,
+        }
     }
 
     /// Waits for any end without asking for it. An ephemeral sandbox whose record is gone counts as stopped.
@@ -213,7 +241,7 @@ impl SandboxHandle {
                 observed_at: Utc::now(),
                 source: Some("refreshed backend state".into()),
             }),
-            Err(MicrosandboxError::SandboxNotFound(_)) if self.is_local_ephemeral() => Ok(SandboxStopResult {
+            Err(MicrosandboxError::SandboxNotFound(_)) if self.removes_itself() => Ok(SandboxStopResult {
                 name: self.name().into(),
                 status: SandboxStatus::Stopped,
                 exit_code: None,
@@ -225,7 +253,8 @@ impl SandboxHandle {
         }
     }
 
-    fn is_local_ephemeral(&self) -> bool {
+    /// The record of a sandbox like this one goes with its end.
+    fn removes_itself(&self) -> bool {
         self.cloud().is_none() && self.config().is_ok_and(|spec| spec.lifecycle.ephemeral)
     }
 
@@ -264,13 +293,5 @@ impl SandboxHandle {
     }
     pub async fn isolation_report(&self) -> MicrosandboxResult<IsolationReport> {
         self.backend.sandboxes().isolation_report(self.name()).await
-    }
-}
-
-/// Asking for an end that came by itself between the look and the request is no error.
-fn ended_is_fine(asked: MicrosandboxResult<()>) -> MicrosandboxResult<()> {
-    match asked {
-        Err(MicrosandboxError::SandboxNotRunning { status, .. }) if status.is_terminal() => Ok(()),
-        other => other,
     }
 }

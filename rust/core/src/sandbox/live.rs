@@ -55,10 +55,23 @@ impl Sandbox {
     }
     /// Running: connect; stopped: start; absent: create.
     pub async fn connect_or_create(backend: &SharedBackend, config: SandboxConfig) -> MicrosandboxResult<Sandbox> {
-        match Sandbox::get(backend, &config.spec.name).await {
-            Ok(handle) => handle.connect_or_start(config.spec.detached).await,
-            Err(MicrosandboxError::SandboxNotFound(_)) => Sandbox::create(backend, config).await,
-            Err(error) => Err(error),
+        let mut turn = 1;
+        loop {
+            let done = match Sandbox::get(backend, &config.spec.name).await {
+                Ok(handle) => handle.connect_or_start(config.spec.detached).await,
+                Err(MicrosandboxError::SandboxNotFound(_)) => Sandbox::create(backend, config.clone()).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                // Somebody else created it, or removed it, between the look and the act.
+                Err(MicrosandboxError::SandboxAlreadyExists(_) | MicrosandboxError::SandboxNotFound(_))
+                    if turn < super::CHANGED_TURNS =>
+                {
+                    turn += 1;
+                    tokio::time::sleep(super::STATUS_POLL_INTERVAL).await;
+                }
+                done => return done,
+            }
         }
     }
     pub async fn start(backend: &SharedBackend, name: &str, detached: bool) -> MicrosandboxResult<Sandbox> {

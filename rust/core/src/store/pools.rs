@@ -24,6 +24,8 @@ use super::retry::Retry;
 use crate::config::DatabaseConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
+/// `MAX_PATHNAME` of SQLite's unix files, less its longest suffix (`-journal`).
+const PATH_MAX: usize = 512 - 8;
 /// An idle reader ends after this.
 const READER_IDLE: Duration = Duration::from_secs(10);
 
@@ -162,6 +164,18 @@ async fn bring_up_to_date(pool: &DatabaseConnection, path: &Path) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// SQLite says no more than "unable to open" of a path that is too long for it.
+pub(super) fn check_length(path: &Path) -> MicrosandboxResult<()> {
+    let length = path.as_os_str().len();
+    if length <= PATH_MAX {
+        return Ok(());
+    }
+    Err(MicrosandboxError::InvalidConfig(format!(
+        "the path of the state database is {length} bytes long and SQLite takes {PATH_MAX}: choose a shorter MSB_HOME ({})",
+        path.display()
+    )))
 }
 
 /// Private to its owner: configurations hold environment variables of sandboxes.

@@ -140,6 +140,13 @@ fn start(
     for read_end in [&notes, &console] {
         fs::fcntl_setfl(read_end, OFlags::NONBLOCK).map_err(failed(Step::CloneInit, "prepare the pipes", ""))?;
     }
+    // Whoever has it inside may open it anew.
+    let (uid, gid) = ids::root_ids(&spec.ids);
+    fs::fchown(&console_write, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid))).map_err(failed(
+        Step::CloneInit,
+        "hand the console over",
+        "",
+    ))?;
     let jail = Jail {
         spec,
         go: go_read,

@@ -64,6 +64,30 @@ fn restrict(sandbox_dir: &Path, cgroups: &[PathBuf]) -> Result<RulesetStatus, Bo
     Ok(rules.restrict_self()?.ruleset)
 }
 
+/// Confines a monitor to the four things in its root directory: the guest's files, the directory of the sockets, the
+/// devices and its own entries of `/proc`. Older kernels enforce what they know of it; none at all is no failure, because the
+/// root directory holds nothing else anyway.
+pub fn confine_monitor(root: &str, sockets: &str, devices: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let all = AccessFs::from_all(NEWEST);
+    // Without the right to move files between directories (Linux before 5.19) the guest could not rename.
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Refer)
+        .map(|rules| rules.set_compatibility(CompatLevel::BestEffort));
+    let Ok(rules) = rules else { return Ok(()) };
+    let file = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    rules
+        .handle_access(all)?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?
+        .add_rule(PathBeneath::new(PathFd::new(root)?, all & !AccessFs::Execute & !AccessFs::IoctlDev))?
+        .add_rule(PathBeneath::new(PathFd::new(sockets)?, AccessFs::MakeSock | AccessFs::ReadDir))?
+        .add_rule(PathBeneath::new(PathFd::new(devices)?, file))?
+        .add_rule(PathBeneath::new(PathFd::new("/proc")?, AccessFs::ReadFile | AccessFs::ReadDir))?
+        .restrict_self()?;
+    Ok(())
+}
+
 /// Confines the unpacking of an archive to its target directories, and to reading the layers beneath them. Silent: it is
 /// a second barrier behind a writer that does not leave its root.
 pub fn confine_writer(targets: &[&OwnedFd], beneath: &[&OwnedFd]) {

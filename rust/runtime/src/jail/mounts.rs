@@ -46,19 +46,39 @@ pub fn fresh(kind: &str, options: &[Opt<'_>], attributes: MountAttrFlags) -> Res
 /// An overlay of `lowers` (bottom first) under `upper`, not yet attached. All are descriptors opened in this mount
 /// namespace, so no directory above them needs to be reachable for the sandbox's ids.
 pub fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let context = overlay_context()?;
-    // Refused since layers by descriptor (6.13), by name (6.8), or at all: each falls back to the next older way.
-    let by_fd = lowers.iter().rev().try_for_each(|lower| mount::fsconfig_set_fd(&context, "lowerdir+", lower));
-    if by_fd.is_ok() {
-        mount::fsconfig_set_fd(&context, "upperdir", upper)?;
-        mount::fsconfig_set_fd(&context, "workdir", work)?;
-    } else {
-        drop(context);
-        return overlay_by_name(lowers, upper, work, attributes);
+    // Layers by descriptor since 6.13, one by one since 6.8, or all in one list. A kernel that does not know a way may say so
+    // only when the file system is created (before 6.5 options are collected unread), so each way is tried to its end.
+    let unknown = |error: &Errno| matches!(*error, Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP);
+    match overlay_by_fd(lowers, upper, work) {
+        Err(error) if unknown(&error) => match overlay_by_name(lowers, upper, work) {
+            Err(error) if unknown(&error) => overlay_by_list(lowers, upper, work),
+            other => other,
+        },
+        other => other,
     }
-    mount::fsconfig_create(&context)?;
-    mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn overlay_by_fd(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let context = overlay_context()?;
+    lowers.iter().rev().try_for_each(|lower| mount::fsconfig_set_fd(&context, "lowerdir+", lower))?;
+    mount::fsconfig_set_fd(&context, "upperdir", upper)?;
+    mount::fsconfig_set_fd(&context, "workdir", work)?;
+    create_overlay(&context)
+}
+
+fn overlay_by_name(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let context = overlay_context()?;
+    lowers.iter().rev().try_for_each(|lower| mount::fsconfig_set_string(&context, "lowerdir+", name(lower)))?;
+    mount::fsconfig_set_string(&context, "upperdir", name(upper))?;
+    mount::fsconfig_set_string(&context, "workdir", name(work))?;
+    create_overlay(&context)
+}
+
+fn create_overlay(context: &OwnedFd) -> Result<OwnedFd, Errno> {
+    mount::fsconfig_create(context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// `volatile`: without it, every end of a sandbox (and every `sync` inside) would write back the whole file system that
@@ -71,43 +91,34 @@ fn overlay_context() -> Result<OwnedFd, Errno> {
     Ok(context)
 }
 
-fn overlay_by_name(
-    lowers: &[OwnedFd],
-    upper: &OwnedFd,
-    work: &OwnedFd,
-    attributes: MountAttrFlags,
-) -> Result<OwnedFd, Errno> {
-    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let context = overlay_context()?;
-    let one_by_one =
-        lowers.iter().rev().try_for_each(|lower| mount::fsconfig_set_string(&context, "lowerdir+", name(lower)));
-    if one_by_one.is_err() {
-        return overlay_by_list(lowers, upper, work);
-    }
-    mount::fsconfig_set_string(&context, "upperdir", name(upper))?;
-    mount::fsconfig_set_string(&context, "workdir", name(work))?;
-    mount::fsconfig_create(&context)?;
-    mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-}
-
-/// The oldest way: one option list, which must fit into a page. Relative names keep it short.
+/// The oldest way, of kernels before 6.5: one option list, which must fit into a page (relative names keep it short), and
+/// a mount that is attached at once. It can be picked up again only by a name in a directory that may be searched, so a
+/// temporary file system is put over the working directory for it; the overlay follows it there.
 fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
     let list: Vec<String> = lowers.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let options =
-        format!("userxattr,lowerdir={},upperdir={},workdir={}", list.join(":"), upper.as_raw_fd(), work.as_raw_fd());
+    let options = format!(
+        "userxattr,volatile,lowerdir={},upperdir={},workdir={}",
+        list.join(":"),
+        upper.as_raw_fd(),
+        work.as_raw_fd()
+    );
     if options.len() >= OPTION_PAGE {
         return Err(Errno::TOOBIG);
     }
-    let here = fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::process::chdir("/proc/self/fd")?;
-    let target = format!("/proc/self/fd/{}", here.as_raw_fd());
     let options = syscall::c_string(options)?;
+    let here = fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let plain = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let stand = fresh("tmpfs", &[Opt::Text("size", "4096"), Opt::Text("mode", "700")], plain)?;
+    attach(&stand, &here)?;
+    fs::mkdirat(&stand, "top", Mode::from_raw_mode(0o700))?;
+    let place = fs::openat(&stand, "top", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let target = format!("/proc/self/fd/{}", place.as_raw_fd());
+    rustix::process::chdir("/proc/self/fd")?;
     let flags = mount::MountFlags::NOSUID | mount::MountFlags::NODEV;
     let mounted = mount::mount("overlay", target.as_str(), "overlay", flags, options.as_c_str());
     rustix::process::fchdir(&here)?;
     mounted?;
-    let top =
-        mount::open_tree(CWD, target.as_str(), OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)?;
+    let top = mount::open_tree(&stand, "top", OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)?;
     mount::unmount(target.as_str(), UnmountFlags::DETACH)?;
     Ok(top)
 }

@@ -1,4 +1,5 @@
-//! The system call filter of a sandbox. The table is `seccomp_table.rs`; `build.rs` compiles it.
+//! The system call filters of a sandbox and of a monitor. The tables are `seccomp_table.rs` and
+//! `seccomp_monitor_table.rs`; `build.rs` compiles them.
 
 use rustix::io::Errno;
 
@@ -14,7 +15,12 @@ pub fn install() -> Result<(), Errno> {
     Ok(())
 }
 
-/// The filter of a virtual machine monitor.
+/// The filter that a virtual machine monitor is executed with.
 pub fn install_for_monitor() -> Result<(), Errno> {
-    Ok(())
+    install_filter(&MONITOR_ALLOW)
+}
+
+/// What a monitor adds once it is ready: it executes nothing and changes its walls no more.
+pub fn confine_monitor() -> Result<(), Errno> {
+    install_filter(&MONITOR_REFUSE)
 }

@@ -7,12 +7,14 @@
 //! | [`tree`] | from entries to files beneath the layer's directory |
 //! | [`merged`] | what the layers beneath say where the archive does not |
 //! | [`limits`] | the bounds, and why a job stops |
+//! | [`writeback`] | the disk's share of the work, begun before the end |
 
 pub mod limits;
 pub mod merged;
 pub mod stream;
 pub mod tar;
 pub mod tree;
+mod writeback;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,6 +28,7 @@ use crate::mapped;
 use crate::report::Reporter;
 use limits::{Budget, Outcome, failed};
 use tree::Tree;
+use writeback::Writeback;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -97,6 +100,7 @@ fn unpack_layers(
     let beneath: Vec<_> = layers.iter().flat_map(|layer| &layer.beneath).collect();
     landlock::confine_writer(&targets, &beneath);
     let mut budget = Budget::new(spec.limits);
+    let writeback = Writeback::start(layers.first().map(|layer| &layer.target));
     let mut last = None;
     for (index, layer) in layers.into_iter().enumerate() {
         let target = rustix::io::fcntl_dupfd_cloexec(&layer.target, 0).map_err(|e| failed("open", b"target", e))?;
@@ -104,6 +108,7 @@ fn unpack_layers(
         reporter.send(&Report::Unpacked { layer: index, bytes: budget.layer_bytes(), entries });
         last = Some(target);
     }
+    drop(writeback);
     // All layers of a job lie on one file system; one call makes all of them durable.
     if let Some(target) = last {
         fs::syncfs(&target).map_err(|error| failed("sync", b"the layers", error))?;

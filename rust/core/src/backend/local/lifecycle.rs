@@ -21,9 +21,13 @@ use crate::sandbox::{
 use crate::store::{RunRow, SandboxRow};
 
 /// Longest wait for another task or process that is busy with the same name.
-const LOCK_DEADLINE: Duration = Duration::from_secs(90);
+pub const LOCK_DEADLINE: Duration = Duration::from_secs(90);
 /// Connecting to an agent that is asked to shut down.
 const SHUTDOWN_CONNECT: Duration = Duration::from_secs(5);
+/// Between two looks at a sandbox that is neither ended nor has a process to wait for.
+const STILL_LIVE: Duration = Duration::from_millis(5);
+/// Whoever waits for an end records it; the task in the background comes after, so that the two are not in each other's way.
+const AFTER_OTHERS: Duration = Duration::from_millis(3);
 /// Page of `list` (cloud-wire section 4).
 const PAGE_DEFAULT: u32 = 20;
 const PAGE_MAX: u32 = 100;
@@ -82,6 +86,8 @@ pub async fn create(
 /// Checks everything and settles everything that is decided once: isolation, image, identity.
 async fn prepare_spec(backend: &LocalBackend, spec: &mut SandboxSpec) -> MicrosandboxResult<()> {
     validate::spec(spec, &backend.config().home)?;
+    // A home that cannot hold the database is refused before its lock directory exists.
+    backend.store().await?;
     if spec.isolation == Isolation::Auto {
         spec.isolation = backend.default_isolation();
     }
@@ -173,6 +179,7 @@ fn adopt(shared: &SharedBackend, spec: SandboxSpec, db_id: i32, booted: Booted, 
     tokio::spawn(async move {
         if spawn::wait_gone(booted.pidfd).await.is_ok() {
             drop(take_lifeline(&id));
+            tokio::time::sleep(AFTER_OTHERS).await;
             if let Some(local) = backend.as_local()
                 && let Err(error) = reconcile::current(local, &name).await
             {
@@ -482,8 +489,14 @@ pub async fn wait_terminal(
                 context: format!("wait for the runtime of {name}"),
                 source,
             })?,
-            // Booting, or being settled by somebody else.
-            None => tokio::time::sleep(Duration::from_millis(5)).await,
+            // Booting, or being settled by somebody else: what comes of it is known when they are done.
+            None => {
+                let (row, _run) =
+                    reconcile::current_in_turn(backend, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+                if !row.status.is_terminal() {
+                    tokio::time::sleep(STILL_LIVE).await;
+                }
+            }
         }
     }
 }

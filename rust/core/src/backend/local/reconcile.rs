@@ -57,6 +57,15 @@ pub async fn settle(
     settle_locked(backend, &row.name, lock).await
 }
 
+/// As [`current`], once whoever holds the lock has let go: to look again and again would be in the way of just them.
+pub async fn current_in_turn(
+    backend: &LocalBackend,
+    name: &str,
+) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+    let lock = NameLock::acquire(&backend.config().home, name, super::lifecycle::LOCK_DEADLINE).await?;
+    settle_locked(backend, name, lock).await
+}
+
 /// Settles under the lock, reading the row again first.
 async fn settle_locked(
     backend: &LocalBackend,
@@ -216,10 +225,12 @@ async fn remove_cgroup(path: &PathBuf) {
 /// Directory first, then row: a failure leaves the row, so that removal can be tried again.
 pub async fn remove_all(backend: &LocalBackend, row: &SandboxRow) -> MicrosandboxResult<()> {
     super::boot::failpoint("remove");
-    tree::remove(backend, &backend.sandbox_dir(&row.name)).await?;
+    let remains = tree::unlink(backend, &backend.sandbox_dir(&row.name)).await?;
     super::boot::failpoint("remove_row");
-    backend.store().await?.delete_sandbox(row.id).await?;
-    Ok(())
+    let store = backend.store().await?;
+    // Both wait for the disk, and nothing has a name any more.
+    let (deleted, ()) = tokio::join!(store.delete_sandbox(row.id), remains.free());
+    deleted.map(|_| ())
 }
 
 /// The error for a name that means nothing.

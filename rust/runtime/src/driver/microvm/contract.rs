@@ -30,7 +30,9 @@ pub mod path {
     pub const AGENT_SOCKET: &str = "/sockets/agent.sock";
     /// Where the runtime listens for the agent's private channel.
     pub const CONTROL_SOCKET: &str = "/sockets/control.sock";
-    pub const KVM: &str = "/dev/kvm";
+    pub const DEVICES: &str = "/dev";
+    /// [`super::fd::CONSOLE`] as a path.
+    pub const CONSOLE: &str = "/proc/self/fd/6";
 }
 
 /// One virtual machine.

@@ -9,9 +9,9 @@ use crate::failure::{Failure, failed};
 use crate::jail::mounts::{self, Opt};
 use crate::steps::Step;
 
-/// Numbers of `/dev/kvm` (Linux, `include/linux/miscdevice.h`) and of `/dev/null`.
-const KVM: (u32, u32) = (10, 232);
-const NULL: (u32, u32) = (1, 3);
+/// What a monitor opens (Linux, `admin-guide/devices.txt`): the virtual machines; and randomness for the guest, which libkrun
+/// reads from files because a static program cannot look its C library up by name.
+const DEVICES: [(&str, u32, u32); 4] = [("kvm", 10, 232), ("null", 1, 3), ("random", 1, 8), ("urandom", 1, 9)];
 
 const HINT: &str =
     "load the kvm module, and let the user who runs this open /dev/kvm (group kvm); `msb doctor` says more";
@@ -42,7 +42,7 @@ fn own_nodes() -> Result<OwnedFd, Errno> {
     let options = [Opt::Text("mode", "755"), Opt::Text("size", "4096"), Opt::Text("nr_inodes", "16")];
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let tree = mounts::fresh("tmpfs", &options, flags)?;
-    for (name, (major, minor)) in [("kvm", KVM), ("null", NULL)] {
+    for (name, major, minor) in DEVICES {
         let mode = Mode::from_raw_mode(0o666);
         fs::mknodat(&tree, name, FileType::CharacterDevice, mode, fs::makedev(major, minor))?;
         fs::chmodat(&tree, name, mode, fs::AtFlags::empty())?;
@@ -61,7 +61,7 @@ impl Kvm {
         match self {
             Kvm::Own(tree) => mounts::attach(tree, dev),
             Kvm::Host => {
-                for (name, (major, minor)) in [("kvm", KVM), ("null", NULL)] {
+                for (name, major, minor) in DEVICES {
                     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                     let target = fs::openat(dev, name, flags, Mode::from_raw_mode(0o666))?;
                     mounts::attach(mounts::device(&format!("/dev/{name}"), major, minor)?, target)?;

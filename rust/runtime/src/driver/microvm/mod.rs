@@ -254,11 +254,12 @@ impl Monitor {
         let plain =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
         let options = [Opt::Text("mode", "755"), Opt::Text("size", "65536"), Opt::Text("nr_inodes", "64")];
+        // With everything that is mounted in it; before the new tree lies over it.
+        let guest = mounts::copy_tree(guest)?;
         let top = mounts::fresh("tmpfs", &options, plain)?;
         rootfs::attach_here(&top, parts)?;
         let place = |name: &str| beneath::replace_with_dir(&top, name);
-        // With everything that is mounted in it.
-        mounts::attach(mounts::copy_tree(guest)?, place("root")?)?;
+        mounts::attach(guest, place("root")?)?;
         let sockets = self.sockets.as_ref().ok_or(Errno::BADF)?;
         let sockets = mounts::copy_tree(sockets)?;
         mounts::restrict(&sockets, mounts::NOSUID | mounts::NODEV | mounts::NOEXEC)?;

@@ -1,0 +1,203 @@
+//! What a sandbox does by itself between a look at it and the request that follows.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use microsandbox_core::backend::*;
+use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
+use microsandbox_core::sandbox::{SandboxHandleInner, SandboxInner, SandboxRecord};
+use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
+
+use SandboxStatus::{Crashed, Running, Starting, Stopped};
+
+/// A backend whose sandbox is never what the last look at it said.
+struct Changing {
+    /// What each look sees, one after the other; the last one stays. `None`: the record is gone.
+    looks: Mutex<VecDeque<Option<SandboxStatus>>>,
+    /// What a request then finds.
+    found: Option<SandboxStatus>,
+    ephemeral: bool,
+    requests: AtomicUsize,
+}
+
+impl Changing {
+    fn shared(looks: &[Option<SandboxStatus>], found: Option<SandboxStatus>, ephemeral: bool) -> Arc<Changing> {
+        let looks = Mutex::new(looks.iter().copied().collect());
+        Arc::new(Changing { looks, found, ephemeral, requests: AtomicUsize::new(0) })
+    }
+
+    fn look(&self) -> Option<SandboxStatus> {
+        let mut looks = self.looks.lock().unwrap();
+        if looks.len() > 1 { looks.pop_front().unwrap() } else { looks[0] }
+    }
+
+    fn request<'a, T: Send + 'a>(&'a self, name: &'a str) -> Operation<'a, T> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            Err(match self.found {
+                Some(status) => MicrosandboxError::SandboxNotRunning { name: name.into(), status },
+                None => not_found(name),
+            })
+        })
+    }
+
+    fn live(&self, backend: &SharedBackend, name: &str) -> Sandbox {
+        Sandbox::new(backend.clone(), SandboxInner::Other, SandboxSpec { name: name.into(), ..SandboxSpec::default() })
+    }
+}
+
+fn not_found(name: &str) -> MicrosandboxError {
+    MicrosandboxError::SandboxNotFound(name.into())
+}
+
+impl Backend for Changing {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Local
+    }
+    fn sandboxes(&self) -> &dyn SandboxBackend {
+        self
+    }
+    fn volumes(&self) -> &dyn VolumeBackend {
+        self
+    }
+}
+
+impl VolumeBackend for Changing {}
+
+impl SandboxBackend for Changing {
+    fn create<'a>(&'a self, _: &'a SharedBackend, config: SandboxConfig, _: bool) -> Operation<'a, Sandbox> {
+        Box::pin(async move { Err(MicrosandboxError::SandboxAlreadyExists(config.spec.name)) })
+    }
+    fn start<'a>(&'a self, _: &'a SharedBackend, name: &'a str, _: bool) -> Operation<'a, Sandbox> {
+        Box::pin(async move { Err(MicrosandboxError::SandboxStillRunning(name.into())) })
+    }
+    fn connect<'a>(&'a self, backend: &'a SharedBackend, name: &'a str, _: Duration) -> Operation<'a, Sandbox> {
+        Box::pin(async move { Ok(self.live(backend, name)) })
+    }
+    fn get<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, SandboxHandle> {
+        Box::pin(async move {
+            let status = self.look().ok_or_else(|| not_found(name))?;
+            let mut spec = SandboxSpec { name: name.into(), ..SandboxSpec::default() };
+            spec.lifecycle.ephemeral = self.ephemeral;
+            let record = SandboxRecord {
+                name: name.into(),
+                id: String::new(),
+                status,
+                config_json: serde_json::to_string(&spec).unwrap(),
+                created_at: None,
+                updated_at: None,
+                isolation: None,
+                last_run: None,
+                last_error: None,
+                inner: SandboxHandleInner::Other,
+            };
+            Ok(SandboxHandle::new(backend.clone(), record))
+        })
+    }
+    fn list<'a>(&'a self, _: &'a SharedBackend, _: ListQuery) -> Operation<'a, SandboxList> {
+        Box::pin(async { Ok(SandboxList { sandboxes: Vec::new(), next_cursor: None }) })
+    }
+    fn remove<'a>(&'a self, _: &'a SharedBackend, _: &'a str, _: Option<&'a str>) -> Operation<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+    fn stop<'a>(&'a self, _: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        self.request(name)
+    }
+    fn kill<'a>(&'a self, _: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        self.request(name)
+    }
+    fn drain<'a>(&'a self, _: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        self.request(name)
+    }
+    fn exec<'a>(&'a self, name: &'a str, _: &'a SandboxSpec, _: String, _: ExecOptions) -> Operation<'a, ExecOutput> {
+        self.request(name)
+    }
+}
+
+fn run<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs") });
+}
+
+/// Asks for the end of a sandbox that looks alive and, asked, is `found`; exactly one request reaches the backend.
+async fn ask(way: &str, found: Option<SandboxStatus>, ephemeral: bool) -> Result<(), MicrosandboxError> {
+    // One look to make the handle, one before the request; afterwards it is what was found.
+    let changing = Changing::shared(&[Some(Running), Some(Running), found], found, ephemeral);
+    let backend: SharedBackend = changing.clone();
+    let handle = Sandbox::get(&backend, "box").await.unwrap();
+    let result = match way {
+        "request_stop" => handle.request_stop().await,
+        "request_kill" => handle.request_kill().await,
+        "request_drain" => handle.request_drain().await,
+        "kill" => handle.kill(None).await,
+        "stop" => handle.stop(None).await,
+        "stop at once" => handle.stop(Some(Duration::ZERO)).await,
+        _ => handle.stop_with_timeout(Duration::from_secs(5)).await,
+    };
+    assert_eq!(changing.requests.load(Ordering::Relaxed), 1, "{way} proves nothing without its request");
+    result
+}
+
+const WAYS: [&str; 7] =
+    ["request_stop", "request_kill", "request_drain", "kill", "stop", "stop at once", "stop_with_timeout"];
+
+#[test]
+fn l3_asking_for_an_end_that_came_by_itself_is_no_error() {
+    run(async {
+        for found in [Stopped, Crashed] {
+            for way in WAYS {
+                let result = ask(way, Some(found), false).await;
+                assert!(result.is_ok(), "{way} of one that is {found:?}: {result:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn l3_an_ephemeral_one_that_removed_itself_has_ended() {
+    run(async {
+        for way in WAYS {
+            let result = ask(way, None, true).await;
+            assert!(result.is_ok(), "{way}: {result:?}");
+            let result = ask(way, None, false).await;
+            assert!(matches!(result, Err(MicrosandboxError::SandboxNotFound(_))), "{way}, not ephemeral: {result:?}");
+        }
+    });
+}
+
+#[test]
+fn l3_a_request_to_one_that_has_not_ended_still_fails() {
+    run(async {
+        for way in WAYS {
+            let result = ask(way, Some(Starting), false).await;
+            assert!(matches!(result, Err(MicrosandboxError::SandboxNotRunning { .. })), "{way}: {result:?}");
+        }
+    });
+}
+
+#[test]
+fn l3_connect_or_start_looks_again_when_somebody_else_started_it() {
+    run(async {
+        // The handle's look and the first turn's see it stopped; its start finds it running; the second turn sees that.
+        let changing = Changing::shared(&[Some(Stopped), Some(Stopped), Some(Running)], Some(Running), false);
+        let backend: SharedBackend = changing;
+        let handle = Sandbox::get(&backend, "box").await.unwrap();
+        assert_eq!(handle.connect_or_start(false).await.unwrap().name(), "box");
+    });
+}
+
+#[test]
+fn l3_connect_or_create_uses_what_somebody_else_created_meanwhile() {
+    run(async {
+        let changing = Changing::shared(&[None, Some(Running)], Some(Running), false);
+        let backend: SharedBackend = changing;
+        let config = SandboxConfig {
+            spec: SandboxSpec { name: "box".into(), ..SandboxSpec::default() },
+            ..SandboxConfig::default()
+        };
+        assert_eq!(Sandbox::connect_or_create(&backend, config).await.unwrap().name(), "box");
+    });
+}

@@ -1,0 +1,219 @@
+"""How a virtual machine can end other than by being asked: each way has its status and its reason, and nothing stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boxes import identity, init_pid, runtime_pid
+from clients import Client, finish, line_of
+from homes import query
+from leaks import read_process
+from microsandbox import BootStartError, MicrosandboxError, Sandbox, SandboxNotRunningError, SandboxStatus
+from pace import within
+
+Make = Callable[..., Awaitable[Any]]
+ENDED = {SandboxStatus.STOPPED, SandboxStatus.CRASHED}
+
+
+@pytest.fixture
+def isolation() -> str:
+    return "microvm"
+
+
+async def ends(local: Any, seconds: float) -> SandboxStatus:
+    """The status once the sandbox has ended."""
+    deadline = time.monotonic() + within(seconds)
+    while (status := (await Sandbox.get("box", backend=local)).status) not in ENDED:
+        assert time.monotonic() < deadline, f"still {status} after {within(seconds)} s"
+        await asyncio.sleep(0.1)
+    return status
+
+
+async def gone(*pids: int) -> None:
+    deadline = time.monotonic() + within(5)
+    for pid in pids:
+        while (process := read_process(pid)) and process.state != "Z":
+            assert time.monotonic() < deadline, f"{process} still lives"
+            await asyncio.sleep(0.05)
+
+
+def reason(home: Path) -> str:
+    """Why the last run ended, as recorded."""
+    return str(query(home, "select termination_reason from run order by id desc limit 1")[0][0][0])  # type: ignore[index]
+
+
+async def nothing_left(home: Path, pids: tuple[int, ...], groups: list[str]) -> None:
+    await gone(*pids)
+    deadline = time.monotonic() + within(5)
+    while left := [group for group in groups if Path(group).exists()]:
+        assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.05)
+    assert not (home / "sandboxes" / "box" / "runtime" / "agent.sock").exists()
+
+
+def everything(home: Path) -> tuple[tuple[int, ...], list[str]]:
+    return (init_pid(home), runtime_pid(home)), list(identity(home)["cgroups"])
+
+
+REBOOT = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.reboot(ctypes.c_int(int(sys.argv[1], 16))), ctypes.get_errno(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("command", ["4321fedc", "01234567"], ids=["power-off", "restart"])
+async def test_a_guest_that_powers_off_or_may_not(make: Make, local: Any, home: Path, command: str) -> None:
+    """reboot(2) as the guest's root: refused with the machine unharmed, or the machine's orderly end."""
+    box = await make()
+    pids, groups = everything(home)
+    try:
+        output = await asyncio.wait_for(box.exec("python3", ["-c", REBOOT, command]), within(20))
+    except MicrosandboxError:
+        assert await ends(local, 10) in ENDED
+        assert reason(home) in ("Completed", "Failed", "Signal")
+        await nothing_left(home, pids, groups)
+        return
+    assert output.stdout_text == "-1 1\n", "neither an end nor EPERM"
+    assert (await box.exec("echo", ["alive"])).stdout_text == "alive\n"
+
+
+async def test_a_guest_that_panics_or_may_not(make: Make, local: Any, home: Path) -> None:
+    """SysRq c as the guest's root: refused with the machine unharmed, or a crash whose console says what happened."""
+    box = await make()
+    pids, groups = everything(home)
+    try:
+        output = await asyncio.wait_for(box.shell("echo c > /proc/sysrq-trigger"), within(20))
+    except MicrosandboxError:
+        assert await ends(local, 10) is SandboxStatus.CRASHED
+        console = (home / "sandboxes" / "box" / "logs" / "kernel.log").read_text(errors="replace")
+        assert "Kernel panic" in console
+        await nothing_left(home, pids, groups)
+        return
+    assert output.exit_code != 0, "nothing happened and nothing was refused"
+    assert (await box.exec("echo", ["alive"])).stdout_text == "alive\n"
+
+
+async def test_a_kernel_without_room_is_a_boot_error_with_its_console(make: Make, local: Any, home: Path) -> None:
+    """The smallest memory that a sandbox may ask for holds no kernel."""
+    began = time.monotonic()
+    with pytest.raises(BootStartError) as caught:
+        await make(memory=16)
+    assert time.monotonic() - began < within(30)
+    assert caught.value.name == "box" and caught.value.stage
+    assert caught.value.message and caught.value.hint
+    assert list((home / "sandboxes" / "box").glob("runtime/agent.sock")) == []
+
+
+async def test_the_monitors_death_is_a_crash(make: Make, local: Any, home: Path) -> None:
+    box = await make()
+    pids, groups = everything(home)
+    call = asyncio.create_task(box.exec("sleep", ["600"]))
+    await asyncio.sleep(within(0.5))
+    os.kill(pids[0], signal.SIGKILL)
+    assert await ends(local, 5) is SandboxStatus.CRASHED
+    with pytest.raises(MicrosandboxError):
+        await asyncio.wait_for(call, within(10))
+    with pytest.raises(SandboxNotRunningError):
+        await box.exec("true")
+    assert reason(home) == "Signal"
+    await nothing_left(home, pids, groups)
+
+
+async def test_the_runtimes_death_takes_the_machine_along(make: Make, local: Any, home: Path) -> None:
+    box = await make()
+    pids, groups = everything(home)
+    os.kill(pids[1], signal.SIGKILL)
+    assert await ends(local, 2) is SandboxStatus.CRASHED
+    await gone(*pids)
+    with pytest.raises(SandboxNotRunningError):
+        await box.exec("true")
+    # What the dead runtime could not take away goes with the record.
+    await Sandbox.remove("box", backend=local)
+    await nothing_left(home, pids, groups)
+    assert not (home / "sandboxes" / "box").exists()
+
+
+async def test_an_attached_machine_ends_with_its_creator(client: Client, local: Any, home: Path) -> None:
+    code = """
+    async def main():
+        box = await Sandbox.create("box", image="host", backend=backend)
+        print("up", flush=True)
+        await asyncio.sleep(3600)
+    """
+    creator = client(code)
+    line_of(creator, "up")
+    pids, groups = everything(home)
+    creator.kill()
+    finish(creator)
+    await ends(local, 15)
+    await nothing_left(home, pids, groups)
+    await Sandbox.remove("box", backend=local)
+
+
+async def test_a_detached_machine_survives_and_is_found_again(client: Client, local: Any, home: Path) -> None:
+    code = """
+    async def main():
+        box = await Sandbox.create("box", image="host", backend=backend, detached=True)
+        await box.fs.write("/tmp/kept", b"by the first")
+        print("up", flush=True)
+        await asyncio.sleep(3600)
+    """
+    creator = client(code)
+    line_of(creator, "up")
+    creator.kill()
+    finish(creator)
+    pids, groups = everything(home)
+    box = await (await Sandbox.get("box", backend=local)).connect()
+    assert await box.fs.read("/tmp/kept") == b"by the first"
+    await box.stop()
+    assert (await Sandbox.get("box", backend=local)).status is SandboxStatus.STOPPED
+    await nothing_left(home, pids, groups)
+    await Sandbox.remove("box", backend=local)
+
+
+async def test_stop_escalates_when_the_machine_stands_still(make: Make, local: Any, home: Path) -> None:
+    """A stopped monitor is a kernel that hangs: no agent answers, and the stop must come to its end all the same."""
+    box = await make()
+    pids, groups = everything(home)
+    os.kill(pids[0], signal.SIGSTOP)
+    began = time.monotonic()
+    await asyncio.wait_for(box.stop(timeout=2), within(30))
+    assert time.monotonic() - began < 2 + within(15)
+    assert await ends(local, 1) in ENDED
+    await nothing_left(home, pids, groups)
+
+
+async def test_kill_needs_no_answer(make: Make, local: Any, home: Path) -> None:
+    box = await make()
+    pids, groups = everything(home)
+    os.kill(pids[0], signal.SIGSTOP)
+    began = time.monotonic()
+    await asyncio.wait_for(box.kill(), within(15))
+    assert time.monotonic() - began < within(10)
+    await nothing_left(home, pids, groups)
+
+
+async def test_calls_to_a_machine_that_stands_still_end_with_their_timeout(make: Make, home: Path) -> None:
+    box = await make()
+    monitor = init_pid(home)
+    os.kill(monitor, signal.SIGSTOP)
+    with pytest.raises((MicrosandboxError, TimeoutError)):
+        await asyncio.wait_for(box.exec("true", timeout=1), within(60))
+    os.kill(monitor, signal.SIGCONT)
+
+
+async def test_what_a_stop_leaves_is_on_disk(make: Make, local: Any) -> None:
+    """A graceful stop syncs the guest: what was written is there when it starts again."""
+    box = await make()
+    await box.shell("dd if=/dev/urandom of=/root/data bs=64k count=32 2>/dev/null; sha256sum /root/data > /root/sum")
+    await box.stop()
+    again = await Sandbox.start("box", backend=local)
+    assert (await again.shell("sha256sum -c /root/sum")).stdout_text == "/root/data: OK\n"

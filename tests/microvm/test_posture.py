@@ -1,0 +1,183 @@
+"""The walls around a virtual machine monitor, read from /proc of the live one: a guest kernel that is hostile has to find
+itself in a jail after it got out of the machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boxes import identity, init_pid, runtime_pid
+
+Make = Callable[..., Awaitable[Any]]
+
+# CAP_* of linux/capability.h that serving a root file system takes, all of them in a user namespace of its own.
+FILES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "SETGID": 6, "SETUID": 7, "MKNOD": 27, "SETFCAP": 31}
+
+# For the monitor itself, its page tables and the queues of its devices.
+OVERHEAD = 128 << 20
+
+
+@pytest.fixture
+def isolation() -> str:
+    return "microvm"
+
+
+@pytest.fixture
+async def monitor(make: Make, home: Path) -> Path:
+    """/proc of the monitor of a running sandbox with 256 MiB and one processor."""
+    await make(memory=256, cpus=1)
+    return Path("/proc", str(init_pid(home)))
+
+
+def status(proc: Path) -> dict[str, str]:
+    lines = (proc / "status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def threads(proc: Path) -> list[Path]:
+    return sorted((proc / "task").iterdir())
+
+
+async def test_the_guest_has_a_kernel_of_its_own(make: Make) -> None:
+    box = await make()
+    inside = (await box.exec("uname", ["-r"])).stdout_text.strip()
+    assert inside and inside != os.uname().release
+    assert (await box.isolation_report()).driver == "microvm"
+
+
+async def test_every_thread_is_filtered_and_gains_nothing(monitor: Path) -> None:
+    for thread in threads(monitor):
+        state = status(thread)
+        name = state["Name"]
+        assert state["Seccomp"] == "2", name
+        assert state["NoNewPrivs"] == "1", name
+
+
+async def test_no_thread_holds_more_than_files_need(monitor: Path) -> None:
+    allowed = sum(1 << number for number in FILES.values())
+    for thread in threads(monitor):
+        state = status(thread)
+        for which in ("CapEff", "CapPrm", "CapBnd"):
+            extra = int(state[which], 16) & ~allowed
+            assert extra == 0, f"{which} of {state['Name']} has {extra:#x} beyond {sorted(FILES)}"
+        for which in ("CapInh", "CapAmb"):
+            assert int(state[which], 16) == 0, f"{which} of {state['Name']}"
+
+
+@pytest.mark.parametrize("name", ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"])
+async def test_namespaces_are_its_own(monitor: Path, home: Path, name: str) -> None:
+    own = os.readlink(monitor / "ns" / name)
+    assert own != os.readlink(f"/proc/self/ns/{name}")
+    assert own != os.readlink(f"/proc/{runtime_pid(home)}/ns/{name}")
+
+
+async def test_it_is_the_first_of_its_processes(monitor: Path) -> None:
+    assert status(monitor)["NSpid"].split()[-1] == "1"
+
+
+async def test_nobody_of_the_host_is_mapped_in(monitor: Path) -> None:
+    for kind in ("uid", "gid"):
+        for line in (monitor / f"{kind}_map").read_text().splitlines():
+            _, outside, count = map(int, line.split())
+            assert outside != 0 and count >= 1, f"{kind} {line}"
+    assert "0" not in status(monitor)["Uid"].split(), "it runs as the host's root"
+
+
+async def test_its_network_is_nothing(monitor: Path) -> None:
+    devices = [line.split(":")[0].strip() for line in (monitor / "net" / "dev").read_text().splitlines()[2:]]
+    assert set(devices) <= {"lo"}
+
+
+async def test_open_descriptors_are_the_machines(monitor: Path, home: Path) -> None:
+    """/dev/kvm, what KVM made, its root, sockets and events; no file of the host, nothing of the client's."""
+    clients = {os.readlink(f"/proc/self/fd/{entry}") for entry in os.listdir("/proc/self/fd") if alive(entry)}
+    clients = {target for target in clients if target.startswith(("socket:", "pipe:"))}
+    root = (monitor / "root").stat().st_dev
+    for entry in (monitor / "fd").iterdir():
+        try:
+            target = os.readlink(entry)
+        except FileNotFoundError:
+            continue
+        assert target not in clients, f"the client's {target} is open as {entry.name}"
+        if target.startswith(("anon_inode:", "socket:", "pipe:", "/memfd:")) or target in ("/dev/kvm", "/dev/null"):
+            continue
+        found = entry.stat()
+        if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+            pytest.fail(f"a device that no machine needs: {target}")
+        # The console goes to a log, and the guest's kernel came out of a library.
+        named = Path(target).name
+        inside = found.st_dev == root or served(monitor, found.st_dev)
+        inside = inside or named.endswith(".log") or named.startswith("libkrunfw")
+        assert inside, f"a file of the host: {target}"
+
+
+def alive(entry: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{entry}")
+
+
+def served(monitor: Path, device: int) -> bool:
+    """Whether a file system is mounted in the monitor's own view."""
+    numbers = {line.split()[2] for line in (monitor / "mountinfo").read_text().splitlines()}
+    return f"{os.major(device)}:{os.minor(device)}" in numbers
+
+
+async def test_its_root_holds_only_what_it_must(monitor: Path) -> None:
+    """The guest's root, the sockets and the device; nothing beside them in the folder of devices."""
+    root = monitor / "root"
+    assert {entry.name for entry in root.iterdir()} <= {"root", "sockets", "dev"}
+    assert {entry.name for entry in (root / "dev").iterdir()} == {"kvm"}
+
+
+async def test_its_mounts_are_private_and_grant_nothing(monitor: Path) -> None:
+    for line in (monitor / "mountinfo").read_text().splitlines():
+        left, _, _ = line.partition(" - ")
+        fields = left.split()
+        options = set(fields[5].split(","))
+        assert not any(field.startswith(("shared:", "master:")) for field in fields[6:]), line
+        assert "nosuid" in options, line
+        if not fields[4].endswith("/kvm"):
+            assert "nodev" in options, line
+
+
+async def test_groups_limit_the_guest_and_its_overhead(monitor: Path, home: Path) -> None:
+    found: dict[str, str] = {}
+    for group in map(Path, identity(home)["cgroups"]):
+        for file in ("memory.max", "memory.limit_in_bytes", "pids.max", "cpu.max"):
+            if (group / file).exists():
+                found[file] = (group / file).read_text().split()[0]
+    memory = found.get("memory.max", found.get("memory.limit_in_bytes"))
+    assert memory not in (None, "max", "-1"), found
+    assert 256 << 20 <= int(memory) <= (256 << 20) + OVERHEAD
+    assert found["pids.max"] != "max" and int(found["pids.max"]) <= 64, found
+
+
+async def test_resource_limits(monitor: Path) -> None:
+    limits = {}
+    for line in (monitor / "limits").read_text().splitlines()[1:]:
+        limits[line[:26].strip()] = line[26:].split()[:2]
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max msgqueue size"] == ["0", "0"] or int(limits["Max msgqueue size"][1]) <= 819200
+    assert limits["Max open files"][1] != "unlimited"
+    assert int(limits["Max processes"][1]) <= 4096 if limits["Max processes"][1].isdigit() else False, limits
+
+
+async def test_it_cannot_be_dumped(monitor: Path) -> None:
+    """What is not dumpable belongs to root in /proc, so that no process of the same mapped id may open its memory."""
+    assert (monitor / "mem").stat().st_uid == 0
+
+
+async def test_secrets_are_in_neither_argv_nor_environ(make: Make, home: Path) -> None:
+    await make(env={"TOKEN": "a-secret-of-the-test"})
+    for pid in (init_pid(home), runtime_pid(home)):
+        for file in ("cmdline", "environ"):
+            assert b"a-secret-of-the-test" not in Path(f"/proc/{pid}/{file}").read_bytes(), file
+
+
+async def test_no_environment_came_from_the_client(make: Make, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY_OF_THE_HOST", "1")
+    await make()
+    assert b"CANARY_OF_THE_HOST" not in Path(f"/proc/{init_pid(home)}/environ").read_bytes()
