@@ -4,7 +4,7 @@ mod support;
 
 use support::{msb_alone, snapshot};
 
-const VERBS: [&str; 24] = [
+const VERBS: [&str; 25] = [
     "run",
     "create",
     "start",

@@ -70,9 +70,9 @@ impl Verdict {
         Duration::from_millis(now_ms().saturating_sub(self.at_ms))
     }
 
-    /// Found after this moment.
+    /// Found after this moment; within the same millisecond counts as before.
     pub fn is_since(&self, moment_ms: u64) -> bool {
-        self.at_ms >= moment_ms
+        self.at_ms > moment_ms
     }
 }
 
