@@ -1,4 +1,4 @@
-//! The client side of the agent protocol: one connection per call.
+//! The client side of the agent protocol: one connection per call at a time.
 //!
 //! | module | holds |
 //! |---|---|
@@ -78,6 +78,15 @@ impl AgentClient {
         let deadline = Instant::now() + timeout;
         let stream = dial(address, deadline).await?;
         AgentClient::handshake(&address.name, stream, &address.token, deadline).await
+    }
+}
+
+impl AgentClient<UnixStream> {
+    /// Whether the agent is still there and has said nothing unasked: only then may another call use the connection.
+    pub fn is_quiet(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let mut byte = [0u8; 1];
+        matches!(rustix::net::recv(self.connection.stream(), &mut byte, flags), Err(rustix::io::Errno::AGAIN))
     }
 }
 

@@ -31,6 +31,8 @@ const BLOCK: usize = 1 << 20;
 const BLOCK_REST: usize = 272 << 10;
 /// Blocks kept for reuse: memory that is warm already instead of pages that the kernel must clear first.
 const BLOCKS: usize = 6;
+/// Ids that a connection must still have for further calls.
+const IDS_KEPT: u32 = 16;
 /// Slices of one vectored write.
 const WRITE_SLICES: usize = 32;
 
@@ -109,6 +111,16 @@ impl<S> Connection<S> {
     /// Bytes accepted but not yet written.
     pub fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Nothing waits to be written, nothing was read by halves, and there are ids left.
+    pub fn is_idle(&self) -> bool {
+        !self.deaf && self.output.is_empty() && self.input.is_empty() && self.next_id + IDS_KEPT < self.end_id
+    }
+
+    /// What carries it.
+    pub fn stream(&self) -> &S {
+        &self.stream
     }
 
     pub fn broke(&self, what: impl Into<String>) -> MicrosandboxError {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::exec_session::{ExecSession, Input, Step, cut_off, timed_out};
-use super::{AgentClient, exec_request};
+use super::{AgentClient, Connection, exec_request};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{CAPTURE_BYTES, ExecExit, ExecOptions, ExecOutput, SandboxSpec, StdinSource};
 
@@ -20,20 +20,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
     /// Runs a program and collects its output. Dropping the future closes the connection; the agent then kills the
     /// program's tree.
     pub async fn exec(self, spec: &SandboxSpec, cmd: String, options: ExecOptions) -> MicrosandboxResult<ExecOutput> {
-        // No window: this side reads as fast as the socket gives, and keeps a bounded part.
-        let request = exec_request(spec, cmd, &options)?;
-        let mut session = ExecSession::begin(self.into_connection(), &request)?;
-        if let StdinSource::Bytes(data) = options.stdin {
-            session.feed(Input { data, done: None });
-        }
-        // Nobody can write to a pipe here, so its end comes at once.
-        session.finish_input();
-        collect(session, options.timeout, options.max_output_bytes).await
+        self.exec_and_keep(spec, cmd, options).await.0
+    }
+
+    /// The same, and the connection back where the run left it as it was before: nothing sent or heard by halves.
+    pub async fn exec_and_keep(
+        self,
+        spec: &SandboxSpec,
+        cmd: String,
+        options: ExecOptions,
+    ) -> (MicrosandboxResult<ExecOutput>, Option<AgentClient<S>>) {
+        let AgentClient { connection, ready } = self;
+        let mut session = match begin(connection, spec, cmd, options.clone()) {
+            Ok(session) => session,
+            Err(error) => return (Err(error), None),
+        };
+        let result = collect(&mut session, options.timeout, options.max_output_bytes).await;
+        let connection = session.into_idle_connection();
+        (result, connection.map(|connection| AgentClient { connection, ready }))
     }
 }
 
+/// Queues the request and its input.
+fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: Connection<S>,
+    spec: &SandboxSpec,
+    cmd: String,
+    options: ExecOptions,
+) -> MicrosandboxResult<ExecSession<S>> {
+    // No window: this side reads as fast as the socket gives, and keeps a bounded part.
+    let request = exec_request(spec, cmd, &options)?;
+    let mut session = ExecSession::begin(connection, &request)?;
+    if let StdinSource::Bytes(data) = options.stdin {
+        session.feed(Input { data, done: None });
+    }
+    // Nobody can write to a pipe here, so its end comes at once.
+    session.finish_input();
+    Ok(session)
+}
+
 async fn collect<S: AsyncRead + AsyncWrite + Unpin>(
-    mut session: ExecSession<S>,
+    session: &mut ExecSession<S>,
     timeout: Option<Duration>,
     max_output_bytes: Option<u64>,
 ) -> MicrosandboxResult<ExecOutput> {

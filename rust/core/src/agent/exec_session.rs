@@ -71,6 +71,8 @@ pub(super) struct ExecSession<S> {
     heard: Instant,
     ping: Option<u32>,
     started: bool,
+    /// The agent has said its last word about this run.
+    over: bool,
     stdin: Stdin,
     /// Output the agent may still send; `None`: unbounded.
     allowance: Option<u64>,
@@ -93,10 +95,16 @@ impl<S> ExecSession<S> {
             heard: now,
             ping: None,
             started: false,
+            over: false,
             stdin: Stdin { pending: VecDeque::new(), credit: Some(0), eof, broken: false },
             allowance: request.window,
             overdue: request.timeout_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms) + TIMEOUT_SLACK)),
         })
+    }
+
+    /// The connection, once the run is over and nothing of it is under way in either direction.
+    pub fn into_idle_connection(self) -> Option<Connection<S>> {
+        (self.over && self.ping.is_none()).then_some(self.connection).filter(Connection::is_idle)
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -232,11 +240,13 @@ impl<S> ExecSession<S> {
             Kind::ExecExited if !self.started => Err(self.connection.broke("`exited` before `started`")),
             Kind::ExecExited => {
                 let exited: ExecExited = self.connection.parse(message)?;
+                self.over = true;
                 Ok(Some(Step::Exited(verdict(&exited, self.elapsed()))))
             }
             Kind::ExecFailed if self.started => Err(self.connection.broke("`failed` after `started`")),
             Kind::ExecFailed => {
                 let failed: ExecFailed = self.connection.parse(message)?;
+                self.over = true;
                 Ok(Some(Step::Failed(failure::exec_failure(failed))))
             }
             Kind::Unknown(_) => {

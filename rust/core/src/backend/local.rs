@@ -8,11 +8,13 @@
 //! | [`isolation`] | which driver a sandbox gets; the canary |
 //! | [`validate`], [`root`], [`idmap`] | what a specification must satisfy and turns into |
 //! | [`spawn`], [`embedded`] | starting the embedded runtime |
+//! | [`connections`] | connections to agents between two calls |
 //! | [`exec`], [`files`], [`logs`], [`metrics`] | talking to the agent, reading what it left |
 //! | [`oom`] | the kernel's verdict on killed programs |
 //! | [`host_image`], [`runtime_layer`], [`doctor`] | this machine as an image; what it can give |
 
 mod boot;
+mod connections;
 pub mod doctor;
 mod embedded;
 pub mod exec;
@@ -56,6 +58,7 @@ pub struct LocalBackend {
     store: OnceCell<Store>,
     ids: OnceLock<IdMap>,
     oom: oom::OomCounters,
+    connections: connections::Connections,
     /// Why the last sandbox that could have been a microVM became a container.
     fallback: Mutex<Option<Lack>>,
     /// Why the configuration file could not be read; every operation then fails with it.
@@ -87,6 +90,7 @@ impl LocalBackend {
             store: OnceCell::new(),
             ids: OnceLock::new(),
             oom: oom::OomCounters::default(),
+            connections: connections::Connections::default(),
             fallback: Mutex::new(None),
             broken: None,
         }
@@ -166,6 +170,7 @@ impl LocalBackend {
     /// Drops what is kept open for a sandbox that is gone.
     fn forget(&self, name: &str) {
         self.oom.forget(name);
+        self.connections.forget(name);
     }
 
     /// Why the last sandbox of this instance that asked for nothing became a container, and what helps.

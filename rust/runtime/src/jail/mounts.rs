@@ -116,7 +116,8 @@ fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Resul
     rustix::process::chdir("/proc/self/fd")?;
     let flags = mount::MountFlags::NOSUID | mount::MountFlags::NODEV;
     let mounted = mount::mount("overlay", target.as_str(), "overlay", flags, options.as_c_str());
-    rustix::process::fchdir(&here)?;
+    // Not back to where it was: the ids inside may not enter the sandbox's directory.
+    rustix::process::fchdir(&stand)?;
     mounted?;
     let top = mount::open_tree(&stand, "top", OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)?;
     mount::unmount(target.as_str(), UnmountFlags::DETACH)?;

@@ -1,5 +1,6 @@
-//! Programs of a local sandbox: a connection of their own each.
+//! Programs of a local sandbox: while one runs, its connection is its own.
 
+use super::connections::Connections;
 use crate::agent::{AgentAddress, AgentClient, check_exec};
 use crate::error::MicrosandboxResult;
 use crate::model::{ExecHandle, ExecOptions, ExecOutput, SandboxSpec};
@@ -7,13 +8,22 @@ use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;
 
 /// Runs to the end and collects both streams.
 pub async fn exec(
+    connections: &Connections,
     address: &AgentAddress,
     spec: &SandboxSpec,
     cmd: String,
     options: ExecOptions,
 ) -> MicrosandboxResult<ExecOutput> {
     check_exec(&cmd, &options)?;
-    AgentClient::connect(address, DEFAULT_CONNECT_TIMEOUT).await?.exec(spec, cmd, options).await
+    let client = match connections.take(address) {
+        Some(client) => client,
+        None => AgentClient::connect(address, DEFAULT_CONNECT_TIMEOUT).await?,
+    };
+    let (output, client) = client.exec_and_keep(spec, cmd, options).await;
+    if let Some(client) = client {
+        connections.put(address, client);
+    }
+    output
 }
 
 /// Starts and returns a handle on the events.

@@ -118,7 +118,7 @@ impl SandboxBackend for LocalBackend {
     ) -> Operation<'a, ExecOutput> {
         on_agent!(self, name, address => async {
             let watch = self.oom.watch(name, &address.token, &self.sandbox_dir(name));
-            let mut output = exec::exec(&address, spec, cmd, options).await?;
+            let mut output = exec::exec(&self.connections, &address, spec, cmd, options).await?;
             if let Some(watch) = watch {
                 watch.judge(&mut output.exit);
             }
