@@ -15,19 +15,19 @@ def main() -> None:
     with Sandbox.create("session", image="host", env={"GREETING": "hello"}) as sandbox:
         print(sandbox.shell("echo $GREETING from $(hostname)").stdout_text.strip())
 
-        sandbox.fs.mkdir("/work")
-        sandbox.fs.write("/work/poem.txt", b"one\ntwo\nthree\n")
-        print("files:", [entry.path for entry in sandbox.fs.list("/work")])
+        sandbox.fs.mkdir("/inbox")
+        sandbox.fs.write("/inbox/poem.txt", b"one\ntwo\nthree\n")
+        print("files:", [entry.path for entry in sandbox.fs.list("/inbox")])
 
         # Output as it comes.
-        for event in sandbox.exec_stream("sh", ["-c", "while read line; do echo got $line; done < /work/poem.txt"]):
+        for event in sandbox.exec_stream("sh", ["-c", "while read line; do echo got $line; done < /inbox/poem.txt"]):
             if event.event_type is ExecEventType.STDOUT and event.data:
                 print(event.data.decode(), end="")
 
         # It stops and starts with its files.
         sandbox.stop()
         again = Sandbox.start("session")
-        print("kept:", again.fs.read_text("/work/poem.txt").split())
+        print("kept:", again.fs.read_text("/inbox/poem.txt").split())
         again.destroy(force=True)
 
 

@@ -41,7 +41,7 @@ SAID = {
         "never ends: ended after 3 seconds",
         "writes a file: status 0, said 'mine'",
     ],
-    "session.py": ["hello from session", "files: ['/work/poem.txt']", "got three", "kept: ['one', 'two', 'three']"],
+    "session.py": ["hello from session", "files: ['/inbox/poem.txt']", "got three", "kept: ['one', 'two', 'three']"],
 }
 
 
