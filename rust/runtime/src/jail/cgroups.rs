@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,26 @@ struct Leaf {
     path: PathBuf,
     v2: bool,
     limits: Vec<Controller>,
+    /// Of the directory: a later run of the sandbox makes another one of the same name.
+    inode: Option<u64>,
+    /// `cgroup.kill` of this very group, where the kernel has one.
+    kill: Option<fs::File>,
+}
+
+impl Leaf {
+    fn new(path: PathBuf, v2: bool, limits: Vec<Controller>) -> Leaf {
+        let kill = if v2 { fs::OpenOptions::new().write(true).open(path.join("cgroup.kill")).ok() } else { None };
+        Leaf { inode: inode(&path), kill, path, v2, limits }
+    }
+
+    /// Still the group that was made, not one that another run has made since.
+    fn is_ours(&self) -> bool {
+        self.inode.is_some() && inode(&self.path) == self.inode
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|meta| meta.ino())
 }
 
 /// One mechanism line.
@@ -114,7 +135,7 @@ impl Cgroups {
             && groups.v2_leaf().is_none()
             && let Ok(path) = make_leaf(v2, &name, None)
         {
-            groups.leaves.push(Leaf { path, v2: true, limits: Vec::new() });
+            groups.leaves.push(Leaf::new(path, true, Vec::new()));
         }
         groups.oom_base = groups.oom_count().unwrap_or(0);
         groups
@@ -140,7 +161,7 @@ impl Cgroups {
         }
         match self.leaves.iter_mut().find(|leaf| leaf.path == path) {
             Some(leaf) => leaf.limits.push(controller),
-            None => self.leaves.push(Leaf { path: path.clone(), v2: hierarchy.v2, limits: vec![controller] }),
+            None => self.leaves.push(Leaf::new(path.clone(), hierarchy.v2, vec![controller])),
         }
         Ok(format!("cgroup {}", if hierarchy.v2 { "v2" } else { "v1" }))
     }
@@ -202,7 +223,9 @@ impl Cgroups {
 
     /// Kills every process in the sandbox; false where the kernel cannot do that at one stroke.
     pub fn kill(&self) -> bool {
-        self.v2_leaf().is_some_and(|path| fs::write(path.join("cgroup.kill"), "1").is_ok())
+        // Through the descriptor: the path may belong to a later run of the sandbox by now.
+        let kill = self.leaves.iter().find_map(|leaf| leaf.kill.as_ref());
+        kill.is_some_and(|file| rustix::io::write(file, b"1").is_ok())
     }
 
     /// How everything in the sandbox is ended.
@@ -229,9 +252,10 @@ impl Cgroups {
         let deadline = Instant::now() + REMOVE_DEADLINE;
         let mut left = std::mem::take(&mut self.leaves);
         loop {
-            left.retain(
-                |leaf| matches!(fs::remove_dir(&leaf.path), Err(error) if error.kind() != io::ErrorKind::NotFound),
-            );
+            left.retain(|leaf| {
+                leaf.is_ours()
+                    && matches!(fs::remove_dir(&leaf.path), Err(error) if error.kind() != io::ErrorKind::NotFound)
+            });
             if left.is_empty() || Instant::now() > deadline {
                 return left.into_iter().map(|leaf| leaf.path).collect();
             }
