@@ -221,6 +221,7 @@ time.sleep(1000)
 
 
 @pytest.mark.needs("programs")
+@pytest.mark.heavy
 async def test_X5_a_timeout_takes_the_whole_tree(shared_box: Sandbox) -> None:
     with pytest.raises(ExecTimeoutError):
         await shared_box.exec("python3", ["-c", STUBBORN, "stubborn-marker"], timeout=within(1))
@@ -245,6 +246,7 @@ async def test_X4_background_work_does_not_hold_the_call(shared_box: Sandbox) ->
     assert time.monotonic() - begin < 2 + within(4)
 
 
+@pytest.mark.heavy
 async def test_X1_a_million_lines_are_all_there(shared_box: Sandbox) -> None:
     output = await shared_box.exec("seq", ["1", "1000000"])
     assert output.stdout_bytes == b"".join(b"%d\n" % n for n in range(1, 1_000_001))
@@ -273,6 +275,7 @@ async def test_cancelling_the_call_kills_the_program(shared_box: Sandbox) -> Non
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.heavy
 async def test_concurrent_calls_do_not_mix(shared_box: Sandbox) -> None:
     outputs = await asyncio.gather(*(shared_box.shell(f"echo {n}; echo {n} >&2; exit {n}") for n in range(30)))
     for number, output in enumerate(outputs):
@@ -281,6 +284,7 @@ async def test_concurrent_calls_do_not_mix(shared_box: Sandbox) -> None:
 
 
 @pytest.mark.needs("programs")
+@pytest.mark.heavy
 async def test_R5_orphans_are_reaped_and_no_status_is_stolen(shared_box: Sandbox) -> None:
     script = "import os\nfor _ in range(2000):\n    if os.fork() == 0:\n        if os.fork() == 0: os._exit(0)\n        os._exit(0)\n    os.wait()\n"
     assert (await shared_box.exec("python3", ["-c", script], timeout=within(60))).exit_code == 0

@@ -142,7 +142,7 @@ fn bind_tree(bind: &BindSpec, source: impl AsFd) -> Result<OwnedFd, Errno> {
 pub fn mount_overlay(parts: &Parts) -> Result<OwnedFd, Failure> {
     let step = Step::MountOverlay;
     clear_volatile_mark(&parts.work).map_err(failed(step, "prepare the work directory", OVERLAY_HINT))?;
-    let root = mounts::overlay(&parts.lowers, &parts.upper, &parts.work).map_err(failed(
+    let root = mounts::overlay(&parts.lowers, &parts.upper, &parts.work, &parts.here).map_err(failed(
         step,
         format!("mount an overlay of {} layers", parts.lowers.len()),
         OVERLAY_HINT,

@@ -4,9 +4,14 @@
 //! error; 4294967295 (which `setresuid` reads as "keep") is never a user. As with other container tools a uid that
 //! `/etc/passwd` does not list belongs to group 0.
 
+use std::cell::RefCell;
 use std::io::Read;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::files::root::Root;
+use crate::init::realtime_ns;
 
 use super::failure::{Failure, FailureKind, quote};
 
@@ -42,9 +47,52 @@ struct PasswdEntry<'a> {
 
 /// Resolves `text` with the account files beneath `root`.
 pub fn resolve(root: &Root, text: &str) -> Result<Account, Failure> {
-    let passwd = read(root, "/etc/passwd");
-    let group = read(root, "/etc/group");
-    resolve_in(text, &passwd, &group)
+    FILES.with_borrow_mut(|[passwd, group]| {
+        passwd.refresh(root, "/etc/passwd");
+        group.refresh(root, "/etc/group");
+        resolve_in(text, &passwd.text, &group.text)
+    })
+}
+
+thread_local! {
+    /// The account files as they were last read: on the file system of a virtual machine a look is cheap and a read is not.
+    static FILES: RefCell<[AccountFile; 2]> = const { RefCell::new([AccountFile::new(), AccountFile::new()]) };
+}
+
+/// One account file.
+struct AccountFile {
+    text: String,
+    /// What it looked like when it was read; absent where it has to be read again in any case.
+    stamp: Option<Stamp>,
+}
+
+/// Device, inode, size, and the times of the last change of content and of attributes, in nanoseconds.
+type Stamp = (u64, u64, i64, i128, i128);
+
+/// A file that was changed this recently may be changed again without its times telling.
+const SETTLED: Duration = Duration::from_secs(2);
+
+impl AccountFile {
+    const fn new() -> AccountFile {
+        AccountFile { text: String::new(), stamp: None }
+    }
+
+    fn refresh(&mut self, root: &Root, path: &str) {
+        let now = stamp(root, path);
+        if now.is_some() && now == self.stamp {
+            return;
+        }
+        self.text = read(root, path);
+        self.stamp = now.filter(|now| i128::from(realtime_ns()) - now.3.max(now.4) > SETTLED.as_nanos() as i128);
+    }
+}
+
+fn stamp(root: &Root, path: &str) -> Option<Stamp> {
+    let file = root.open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    let at = |secs: i64, nanos: i64| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
+    let changed = at(stat.st_mtime as i64, stat.st_mtime_nsec as i64);
+    Some((stat.st_dev, stat.st_ino, stat.st_size, changed, at(stat.st_ctime as i64, stat.st_ctime_nsec as i64)))
 }
 
 fn read(root: &Root, path: &str) -> String {

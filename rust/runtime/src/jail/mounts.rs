@@ -2,7 +2,7 @@
 //! descriptor before. No mount is ever placed by a path.
 
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{self, CWD, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -44,14 +44,15 @@ pub fn fresh(kind: &str, options: &[Opt<'_>], attributes: MountAttrFlags) -> Res
 }
 
 /// An overlay of `lowers` (bottom first) under `upper`, not yet attached. All are descriptors opened in this mount
-/// namespace, so no directory above them needs to be reachable for the sandbox's ids.
-pub fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// namespace, so no directory above them needs to be reachable for the sandbox's ids. `here` is a directory that something may
+/// be mounted over.
+pub fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, here: &OwnedFd) -> Result<OwnedFd, Errno> {
     // Layers by descriptor since 6.13, one by one since 6.8, or all in one list. A kernel that does not know a way may say so
     // only when the file system is created (before 6.5 options are collected unread), so each way is tried to its end.
     let unknown = |error: &Errno| matches!(*error, Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP);
     match overlay_by_fd(lowers, upper, work) {
         Err(error) if unknown(&error) => match overlay_by_name(lowers, upper, work) {
-            Err(error) if unknown(&error) => overlay_by_list(lowers, upper, work),
+            Err(error) if unknown(&error) => overlay_by_list(lowers, upper, work, here),
             other => other,
         },
         other => other,
@@ -93,8 +94,8 @@ fn overlay_context() -> Result<OwnedFd, Errno> {
 
 /// The oldest way, of kernels before 6.5: one option list, which must fit into a page (relative names keep it short), and
 /// a mount that is attached at once. It can be picked up again only by a name in a directory that may be searched, so a
-/// temporary file system is put over the working directory for it; the overlay follows it there.
-fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// temporary file system is put over `here` for it; the overlay follows it there.
+fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, here: &OwnedFd) -> Result<OwnedFd, Errno> {
     let list: Vec<String> = lowers.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
     let options = format!(
         "userxattr,volatile,lowerdir={},upperdir={},workdir={}",
@@ -106,10 +107,9 @@ fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Resul
         return Err(Errno::TOOBIG);
     }
     let options = syscall::c_string(options)?;
-    let here = fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let plain = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let stand = fresh("tmpfs", &[Opt::Text("size", "4096"), Opt::Text("mode", "700")], plain)?;
-    attach(&stand, &here)?;
+    attach(&stand, here)?;
     fs::mkdirat(&stand, "top", Mode::from_raw_mode(0o700))?;
     let place = fs::openat(&stand, "top", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let target = format!("/proc/self/fd/{}", place.as_raw_fd());
