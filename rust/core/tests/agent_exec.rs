@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use microsandbox_core::MicrosandboxError;
+use microsandbox_core::backend::local::connections::Connections;
 use microsandbox_core::backend::local::exec;
 use microsandbox_core::model::{CAPTURE_BYTES, ExecEvent, ExecHandle, ExecOptions, ExecOutput, StdinSource};
 use microsandbox_protocol::frame::MAX_DATA;
@@ -14,7 +15,7 @@ use peer::{Line, Peer, options, soon, spec};
 use tokio::sync::mpsc;
 
 async fn run(peer: &Peer, options: ExecOptions) -> Result<ExecOutput, MicrosandboxError> {
-    soon(exec::exec(&peer.address, &spec(), "prog".into(), options)).await
+    soon(exec::exec(&Connections::default(), &peer.address, &spec(), "prog".into(), options)).await
 }
 
 async fn stream(peer: &Peer, options: ExecOptions) -> ExecHandle {

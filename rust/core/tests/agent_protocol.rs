@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::AgentClient;
+use microsandbox_core::backend::local::connections::Connections;
 use microsandbox_core::backend::local::{exec, files};
 use microsandbox_protocol::frame::{Flags, MAX_FRAME, encode, encode_id_range};
 use microsandbox_protocol::message::{
@@ -247,7 +248,9 @@ async fn p7_requests_from_the_guest_are_never_obeyed() {
                 line.linger().await;
             }
         });
-        let error = soon(exec::exec(&peer.address, &spec(), "true".into(), options())).await.unwrap_err();
+        let error = soon(exec::exec(&Connections::default(), &peer.address, &spec(), "true".into(), options()))
+            .await
+            .unwrap_err();
         assert!(is_protocol(&error), "{error}");
     }
 }
@@ -283,7 +286,8 @@ async fn p12_numbers_and_texts_that_cannot_be_are_made_harmless() {
         line.send(id, Kind::ExecExited, &exited).await;
     });
     let began = Instant::now();
-    let output = soon(exec::exec(&peer.address, &spec(), "true".into(), options())).await.unwrap();
+    let output =
+        soon(exec::exec(&Connections::default(), &peer.address, &spec(), "true".into(), options())).await.unwrap();
     assert_eq!((output.exit.code, output.exit.signal), (255, None));
     assert!(output.exit.duration <= began.elapsed());
 
@@ -298,7 +302,8 @@ async fn p12_numbers_and_texts_that_cannot_be_are_made_harmless() {
         };
         line.send(id, Kind::ExecFailed, &failed).await;
     });
-    let error = soon(exec::exec(&peer.address, &spec(), "true".into(), options())).await.unwrap_err();
+    let error =
+        soon(exec::exec(&Connections::default(), &peer.address, &spec(), "true".into(), options())).await.unwrap_err();
     let MicrosandboxError::ExecFailed(failure) = error else { panic!("{error}") };
     assert_eq!((failure.kind.as_str(), failure.errno, failure.errno_name), ("other", None, None));
     assert!(!failure.message.contains('\u{1b}'));
@@ -329,13 +334,14 @@ async fn p2_x6_silence_where_an_answer_is_due_is_a_lost_agent() {
     let spec = spec();
     let run = |peer: &'static str| (peer.to_string(), options());
     let (cmd, opts) = run("true");
+    let connections = Connections::default();
     let work = async {
         tokio::join!(
             files::stat(&silent.address, "/x"),
-            exec::exec(&silent.address, &spec, cmd.clone(), opts.clone()),
-            exec::exec(&running.address, &spec, cmd.clone(), opts.clone()),
+            exec::exec(&connections, &silent.address, &spec, cmd.clone(), opts.clone()),
+            exec::exec(&connections, &running.address, &spec, cmd.clone(), opts.clone()),
             files::read(&reading.address, "/x"),
-            exec::exec(&patient.address, &spec, cmd.clone(), opts.clone()),
+            exec::exec(&connections, &patient.address, &spec, cmd.clone(), opts.clone()),
         )
     };
     let (stat, unstarted, started, read, quiet) =

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::{AgentAddress, AgentClient};
+use microsandbox_core::backend::local::connections::Connections;
 use microsandbox_core::backend::local::{exec, files};
 use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput, FsEntryKind, StdinSource};
 use microsandbox_protocol::frame::{Flags, encode};
@@ -27,6 +28,8 @@ struct Agent {
     child: Child,
     address: AgentAddress,
     directory: tempfile::TempDir,
+    /// As a backend keeps them between calls.
+    connections: Connections,
 }
 
 impl Drop for Agent {
@@ -72,11 +75,11 @@ impl Agent {
             while ours.read(&mut room).is_ok_and(|count| count > 0) {}
         });
         let address = AgentAddress { name: "box".into(), socket, token: TOKEN.to_vec() };
-        Agent { child, address, directory }
+        Agent { child, address, directory, connections: Connections::default() }
     }
 
     async fn run(&self, cmd: &str, options: ExecOptions) -> Result<ExecOutput, MicrosandboxError> {
-        soon(exec::exec(&self.address, &spec(), cmd.into(), options)).await
+        soon(exec::exec(&self.connections, &self.address, &spec(), cmd.into(), options)).await
     }
 
     async fn sh(&self, script: &str) -> ExecOutput {

@@ -55,6 +55,13 @@ steps! {
     WriteIdentity = "write identity" in "other",
 }
 
+impl Step {
+    /// A step that only a virtual machine has.
+    pub fn of_machine(self) -> bool {
+        matches!(self, Step::FurnishMonitor | Step::ExecuteMonitor | Step::BuildMachine | Step::BootKernel)
+    }
+}
+
 /// Records when each step was finished, and stops at the failpoint of a test.
 pub struct Steps {
     start: Instant,

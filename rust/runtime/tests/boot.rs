@@ -17,7 +17,7 @@ fn every_step_is_timed_and_every_mechanism_named() {
     let sandbox = scratch.sandbox("s");
     let runtime = Runtime::launch(&spec(&sandbox, ""));
     let ready = runtime.ready();
-    for step in Step::ALL {
+    for step in Step::ALL.iter().filter(|step| !step.of_machine()) {
         assert!(ready.timings.iter().any(|t| t.step == step.name()), "{step:?} has no time");
     }
     for name in [

@@ -14,7 +14,7 @@
 //! | [`host_image`], [`runtime_layer`], [`doctor`] | this machine as an image; what it can give |
 
 mod boot;
-mod connections;
+pub mod connections;
 pub mod doctor;
 mod embedded;
 pub mod exec;
