@@ -23,10 +23,10 @@ async def populate(harness: Harness) -> None:
 
 
 @pytest.fixture(scope="module")
-def seven(kind: str, prepared: Path) -> Iterator[Harness]:
+def seven(backend_name: str, prepared: Path) -> Iterator[Harness]:
     """A backend with the sandboxes of `NAMES`, made in that order; `team` and `tier` are their labels."""
     home = new_home(prepared)
-    harness = Harness.of(kind, home)
+    harness = Harness.of(backend_name, home)
     asyncio.run(populate(harness))
     yield harness
     asyncio.run(harness.close())

@@ -104,28 +104,28 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # Scope "session": pytest then runs all tests of one backend together.
-    if "kind" in metafunc.fixturenames:
+    if "backend_name" in metafunc.fixturenames:
         kinds = metafunc.config.getoption("backend").split(",")
-        metafunc.parametrize("kind", kinds, indirect=True, scope="session")
+        metafunc.parametrize("backend_name", kinds, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def kind(request: pytest.FixtureRequest) -> str:
+def backend_name(request: pytest.FixtureRequest) -> str:
     """Which backend: one of `--backend`."""
     return str(request.param)
 
 
 @pytest.fixture
-def suits(request: pytest.FixtureRequest, kind: str) -> None:
+def suits(request: pytest.FixtureRequest, backend_name: str) -> None:
     for marker in request.node.iter_markers("needs"):
         for what in marker.args:
-            if reason := DIFFERENCES[kind].get(what):
-                pytest.skip(f"the {kind} backend {reason}")
+            if reason := DIFFERENCES[backend_name].get(what):
+                pytest.skip(f"the {backend_name} backend {reason}")
 
 
 @pytest.fixture
-async def harness(suits: None, kind: str, home: Path) -> AsyncIterator[Harness]:
-    instance = Harness.of(kind, home)
+async def harness(suits: None, backend_name: str, home: Path) -> AsyncIterator[Harness]:
+    instance = Harness.of(backend_name, home)
     yield instance
     await instance.close()
 
@@ -155,10 +155,10 @@ class Shared:
 
 
 @pytest.fixture(scope="session")
-def shared(kind: str, prepared: Path) -> Iterator[Shared]:
+def shared(backend_name: str, prepared: Path) -> Iterator[Shared]:
     """Session-wide, so that it is there before the leak check of a test looks for the first time."""
     home = new_home(prepared)
-    instance = Shared(Harness.of(kind, home))
+    instance = Shared(Harness.of(backend_name, home))
     asyncio.run(instance.running())
     yield instance
     asyncio.run(instance.harness.close())
@@ -166,11 +166,11 @@ def shared(kind: str, prepared: Path) -> Iterator[Shared]:
 
 
 @pytest.fixture
-async def shared_harness(suits: None, kind: str, shared: Shared) -> AsyncIterator[Harness]:
+async def shared_harness(suits: None, backend_name: str, shared: Shared) -> AsyncIterator[Harness]:
     """The backend of `shared_box`."""
-    if kind == "memory":
+    if backend_name == "memory":
         # A new one costs nothing there, and there are no processes to sweep.
-        fresh = Shared(Harness.of(kind, Path("/nonexistent")))
+        fresh = Shared(Harness.of(backend_name, Path("/nonexistent")))
         await fresh.running()
         yield fresh.harness
         await fresh.harness.close()
