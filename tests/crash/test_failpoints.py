@@ -23,7 +23,9 @@ ROUNDS = int(os.environ.get("MSB_TEST_ROUNDS", "1"))
 
 def runtime_steps() -> list[str]:
     source = (REPOSITORY / "rust/runtime/src/steps.rs").read_text()
-    return re.findall(r'^    \w+ = "([^"]+)" in "', source, re.MULTILINE)
+    steps = re.findall(r'^    \w+ = "([^"]+)" in "([^"]+)"', source, re.MULTILINE)
+    # The container has no machine to build.
+    return [name for name, stage in steps if stage != "build_vm"]
 
 
 def core_steps() -> set[str]:
