@@ -16,8 +16,6 @@ export PYTHONDONTWRITEBYTECODE := 1
 ARCHIVE := .cache/debian-python.oci.tar
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
-# What of the conformance suite runs on the emulated machine in `make test`; `make test-microvm` runs all of it, for an hour.
-MICROVM_TESTS ?= tests/conformance/test_exec.py tests/conformance/test_files.py
 
 .PHONY: help
 help: ## List the targets
@@ -36,14 +34,13 @@ wheel: ## Build the wheel into dist/ and install it in .venv
 	scripts/build-wheel
 
 .PHONY: test
-test: ## Install what the tests need, then run the Rust and the Python tests, and those of the microVM in an emulated machine
-	scripts/install-packages build demo test emulator
+test: ## Install what the tests need, then run the Rust and the Python tests
+	scripts/install-packages build demo test
 	scripts/build-wheel
 	scripts/install-venv test
 	scripts/build-debian-archive $(ARCHIVE)
 	scripts/run-cargo-tests
 	scripts/run-python-tests $(PYTEST_ARGS)
-	scripts/run-microvm-tests -m "not heavy" $(MICROVM_TESTS)
 
 .PHONY: test-microvm
 test-microvm: ## All tests of the microVM, in an emulated machine, about an hour; PYTEST_ARGS narrows
