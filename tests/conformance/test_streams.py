@@ -100,6 +100,7 @@ async def test_X9_much_input_through_a_slow_program(shared_box: Sandbox) -> None
     data = bytes(range(256)) * 65536  # 16 MiB
     program = "import hashlib, sys, time\nh = hashlib.sha256()\nwhile b := sys.stdin.buffer.read(1 << 20):\n    h.update(b); time.sleep(0.02)\nprint(h.hexdigest())"
     output = await shared_box.exec("python3", ["-c", program], stdin=data)
+    assert (output.exit_code, output.stderr_text) == (0, "")
     assert output.stdout_text.strip() == hashlib.sha256(data).hexdigest()
 
 

@@ -56,6 +56,9 @@ def place() -> str:
     return wanted if len(wanted) <= len("/var/tmp") else "/tmp"
 
 
+# The homes that tests have now.
+LIVE: set[Path] = set()
+
 # Before the leak check points TMPDIR at a directory of its own.
 PLACE = place()
 
@@ -70,6 +73,8 @@ def write_config(home: Path, **sections: dict[str, object]) -> None:
 def new_home(prepared: Path | None = None) -> Path:
     """An empty home, but for a configuration that shares the host layers of `prepared`."""
     directory = Path(tempfile.mkdtemp(prefix="h", dir=PLACE))
+    LIVE.difference_update([home for home in LIVE if not home.exists()])
+    LIVE.add(directory)
     if prepared is not None:
         # The layers are owned by mapped ids, so the mapping has to be the same one.
         if (prepared / "idmap.json").exists():
