@@ -11,6 +11,7 @@ use microsandbox_protocol::message::{Machine, MachineTmpfs};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::thread::CapabilitySet;
 
 use crate::files::root::Root;
 use crate::sys;
@@ -44,6 +45,10 @@ pub fn is_ours() -> bool {
 /// Mounts what a Linux program expects, then opens the way to the host: the listening socket and the private channel.
 pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
     sys::set_machine_status(ENDED_UNTOLD);
+    // For programs, not for this process: a machine without ACPI that a program powers off would halt, never to be heard of
+    // again. They ask their init instead (`sys::END_REQUESTS`), as in a container.
+    rustix::thread::remove_capability_from_bounding_set(CapabilitySet::SYS_BOOT)
+        .map_err(|error| named("keep reboot(2) from programs", error))?;
     for (kind, place, flags, options) in FILE_SYSTEMS {
         // `/dev/pts` and the like: inside what was mounted before.
         let _ = rustix::fs::mkdir(place, Mode::from_raw_mode(0o755));

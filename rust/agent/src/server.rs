@@ -321,7 +321,7 @@ impl Server {
     pub(crate) fn on_signals(&mut self) {
         let mut record = [0u8; 128];
         while let Ok(got) = rustix::io::read(&self.setup.signals, &mut record[..]) {
-            if sys::signal_number(&record[..got]) == Some(libc::SIGTERM) {
+            if sys::signal_number(&record[..got]).is_some_and(|signal| sys::END_REQUESTS.contains(&signal)) {
                 self.begin_shutdown(None);
             }
         }

@@ -36,6 +36,9 @@ pub fn quiet_signals() {
     }
 }
 
+/// By these a program asks its init to end the machine: those of busybox's `reboot`, `poweroff` and `halt`.
+pub const END_REQUESTS: [i32; 3] = [libc::SIGTERM, libc::SIGUSR2, libc::SIGUSR1];
+
 /// A descriptor that becomes readable when a child ends or someone asks the agent to end.
 pub fn signal_fd() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset; the new descriptor is owned by nobody else.
@@ -43,7 +46,9 @@ pub fn signal_fd() -> io::Result<OwnedFd> {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGCHLD);
-        libc::sigaddset(&mut set, libc::SIGTERM);
+        for signal in END_REQUESTS {
+            libc::sigaddset(&mut set, signal);
+        }
         let fd = check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }

@@ -1,9 +1,14 @@
 //! The sandbox directory: the runtime keeps it open and reaches everything in it by descriptor.
 
-use rustix::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
-use std::path::Path;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+
+/// What helps when something cannot be made in it.
+pub const HINT: &str = "check that the product home exists, is writable for the user who runs this and has free space";
 
 /// `<home>/sandboxes/<name>` with the parts that the runtime writes to.
 pub struct SandboxDir {
@@ -62,6 +67,21 @@ pub fn remove_file(dir: impl AsFd, name: &str) -> Result<(), Errno> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Listens on a socket that only the owner of the directory can connect to, replacing one of before. Bound through the
+/// directory's descriptor: the path may be longer than a socket address can hold.
+pub fn listen(dir: impl AsFd, name: &str, flags: SocketFlags, backlog: i32) -> Result<OwnedFd, Errno> {
+    let dir = dir.as_fd();
+    remove_file(dir, name)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags | SocketFlags::CLOEXEC, None)?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?;
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = bind(&socket, &address);
+    rustix::process::umask(before);
+    bound?;
+    net::listen(&socket, backlog)?;
+    Ok(socket)
 }
 
 /// Opens `logs/` of a sandbox directory, making it if it is missing.

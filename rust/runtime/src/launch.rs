@@ -15,8 +15,6 @@ use crate::steps::{Step, Steps};
 use crate::supervise::{Lines, Parts, Supervisor};
 use crate::{console::TextLog, identity, logs::ExecLog};
 
-const DIR_HINT: &str = "check that the product home exists, is writable for the user who runs this and has free space";
-
 /// The inherited descriptors of a launch.
 pub struct Inherited {
     pub lifeline: Option<OwnedFd>,
@@ -61,7 +59,7 @@ fn open_logs(spec: &LaunchSpec) -> Result<OwnedFd, Failure> {
     directory::open_logs(&spec.sandbox_dir).map_err(failed(
         Step::OpenSandbox,
         format!("open {}", spec.sandbox_dir.display()),
-        DIR_HINT,
+        directory::HINT,
     ))
 }
 
@@ -78,14 +76,14 @@ fn boot(mut spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Re
     let dir = SandboxDir::open(&spec.sandbox_dir, ids::root_ids(&spec.ids)).map_err(failed(
         Step::OpenSandbox,
         format!("prepare {}", spec.sandbox_dir.display()),
-        DIR_HINT,
+        directory::HINT,
     ))?;
     for (place, name) in [(&dir.runtime, "identity.json"), (&dir.runtime, "exit.json"), (&dir.logs, "boot-error.json")]
     {
         directory::remove_file(place, name).map_err(failed(
             Step::OpenSandbox,
             format!("remove the {name} of an earlier run"),
-            DIR_HINT,
+            directory::HINT,
         ))?;
     }
     steps.finish(Step::OpenSandbox);
@@ -109,13 +107,13 @@ fn prepare(
         let hint = "make the environment of the sandbox smaller";
         Failure::new(step, format!("the agent's settings do not fit into a message: {error}"), hint)
     })?;
-    let lines = Lines::watch(lifeline, owner).map_err(failed(step, "watch for signals", DIR_HINT))?;
+    let lines = Lines::watch(lifeline, owner).map_err(failed(step, "watch for signals", directory::HINT))?;
     let logs = || rustix::io::fcntl_dupfd_cloexec(&dir.logs, 0);
     let open = || {
         let log = ExecLog::open(logs()?, spec.logs.max_bytes, spec.logs.rotations)?;
         Ok((log, TextLog::new(logs()?, "kernel.log"), TextLog::new(logs()?, "runtime.log")))
     };
-    let (log, kernel_log, runtime_log) = open().map_err(failed(step, "open the logs", DIR_HINT))?;
+    let (log, kernel_log, runtime_log) = open().map_err(failed(step, "open the logs", directory::HINT))?;
     let own = identity::of(std::process::id() as i32)
         .ok_or_else(|| Failure::new(step, "/proc does not show this process", "mount /proc on the host"))?;
     Ok(Parts { dir, channel, lines, log, kernel_log, runtime_log, own })

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
+    // Executed through a descriptor, whose number would be its name in `ps`.
+    let _ = rustix::thread::set_name(c"msb-runtime");
     // Every code of a job is 0, 1 or 2.
     ExitCode::from(microsandbox_runtime::run(Instant::now()) as u8)
 }

@@ -22,10 +22,17 @@ use rustix::fd::OwnedFd;
 
 /// Ends with the guest, and then with the guest's own status; otherwise says why there is no machine.
 fn main() -> ExitCode {
+    // Executed through a descriptor, whose name would be its name in `ps`.
+    let _ = rustix::thread::set_name(c"msb-vmm");
+    // A process of the same ids that got out of its own jail must not read the guest's memory.
+    let dumpable = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     complaints::to_stderr();
     let (notes, spec) = (syscall::adopt_fd(fd::NOTES), read_spec());
     let mut notes = Notes { pipe: notes, origin_ns: spec.as_ref().map_or(0, |spec| spec.origin_ns) };
     match spec
+        .and_then(|spec| {
+            dumpable.map(|()| spec).map_err(|error| format!("close its memory to other processes: {error}"))
+        })
         .map_err(|text| Failure::new(Step::ExecuteMonitor, text, FAULT_HINT))
         .and_then(|spec| run(&spec, &mut notes))
     {

@@ -4,11 +4,11 @@ use microsandbox_protocol::launch::{Mechanism, MechanismState};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
 use super::{Boot, Control, Driver, Guest};
-use crate::directory::{self, SandboxDir};
+use crate::directory;
 use crate::failure::{Failure, failed};
 use crate::jail::cgroups::mechanism;
 use crate::jail::{caps, ids, namespaces, seccomp};
@@ -23,16 +23,14 @@ const FIRST_CLOSED: u32 = 5;
 /// Clients that may wait for the agent to accept them.
 const BACKLOG: i32 = 128;
 
-const DIR_HINT: &str = "check that the product home exists, is writable for the user who runs this and has free space";
-
 /// The driver itself has no state.
 pub struct Container;
 
 impl Driver for Container {
     fn boot(&self, boot: Boot<'_>, steps: &mut Steps) -> Result<Guest, Failure> {
         steps.begin(Step::BindSocket);
-        let listener =
-            bind_agent_socket(boot.dir).map_err(failed(Step::BindSocket, "bind runtime/agent.sock", DIR_HINT))?;
+        let listener = directory::listen(&boot.dir.runtime, "agent.sock", SocketFlags::empty(), BACKLOG)
+            .map_err(failed(Step::BindSocket, "bind runtime/agent.sock", directory::HINT))?;
         let (ours, private) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         fs::fcntl_setfl(&ours, OFlags::NONBLOCK).map_err(failed(Step::BindSocket, "make the private channel", ""))?;
@@ -42,20 +40,6 @@ impl Driver for Container {
             let _ = directory::remove_file(&boot.dir.runtime, "agent.sock");
         })
     }
-}
-
-/// A socket that only the owner of the sandbox can connect to. Bound through the directory's descriptor: the path may
-/// be longer than a socket address can hold.
-fn bind_agent_socket(dir: &SandboxDir) -> Result<OwnedFd, Errno> {
-    directory::remove_file(&dir.runtime, "agent.sock")?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let path = format!("/proc/self/fd/{}/agent.sock", std::os::fd::AsRawFd::as_raw_fd(&dir.runtime.as_fd()));
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = bind(&socket, &SocketAddrUnix::new(path)?);
-    rustix::process::umask(before);
-    bound?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
 }
 
 /// The agent as a tenant.

@@ -47,6 +47,7 @@ fn own_nodes() -> Result<OwnedFd, Errno> {
         fs::mknodat(&tree, name, FileType::CharacterDevice, mode, fs::makedev(major, minor))?;
         fs::chmodat(&tree, name, mode, fs::AtFlags::empty())?;
     }
+    mounts::freeze(&tree)?;
     Ok(tree)
 }
 

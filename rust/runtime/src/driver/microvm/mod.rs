@@ -10,11 +10,11 @@ mod device;
 
 use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::SocketFlags;
 
 use self::contract::{MachineSpec, fd};
 use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
@@ -36,8 +36,6 @@ const THREADS_OVERHEAD: u32 = 32;
 const SOCKETS: &str = "vm";
 const CONTROL_SOCKET: &str = "control.sock";
 
-const DIR_HINT: &str = "check that the product home exists, is writable for the user who runs this and has free space";
-
 /// The driver itself has no state.
 pub struct Microvm;
 
@@ -57,7 +55,7 @@ impl Driver for Microvm {
         let (sockets, control) = bind_control_socket(boot.dir, ids::root_ids(&spec.ids)).map_err(failed(
             Step::BindSocket,
             "bind the private channel",
-            DIR_HINT,
+            directory::HINT,
         ))?;
         steps.finish(Step::BindSocket);
         let monitor = Monitor {
@@ -98,18 +96,10 @@ fn bind_control_socket(dir: &SandboxDir, inside_root: (u32, u32)) -> Result<(Own
     }
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let sockets = fs::openat(&dir.runtime, SOCKETS, flags, Mode::empty())?;
-    for name in [CONTROL_SOCKET, "agent.sock"] {
-        directory::remove_file(&sockets, name)?;
+    for dir in [&sockets, &dir.runtime] {
+        directory::remove_file(dir, "agent.sock")?;
     }
-    directory::remove_file(&dir.runtime, "agent.sock")?;
-    let control =
-        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-    let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", sockets.as_raw_fd());
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = bind(&control, &SocketAddrUnix::new(path)?);
-    rustix::process::umask(before);
-    bound?;
-    listen(&control, 1)?;
+    let control = directory::listen(&sockets, CONTROL_SOCKET, SocketFlags::NONBLOCK, 1)?;
     fs::chownat(&sockets, CONTROL_SOCKET, Some(owner.0), Some(owner.1), fs::AtFlags::SYMLINK_NOFOLLOW)?;
     fs::fchown(&sockets, Some(owner.0), Some(owner.1))?;
     Ok((sockets, control))
@@ -164,7 +154,7 @@ impl Tenant for Monitor {
         let sockets = fs::openat(CWD, path, flags, Mode::empty()).map_err(failed(
             Step::OpenLayers,
             "open the directory of the sockets",
-            DIR_HINT,
+            directory::HINT,
         ))?;
         self.sockets = Some(sockets);
         Ok(())

@@ -1,0 +1,130 @@
+//! The end of a run: what is left to read, the record of how it ended, the error of a boot that came to nothing.
+
+use std::time::{Duration, Instant};
+
+use microsandbox_protocol::launch::{ExitRecord, Report};
+use microsandbox_protocol::machine::ENDED_UNTOLD;
+
+use super::{Phase, Stop, Supervisor, take_frame};
+use crate::channel::Turn;
+use crate::directory;
+use crate::failure::Failure;
+use crate::json_line::now_ns;
+use crate::report::Reporter;
+use crate::steps::{Step, epoch_ms};
+
+/// How long reading the rest of the channel may take once the guest is gone.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// What a machine's end without its agent's doing is called.
+const KERNEL_ENDED: &str =
+    "the guest's kernel ended by itself: a panic, which logs/kernel.log tells of, or the end of its agent";
+
+impl Supervisor {
+    /// The guest is gone: reads what it left, writes how it ended, removes what was made for it.
+    pub(super) fn finish(&mut self, reporter: &mut Reporter) -> i32 {
+        self.drain();
+        self.log.marker(now_ns(), "--- sandbox stopped ---");
+        self.log.finish();
+        let oom_kills = self.guest.cgroups.oom_kills().unwrap_or(0);
+        // Anything that survived its PID 1 would be a fault of the kernel; the groups are emptied all the same.
+        self.guest.cgroups.kill();
+        for path in self.guest.cgroups.remove() {
+            self.note(&format!("the control group {} could not be removed", path.display()));
+        }
+        let _ = directory::remove_file(&self.dir.runtime, "cgroups.json");
+        let _ = directory::remove_file(&self.dir.runtime, "agent.sock");
+        let record = self.exit_record(oom_kills);
+        if let Phase::Booting { failed } = &mut self.phase {
+            let waiting = if self.awaited.is_some() { Step::BootKernel } else { Step::WaitForAgent };
+            let failure = failed.take().unwrap_or_else(|| ended_while_booting(waiting, &record, self.stop.as_ref()));
+            let error = failure.into_boot_error(self.kernel_log.tail() + &self.runtime_log.tail());
+            if let Ok(text) = serde_json::to_vec(&error) {
+                let _ = directory::publish(&self.dir.logs, "boot-error.json", &text);
+            }
+            reporter.send(&Report::BootError(error));
+            return 1;
+        }
+        if let Ok(text) = serde_json::to_vec(&record)
+            && let Err(error) = directory::publish(&self.dir.runtime, "exit.json", &text)
+        {
+            self.note(&format!("exit.json could not be written: {error}"));
+        }
+        0
+    }
+
+    /// Reads the channel and the console to their ends: with the guest gone nobody else can hold them open.
+    fn drain(&mut self) {
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        let mut ignored = Vec::new();
+        while self.channel_ended.is_none() && Instant::now() < deadline {
+            let log = &mut self.log;
+            match self.channel.receive(|frame| take_frame(log, frame, &mut ignored)) {
+                Ok(Turn::More) => self.log.flush(),
+                // Nothing there and nobody left to send.
+                Ok(Turn::Drained | Turn::Ended) => break,
+                Err(error) => {
+                    self.note(&format!("the agent's last message was cut short: {error}"));
+                    break;
+                }
+            }
+            ignored.clear();
+        }
+        while self.guest.notes.is_some() && Instant::now() < deadline {
+            self.read_notes();
+        }
+        for _ in 0..256 {
+            if self.guest.console.is_none() {
+                break;
+            }
+            self.read_console();
+        }
+    }
+
+    fn exit_record(&self, oom_kills: u64) -> ExitRecord {
+        let (exit_code, signal) = self.exit.unwrap_or((None, None));
+        let (reason, detail) = match &self.stop {
+            Some(stop) => (stop.reason, Some(stop.detail.clone())),
+            None => match (exit_code, signal) {
+                (Some(0), _) => ("Completed", None),
+                (Some(code), _) if code == i32::from(ENDED_UNTOLD) => ("Failed", Some(KERNEL_ENDED.to_owned())),
+                (Some(code), _) => ("Failed", Some(format!("the agent ended with status {code}"))),
+                (_, Some(number)) => ("Signal", Some(format!("the agent was killed by signal {number}"))),
+                _ => ("InternalError", None),
+            },
+        };
+        let oom_killed = self.stop.is_none() && signal == Some(libc::SIGKILL) && oom_kills > 0;
+        let oom = (oom_kills > 0).then(|| format!("the kernel killed {oom_kills} of its processes for lack of memory"));
+        let lost = (self.log.lost_total > 0)
+            .then(|| format!("{} bytes of its output could not be logged", self.log.lost_total));
+        let told: Vec<String> = [detail, oom, lost].into_iter().flatten().collect();
+        let detail = (!told.is_empty()).then(|| told.join("; "));
+        ExitRecord {
+            reason: if oom_killed { "Failed" } else { reason }.to_owned(),
+            detail,
+            exit_code,
+            signal,
+            oom_killed,
+            at_ms: epoch_ms(),
+            runtime: self.own.clone(),
+        }
+    }
+}
+
+fn ended_while_booting(waiting: Step, record: &ExitRecord, stop: Option<&Stop>) -> Failure {
+    let who = if waiting == Step::BootKernel { "the virtual machine" } else { "the agent" };
+    let text = match stop {
+        Some(stop) if waiting == Step::BootKernel => format!("{}: its kernel has not started it", stop.detail),
+        Some(stop) => stop.detail.clone(),
+        None if record.oom_killed => format!("{who} was killed for lack of memory: give the sandbox more"),
+        None => {
+            format!("{who} ended before the agent was ready ({})", record.detail.as_deref().unwrap_or("with status 0"))
+        }
+    };
+    let hint = match waiting {
+        Step::BootKernel => {
+            "see the log tail for what the guest kernel said; `msb doctor --recheck` tries whether this machine can run virtual machines at all"
+        }
+        _ => "see the log tail; the agent must be ready within boot.ready_timeout",
+    };
+    Failure::new(waiting, text, hint)
+}
