@@ -33,9 +33,13 @@ class Worker:
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "MSB_HOME": str(self.home)}
+        if self.product == "peer":
+            # It knows the same name and has a library of its own.
+            environment.pop("MSB_LIBKRUNFW_PATH", None)
         return subprocess.Popen(
             [self.python, HERE / "vm_worker.py", self.product, self.home, self.archive, str(self.lives)],
-            env={**os.environ, "MSB_HOME": str(self.home)},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

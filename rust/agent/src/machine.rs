@@ -49,6 +49,10 @@ pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
     // again. They ask their init instead (`sys::END_REQUESTS`), as in a container.
     rustix::thread::remove_capability_from_bounding_set(CapabilitySet::SYS_BOOT)
         .map_err(|error| named("keep reboot(2) from programs", error))?;
+    // As in a container: neither device nodes nor set-uid bits of an image count, and with that no exec asks the host for
+    // the capabilities of its file. What the host has mounted below it takes this over.
+    rustix::mount::mount_remount("/", MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV, "")
+        .map_err(|error| named("restrict the root mount", error))?;
     for (kind, place, flags, options) in FILE_SYSTEMS {
         // `/dev/pts` and the like: inside what was mounted before.
         let _ = rustix::fs::mkdir(place, Mode::from_raw_mode(0o755));
