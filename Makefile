@@ -34,16 +34,23 @@ wheel: ## Build the wheel into dist/ and install it in .venv
 	scripts/build-wheel
 
 .PHONY: test
-test: ## Install what the tests need, then run the Rust and the Python tests
-	scripts/install-packages build demo test
+test: ## Install what the tests need, then run the Rust and Python tests, and those of the microVM in an emulated machine
+	scripts/install-packages build demo test emulator
 	scripts/build-wheel
 	scripts/install-venv test
 	scripts/build-debian-archive $(ARCHIVE)
 	scripts/run-cargo-tests
+	scripts/run-python-tests
+	scripts/run-microvm-tests
+
+.PHONY: test-python
+test-python: ## The Python tests alone; PYTEST_ARGS="tests/conformance -k exec" narrows
+	scripts/build-wheel
+	scripts/install-venv test
 	scripts/run-python-tests $(PYTEST_ARGS)
 
 .PHONY: test-microvm
-test-microvm: ## All tests of the microVM, in an emulated machine, about an hour; PYTEST_ARGS narrows
+test-microvm: ## The tests of the microVM alone, in an emulated machine; PYTEST_ARGS narrows
 	scripts/install-packages build emulator
 	scripts/build-wheel
 	scripts/install-venv test

@@ -73,7 +73,7 @@ fn fallback_note(name: &str, asked: Isolation, given: Option<Isolation>, why: Op
             |lack| format!("No microVM, because {}; {} (`msb doctor` says more)", lack.reason, lack.hint),
         );
         let text = format!(
-            "note: {name} is a container: it shares this machine's kernel. {why}; --require-microvm refuses less, \
+            "note: {name} is a container: it shares this machine's kernel. {why}; --require-microvm makes that an error, \
              --isolation container silences this"
         );
         crate::console::printable(&text)

@@ -1,4 +1,6 @@
-//! Errors of libkrun's crates, as lines on standard error: the runtime keeps them in `kernel.log`.
+//! What libkrun's crates complain of, as lines on standard error: the runtime keeps them in `kernel.log`.
+//!
+//! Errors, and why a processor stopped for good (a triple fault, say), which libkrun calls information.
 
 use std::io::Write as _;
 
@@ -6,7 +8,8 @@ struct Stderr;
 
 impl log::Log for Stderr {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Error
+        let most = if metadata.target().ends_with("::vstate") { log::Level::Info } else { log::Level::Error };
+        metadata.level() <= most
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -24,6 +27,6 @@ impl log::Log for Stderr {
 pub fn to_stderr() {
     // Fails only when called twice.
     if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(log::LevelFilter::Error);
+        log::set_max_level(log::LevelFilter::Info);
     }
 }

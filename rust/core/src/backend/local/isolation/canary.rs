@@ -77,7 +77,8 @@ fn judge(failure: BootFailure) -> Trial {
     let reason = format!("a test machine did not boot: {} ({})", failure.message, failure.stage);
     match failure.stage.as_str() {
         "config" | "image" | "mount" | "network" => Trial::Undecided(Lack::new(reason, failure.hint)),
-        _ if failure.hint.is_empty() => Trial::Refused(Lack::new(reason, HINT)),
+        // A boot that was asked for points to the doctor as well.
+        _ if failure.hint.is_empty() || failure.hint.contains("--recheck") => Trial::Refused(Lack::new(reason, HINT)),
         _ => Trial::Refused(Lack::new(reason, format!("{}; {HINT}", failure.hint))),
     }
 }
