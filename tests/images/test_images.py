@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import Archive, Entry, directory, file, hardlink, layer, symlink
+from archives import Archive, Entry, directory, file, hardlink, layer, pax, raw, symlink
 from microsandbox import Image, ImageInUseError, ImageNotFoundError, ImagePullFailedError, MicrosandboxError, Sandbox
 
 # Each with a layer cache of its own, which the tests look into.
@@ -202,6 +202,44 @@ async def test_I8_whiteouts_remove_and_opaque_directories_hide(local: Any, make:
     assert [e.path for e in await box.fs.list("/a")] == ["/a/two"]
     assert [e.path for e in await box.fs.list("/b")] == ["/b/new"]
     assert not await box.fs.exists("/gone")
+
+
+AMBIGUOUS: dict[str, bytes] = {
+    "I9 negative size": raw(b"x", size=b"\xff" * 12),
+    "I9 NUL in a name": pax(path=b"a\0b") + raw(b"x"),
+    "I9 two names": pax(path=b"one") + raw(b"././@LongLink", b"two\0", kind=b"L") + raw(b"x"),
+    "I9 a directory with content": raw(b"d/", raw(b"hidden"), kind=b"5"),
+}
+
+
+@pytest.mark.parametrize("case", list(AMBIGUOUS))
+async def test_I9_what_two_readers_read_differently_is_refused(
+    local: Any, home: Path, tmp_path: Path, case: str
+) -> None:
+    forged = raw(b"before") + AMBIGUOUS[case] + bytes(1024)
+    with pytest.raises(ImagePullFailedError) as caught:
+        await load(local, Archive([layer(BASE), forged]), tmp_path / "image.tar")
+    assert caught.value.kind in ("CorruptLayer", "UnsafeEntry"), caught.value
+    assert await Image.list(backend=local) == []
+
+
+AS_GNU_TAR: dict[str, bytes] = {
+    "I9 size in the extended header only": pax(size=b"5") + raw(b"x", b"12345", size=0),
+    "I9 sizes that differ": pax(size=b"5") + raw(b"x", b"12345", size=400),
+    "I9 a path twice": raw(b"x", b"first") + raw(b"x", b"second"),
+}
+
+
+@pytest.mark.parametrize("case", list(AS_GNU_TAR))
+async def test_I9_what_is_taken_is_what_gnu_tar_sees(local: Any, make: Make, tmp_path: Path, case: str) -> None:
+    forged = AS_GNU_TAR[case] + raw(b"after", b"still in step") + bytes(1024)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    subprocess.run(["tar", "-x", "-C", theirs], input=forged, check=True)
+    await load(local, Archive([layer(BASE), forged]), tmp_path / "image.tar")
+    box = await make(image="test:latest")
+    for name in ("x", "after"):
+        assert await box.fs.read(f"/{name}") == (theirs / name).read_bytes(), name
 
 
 async def test_I8_an_opaque_marker_after_its_siblings_keeps_them(local: Any, make: Make, tmp_path: Path) -> None:

@@ -55,6 +55,25 @@ def layer(entries: Iterable[Entry]) -> bytes:
     return buffer.getvalue()
 
 
+def raw(name: bytes, data: bytes = b"", kind: bytes = b"0", size: int | bytes | None = None) -> bytes:
+    """One member as bytes, whose header may say another size than the content has."""
+    told = b"%011o" % (len(data) if size is None else size) + b"\0" if not isinstance(size, bytes) else size
+    fields = [name.ljust(100, b"\0"), b"0000755\0", b"0000000\0", b"0000000\0", told, b"00000000000\0", b" " * 8, kind]
+    header = (b"".join(fields).ljust(257, b"\0") + b"ustar\x0000").ljust(512, b"\0")
+    header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    return header + data + bytes(-len(data) % 512)
+
+
+def pax(**records: bytes) -> bytes:
+    """An extended header for the next member (POSIX.1-2001, pax)."""
+    text = b""
+    for key, value in records.items():
+        record = b" %s=%s\n" % (key.encode(), value)
+        length = len(record) + len(str(len(record) + 2))
+        text += b"%d" % length + record
+    return raw(b"pax", text, kind=b"x")
+
+
 def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
