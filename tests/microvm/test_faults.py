@@ -120,6 +120,36 @@ async def test_a_guest_that_breaks_itself_is_a_crash(make: Make, local: Any, hom
     await nothing_left(home, pids, groups)
 
 
+# Random values into the registers of every device: addresses of rings, sizes, notifications (virtio 1.2, 4.2.2).
+WILD_REGISTERS = """
+import ctypes, mmap, os, random
+random.seed(16)
+memory = os.open("/dev/mem", os.O_RDWR | os.O_SYNC)
+pages = [mmap.mmap(memory, 4096, offset=base) for base in range(0xD0000000, 0xD0005000, 0x1000)]
+assert all(page[:4] == b"virt" for page in pages)
+print("begin", flush=True)
+registers = [0x14, 0x20, 0x24, 0x30, 0x38, 0x44, 0x50, 0x70, 0x80, 0x84, 0x90, 0x94, 0xA0, 0xA4]
+for _ in range(3000):
+    value = random.choice([0, 1, 2, 0x1000, 0xFFFFFFFF, random.getrandbits(32)])
+    ctypes.c_uint32.from_buffer(random.choice(pages), random.choice(registers)).value = value
+"""
+
+
+async def test_E16_wild_values_in_device_registers_hurt_no_other_machine(make: Make, home: Path) -> None:
+    """The guest's root drives the devices itself: its monitor ends or ignores it, and whatever is left of it can be ended."""
+    other = await make("other", memory=256)
+    box = await make(memory=256)
+    pids, groups = everything(home)
+    handle = await box.exec_stream("python3", ["-c", WILD_REGISTERS])
+    assert (await handle.recv()).event_type == "started"
+    assert (await asyncio.wait_for(handle.recv(), within(20))).data == b"begin\n"
+    await asyncio.sleep(within(1))
+    assert (await other.exec("echo", ["unharmed"])).stdout_text == "unharmed\n"
+    await asyncio.wait_for(box.kill(), within(15))
+    await nothing_left(home, pids, groups)
+    assert (await other.exec("echo", ["unharmed"])).stdout_text == "unharmed\n"
+
+
 async def test_the_least_memory_boots_and_less_is_refused(make: Make, home: Path) -> None:
     with pytest.raises(InvalidConfigError, match="memory of a microVM must be 64 to"):
         await make(memory=63)

@@ -400,6 +400,35 @@ async def test_P5_frames_of_other_sessions_are_not_delivered(make: Make, fake: F
     assert output.exit_code == 0
 
 
+async def test_P6_an_id_is_never_used_again_so_a_late_reply_meets_nobody(make: Make, fake: Fake) -> None:
+    """Calls share a connection until its range of ids is used up; then there is another connection."""
+    box = await make()
+    seen: list[list[int]] = []
+
+    def behave(peer: Peer) -> None:
+        assert peer.receive()[2] == "core.hello"
+        peer.send(struct.pack(">II", 10, 60) + frame("core.ready", READY))
+        mine: list[int] = []
+        seen.append(mine)
+        while True:
+            number, _, kind, _ = peer.receive()
+            if kind != "core.exec.request":
+                continue
+            for earlier in mine:
+                peer.send(frame("core.exec.exited", {"code": 99}, number=earlier, flags=TERMINAL))
+            mine.append(number)
+            peer.send(frame("core.exec.started", {"pid": 5}, number=number))
+            peer.send(frame("core.exec.exited", {"code": 0}, number=number, flags=TERMINAL))
+
+    fake(behave)
+    for _ in range(100):
+        assert (await asyncio.wait_for(box.exec("true"), 30)).exit_code == 0
+    assert sum(map(len, seen)) == 100
+    assert any(len(mine) > 1 for mine in seen), "no call ever shared a connection"
+    for mine in seen:
+        assert sorted(set(mine)) == mine and 10 <= mine[0] <= mine[-1] < 60
+
+
 CLAIMS = [
     {"code": 2**31 - 1, "signal": 10**6, "duration_ns": 2**64 - 1, "descendants": 2**32 - 1},
     {"code": -(2**31), "signal": -5},
