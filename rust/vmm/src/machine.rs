@@ -48,31 +48,32 @@ pub fn resources(spec: &MachineSpec, image: u64, agent: &'static [u8]) -> Result
     };
     resources.set_kernel_bundle(bundle).map_err(|error| format!("{error}"))?;
     resources.kernel_cmdline = KernelCmdlineConfig {
-        prolog: Some(command_line()),
+        prolog: Some(command_line(spec.private_files)),
         krun_env: None,
         // After the devices that libkrun lists: the rest of the line is the agent's.
         epilog: Some(format!(" -- {}", machine::INIT_ARGUMENT)),
     };
-    resources.add_fs_device(root(agent, memory));
+    resources.add_fs_device(root(agent, spec.private_files.then(|| direct_window(memory))));
     resources.vsock.insert(sockets()).map_err(|error| format!("{error}"))?;
     Ok(resources)
 }
 
 /// Address space, in bytes, through which the guest sees pages of files in the host's page cache, without a copy of its own and
 /// without asking for them at every open (DAX, kernel documentation: filesystems/fuse/dax). It costs the guest 64 bytes
-/// for each 4 KiB; a mapped file takes 2 MiB of it at least.
+/// for each 4 KiB; a mapped file takes 2 MiB of it at least. Only for files that nobody else changes: a processor that looks
+/// at a page beyond the end of its file, because it was cut off on the host, never gets anywhere again.
 fn direct_window(memory_mib: usize) -> usize {
     (memory_mib.clamp(128, 1024) & !1) << 20
 }
 
 /// The root directory, and the agent in it under a name that can be looked up once: by the kernel, at boot.
-fn root(agent: &'static [u8], memory: usize) -> FsDeviceConfig {
+fn root(agent: &'static [u8], window: Option<usize>) -> FsDeviceConfig {
     let init = VirtualEntry { mode: 0o555, one_shot: true, content: VirtualEntryContent::File { data: agent } };
     FsDeviceConfig {
         fs_id: ROOT_TAG.to_owned(),
         shared_dir: Some(path::ROOT.to_owned()),
         semantics: PermissionSemantics::LinuxComplete,
-        shm_size: Some(direct_window(memory)),
+        shm_size: window,
         read_only: false,
         virtual_entries: vec![VirtualDirEntry { name: machine::INIT_NAME.to_owned(), entry: init }],
     }
@@ -95,11 +96,13 @@ fn sockets() -> VsockDeviceConfig {
 
 /// Panics and power-offs end the machine at once (`panic=-1`, `reboot=k`); devices that it does not have are not looked
 /// for, and drivers that no agent uses are not started. Kernel documentation: admin-guide/kernel-parameters.
-fn command_line() -> String {
+fn command_line(direct: bool) -> String {
     let init = format!("init=/{}", machine::INIT_NAME.to_string_lossy());
+    let flags = if direct { "rootflags=dax" } else { "" };
     let skipped = format!("initcall_blacklist={}", SKIPPED.join(","));
     [
-        "reboot=k panic=-1 panic_print=0 nomodule console=hvc0 quiet no-kvmapf rootfstype=virtiofs rootflags=dax rw",
+        "reboot=k panic=-1 panic_print=0 nomodule console=hvc0 quiet no-kvmapf rootfstype=virtiofs rw",
+        flags,
         "random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd loop.max_loop=0",
         &skipped,
         &init,

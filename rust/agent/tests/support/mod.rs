@@ -430,7 +430,12 @@ impl Client {
             Kind::ExecStarted => ran.started = Some(message.parse().unwrap()),
             Kind::ExecStdout | Kind::ExecStderr => {
                 let data = message.data().unwrap();
-                self.send(id, &Kind::Credit, &Credit { bytes: data.len() as u64 });
+                let credit = Credit { bytes: data.len() as u64 };
+                let credit = frame::encode(id, Flags::NONE, &Kind::Credit, &credit).unwrap();
+                // An agent that shuts down may have said everything and be gone by now.
+                if let Err(error) = self.stream.write_all(&credit) {
+                    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+                }
                 let sink = if message.kind == Kind::ExecStdout { &mut ran.stdout } else { &mut ran.stderr };
                 sink.extend_from_slice(&data);
             }

@@ -8,7 +8,7 @@
 pub mod contract;
 mod device;
 
-use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits};
+use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits, RootSpec};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
@@ -49,6 +49,7 @@ impl Driver for Microvm {
             cpus: u8::try_from(spec.limits.cpus).unwrap_or(u8::MAX),
             memory_mib: spec.limits.memory_mib,
             kernel: spec.kernel.ok_or_else(|| missing("kernel"))?,
+            private_files: is_private(&spec.root),
             origin_ns: steps.origin_ns(),
         };
         steps.begin(Step::BindSocket);
@@ -84,6 +85,12 @@ impl Driver for Microvm {
             tmpfs: tmpfs.collect(),
         })
     }
+}
+
+/// Layers of archives and what the product itself put under `/.msb` never change; a directory of this machine may, at any
+/// time.
+fn is_private(root: &RootSpec) -> bool {
+    root.lowers.iter().all(|lower| !lower.host_ids) && root.binds.iter().all(|bind| bind.target.starts_with("/.msb/"))
 }
 
 /// A directory that the monitor shares with the runtime, and the socket in it where the agent's channel arrives. Both
@@ -172,7 +179,7 @@ impl Tenant for Monitor {
         })?;
         told.step(Step::MountBinds, || {
             // Temporary file systems are the guest's own: its memory, its kernel.
-            let binds = microsandbox_protocol::launch::RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
+            let binds = RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
             rootfs::mount_requested(&root, &binds, parts)
         })?;
         told.step(Step::FurnishMonitor, || {
