@@ -135,7 +135,8 @@ def alive(entry: str) -> bool:
 def same(path: Path, found: os.stat_result) -> bool:
     """Whether a path of the monitor's own view leads to this file."""
     with contextlib.suppress(OSError):
-        return os.path.samestat(path.stat(), found)
+        # What the guest looked up is held open itself, links too.
+        return os.path.samestat(path.lstat(), found)
     return False
 
 
