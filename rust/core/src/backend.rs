@@ -12,7 +12,7 @@ pub mod local;
 pub mod memory;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,6 +110,7 @@ pub mod available_when {
     pub const HUGE_PAGES: &str = "when policies for huge pages land";
     pub const PATCHES: &str = "when patches before boot land";
     pub const INIT: &str = "when init hand-off lands";
+    pub const CLOUD_ONLY: &str = "on the cloud backend";
     pub const CLOUD: &str = "when the cloud client lands";
     pub const IMAGES: &str = "on the local backend";
 }
@@ -256,7 +257,8 @@ pub trait SandboxBackend: Send + Sync {
     }
 }
 
-/// Named volumes.
+/// Named volumes and their files. Paths are relative to the volume's root and never leave it: `..` above the root and
+/// symbolic links out of it are refused.
 #[allow(unused_variables, reason = "default bodies answer Unsupported")]
 pub trait VolumeBackend: Send + Sync {
     fn create<'a>(&'a self, backend: &'a SharedBackend, config: VolumeConfig) -> Operation<'a, VolumeInfo> {
@@ -265,11 +267,56 @@ pub trait VolumeBackend: Send + Sync {
     fn get<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, VolumeInfo> {
         unsupported("Volume::get", available_when::VOLUMES)
     }
+    /// The account's default volume; a service's only.
+    fn get_default<'a>(&'a self, backend: &'a SharedBackend) -> Operation<'a, VolumeInfo> {
+        unsupported("Volume::get_default", available_when::CLOUD_ONLY)
+    }
     fn list<'a>(&'a self, backend: &'a SharedBackend) -> Operation<'a, Vec<VolumeInfo>> {
         unsupported("Volume::list", available_when::VOLUMES)
     }
+    /// Refused with [`MicrosandboxError::VolumeInUse`] while a sandbox that is not stopped mounts it.
     fn remove<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         unsupported("Volume::remove", available_when::VOLUMES)
+    }
+    /// The directory on this machine.
+    fn path(&self, name: &str) -> MicrosandboxResult<PathBuf> {
+        Err(MicrosandboxError::unsupported("Volume::path", available_when::VOLUMES))
+    }
+
+    fn fs_read<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Bytes> {
+        unsupported("VolumeFs::read", available_when::VOLUMES)
+    }
+    fn fs_read_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
+        unsupported("VolumeFs::read_stream", available_when::VOLUMES)
+    }
+    /// Creates or replaces the file at once; parents must exist.
+    fn fs_write<'a>(&'a self, name: &'a str, path: &'a str, data: Bytes) -> Operation<'a, ()> {
+        unsupported("VolumeFs::write", available_when::VOLUMES)
+    }
+    fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
+        unsupported("VolumeFs::write_stream", available_when::VOLUMES)
+    }
+    fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
+        unsupported("VolumeFs::list", available_when::VOLUMES)
+    }
+    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
+        unsupported("VolumeFs::stat", available_when::VOLUMES)
+    }
+    /// With parents; an existing directory is fine.
+    fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
+        unsupported("VolumeFs::mkdir", available_when::VOLUMES)
+    }
+    fn fs_remove<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, ()> {
+        unsupported("VolumeFs::remove", available_when::VOLUMES)
+    }
+    fn fs_copy<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
+        unsupported("VolumeFs::copy", available_when::VOLUMES)
+    }
+    fn fs_rename<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
+        unsupported("VolumeFs::rename", available_when::VOLUMES)
+    }
+    fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
+        unsupported("VolumeFs::exists", available_when::VOLUMES)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageSource, Isolation, Rlimit};
+use super::{ImageSource, Isolation, Mount, Rlimit};
 
 /// One virtual CPU.
 pub const DEFAULT_CPUS: u8 = 1;
@@ -48,6 +48,8 @@ pub struct SandboxSpec {
     pub env: Vec<EnvVar>,
     pub labels: BTreeMap<String, String>,
     pub rlimits: Vec<Rlimit>,
+    /// Parents before children.
+    pub mounts: Vec<Mount>,
     pub init: Option<serde_json::Value>,
     pub pull_policy: PullPolicy,
     pub lifecycle: SandboxPolicy,

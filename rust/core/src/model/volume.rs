@@ -1,7 +1,8 @@
-//! Named volumes.
+//! Named volumes, and what a sandbox mounts.
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -13,6 +14,16 @@ pub enum VolumeKind {
     Disk,
 }
 
+impl VolumeKind {
+    /// The database's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VolumeKind::Directory => "dir",
+            VolumeKind::Disk => "disk",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VolumeConfig {
     pub name: String,
@@ -22,11 +33,124 @@ pub struct VolumeConfig {
     pub labels: BTreeMap<String, String>,
 }
 
-/// A row of the volume table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is known of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VolumeInfo {
+    /// Empty for the account's default volume.
     pub name: String,
+    /// The service's identity; none on this machine.
+    pub id: Option<String>,
+    pub is_default: bool,
     pub kind: VolumeKind,
     pub quota_mib: Option<u64>,
+    pub used_bytes: u64,
+    /// Disks, and what a service bounds.
+    pub capacity_bytes: Option<u64>,
+    pub disk_format: Option<String>,
+    pub disk_fstype: Option<String>,
     pub labels: BTreeMap<String, String>,
+    pub created_at: Option<DateTime<Utc>>,
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// Something made visible inside a sandbox. The serialised form is that of the wire's create request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Mount {
+    /// A host file or directory, live both ways.
+    Bind {
+        host: String,
+        guest: String,
+        #[serde(default)]
+        options: MountOptions,
+        #[serde(flatten)]
+        policy: MountPolicy,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quota_mib: Option<u64>,
+    },
+    /// A volume of this backend.
+    Named {
+        name: String,
+        guest: String,
+        #[serde(default)]
+        options: MountOptions,
+        #[serde(flatten)]
+        policy: MountPolicy,
+    },
+    /// Memory; gone with the run.
+    Tmpfs {
+        guest: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size_mib: Option<u64>,
+        #[serde(default)]
+        options: MountOptions,
+    },
+    DiskImage {
+        host: String,
+        guest: String,
+        format: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fstype: Option<String>,
+        #[serde(default)]
+        options: MountOptions,
+    },
+}
+
+impl Mount {
+    /// Where it appears: an absolute path inside.
+    pub fn guest(&self) -> &str {
+        match self {
+            Mount::Bind { guest, .. }
+            | Mount::Named { guest, .. }
+            | Mount::Tmpfs { guest, .. }
+            | Mount::DiskImage { guest, .. } => guest,
+        }
+    }
+
+    pub fn options(&self) -> MountOptions {
+        match self {
+            Mount::Bind { options, .. }
+            | Mount::Named { options, .. }
+            | Mount::Tmpfs { options, .. }
+            | Mount::DiskImage { options, .. } => *options,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountOptions {
+    pub readonly: bool,
+    pub noexec: bool,
+    pub nosuid: bool,
+    pub nodev: bool,
+}
+
+/// How owners and modes of files in a mounted directory are shown and stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountPolicy {
+    pub stat_virtualization: StatVirtualization,
+    pub host_permissions: HostPermissions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub override_uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub override_gid: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StatVirtualization {
+    #[default]
+    Strict,
+    Relaxed,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostPermissions {
+    #[default]
+    Private,
+    Mirror,
 }

@@ -1,6 +1,6 @@
 //! The backend that stands where none could be resolved: every operation fails with the reason.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::backend::{
     Backend, BackendKind, ImageBackend, ListQuery, Operation, ProgressFn, SandboxBackend, SandboxList, SharedBackend,
     VolumeBackend,
 };
-use crate::error::MicrosandboxError;
+use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
     DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, ImageDetail,
     ImageInfo, ImagePruneReport, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream,
@@ -200,10 +200,49 @@ impl VolumeBackend for Unresolved {
     fn get<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, VolumeInfo> {
         self.fail()
     }
+    fn get_default<'a>(&'a self, _backend: &'a SharedBackend) -> Operation<'a, VolumeInfo> {
+        self.fail()
+    }
     fn list<'a>(&'a self, _backend: &'a SharedBackend) -> Operation<'a, Vec<VolumeInfo>> {
         self.fail()
     }
     fn remove<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn path(&self, _name: &str) -> MicrosandboxResult<PathBuf> {
+        Err(self.error())
+    }
+    fn fs_read<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, Bytes> {
+        self.fail()
+    }
+    fn fs_read_stream<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, FsReadStream> {
+        self.fail()
+    }
+    fn fs_write<'a>(&'a self, _name: &'a str, _path: &'a str, _data: Bytes) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn fs_write_stream<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, FsWriteSink> {
+        self.fail()
+    }
+    fn fs_list<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, Vec<FsEntry>> {
+        self.fail()
+    }
+    fn fs_stat<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, FsMetadata> {
+        self.fail()
+    }
+    fn fs_mkdir<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn fs_remove<'a>(&'a self, _name: &'a str, _path: &'a str, _recursive: bool) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn fs_copy<'a>(&'a self, _name: &'a str, _from: &'a str, _to: &'a str) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn fs_rename<'a>(&'a self, _name: &'a str, _from: &'a str, _to: &'a str) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn fs_exists<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, bool> {
         self.fail()
     }
 }
