@@ -17,6 +17,7 @@ from typing import Any
 
 from microsandbox import ExecEventType, Image, LocalBackend, Sandbox
 
+from benches import served
 from benches.measure import Row, at_least, at_most, milliseconds, p50, timed, timed_async
 from benches.peers import Peers, bare_exec
 
@@ -270,4 +271,8 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "idle": idle,
     "unpack": unpack,
     "imports": imports,
+    "serve-exec": served.serve_exec,
+    "serve-many": served.serve_many,
+    "serve-stream": served.serve_stream,
+    "serve-cycles": served.serve_cycles,
 }

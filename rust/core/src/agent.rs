@@ -27,10 +27,10 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use microsandbox_protocol::frame::{Flags, decode_id_range};
+use microsandbox_protocol::frame::{Flags, decode_id_range, encode};
 use microsandbox_protocol::message::{Hello, Kind, Ready};
 use microsandbox_protocol::version::{EXTENSION, EXTENSION_MIN, GENERATION, GENERATION_MIN};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -41,6 +41,7 @@ pub(crate) use fs_call::check_path;
 pub use fs_transfer::{FileReader, FileWriter};
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;
 
 /// Longest silence within a request before the agent counts as lost (`agent.silence_deadline`).
 pub const SILENCE_DEADLINE: Duration = Duration::from_secs(30);
@@ -60,9 +61,36 @@ pub struct AgentAddress {
     pub token: Vec<u8>,
 }
 
+impl AgentAddress {
+    /// A connection for one call.
+    pub fn dial(&self) -> impl Future<Output = MicrosandboxResult<AgentClient>> {
+        AgentClient::connect(self, DEFAULT_CONNECT_TIMEOUT)
+    }
+}
+
 impl std::fmt::Debug for AgentAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AgentAddress").field("name", &self.name).field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// A stream that can tell without waiting whether its other end is there and has said nothing.
+pub trait Quiet {
+    fn is_quiet(&mut self) -> bool;
+}
+
+impl Quiet for UnixStream {
+    fn is_quiet(&mut self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let mut byte = [0u8; 1];
+        matches!(rustix::net::recv(&*self, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
+    }
+}
+
+impl<S: Quiet> AgentClient<S> {
+    /// Whether the agent is still there and has said nothing unasked: only then may another call use the connection.
+    pub fn is_quiet(&mut self) -> bool {
+        self.connection.stream_mut().is_quiet()
     }
 }
 
@@ -81,15 +109,6 @@ impl AgentClient {
     }
 }
 
-impl AgentClient<UnixStream> {
-    /// Whether the agent is still there and has said nothing unasked: only then may another call use the connection.
-    pub fn is_quiet(&self) -> bool {
-        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        let mut byte = [0u8; 1];
-        matches!(rustix::net::recv(self.connection.stream(), &mut byte, flags), Err(rustix::io::Errno::AGAIN))
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
     /// Introduces itself on a fresh stream: our hello, then its id range and its ready (or why not).
     pub async fn handshake(
@@ -98,23 +117,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         token: &[u8],
         deadline: Instant,
     ) -> MicrosandboxResult<AgentClient<S>> {
-        let greeting = async {
-            let mut connection = Connection::new(name, stream);
-            let hello = Hello { token: token.to_vec(), extension_min: EXTENSION_MIN, extension_max: EXTENSION };
-            connection.queue(0, Flags::NONE, &Kind::Hello, &hello).map_err(|error| {
-                MicrosandboxError::Runtime(format!("sandbox {name}: its token is unusable: {error}"))
-            })?;
-            let ids = decode_id_range(connection.raw().await?).map_err(|error| connection.broke(error.to_string()))?;
-            let ready = ready(&mut connection).await?;
-            connection.admit(ids);
-            Ok(AgentClient { connection, ready })
-        };
-        match tokio::time::timeout_at(deadline, greeting).await {
-            Ok(result) => result,
-            Err(_elapsed) => {
-                Err(failure::lost(name, "it accepted the connection but did not answer the hello in time"))
-            }
-        }
+        let mut connection = Connection::new(name, stream);
+        connection.push(hello(name, token)?.into());
+        within(name, deadline, AgentClient::greeted(connection)).await
+    }
+
+    /// Over a relay that has introduced us: the agent speaks first.
+    pub async fn relayed(name: &str, stream: S, deadline: Instant) -> MicrosandboxResult<AgentClient<S>> {
+        within(name, deadline, AgentClient::greeted(Connection::new(name, stream))).await
+    }
+
+    async fn greeted(mut connection: Connection<S>) -> MicrosandboxResult<AgentClient<S>> {
+        let ids = decode_id_range(connection.raw().await?).map_err(|error| connection.broke(error.to_string()))?;
+        let ready = ready(&mut connection).await?;
+        connection.admit(ids);
+        Ok(AgentClient { connection, ready })
     }
 
     /// What the agent said about itself.
@@ -130,6 +147,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
     pub(crate) fn into_connection(self) -> Connection<S> {
         self.connection
     }
+}
+
+/// Our introduction.
+fn hello(name: &str, token: &[u8]) -> MicrosandboxResult<Vec<u8>> {
+    let hello = Hello { token: token.to_vec(), extension_min: EXTENSION_MIN, extension_max: EXTENSION };
+    encode(0, Flags::NONE, &Kind::Hello, &hello)
+        .map_err(|error| MicrosandboxError::Runtime(format!("sandbox {name}: its token is unusable: {error}")))
+}
+
+async fn within<T>(
+    name: &str,
+    deadline: Instant,
+    greeting: impl Future<Output = MicrosandboxResult<T>>,
+) -> MicrosandboxResult<T> {
+    tokio::time::timeout_at(deadline, greeting).await.unwrap_or_else(|_elapsed| {
+        Err(failure::lost(name, "it accepted the connection but did not answer the hello in time"))
+    })
+}
+
+/// For a relay: a connection on which we have introduced ourselves and read nothing yet. What comes next is the agent's
+/// id range and its ready, or why not.
+pub async fn introduced(address: &AgentAddress, timeout: Duration) -> MicrosandboxResult<UnixStream> {
+    let deadline = Instant::now() + timeout;
+    let mut stream = dial(address, deadline).await?;
+    let hello = hello(&address.name, &address.token)?;
+    let sent =
+        async { stream.write_all(&hello).await.map_err(|error| failure::lost(&address.name, error.to_string())) };
+    within(&address.name, deadline, sent).await?;
+    Ok(stream)
 }
 
 /// The frame after the id range: ready, or the reason why not.

@@ -8,6 +8,9 @@
 //! [`MicrosandboxError::Unsupported`] with the operation's name.
 
 pub mod ambient;
+pub mod cloud;
+pub mod connections;
+pub mod files;
 pub mod local;
 pub mod memory;
 
@@ -31,6 +34,7 @@ pub use ambient::{
     BackendInfo, default_backend, default_backend_info, inherit_scope, load_sdk_config, resolve_default_backend,
     set_default_backend, swap_default_backend, with_backend,
 };
+pub use cloud::{CloudBackend, CloudBackendBuilder, Wire};
 pub use local::{LocalBackend, LocalBackendBuilder};
 pub use memory::MemoryBackend;
 
@@ -75,6 +79,10 @@ pub trait Backend: Send + Sync + 'static {
     fn as_local(&self) -> Option<&LocalBackend> {
         None
     }
+    /// For descriptions of a backend: address and profile.
+    fn as_cloud(&self) -> Option<&CloudBackend> {
+        None
+    }
 }
 
 /// Which rows `list` gives. All labels must match; the filter precedes paging.
@@ -111,7 +119,6 @@ pub mod available_when {
     pub const PATCHES: &str = "when patches before boot land";
     pub const INIT: &str = "when init hand-off lands";
     pub const CLOUD_ONLY: &str = "on the cloud backend";
-    pub const CLOUD: &str = "when the cloud client lands";
     pub const IMAGES: &str = "on the local backend";
 }
 
@@ -122,6 +129,13 @@ fn unsupported<'a, T: Send + 'a>(feature: &'static str, when: &'static str) -> O
 /// Sandbox lifecycle, programs, files, logs and metrics.
 #[allow(unused_variables, reason = "default bodies answer Unsupported")]
 pub trait SandboxBackend: Send + Sync {
+    /// Refuses the first option that this backend cannot honour, before anything else happens.
+    fn check_options(&self, config: &SandboxConfig) -> MicrosandboxResult<()> {
+        match config.unsupported.first() {
+            Some(option) => Err(MicrosandboxError::unsupported(&option.feature, &option.available_when)),
+            None => Ok(()),
+        }
+    }
     /// Creates and boots. Local always boots; `start` is honoured where a record can exist unbooted. Ownership follows
     /// `config.spec.detached`.
     fn create<'a>(&'a self, backend: &'a SharedBackend, config: SandboxConfig, start: bool) -> Operation<'a, Sandbox>;

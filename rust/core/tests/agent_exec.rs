@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::backend::local::connections::Connections;
+use microsandbox_core::backend::connections::Connections;
 use microsandbox_core::backend::local::exec;
 use microsandbox_core::model::{CAPTURE_BYTES, ExecEvent, ExecHandle, ExecOptions, ExecOutput, StdinSource};
 use microsandbox_protocol::frame::MAX_DATA;

@@ -5,7 +5,7 @@ mod peer;
 use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::backend::local::files;
+use microsandbox_core::backend::files;
 use microsandbox_core::model::FsEntryKind;
 use microsandbox_protocol::message::{FsData, FsEntry, FsOp, FsRequest, FsResponse, Kind};
 use peer::{Line, Peer, soon};
@@ -39,21 +39,21 @@ fn reading(chunks: &'static [&'static [u8]], response: FsResponse) -> Peer {
 #[tokio::test]
 async fn a_read_is_whole_or_streamed_in_non_empty_chunks() {
     let peer = reading(&[b"ab", b"", b"cde", b"f"], done(Some(6)));
-    assert_eq!(soon(files::read(&peer.address, "/f")).await.unwrap(), Bytes::from_static(b"abcdef"));
-    let stream = soon(files::read_stream(&peer.address, "/f")).await.unwrap();
+    assert_eq!(soon(files::read(peer.address.dial(), "/f")).await.unwrap(), Bytes::from_static(b"abcdef"));
+    let stream = soon(files::read_stream(peer.address.dial(), "/f")).await.unwrap();
     let chunks: Vec<Bytes> = soon(stream.map(Result::unwrap).collect()).await;
     assert_eq!(chunks, [&b"ab"[..], b"cde", b"f"]);
     let empty = reading(&[], done(Some(0)));
-    assert!(soon(files::read(&empty.address, "/f")).await.unwrap().is_empty());
+    assert!(soon(files::read(empty.address.dial(), "/f")).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn f10_content_of_another_length_than_declared_is_no_success() {
     for declared in [Some(0), Some(5), Some(7), Some(u64::MAX), None] {
         let peer = reading(&[b"abc", b"def"], done(declared));
-        let error = soon(files::read(&peer.address, "/f")).await.unwrap_err();
+        let error = soon(files::read(peer.address.dial(), "/f")).await.unwrap_err();
         assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{declared:?}: {error}");
-        let stream = soon(files::read_stream(&peer.address, "/f")).await.unwrap();
+        let stream = soon(files::read_stream(peer.address.dial(), "/f")).await.unwrap();
         let items: Vec<_> = soon(stream.collect()).await;
         assert!(matches!(items.last(), Some(Err(MicrosandboxError::Protocol { .. }))));
     }
@@ -70,7 +70,7 @@ async fn errors_of_the_guest_are_told_apart() {
     ];
     for (response, expected) in cases {
         let peer = reading(&[], response);
-        let kind = match soon(files::read(&peer.address, "/f")).await.unwrap_err() {
+        let kind = match soon(files::read(peer.address.dial(), "/f")).await.unwrap_err() {
             MicrosandboxError::PathNotFound { path, .. } => {
                 assert_eq!(path, "/f");
                 "missing".into()
@@ -92,15 +92,15 @@ async fn f1_paths_that_mean_nothing_are_refused_before_anything_is_sent() {
     for path in ["", "relative", "../x", "/nul\0", &long] {
         let address = &peer.address;
         let errors = [
-            files::read(address, path).await.err(),
-            files::write(address, path, Bytes::new()).await.err(),
-            files::list(address, path).await.err(),
-            files::stat(address, path).await.err(),
-            files::exists(address, path).await.err(),
-            files::mkdir(address, path).await.err(),
-            files::remove(address, path, true).await.err(),
-            files::copy(address, "/ok", path).await.err(),
-            files::rename(address, path, "/ok").await.err(),
+            files::read(address.dial(), path).await.err(),
+            files::write(address.dial(), path, Bytes::new()).await.err(),
+            files::list(address.dial(), path).await.err(),
+            files::stat(address.dial(), path).await.err(),
+            files::exists(address.dial(), path).await.err(),
+            files::mkdir(address.dial(), path).await.err(),
+            files::remove(address.dial(), path, true).await.err(),
+            files::copy(address.dial(), "/ok", path).await.err(),
+            files::rename(address.dial(), path, "/ok").await.err(),
         ];
         for error in errors {
             let error = error.expect("refused");
@@ -137,13 +137,13 @@ fn writing(declare: fn(u64) -> Option<u64>) -> (Peer, mpsc::UnboundedReceiver<(F
 async fn f8_f10_a_write_is_atomic_and_its_count_is_checked() {
     let (peer, mut got) = writing(Some);
     let content: Bytes = (0..9_000_000u32).map(|n| (n / 3) as u8).collect::<Vec<u8>>().into();
-    soon(files::write(&peer.address, "/f", content.clone())).await.unwrap();
+    soon(files::write(peer.address.dial(), "/f", content.clone())).await.unwrap();
     let (op, received) = soon(got.recv()).await.unwrap();
     assert_eq!(op, FsOp::WriteFile { path: "/f".into(), mode: None, atomic: true });
     assert!(received == content);
     for lie in [|bytes| Some(bytes + 1), |bytes: u64| Some(bytes - 1), |_| None] {
         let (peer, _got) = writing(lie);
-        let error = soon(files::write(&peer.address, "/f", content.clone())).await.unwrap_err();
+        let error = soon(files::write(peer.address.dial(), "/f", content.clone())).await.unwrap_err();
         assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
     }
 }
@@ -162,7 +162,7 @@ async fn f8_a_writer_that_is_dropped_never_says_that_it_is_complete() {
             left.send(complete).unwrap();
         }
     });
-    let sink = soon(files::write_stream(&peer.address, "/f")).await.unwrap();
+    let sink = soon(files::write_stream(peer.address.dial(), "/f")).await.unwrap();
     soon(sink.write(Bytes::from_static(b"half"))).await.unwrap();
     soon(sink.write(Bytes::new())).await.unwrap();
     drop(sink);
@@ -185,10 +185,10 @@ async fn a_refusal_in_the_middle_of_a_write_ends_it() {
     };
     let full = early(refused("NoSpace", Some(28)));
     let content = Bytes::from(vec![1; 32 << 20]);
-    let error = soon(files::write(&full.address, "/f", content.clone())).await.unwrap_err();
+    let error = soon(files::write(full.address.dial(), "/f", content.clone())).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Filesystem { kind, errno: Some(28), .. } if kind == "NoSpace"));
     let liar = early(done(Some(32 << 20)));
-    let error = soon(files::write(&liar.address, "/f", content)).await.unwrap_err();
+    let error = soon(files::write(liar.address.dial(), "/f", content)).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
 }
 
@@ -226,12 +226,12 @@ fn listing(pages: Vec<Vec<FsEntry>>) -> Peer {
 async fn f7_a_listing_comes_in_pages_and_is_sorted() {
     let entries: Vec<FsEntry> = (0..2500).rev().map(entry).collect();
     let peer = listing(entries.chunks(1000).map(<[FsEntry]>::to_vec).collect());
-    let listed = soon(files::list(&peer.address, "/d")).await.unwrap();
+    let listed = soon(files::list(peer.address.dial(), "/d")).await.unwrap();
     assert_eq!(listed.len(), 2500);
     assert!(listed.is_sorted_by(|a, b| a.path < b.path));
     assert_eq!((listed[0].kind, listed[0].modified_ms), (FsEntryKind::File, Some(5000.0)));
     let oversized = listing(vec![(0..1001).map(entry).collect()]);
-    let error = soon(files::list(&oversized.address, "/d")).await.unwrap_err();
+    let error = soon(files::list(oversized.address.dial(), "/d")).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
 }
 
@@ -247,11 +247,11 @@ async fn exists_is_false_for_absence_and_an_error_otherwise() {
         })
     };
     let stat = FsResponse { ok: true, data: Some(FsData::Stat(entry(1))), ..FsResponse::default() };
-    assert!(soon(files::exists(&answering(stat).address, "/x")).await.unwrap());
-    assert!(!soon(files::exists(&answering(refused("ENOENT", Some(2))).address, "/x")).await.unwrap());
-    assert!(!soon(files::exists(&answering(refused("ENOTDIR", Some(20))).address, "/x")).await.unwrap());
-    assert!(soon(files::exists(&answering(refused("EACCES", Some(13))).address, "/x")).await.is_err());
+    assert!(soon(files::exists(answering(stat).address.dial(), "/x")).await.unwrap());
+    assert!(!soon(files::exists(answering(refused("ENOENT", Some(2))).address.dial(), "/x")).await.unwrap());
+    assert!(!soon(files::exists(answering(refused("ENOTDIR", Some(20))).address.dial(), "/x")).await.unwrap());
+    assert!(soon(files::exists(answering(refused("EACCES", Some(13))).address.dial(), "/x")).await.is_err());
     let empty = FsResponse { ok: true, ..FsResponse::default() };
-    let error = soon(files::stat(&answering(empty).address, "/x")).await.unwrap_err();
+    let error = soon(files::stat(answering(empty).address.dial(), "/x")).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }));
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::AgentClient;
-use microsandbox_core::backend::local::connections::Connections;
-use microsandbox_core::backend::local::{exec, files};
+use microsandbox_core::backend::connections::Connections;
+use microsandbox_core::backend::files;
+use microsandbox_core::backend::local::exec;
 use microsandbox_protocol::frame::{Flags, MAX_FRAME, encode, encode_id_range};
 use microsandbox_protocol::message::{
     CoreError, Empty, ExecExited, ExecFailed, FsOp, FsRequest, FsResponse, Kind, Ready, StdinError,
@@ -337,10 +338,10 @@ async fn p2_x6_silence_where_an_answer_is_due_is_a_lost_agent() {
     let connections = Connections::default();
     let work = async {
         tokio::join!(
-            files::stat(&silent.address, "/x"),
+            files::stat(silent.address.dial(), "/x"),
             exec::exec(&connections, &silent.address, &spec, cmd.clone(), opts.clone()),
             exec::exec(&connections, &running.address, &spec, cmd.clone(), opts.clone()),
-            files::read(&reading.address, "/x"),
+            files::read(reading.address.dial(), "/x"),
             exec::exec(&connections, &patient.address, &spec, cmd.clone(), opts.clone()),
         )
     };

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::{AgentAddress, AgentClient};
-use microsandbox_core::backend::local::connections::Connections;
-use microsandbox_core::backend::local::{exec, files};
+use microsandbox_core::backend::connections::Connections;
+use microsandbox_core::backend::files;
+use microsandbox_core::backend::local::exec;
 use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput, FsEntryKind, StdinSource};
 use microsandbox_protocol::frame::{Flags, encode};
 use microsandbox_protocol::message::{Bootstrap, Kind};
@@ -29,7 +30,7 @@ struct Agent {
     address: AgentAddress,
     directory: tempfile::TempDir,
     /// As a backend keeps them between calls.
-    connections: Connections,
+    connections: Connections<tokio::net::UnixStream>,
 }
 
 impl Drop for Agent {
@@ -229,18 +230,18 @@ async fn f9_files_go_and_come_back() {
     let agent = Agent::start();
     let content: Bytes = (0..50_000_000u32).map(|n| (n / 11) as u8).collect::<Vec<u8>>().into();
     let path = agent.path("big");
-    soon(files::write(&agent.address, &path, content.clone())).await.unwrap();
-    assert!(soon(files::read(&agent.address, &path)).await.unwrap() == content);
-    let stream = soon(files::read_stream(&agent.address, &path)).await.unwrap();
+    soon(files::write(agent.address.dial(), &path, content.clone())).await.unwrap();
+    assert!(soon(files::read(agent.address.dial(), &path)).await.unwrap() == content);
+    let stream = soon(files::read_stream(agent.address.dial(), &path)).await.unwrap();
     let total = soon(stream.fold(0, |total, chunk| async move { total + chunk.unwrap().len() })).await;
     assert_eq!(total, content.len());
-    let stat = soon(files::stat(&agent.address, &path)).await.unwrap();
+    let stat = soon(files::stat(agent.address.dial(), &path)).await.unwrap();
     assert_eq!((stat.kind, stat.size), (FsEntryKind::File, content.len() as u64));
     let copied = agent.path("copied");
-    soon(files::copy_to_host(&agent.address, &path, copied.as_ref())).await.unwrap();
+    soon(files::copy_to_host(agent.address.dial(), &path, copied.as_ref())).await.unwrap();
     assert!(std::fs::read(&copied).unwrap() == content);
     let back = agent.path("back");
-    soon(files::copy_from_host(&agent.address, copied.as_ref(), &back)).await.unwrap();
+    soon(files::copy_from_host(agent.address.dial(), copied.as_ref(), &back)).await.unwrap();
     assert!(std::fs::read(&back).unwrap() == content);
 }
 
@@ -248,16 +249,16 @@ async fn f9_files_go_and_come_back() {
 async fn f7_directories_are_listed_in_pages() {
     let agent = Agent::start();
     let directory = agent.path("d");
-    soon(files::mkdir(&agent.address, &format!("{directory}/sub"))).await.unwrap();
+    soon(files::mkdir(agent.address.dial(), &format!("{directory}/sub"))).await.unwrap();
     for number in 0..2345 {
         std::fs::write(format!("{directory}/{number:05}"), "").unwrap();
     }
-    let entries = soon(files::list(&agent.address, &directory)).await.unwrap();
+    let entries = soon(files::list(agent.address.dial(), &directory)).await.unwrap();
     assert_eq!(entries.len(), 2346);
     assert_eq!(entries[0].path, format!("{directory}/00000"));
     assert_eq!(entries.last().unwrap().kind, FsEntryKind::Directory);
-    soon(files::remove(&agent.address, &directory, true)).await.unwrap();
-    assert!(!soon(files::exists(&agent.address, &directory)).await.unwrap());
+    soon(files::remove(agent.address.dial(), &directory, true)).await.unwrap();
+    assert!(!soon(files::exists(agent.address.dial(), &directory)).await.unwrap());
 }
 
 #[tokio::test]
@@ -273,17 +274,17 @@ async fn file_errors_are_those_of_the_kernel() {
         MicrosandboxError::Filesystem { kind, .. } => kind,
         other => panic!("{other}"),
     };
-    assert_eq!(kind(soon(files::read(address, &missing)).await.unwrap_err()), "missing");
-    assert_eq!(kind(soon(files::read(address, &directory)).await.unwrap_err()), "EISDIR");
-    assert_eq!(kind(soon(files::read(address, "/dev/zero")).await.unwrap_err()), "NotRegularFile");
-    assert_eq!(kind(soon(files::list(address, &file)).await.unwrap_err()), "ENOTDIR");
-    assert_eq!(kind(soon(files::mkdir(address, &file)).await.unwrap_err()), "ENOTDIR");
-    assert_eq!(kind(soon(files::remove(address, &directory, false)).await.unwrap_err()), "EISDIR");
-    assert_eq!(kind(soon(files::remove(address, &file, true)).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(files::read(address.dial(), &missing)).await.unwrap_err()), "missing");
+    assert_eq!(kind(soon(files::read(address.dial(), &directory)).await.unwrap_err()), "EISDIR");
+    assert_eq!(kind(soon(files::read(address.dial(), "/dev/zero")).await.unwrap_err()), "NotRegularFile");
+    assert_eq!(kind(soon(files::list(address.dial(), &file)).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(files::mkdir(address.dial(), &file)).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(files::remove(address.dial(), &directory, false)).await.unwrap_err()), "EISDIR");
+    assert_eq!(kind(soon(files::remove(address.dial(), &file, true)).await.unwrap_err()), "ENOTDIR");
     let below = format!("{file}/below");
-    assert_eq!(kind(soon(files::write(address, &below, Bytes::new())).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(files::write(address.dial(), &below, Bytes::new())).await.unwrap_err()), "ENOTDIR");
     let orphan = format!("{missing}/below");
-    assert_eq!(kind(soon(files::write(address, &orphan, Bytes::new())).await.unwrap_err()), "missing");
+    assert_eq!(kind(soon(files::write(address.dial(), &orphan, Bytes::new())).await.unwrap_err()), "missing");
 }
 
 #[tokio::test]

@@ -156,9 +156,11 @@ impl World {
         let resolution = resolve_from(&Environment::of(pairs));
         let outcome = match resolution.backend {
             Ok(backend) if backend.as_local().is_some() => "local".into(),
-            Ok(_) => panic!("no cloud client exists"),
-            // The ladder chose the cloud; the client is to come.
-            Err(MicrosandboxError::Unsupported { feature, .. }) if feature == "CloudBackend" => "cloud".into(),
+            Ok(backend) => {
+                let cloud = backend.as_cloud().expect("neither local nor cloud");
+                assert_eq!(resolution.info.api_url.as_deref(), Some(cloud.url()));
+                "cloud".into()
+            }
             Err(MicrosandboxError::InvalidConfig(text)) => format!("invalid: {text}"),
             Err(error) => panic!("{error:?}"),
         };
@@ -223,10 +225,14 @@ fn higher_rungs_beat_lower_ones_case_14() {
 }
 
 #[test]
-fn credentials_alone_never_select_the_cloud_and_local_beats_them_case_15() {
+fn half_a_pair_never_selects_the_cloud_and_local_beats_the_pair_case_15() {
     let bare = World::new(None);
     let credentials = [("MSB_API_KEY", "hunter2"), ("MSB_API_URL", "https://two.example")];
-    bare.resolve(&credentials).is("local", "default", None);
+    bare.resolve(&credentials).is("cloud", "MSB_API_KEY", None);
+    bare.resolve(&credentials[..1]).is("local", "default", None);
+    bare.resolve(&credentials[1..]).is("local", "default", None);
+    let profiles = World::new(Some(PROFILES));
+    profiles.resolve(&[credentials[0], credentials[1], ("MSB_PROFILE", "here")]).is("cloud", "MSB_API_KEY", None);
     let broken = World::new(Some("{ broken"));
     let mut variables = vec![("MSB_BACKEND", "local"), ("MSB_PROFILE", "there")];
     variables.extend(credentials);

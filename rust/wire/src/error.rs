@@ -36,7 +36,17 @@ pub mod code {
     pub const SANDBOX_STILL_RUNNING: &str = "sandbox_still_running";
     /// 409; `details`: `{"name", "holder"}`.
     pub const VOLUME_IN_USE: &str = "volume_in_use";
-    /// 501; `details`: `{"feature", "available_when"}`.
+    /// 409: the name means another sandbox by now.
+    pub const SANDBOX_REPLACED: &str = "sandbox_replaced";
+    /// 400; `details`: `{"cursor"}`.
+    pub const INVALID_CURSOR: &str = "invalid_cursor";
+    /// 422; `details`: `{"image"}`.
+    pub const NO_DEFAULT_COMMAND: &str = "no_default_command";
+    /// 429; `details`: `{"resource"}`.
+    pub const RESOURCE_EXHAUSTED: &str = "resource_exhausted";
+    /// 422; `details`: `{"demanded", "reason", "hint"}`.
+    pub const ISOLATION_UNAVAILABLE: &str = "isolation_unavailable";
+    /// 422; `details`: `{"feature", "available_when"}`.
     pub const UNSUPPORTED: &str = "unsupported";
     /// 422; `details`: `{"kind", "errno", "errno_name", "stage"}`.
     pub const EXEC_FAILED: &str = "exec_failed";

@@ -10,6 +10,8 @@ pub const FILE_PATH_HEADER: &str = "x-msb-file-path";
 pub const FILE_RECURSIVE_HEADER: &str = "x-msb-file-recursive";
 /// On what the client may repeat: a second request with the same value gets the first one's result.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+/// On a removal: refused if the name means another sandbox by now; this project's server only.
+pub const EXPECTED_ID_HEADER: &str = "x-msb-expected-id";
 /// Where a log stream goes on.
 pub const LAST_EVENT_ID: &str = "last-event-id";
 

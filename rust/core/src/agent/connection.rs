@@ -119,8 +119,8 @@ impl<S> Connection<S> {
     }
 
     /// What carries it.
-    pub fn stream(&self) -> &S {
-        &self.stream
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
     }
 
     pub fn broke(&self, what: impl Into<String>) -> MicrosandboxError {
@@ -157,7 +157,7 @@ impl<S> Connection<S> {
         }
     }
 
-    fn push(&mut self, bytes: Bytes) {
+    pub fn push(&mut self, bytes: Bytes) {
         if !self.deaf {
             self.queued += bytes.len();
             self.output.push_back(bytes);

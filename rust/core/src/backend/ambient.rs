@@ -25,14 +25,21 @@ pub struct BackendInfo {
     pub kind: BackendKind,
     /// Cloud only; never the key.
     pub api_url: Option<String>,
-    /// `programmatic`, `MSB_BACKEND`, `MSB_PROFILE`, `active_profile` or `default`.
+    /// `programmatic`, `MSB_BACKEND`, `MSB_API_KEY`, `MSB_PROFILE`, `active_profile` or `default`.
     pub source: &'static str,
     pub profile: Option<String>,
 }
 
 impl BackendInfo {
-    fn programmatic(kind: BackendKind) -> Self {
-        BackendInfo { kind, api_url: None, source: "programmatic", profile: None }
+    /// Of a backend that a program chose.
+    pub fn programmatic(backend: &SharedBackend) -> Self {
+        let cloud = backend.as_cloud();
+        BackendInfo {
+            kind: backend.kind(),
+            api_url: cloud.map(|cloud| cloud.url().to_owned()),
+            source: "programmatic",
+            profile: cloud.and_then(|cloud| cloud.profile()).map(str::to_owned),
+        }
     }
 }
 
@@ -142,6 +149,6 @@ fn described(backend: SharedBackend) -> Chosen {
     {
         return resolved.clone();
     }
-    let info = BackendInfo::programmatic(backend.kind());
+    let info = BackendInfo::programmatic(&backend);
     Chosen { backend, info }
 }

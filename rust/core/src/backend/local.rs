@@ -8,17 +8,14 @@
 //! | [`isolation`] | which driver a sandbox gets; the canary |
 //! | [`validate`], [`root`], [`idmap`] | what a specification must satisfy and turns into |
 //! | [`spawn`], [`embedded`] | starting the embedded runtime |
-//! | [`connections`] | connections to agents between two calls |
-//! | [`exec`], [`files`], [`logs`], [`metrics`] | talking to the agent, reading what it left |
+//! | [`exec`], [`logs`], [`metrics`] | talking to the agent, reading what it left |
 //! | [`oom`] | the kernel's verdict on killed programs |
 //! | [`host_image`], [`runtime_layer`], [`doctor`] | this machine as an image; what it can give |
 
 mod boot;
-pub mod connections;
 pub mod doctor;
 mod embedded;
 pub mod exec;
-pub mod files;
 pub mod host_image;
 mod idmap;
 pub mod isolation;
@@ -41,8 +38,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use microsandbox_protocol::launch::{IdMap, Job, Report};
+use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 
+use super::connections::Connections;
 use super::{Backend, BackendKind, ImageBackend, SandboxBackend, SharedBackend, VolumeBackend};
 use crate::agent::AgentAddress;
 use crate::config::{LocalConfig, LocalConfigOverrides};
@@ -58,7 +57,7 @@ pub struct LocalBackend {
     store: OnceCell<Store>,
     ids: OnceLock<IdMap>,
     oom: oom::OomCounters,
-    connections: connections::Connections,
+    connections: Connections<UnixStream>,
     /// Why the last sandbox that could have been a microVM became a container.
     fallback: Mutex<Option<Lack>>,
     /// Why the configuration file could not be read; every operation then fails with it.
@@ -90,7 +89,7 @@ impl LocalBackend {
             store: OnceCell::new(),
             ids: OnceLock::new(),
             oom: oom::OomCounters::default(),
-            connections: connections::Connections::default(),
+            connections: Connections::default(),
             fallback: Mutex::new(None),
             broken: None,
         }

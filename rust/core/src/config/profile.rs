@@ -32,6 +32,9 @@ pub struct Profile {
     /// Needed for the cloud.
     #[serde(default)]
     pub api_key_ref: Option<ApiKeyRef>,
+    /// Which dialect the service speaks.
+    #[serde(default)]
+    pub wire: crate::backend::Wire,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{SandboxCloudState, SandboxHandle, SandboxInner, SandboxLocalState};
+use super::{DEFAULT_STOP_TIMEOUT, SandboxCloudState, SandboxHandle, SandboxInner, SandboxLocalState};
 use crate::backend::{BackendKind, ListQuery, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
@@ -48,9 +48,7 @@ impl Sandbox {
     /// Creates and boots. With `replace_existing`, a sandbox of the same name is stopped and removed first.
     pub async fn create(backend: &SharedBackend, config: SandboxConfig) -> MicrosandboxResult<Sandbox> {
         validate_sandbox_name(&config.spec.name)?;
-        if let Some(option) = config.unsupported.first() {
-            return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
-        }
+        backend.sandboxes().check_options(&config)?;
         backend.sandboxes().create(backend, config, true).await
     }
     /// Running: connect; stopped: start; absent: create.
@@ -210,10 +208,12 @@ impl Sandbox {
     /// Stop (or kill), then remove.
     pub async fn destroy(&self, force: bool, timeout: Option<Duration>) -> MicrosandboxResult<()> {
         let handle = self.handle().await?;
-        if force {
-            handle.kill(timeout).await?
-        } else {
-            handle.stop(timeout).await?
+        match if force { handle.kill(timeout).await } else { handle.stop(timeout).await } {
+            // Where there is no force, asking has to do.
+            Err(MicrosandboxError::Unsupported { .. }) => {
+                handle.stop_with_timeout(timeout.unwrap_or(DEFAULT_STOP_TIMEOUT).max(DEFAULT_STOP_TIMEOUT)).await?;
+            }
+            done => done?,
         }
         match handle.remove().await {
             // An ephemeral one may have removed itself.

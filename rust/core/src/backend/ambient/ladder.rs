@@ -2,14 +2,15 @@
 //!
 //! 1. `MSB_BACKEND=local`: this machine; the document is not read.
 //! 2. `MSB_BACKEND=cloud` with `MSB_API_KEY`: the service, at `MSB_API_URL` if set; the document is not read.
-//! 3. `MSB_PROFILE`, else `active_profile` of the document: that profile; with `MSB_BACKEND=cloud` it must be a cloud one.
-//! 4. `MSB_BACKEND=cloud` and nothing of that: an error, never this machine.
-//! 5. Nothing: this machine.
+//! 3. `MSB_API_URL` and `MSB_API_KEY`, both: that service; the document is not read. Either alone selects nothing.
+//! 4. `MSB_PROFILE`, else `active_profile` of the document: that profile; with `MSB_BACKEND=cloud` it must be a cloud one.
+//! 5. `MSB_BACKEND=cloud` and nothing of that: an error, never this machine.
+//! 6. Nothing: this machine.
 //!
-//! Credentials alone select nothing.
+//! Every error begins with the rung that it comes from.
 
 use super::BackendInfo;
-use crate::backend::{BackendKind, LocalBackend, SharedBackend, available_when};
+use crate::backend::{BackendKind, CloudBackend, LocalBackend, SharedBackend};
 use crate::config::{DEFAULT_CLOUD_API_URL, Environment, Profile, ProfileBackend, SdkConfig, config_path};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
@@ -22,34 +23,48 @@ pub struct Resolution {
 /// Climbs the ladder in this environment. Opens no database and makes no request.
 pub fn resolve_from(environment: &Environment) -> Resolution {
     let mut info = BackendInfo { kind: BackendKind::Local, api_url: None, source: "default", profile: None };
-    let choice = choose(environment, &mut info);
-    if matches!(choice, Ok(BackendKind::Cloud)) {
-        info.kind = BackendKind::Cloud;
+    let backend = choose(environment, &mut info).map_err(|error| by_rung(info.source, error));
+    if let Ok(backend) = &backend {
+        info.kind = backend.kind();
     }
-    let backend = choice.and_then(|kind| match kind {
-        BackendKind::Local => Ok(LocalBackend::lazy().into()),
-        BackendKind::Cloud => Err(MicrosandboxError::unsupported("CloudBackend", available_when::CLOUD)),
-    });
     Resolution { backend, info }
 }
 
-fn choose(environment: &Environment, info: &mut BackendInfo) -> MicrosandboxResult<BackendKind> {
+/// Says which rung failed.
+fn by_rung(source: &str, error: MicrosandboxError) -> MicrosandboxError {
+    match error {
+        MicrosandboxError::InvalidConfig(why) if source != "default" => {
+            MicrosandboxError::InvalidConfig(format!("the default backend, chosen by {source}: {why}"))
+        }
+        MicrosandboxError::InvalidConfig(why) => {
+            MicrosandboxError::InvalidConfig(format!("the default backend: {why}"))
+        }
+        other => other,
+    }
+}
+
+fn choose(environment: &Environment, info: &mut BackendInfo) -> MicrosandboxResult<SharedBackend> {
     let demanded = demanded_kind(environment, info)?;
     if demanded == Some(BackendKind::Local) {
-        return Ok(BackendKind::Local);
+        return Ok(LocalBackend::lazy().into());
     }
-    if demanded.is_some() && environment.text("MSB_API_KEY").is_some() {
-        let url = environment.text("MSB_API_URL").unwrap_or_else(|| DEFAULT_CLOUD_API_URL.into());
-        info.api_url = Some(crate::config::normalise_url(&url)?);
-        return Ok(BackendKind::Cloud);
+    let url = environment.text("MSB_API_URL");
+    if let Some(key) = environment.text("MSB_API_KEY")
+        && (demanded.is_some() || url.is_some())
+    {
+        if demanded.is_none() {
+            info.source = "MSB_API_KEY";
+        }
+        let url = url.unwrap_or_else(|| DEFAULT_CLOUD_API_URL.into());
+        return cloud(CloudBackend::new(&url, &key), info);
     }
     let document = SdkConfig::load_from(environment)?;
     let named = environment.text("MSB_PROFILE").map(|name| ("MSB_PROFILE", name));
     let Some((source, name)) = named.or(document.active_profile.map(|name| ("active_profile", name))) else {
         return match demanded {
-            None => Ok(BackendKind::Local),
+            None => Ok(LocalBackend::lazy().into()),
             Some(_) => Err(invalid(
-                "MSB_BACKEND is cloud, but there is neither MSB_API_KEY nor a profile; set MSB_API_KEY, or MSB_PROFILE to \
+                "MSB_BACKEND=cloud requires a non-empty MSB_API_KEY or a cloud profile; set MSB_API_KEY, or MSB_PROFILE to \
                  a cloud profile",
             )),
         };
@@ -60,6 +75,13 @@ fn choose(environment: &Environment, info: &mut BackendInfo) -> MicrosandboxResu
         return Err(crate::config::unknown_profile(&name, &config_path(environment)?));
     };
     by_profile(profile, &name, demanded, environment, info)
+}
+
+/// Notes the address, never the key.
+fn cloud(made: MicrosandboxResult<CloudBackend>, info: &mut BackendInfo) -> MicrosandboxResult<SharedBackend> {
+    let backend = made?;
+    info.api_url = Some(backend.url().to_owned());
+    Ok(backend.into())
 }
 
 fn demanded_kind(environment: &Environment, info: &mut BackendInfo) -> MicrosandboxResult<Option<BackendKind>> {
@@ -78,20 +100,15 @@ fn by_profile(
     demanded: Option<BackendKind>,
     environment: &Environment,
     info: &mut BackendInfo,
-) -> MicrosandboxResult<BackendKind> {
+) -> MicrosandboxResult<SharedBackend> {
     match profile.backend {
         ProfileBackend::Local if demanded == Some(BackendKind::Cloud) => {
             Err(invalid(&format!("MSB_BACKEND is cloud, but profile {name:?} is a local one; name a cloud profile")))
         }
-        ProfileBackend::Local => Ok(BackendKind::Local),
+        ProfileBackend::Local => Ok(LocalBackend::lazy().into()),
         ProfileBackend::Cloud => {
-            let Some(reference) = &profile.api_key_ref else {
-                return Err(invalid(&format!("cloud profile {name:?} has no api_key_ref; add one, such as env:NAME")));
-            };
-            info.api_url = Some(profile.api_url()?);
-            // Found here so that a key that is missing is known before the first request; the client will take it from here.
-            reference.resolve(name, environment)?;
-            Ok(BackendKind::Cloud)
+            info.api_url = profile.api_url().ok();
+            cloud(CloudBackend::of_profile(profile, name, environment), info)
         }
     }
 }

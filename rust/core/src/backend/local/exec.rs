@@ -1,27 +1,29 @@
 //! Programs of a local sandbox: while one runs, its connection is its own.
 
-use super::connections::Connections;
+use tokio::net::UnixStream;
+
 use crate::agent::{AgentAddress, AgentClient, check_exec};
+use crate::backend::connections::Connections;
 use crate::error::MicrosandboxResult;
 use crate::model::{ExecHandle, ExecOptions, ExecOutput, SandboxSpec};
 use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;
 
 /// Runs to the end and collects both streams.
 pub async fn exec(
-    connections: &Connections,
+    connections: &Connections<UnixStream>,
     address: &AgentAddress,
     spec: &SandboxSpec,
     cmd: String,
     options: ExecOptions,
 ) -> MicrosandboxResult<ExecOutput> {
     check_exec(&cmd, &options)?;
-    let client = match connections.take(address) {
+    let client = match connections.take(&address.name, &address.token) {
         Some(client) => client,
         None => AgentClient::connect(address, DEFAULT_CONNECT_TIMEOUT).await?,
     };
     let (output, client) = client.exec_and_keep(spec, cmd, options).await;
     if let Some(client) = client {
-        connections.put(address, client);
+        connections.put(&address.name, &address.token, client);
     }
     output
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use microsandbox_protocol::launch::IsolationReport;
 
-use super::{LocalBackend, doctor, exec, files, lifecycle, logs, metrics, process, reconcile};
+use super::{LocalBackend, doctor, exec, lifecycle, logs, metrics, process, reconcile};
 use crate::agent::AgentClient;
-use crate::backend::{ImageBackend, ListQuery, Operation, ProgressFn, SandboxBackend, SandboxList, SharedBackend};
+use crate::backend::{
+    ImageBackend, ListQuery, Operation, ProgressFn, SandboxBackend, SandboxList, SharedBackend, files,
+};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::images;
 use crate::model::{
@@ -16,7 +18,7 @@ use crate::model::{
     ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig,
     SandboxMetrics, SandboxSpec,
 };
-use crate::sandbox::{DEFAULT_CONNECT_TIMEOUT, Sandbox, SandboxHandle};
+use crate::sandbox::{Sandbox, SandboxHandle};
 
 impl LocalBackend {
     /// An agent connection for one call. A refused one is explained by the sandbox's true state.
@@ -25,7 +27,7 @@ impl LocalBackend {
             Ok(address) => address,
             Err(error) => return Err(self.explain(name, error).await),
         };
-        match AgentClient::connect(&address, DEFAULT_CONNECT_TIMEOUT).await {
+        match address.dial().await {
             Ok(client) => Ok(client),
             Err(error) => Err(self.explain(name, error).await),
         }
@@ -192,43 +194,43 @@ impl SandboxBackend for LocalBackend {
     }
 
     fn fs_read<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Bytes> {
-        on_agent!(self, name, address => files::read(&address, path))
+        on_agent!(self, name, address => files::read(address.dial(), path))
     }
     fn fs_read_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
-        on_agent!(self, name, address => files::read_stream(&address, path))
+        on_agent!(self, name, address => files::read_stream(address.dial(), path))
     }
     fn fs_write<'a>(&'a self, name: &'a str, path: &'a str, data: Bytes) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::write(&address, path, data))
+        on_agent!(self, name, address => files::write(address.dial(), path, data))
     }
     fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
-        on_agent!(self, name, address => files::write_stream(&address, path))
+        on_agent!(self, name, address => files::write_stream(address.dial(), path))
     }
     fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
-        on_agent!(self, name, address => files::list(&address, path))
+        on_agent!(self, name, address => files::list(address.dial(), path))
     }
     fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
-        on_agent!(self, name, address => files::stat(&address, path))
+        on_agent!(self, name, address => files::stat(address.dial(), path))
     }
     fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::mkdir(&address, path))
+        on_agent!(self, name, address => files::mkdir(address.dial(), path))
     }
     fn fs_remove<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::remove(&address, path, recursive))
+        on_agent!(self, name, address => files::remove(address.dial(), path, recursive))
     }
     fn fs_copy<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::copy(&address, from, to))
+        on_agent!(self, name, address => files::copy(address.dial(), from, to))
     }
     fn fs_rename<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::rename(&address, from, to))
+        on_agent!(self, name, address => files::rename(address.dial(), from, to))
     }
     fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
-        on_agent!(self, name, address => files::exists(&address, path))
+        on_agent!(self, name, address => files::exists(address.dial(), path))
     }
     fn fs_copy_from_host<'a>(&'a self, name: &'a str, host: &'a Path, guest: &'a str) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::copy_from_host(&address, host, guest))
+        on_agent!(self, name, address => files::copy_from_host(address.dial(), host, guest))
     }
     fn fs_copy_to_host<'a>(&'a self, name: &'a str, guest: &'a str, host: &'a Path) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::copy_to_host(&address, guest, host))
+        on_agent!(self, name, address => files::copy_to_host(address.dial(), guest, host))
     }
 }
 

@@ -407,8 +407,7 @@ impl SandboxBackend for MemoryBackend {
             let data = self.fs_read(name, guest).await?;
             let mode = self.fs_stat(name, guest).await?.mode & 0o777;
             let host = host.to_path_buf();
-            let written =
-                tokio::task::spawn_blocking(move || crate::backend::local::files::write_host(&host, mode, &data));
+            let written = tokio::task::spawn_blocking(move || crate::backend::files::write_host(&host, mode, &data));
             written.await.map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))?
         })
     }

@@ -10,53 +10,57 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::{AgentAddress, AgentClient};
+use crate::agent::{AgentClient, Quiet};
 
 /// How long a connection may lie unused.
 const KEPT: Duration = Duration::from_secs(10);
 /// Sandboxes for which one is kept.
 const MOST: usize = 32;
 
-#[derive(Default)]
-pub struct Connections {
-    shelf: Arc<Mutex<Shelf>>,
+pub struct Connections<S> {
+    shelf: Arc<Mutex<Shelf<S>>>,
 }
 
-#[derive(Default)]
-struct Shelf {
+impl<S> Default for Connections<S> {
+    fn default() -> Self {
+        Connections { shelf: Arc::new(Mutex::new(Shelf { idle: HashMap::new(), swept: false })) }
+    }
+}
+
+struct Shelf<S> {
     /// By sandbox name.
-    idle: HashMap<String, Idle>,
+    idle: HashMap<String, Idle<S>>,
     /// A task closes those that nobody comes for.
     swept: bool,
 }
 
-struct Idle {
-    /// Of this run: a restarted sandbox has another.
+struct Idle<S> {
+    /// Of this run (or, of a service, this sandbox): a restarted sandbox has another.
     token: Vec<u8>,
     /// The event loop that drives it; no other can.
     runtime: tokio::runtime::Id,
     since: Instant,
-    client: AgentClient,
+    client: AgentClient<S>,
 }
 
-impl Connections {
+impl<S: Quiet + Send + 'static> Connections<S> {
     /// The one kept for this run, if the agent is still at the other end.
-    pub fn take(&self, address: &AgentAddress) -> Option<AgentClient> {
+    pub fn take(&self, name: &str, token: &[u8]) -> Option<AgentClient<S>> {
         let runtime = tokio::runtime::Handle::try_current().ok()?.id();
-        let kept = lock(&self.shelf).idle.remove(&address.name)?;
-        let usable = kept.token == address.token && kept.runtime == runtime && kept.since.elapsed() < KEPT;
+        let mut kept = lock(&self.shelf).idle.remove(name)?;
+        let usable = kept.token == token && kept.runtime == runtime && kept.since.elapsed() < KEPT;
         (usable && kept.client.is_quiet()).then_some(kept.client)
     }
 
     /// Keeps it for [`KEPT`].
-    pub fn put(&self, address: &AgentAddress, client: AgentClient) {
+    pub fn put(&self, name: &str, token: &[u8], client: AgentClient<S>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut shelf = lock(&self.shelf);
         if shelf.idle.len() >= MOST {
             return;
         }
-        let kept = Idle { token: address.token.clone(), runtime: runtime.id(), since: Instant::now(), client };
-        shelf.idle.insert(address.name.clone(), kept);
+        let kept = Idle { token: token.to_vec(), runtime: runtime.id(), since: Instant::now(), client };
+        shelf.idle.insert(name.to_owned(), kept);
         if !shelf.swept {
             shelf.swept = true;
             drop(shelf);
@@ -70,14 +74,14 @@ impl Connections {
     }
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+fn lock<S>(shelf: &Mutex<Shelf<S>>) -> MutexGuard<'_, Shelf<S>> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// However its task ends, with the event loop too, the next connection gets another.
-struct Sweeper(Weak<Mutex<Shelf>>);
+struct Sweeper<S>(Weak<Mutex<Shelf<S>>>);
 
-impl Drop for Sweeper {
+impl<S> Drop for Sweeper<S> {
     fn drop(&mut self) {
         if let Some(shelf) = self.0.upgrade() {
             lock(&shelf).swept = false;
@@ -85,7 +89,7 @@ impl Drop for Sweeper {
     }
 }
 
-async fn sweep(mut sweeper: Sweeper) {
+async fn sweep<S>(mut sweeper: Sweeper<S>) {
     loop {
         tokio::time::sleep(KEPT / 2).await;
         let Some(shelf) = sweeper.0.upgrade() else { return };

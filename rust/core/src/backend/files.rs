@@ -1,4 +1,4 @@
-//! Files of a local sandbox: a connection of their own each. Copies to and from this machine.
+//! Guest files over the agent, whoever dials: a connection of their own each. Copies to and from this machine.
 
 mod host_target;
 
@@ -8,32 +8,35 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Mutex;
 
-use crate::agent::{AgentAddress, AgentClient, FileWriter, check_path};
+use crate::agent::{AgentClient, FileWriter, check_path};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink, FsWriter};
-use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;
 use host_target::HostTarget;
 
 /// Read from a host file at once.
 const HOST_CHUNK: usize = 1 << 20;
 
-async fn connect(address: &AgentAddress) -> MicrosandboxResult<AgentClient> {
-    AgentClient::connect(address, DEFAULT_CONNECT_TIMEOUT).await
-}
+/// What an agent can be reached over.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
+/// A connection to come. Arguments are checked before it is awaited.
+pub trait Dial<S>: Future<Output = MicrosandboxResult<AgentClient<S>>> {}
+impl<S, F: Future<Output = MicrosandboxResult<AgentClient<S>>>> Dial<S> for F {}
 
 /// The whole file.
-pub async fn read(address: &AgentAddress, path: &str) -> MicrosandboxResult<Bytes> {
+pub async fn read<S: Stream>(dial: impl Dial<S>, path: &str) -> MicrosandboxResult<Bytes> {
     check_path("read", path)?;
-    connect(address).await?.read_file(path)?.collect().await
+    dial.await?.read_file(path)?.collect().await
 }
 
 /// The file in pieces, read from the sandbox as they are asked for. A missing file is the first item's error.
-pub async fn read_stream(address: &AgentAddress, path: &str) -> MicrosandboxResult<FsReadStream> {
+pub async fn read_stream<S: Stream>(dial: impl Dial<S>, path: &str) -> MicrosandboxResult<FsReadStream> {
     check_path("read", path)?;
-    let reader = connect(address).await?.read_file(path)?;
+    let reader = dial.await?.read_file(path)?;
     Ok(Box::pin(stream::try_unfold(
         reader,
         |mut reader| async move { Ok(reader.next().await?.map(|data| (data, reader))) },
@@ -41,25 +44,25 @@ pub async fn read_stream(address: &AgentAddress, path: &str) -> MicrosandboxResu
 }
 
 /// Creates or replaces the file at once: another reader sees the old or the new content, never a part.
-pub async fn write(address: &AgentAddress, path: &str, data: Bytes) -> MicrosandboxResult<()> {
+pub async fn write<S: Stream>(dial: impl Dial<S>, path: &str, data: Bytes) -> MicrosandboxResult<()> {
     check_path("write", path)?;
-    let mut writer = connect(address).await?.write_file(path, None)?;
+    let mut writer = dial.await?.write_file(path, None)?;
     writer.write(data).await?;
     writer.finish().await
 }
 
 /// The same in pieces; the file is in place when `close` returned.
-pub async fn write_stream(address: &AgentAddress, path: &str) -> MicrosandboxResult<FsWriteSink> {
+pub async fn write_stream<S: Stream>(dial: impl Dial<S>, path: &str) -> MicrosandboxResult<FsWriteSink> {
     check_path("write", path)?;
-    let writer = connect(address).await?.write_file(path, None)?;
+    let writer = dial.await?.write_file(path, None)?;
     Ok(Box::new(Sink { writer: Arc::new(Mutex::new(writer)) }))
 }
 
-struct Sink {
-    writer: Arc<Mutex<FileWriter>>,
+struct Sink<S> {
+    writer: Arc<Mutex<FileWriter<S>>>,
 }
 
-impl FsWriter for Sink {
+impl<S: Stream> FsWriter for Sink<S> {
     fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {
         Box::pin(async move { self.writer.lock().await.write(data).await })
     }
@@ -69,46 +72,46 @@ impl FsWriter for Sink {
 }
 
 /// One level, sorted by path.
-pub async fn list(address: &AgentAddress, path: &str) -> MicrosandboxResult<Vec<FsEntry>> {
+pub async fn list<S: Stream>(dial: impl Dial<S>, path: &str) -> MicrosandboxResult<Vec<FsEntry>> {
     check_path("list", path)?;
-    connect(address).await?.list(path).await
+    dial.await?.list(path).await
 }
 
 /// Follows a link in the last component.
-pub async fn stat(address: &AgentAddress, path: &str) -> MicrosandboxResult<FsMetadata> {
+pub async fn stat<S: Stream>(dial: impl Dial<S>, path: &str) -> MicrosandboxResult<FsMetadata> {
     check_path("stat", path)?;
-    connect(address).await?.stat("stat", path).await
+    dial.await?.stat("stat", path).await
 }
 
-pub async fn exists(address: &AgentAddress, path: &str) -> MicrosandboxResult<bool> {
+pub async fn exists<S: Stream>(dial: impl Dial<S>, path: &str) -> MicrosandboxResult<bool> {
     check_path("exists", path)?;
-    connect(address).await?.exists(path).await
+    dial.await?.exists(path).await
 }
 
-pub async fn mkdir(address: &AgentAddress, path: &str) -> MicrosandboxResult<()> {
+pub async fn mkdir<S: Stream>(dial: impl Dial<S>, path: &str) -> MicrosandboxResult<()> {
     check_path("mkdir", path)?;
-    connect(address).await?.mkdir(path).await
+    dial.await?.mkdir(path).await
 }
 
-pub async fn remove(address: &AgentAddress, path: &str, recursive: bool) -> MicrosandboxResult<()> {
+pub async fn remove<S: Stream>(dial: impl Dial<S>, path: &str, recursive: bool) -> MicrosandboxResult<()> {
     check_path("remove", path)?;
-    connect(address).await?.remove(path, recursive).await
+    dial.await?.remove(path, recursive).await
 }
 
-pub async fn copy(address: &AgentAddress, from: &str, to: &str) -> MicrosandboxResult<()> {
+pub async fn copy<S: Stream>(dial: impl Dial<S>, from: &str, to: &str) -> MicrosandboxResult<()> {
     check_path("copy", from)?;
     check_path("copy", to)?;
-    connect(address).await?.copy(from, to).await
+    dial.await?.copy(from, to).await
 }
 
-pub async fn rename(address: &AgentAddress, from: &str, to: &str) -> MicrosandboxResult<()> {
+pub async fn rename<S: Stream>(dial: impl Dial<S>, from: &str, to: &str) -> MicrosandboxResult<()> {
     check_path("rename", from)?;
     check_path("rename", to)?;
-    connect(address).await?.rename(from, to).await
+    dial.await?.rename(from, to).await
 }
 
 /// One regular host file to one guest file, with its permission bits (never setuid).
-pub async fn copy_from_host(address: &AgentAddress, host: &Path, guest: &str) -> MicrosandboxResult<()> {
+pub async fn copy_from_host<S: Stream>(dial: impl Dial<S>, host: &Path, guest: &str) -> MicrosandboxResult<()> {
     check_path("write", guest)?;
     let failed = |error| MicrosandboxError::io("read", host, error);
     let mut file = tokio::fs::File::open(host).await.map_err(failed)?;
@@ -121,7 +124,7 @@ pub async fn copy_from_host(address: &AgentAddress, host: &Path, guest: &str) ->
     }
     file.set_max_buf_size(HOST_CHUNK);
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-    let mut writer = connect(address).await?.write_file(guest, Some(mode))?;
+    let mut writer = dial.await?.write_file(guest, Some(mode))?;
     loop {
         let mut chunk = BytesMut::with_capacity(HOST_CHUNK);
         if file.read_buf(&mut chunk).await.map_err(failed)? == 0 {
@@ -133,9 +136,9 @@ pub async fn copy_from_host(address: &AgentAddress, host: &Path, guest: &str) ->
 
 /// One regular guest file to one host file. The host file appears, or is replaced, complete; a symbolic link in its
 /// place is refused; permission bits are the guest's without setuid, setgid and sticky, less the umask.
-pub async fn copy_to_host(address: &AgentAddress, guest: &str, host: &Path) -> MicrosandboxResult<()> {
+pub async fn copy_to_host<S: Stream>(dial: impl Dial<S>, guest: &str, host: &Path) -> MicrosandboxResult<()> {
     check_path("read", guest)?;
-    let mut client = connect(address).await?;
+    let mut client = dial.await?;
     let stat = client.stat("read", guest).await?;
     if stat.kind != FsEntryKind::File {
         let (kind, errno) = match stat.kind {

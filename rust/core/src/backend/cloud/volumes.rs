@@ -1,0 +1,314 @@
+//! Volumes of the service and their files, over plain HTTP.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use futures::stream;
+use microsandbox_wire::paths;
+use microsandbox_wire::volume::{
+    CloudVolume, CreateVolume, FileEntries, FileExists, FileInfo, FileMetadata, FromTo, PathBody,
+};
+use reqwest::Method;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+
+use super::errors::{About, Route, cut};
+use super::http::{Call, broken};
+use super::{CloudBackend, Wire, flat};
+use crate::backend::{Operation, SharedBackend, VolumeBackend};
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::model::{
+    FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind,
+};
+
+/// Pieces of a body that wait to be sent.
+const QUEUE: usize = 8;
+
+impl CloudBackend {
+    fn with_volumes<'a, T: Send + 'a>(
+        &'a self,
+        feature: &'static str,
+        work: impl Future<Output = MicrosandboxResult<T>> + Send + 'a,
+    ) -> Operation<'a, T> {
+        match self.wire {
+            Wire::Spec => Box::pin(work),
+            Wire::Flat => Box::pin(std::future::ready(Err(MicrosandboxError::unsupported(feature, flat::VOLUMES)))),
+        }
+    }
+
+    async fn all_volumes(&self) -> MicrosandboxResult<Vec<CloudVolume>> {
+        self.http.json(Call::get(paths::VOLUMES.into(), Route::volume("GET /v1/volumes", ""))).await
+    }
+
+    /// Volumes are addressed by id; this is the only way from a name to one.
+    async fn volume(&self, name: &str) -> MicrosandboxResult<CloudVolume> {
+        if name.is_empty() {
+            return self.default_volume().await;
+        }
+        let found = self.all_volumes().await?.into_iter().find(|volume| volume.name.as_deref() == Some(name));
+        found.ok_or_else(|| MicrosandboxError::VolumeNotFound(name.into()))
+    }
+
+    async fn default_volume(&self) -> MicrosandboxResult<CloudVolume> {
+        self.http.json(Call::get(paths::DEFAULT_VOLUME.into(), Route::volume("GET /v1/volumes/default", ""))).await
+    }
+
+    async fn post_volume(&self, config: &VolumeConfig) -> MicrosandboxResult<CloudVolume> {
+        if config.kind == VolumeKind::Disk || config.capacity_mib.is_some() {
+            return Err(MicrosandboxError::unsupported("Volume::create(kind=DISK)", "on the local backend"));
+        }
+        let capacity_gib = match config.quota_mib {
+            None => None,
+            Some(mib) if mib > 0 && mib % 1024 == 0 => Some(mib / 1024),
+            Some(mib) => {
+                return Err(MicrosandboxError::InvalidConfig(format!(
+                    "quota_mib is {mib}; a service takes whole GiB, so use a multiple of 1024"
+                )));
+            }
+        };
+        let body = CreateVolume { name: config.name.clone(), labels: config.labels.clone(), capacity_gib };
+        let route = Route { label: "POST /v1/volumes", subject: &config.name, about: About::CreateVolume };
+        self.http.json(Call::new(Method::POST, paths::VOLUMES.into(), route).json(&body)?).await
+    }
+
+    /// A call on a file: by header, as paths travel.
+    async fn on_file<'a>(
+        &self,
+        method: Method,
+        suffix: &str,
+        route: Route<'a>,
+        path: Option<&str>,
+    ) -> MicrosandboxResult<Call<'a>> {
+        let id = self.volume(route.subject).await?.id;
+        let call = Call::new(method, format!("{}{suffix}", paths::files(&id)), route);
+        Ok(match path {
+            Some(path) => call.header(paths::FILE_PATH_HEADER, paths::encode_file_path(path)),
+            None => call,
+        })
+    }
+
+    async fn put(&self, name: &str, path: &str, data: Bytes) -> MicrosandboxResult<()> {
+        let mut call = self.on_file(Method::PUT, "/content", file("PUT …/files/content", name), Some(path)).await?;
+        call.headers.push(("content-type", "application/octet-stream".into()));
+        call.body = Some(data);
+        // As long as the content takes.
+        self.http.open(&call).await.map(drop)
+    }
+}
+
+fn file<'a>(label: &'static str, volume: &'a str) -> Route<'a> {
+    Route { label, subject: volume, about: About::VolumeFile }
+}
+
+fn info(volume: CloudVolume) -> VolumeInfo {
+    VolumeInfo {
+        is_default: volume.name.is_none(),
+        name: volume.name.unwrap_or_default(),
+        id: Some(volume.id),
+        kind: VolumeKind::Directory,
+        quota_mib: volume.capacity_bytes.map(|bytes| bytes >> 20),
+        used_bytes: volume.used_bytes.unwrap_or_default(),
+        capacity_bytes: volume.capacity_bytes,
+        disk_format: None,
+        disk_fstype: None,
+        labels: volume.labels,
+        created_at: volume.created_at,
+        updated_at: volume.updated_at,
+    }
+}
+
+fn kind(word: &str) -> FsEntryKind {
+    match word {
+        "file" => FsEntryKind::File,
+        "directory" => FsEntryKind::Directory,
+        "symlink" => FsEntryKind::Symlink,
+        _ => FsEntryKind::Other,
+    }
+}
+
+fn millis(time: Option<DateTime<Utc>>) -> Option<f64> {
+    time.map(|time| time.timestamp_micros() as f64 / 1000.0)
+}
+
+fn entry(info: FileInfo) -> FsEntry {
+    FsEntry {
+        kind: kind(&info.kind),
+        size: info.size,
+        mode: info.mode,
+        modified_ms: millis(info.modified_at),
+        path: cut(&info.path),
+    }
+}
+
+/// A body that is being written: its pieces go to the request through a short queue.
+struct Upload {
+    state: Mutex<Option<(mpsc::Sender<Bytes>, JoinHandle<MicrosandboxResult<()>>)>>,
+}
+
+impl FsWriter for Upload {
+    fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {
+        Box::pin(async move {
+            let mut state = self.state.lock().await;
+            let Some((pieces, _)) = state.as_ref() else { return Err(closed()) };
+            if data.is_empty() || pieces.send(data).await.is_ok() {
+                return Ok(());
+            }
+            // The request ended before its body did.
+            match state.take() {
+                Some((_, request)) => request.await.map_err(panicked)?.and(Err(closed())),
+                None => Err(closed()),
+            }
+        })
+    }
+    fn close(&self) -> BoxFuture<'_, MicrosandboxResult<()>> {
+        Box::pin(async move {
+            match self.state.lock().await.take() {
+                Some((pieces, request)) => {
+                    let _ = pieces.send(Bytes::new()).await;
+                    drop(pieces);
+                    request.await.map_err(panicked)?
+                }
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+impl Drop for Upload {
+    /// What was not closed is not written: the request ends without the piece that says "all of it".
+    fn drop(&mut self) {
+        if let Some((_, request)) = self.state.get_mut().take() {
+            request.abort();
+        }
+    }
+}
+
+fn closed() -> MicrosandboxError {
+    MicrosandboxError::InvalidState("the file is closed".into())
+}
+
+fn panicked(error: tokio::task::JoinError) -> MicrosandboxError {
+    MicrosandboxError::Runtime(format!("an upload ended early: {error}"))
+}
+
+impl VolumeBackend for CloudBackend {
+    fn create<'a>(&'a self, _backend: &'a SharedBackend, config: VolumeConfig) -> Operation<'a, VolumeInfo> {
+        self.with_volumes("Volume::create", async move { Ok(info(self.post_volume(&config).await?)) })
+    }
+    fn get<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, VolumeInfo> {
+        self.with_volumes("Volume::get", async move { Ok(info(self.volume(name).await?)) })
+    }
+    fn get_default<'a>(&'a self, _backend: &'a SharedBackend) -> Operation<'a, VolumeInfo> {
+        self.with_volumes("Volume::get_default", async move { Ok(info(self.default_volume().await?)) })
+    }
+    fn list<'a>(&'a self, _backend: &'a SharedBackend) -> Operation<'a, Vec<VolumeInfo>> {
+        self.with_volumes("Volume::list", async move { Ok(self.all_volumes().await?.into_iter().map(info).collect()) })
+    }
+    fn remove<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        self.with_volumes("Volume::remove", async move {
+            let id = self.volume(name).await?.id;
+            let route = Route::volume("DELETE /v1/volumes/{id}", name);
+            self.http.done(Call::new(Method::DELETE, paths::volume(&id), route)).await
+        })
+    }
+    fn path(&self, _name: &str) -> MicrosandboxResult<PathBuf> {
+        Err(MicrosandboxError::unsupported("Volume::path", flat::VOLUMES))
+    }
+
+    fn fs_read<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Bytes> {
+        self.with_volumes("VolumeFs::read", async move {
+            use futures::TryStreamExt as _;
+            let pieces: Vec<Bytes> = self.fs_read_stream(name, path).await?.try_collect().await?;
+            Ok(pieces.concat().into())
+        })
+    }
+    fn fs_read_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.with_volumes("VolumeFs::read_stream", async move {
+            let route = file("GET …/files/content", name);
+            let mut call = self.on_file(Method::GET, "/content", route, Some(path)).await?;
+            call.headers.push(("accept", "application/octet-stream".into()));
+            let response = self.http.open(&call).await?;
+            let stream: FsReadStream = Box::pin(stream::try_unfold(response, |mut response| async move {
+                match response.chunk().await {
+                    Ok(chunk) => Ok(chunk.map(|chunk| (chunk, response))),
+                    Err(error) => {
+                        Err(MicrosandboxError::Http(format!("GET …/files/content: it broke off: {}", broken(&error))))
+                    }
+                }
+            }));
+            Ok(stream)
+        })
+    }
+    fn fs_write<'a>(&'a self, name: &'a str, path: &'a str, data: Bytes) -> Operation<'a, ()> {
+        self.with_volumes("VolumeFs::write", self.put(name, path, data))
+    }
+    fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
+        self.with_volumes("VolumeFs::write_stream", async move {
+            let label = "PUT …/files/content";
+            let found = self.on_file(Method::PUT, "/content", file(label, name), Some(path)).await?;
+            let mut call = Call::new(found.method, found.path, file(label, ""));
+            call.headers = found.headers;
+            call.headers.push(("content-type", "application/octet-stream".into()));
+            let (pieces, queue) = mpsc::channel(QUEUE);
+            let http = self.http.clone();
+            let request = tokio::spawn(async move { http.stream_body(call, queue).await });
+            let sink: FsWriteSink = Box::new(Upload { state: Mutex::new(Some((pieces, request))) });
+            Ok(sink)
+        })
+    }
+    fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
+        self.with_volumes("VolumeFs::list", async move {
+            let call = self.on_file(Method::GET, "", file("GET …/files", name), Some(path)).await?;
+            let listed: FileEntries = self.http.json(call).await?;
+            Ok(listed.entries.into_iter().map(entry).collect())
+        })
+    }
+    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
+        self.with_volumes("VolumeFs::stat", async move {
+            let call = self.on_file(Method::GET, "/stat", file("GET …/files/stat", name), Some(path)).await?;
+            let FileMetadata { metadata } = self.http.json(call).await?;
+            Ok(FsMetadata {
+                kind: kind(&metadata.kind),
+                size: metadata.size,
+                mode: metadata.mode,
+                uid: metadata.uid,
+                gid: metadata.gid,
+                readonly: metadata.readonly,
+                modified_ms: millis(metadata.modified_at),
+                created_ms: millis(metadata.created_at),
+            })
+        })
+    }
+    fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
+        self.with_volumes("VolumeFs::mkdir", async move {
+            let call = self.on_file(Method::POST, "/mkdir", file("POST …/files/mkdir", name), None).await?;
+            self.http.done(call.json(&PathBody { path: path.into() })?).await
+        })
+    }
+    fn fs_remove<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, ()> {
+        self.with_volumes("VolumeFs::remove", async move {
+            let call = self.on_file(Method::DELETE, "", file("DELETE …/files", name), Some(path)).await?;
+            self.http.done(call.header(paths::FILE_RECURSIVE_HEADER, recursive.to_string())).await
+        })
+    }
+    fn fs_copy<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
+        self.with_volumes("VolumeFs::copy", async move {
+            let call = self.on_file(Method::POST, "/copy", file("POST …/files/copy", name), None).await?;
+            self.http.done(call.json(&FromTo { from: from.into(), to: to.into() })?).await
+        })
+    }
+    fn fs_rename<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
+        self.with_volumes("VolumeFs::rename", async move {
+            let call = self.on_file(Method::POST, "/rename", file("POST …/files/rename", name), None).await?;
+            self.http.done(call.json(&FromTo { from: from.into(), to: to.into() })?).await
+        })
+    }
+    fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
+        self.with_volumes("VolumeFs::exists", async move {
+            let call = self.on_file(Method::GET, "/exists", file("GET …/files/exists", name), Some(path)).await?;
+            Ok(self.http.json::<FileExists>(call).await?.exists)
+        })
+    }
+}
