@@ -7,6 +7,7 @@
 //! | [`exec_request`] | what may be asked of exec; its validation |
 //! | [`exec_collect`], [`exec_stream`] | a program run to its end; a program with live events |
 //! | [`fs_call`], [`fs_transfer`] | file operations; file content in either direction |
+//! | [`relay`] | a connection handed over raw |
 //! | [`failure`] | the agent's errors in our words |
 //!
 //! The agent is not trusted: once root inside has touched it, it may say anything. Lengths are bounded before memory is
@@ -22,11 +23,13 @@ mod exec_stream;
 pub(crate) mod failure;
 mod fs_call;
 mod fs_transfer;
+mod relay;
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use microsandbox_protocol::frame::{Flags, decode_id_range};
 use microsandbox_protocol::message::{Hello, Kind, Ready};
 use microsandbox_protocol::version::{EXTENSION, EXTENSION_MIN, GENERATION, GENERATION_MIN};
@@ -82,6 +85,19 @@ impl AgentClient {
 }
 
 impl AgentClient<UnixStream> {
+    /// For a relay: shows the token and hands the raw stream over, with the greeting (id range and ready frame) as the
+    /// agent sent it. Nothing after the greeting was read.
+    pub async fn open_relay(address: &AgentAddress, timeout: Duration) -> MicrosandboxResult<(UnixStream, Bytes)> {
+        let deadline = Instant::now() + timeout;
+        let stream = dial(address, deadline).await?;
+        match tokio::time::timeout_at(deadline, relay::greet(&address.name, stream, &address.token)).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                Err(failure::lost(&address.name, "it accepted the connection but did not answer the hello in time"))
+            }
+        }
+    }
+
     /// Whether the agent is still there and has said nothing unasked: only then may another call use the connection.
     pub fn is_quiet(&self) -> bool {
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;

@@ -36,7 +36,7 @@ pub mod code {
     pub const SANDBOX_STILL_RUNNING: &str = "sandbox_still_running";
     /// 409; `details`: `{"name", "holder"}`.
     pub const VOLUME_IN_USE: &str = "volume_in_use";
-    /// 501; `details`: `{"feature", "available_when"}`.
+    /// 422: what was asked for cannot be had here; `details`: `{"feature", "available_when"}`.
     pub const UNSUPPORTED: &str = "unsupported";
     /// 422; `details`: `{"kind", "errno", "errno_name", "stage"}`.
     pub const EXEC_FAILED: &str = "exec_failed";
@@ -57,6 +57,8 @@ pub mod code {
     /// 413.
     pub const TOO_LARGE: &str = "too_large";
     pub const NOT_FOUND: &str = "not_found";
+    /// 429; `details`: `{"resource"}`.
+    pub const RESOURCE_EXHAUSTED: &str = "resource_exhausted";
     pub const INTERNAL: &str = "internal";
     pub const UNAVAILABLE: &str = "unavailable";
 }
