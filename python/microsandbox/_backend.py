@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Union
 from . import _microsandbox
 from ._checks import checked
 from ._enums import BackendKind, Isolation
-from ._unsupported import CLOUD, unsupported
 
 if TYPE_CHECKING:
     import os
@@ -101,34 +100,38 @@ class LocalBackend(BackendObject):
 
 
 class CloudBackend(BackendObject):
-    """Sandboxes of a remote service. Its arguments are checked; every use raises `UnsupportedError` for now.
+    """Sandboxes of a remote service: the hosted one, or a machine of yours that runs `msb serve`. Connects to nothing
+    before it is used.
 
-    `wire` names the protocol generation. `repr` hides the key.
+    `url` is `https://HOST[:PORT]` (`http://` for a service on this machine), `api_key` its key, which no `repr`, log or
+    error shows. `wire` is the dialect of the service: `"spec"`, or `"flat"` for an older one without live programs, files and
+    volumes. Certificates are checked against the machine's own trust anchors; `SSL_CERT_FILE` names others.
+
+    Raises `InvalidConfigError` for an address or a key that cannot be one.
+
+    Example: `await Sandbox.create("x", image="host", backend=CloudBackend("https://10.0.0.2:8443", key))`
     """
 
     def __init__(self, url: str, api_key: str, *, wire: str = "spec") -> None:
         self._tokens = []
-        self._url = _text("url", url).rstrip("/")
-        self._api_key = _text("api_key", api_key)
-        if not self._url.startswith(("http://", "https://")):
-            raise ValueError(f"url must begin with https:// or http://: got {url!r}")
-        self.wire = _text("wire", wire)
+        self._made = _microsandbox.cloud_backend(_text("url", url), _text("api_key", api_key), _text("wire", wire))
+
+    @classmethod
+    def _of(cls, made: _microsandbox.NativeBackend) -> CloudBackend:
+        backend = cls.__new__(cls)
+        backend._tokens = []
+        backend._made = made
+        return backend
 
     @classmethod
     def from_env(cls) -> CloudBackend:
-        """From `MSB_API_KEY` and `MSB_API_URL`."""
-        import os
-
-        key = os.environ.get("MSB_API_KEY", "").strip()
-        if not key:
-            raise ValueError("MSB_API_KEY is not set")
-        return cls(os.environ.get("MSB_API_URL", "").strip() or "https://api.microsandbox.dev", key)
+        """From `MSB_API_KEY`, and `MSB_API_URL` if set. Raises `InvalidConfigError`."""
+        return cls._of(_microsandbox.cloud_backend_from_env())
 
     @classmethod
     def from_profile(cls, name: str) -> CloudBackend:
-        """From a profile of the configuration file."""
-        _text("name", name)
-        raise unsupported("CloudBackend.from_profile", CLOUD)
+        """From a cloud profile of the configuration file. Raises `InvalidConfigError`."""
+        return cls._of(_microsandbox.cloud_backend_from_profile(_text("name", name)))
 
     @property
     def kind(self) -> BackendKind:
@@ -137,15 +140,20 @@ class CloudBackend(BackendObject):
 
     @property
     def url(self) -> str:
-        """Address of the service."""
-        return self._url
+        """Address of the service, without trailing slashes."""
+        return self._made.url or ""
+
+    @property
+    def wire(self) -> str:
+        """Dialect of the service: `spec` or `flat`."""
+        return self._made.wire or ""
 
     @property
     def _native(self) -> _microsandbox.NativeBackend:
-        raise unsupported("CloudBackend", CLOUD)
+        return self._made
 
     def __repr__(self) -> str:
-        return f"CloudBackend(url={self._url!r})"
+        return f"CloudBackend(url={self.url!r}, wire={self.wire!r})"
 
 
 def _text(name: str, value: object) -> str:
@@ -197,7 +205,7 @@ def set_default_backend(
     """Sets the backend of calls that name none, for the whole process.
 
     `kind` is a `BackendKind`, its value, or a backend object. The cloud needs `api_key` (with `url`) or `profile`:
-    `ValueError` otherwise, and `UnsupportedError` until the cloud client lands.
+    `ValueError` otherwise. The variables of the environment are not asked.
     """
     _microsandbox.set_default_backend(_resolve(kind, url, api_key, profile)._native)
 
@@ -242,5 +250,6 @@ def default_backend_kind() -> BackendKind:
 
 
 def default_backend_info() -> BackendInfo:
-    """Kind, address, profile and origin of the process default; never a key."""
-    return _microsandbox.default_backend_info()
+    """Kind, address, profile and origin of the backend that a call without `backend=` uses now; never a key."""
+    scoped = _scoped.get()
+    return _microsandbox.default_backend_info() if scoped is None else scoped._native.info

@@ -5,7 +5,6 @@ from __future__ import annotations
 from .errors import UnsupportedError
 
 ATTACH = "when terminals land in the Python package; use `msb exec -t` meanwhile"
-CLOUD = "when the cloud client lands"
 COMPACT = "when snapshots land"
 FORK = "when snapshots land"
 JOBS = "when detached jobs land"

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use microsandbox_core::SharedBackend;
-use microsandbox_core::backend::{LocalBackend, ambient};
+use microsandbox_core::backend::{CloudBackend, LocalBackend, Wire, ambient};
 use microsandbox_core::config::{LocalConfig, LocalConfigOverrides};
 use pyo3::prelude::*;
 
@@ -36,6 +36,21 @@ impl NativeBackend {
     #[getter]
     fn home(&self, py: Python<'_>) -> PyResult<Option<std::path::PathBuf>> {
         Ok(self.backend.get(py)?.as_local().map(|local| local.config().home.clone()))
+    }
+    /// Address of a cloud backend.
+    #[getter]
+    fn url(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self.backend.get(py)?.as_cloud().map(|cloud| cloud.url().to_owned()))
+    }
+    /// Dialect of a cloud backend.
+    #[getter]
+    fn wire(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+        Ok(self.backend.get(py)?.as_cloud().map(|cloud| cloud.wire().as_str()))
+    }
+    /// What it is, as `default_backend_info` tells it.
+    #[getter]
+    fn info(&self, py: Python<'_>) -> PyResult<BackendInfo> {
+        Ok(BackendInfo::from(ambient::BackendInfo::programmatic(self.backend.get(py)?)))
     }
 }
 
@@ -100,6 +115,27 @@ pub fn local_backend(py: Python<'_>, options: LocalKeywords) -> PyResult<NativeB
     Ok(NativeBackend::new(Arc::new(LocalBackend::from_config(config))))
 }
 
+/// A service, by address and key. Makes no request.
+#[pyfunction]
+pub fn cloud_backend(py: Python<'_>, url: &str, api_key: &str, wire: &str) -> PyResult<NativeBackend> {
+    let made = Wire::parse(wire).and_then(|wire| CloudBackend::builder().url(url).api_key(api_key).wire(wire).build());
+    made.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
+}
+
+/// `MSB_API_KEY` and `MSB_API_URL`.
+#[pyfunction]
+pub fn cloud_backend_from_env(py: Python<'_>) -> PyResult<NativeBackend> {
+    let made = CloudBackend::from_env();
+    made.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
+}
+
+/// A cloud profile of the configuration file. Its key may lie in a keyring, so other threads go on meanwhile.
+#[pyfunction]
+pub fn cloud_backend_from_profile(py: Python<'_>, name: &str) -> PyResult<NativeBackend> {
+    let made = py.detach(|| CloudBackend::from_profile(name));
+    made.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
+}
+
 /// Installs a process-wide default.
 #[pyfunction]
 pub fn set_default_backend(py: Python<'_>, backend: &Bound<'_, NativeBackend>) -> PyResult<()> {
@@ -139,11 +175,16 @@ impl BackendInfo {
 
 #[pyfunction]
 pub fn default_backend_info() -> BackendInfo {
-    let info = ambient::default_backend_info();
-    BackendInfo {
-        kind: info.kind.as_str().into(),
-        api_url: info.api_url,
-        source: info.source.to_string(),
-        profile: info.profile,
+    ambient::default_backend_info().into()
+}
+
+impl From<ambient::BackendInfo> for BackendInfo {
+    fn from(info: ambient::BackendInfo) -> Self {
+        BackendInfo {
+            kind: info.kind.as_str().into(),
+            api_url: info.api_url,
+            source: info.source.to_string(),
+            profile: info.profile,
+        }
     }
 }

@@ -43,7 +43,8 @@ mod _microsandbox {
 
     #[pymodule_export]
     use super::backend::{
-        BackendInfo, NativeBackend, default_backend_info, default_backend_kind, local_backend, set_default_backend,
+        BackendInfo, NativeBackend, cloud_backend, cloud_backend_from_env, cloud_backend_from_profile,
+        default_backend_info, default_backend_kind, local_backend, set_default_backend,
     };
     #[pymodule_export]
     use super::cli::cli_main;

@@ -123,6 +123,8 @@ pub enum Verb {
     /// Show which backend commands go to, and why.
     #[command(visible_alias = "ctx")]
     Context(crate::context::ContextArgs),
+    /// Serve this machine's sandboxes to programs elsewhere.
+    Serve(Box<crate::serve::ServeArgs>),
     /// Print a completion script for a shell.
     Completion(crate::completion::CompletionArgs),
     /// About this installation.
@@ -233,9 +235,16 @@ fn given_flags(grammar: &clap::Command, matches: &ArgMatches) -> GivenFlags {
     verb.get_arguments().filter(written).filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect()
 }
 
-/// One thread is enough: the work is waiting. Blocking parts have threads of their own.
+/// One thread is enough, except for a server: the work is waiting. Blocking parts have threads of their own.
 fn execute(verb: Verb, given: GivenFlags, console: &Console, home: impl FnOnce() -> Home) -> Outcome<i32> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut builder = match &verb {
+        Verb::Serve(args) if args.serves() => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    // What the core tells on threads of the runtime belongs to this call as well.
+    let told = tracing::dispatcher::get_default(tracing::Dispatch::clone);
+    let runtime = builder
+        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&told)))
         .enable_all()
         .build()
         .map_err(|error| Failure::message(format!("cannot start: {error}")))?;
@@ -256,6 +265,8 @@ async fn dispatch(verb: Verb, given: GivenFlags, call: &Invocation) -> Outcome<i
         // These forward signals to the guest.
         Verb::Run(args) => crate::run::run(*args, given, call).await,
         Verb::Exec(args) => crate::exec::run(args, call).await,
+        // It ends in good order by itself.
+        Verb::Serve(args) => crate::serve::run(*args, call).await,
         verb => call.interruptible(plain(verb, call)).await,
     }
 }
@@ -287,7 +298,7 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         }
         Verb::Context(args) => crate::context::run(&args, call),
         Verb::Completion(args) => crate::completion::run(&args, &call.console),
-        Verb::Run(_) | Verb::Exec(_) => return Ok(FAILED),
+        Verb::Run(_) | Verb::Exec(_) | Verb::Serve(_) => return Ok(FAILED),
     };
     done.map(|()| 0)
 }

@@ -35,7 +35,7 @@ pub fn parse_image(text: &str) -> Outcome<ImageSource> {
 
 /// Where the Python that runs this command lives, when that is not the system's own: the `host` image shows it, so that
 /// `msb run host -- python3` finds the same interpreter and packages.
-fn interpreter_prefixes() -> Vec<PathBuf> {
+pub fn interpreter_prefixes() -> Vec<PathBuf> {
     let mut prefixes = Vec::new();
     let program = std::env::current_exe().ok();
     if let Some(program) = program.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("python")))

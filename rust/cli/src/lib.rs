@@ -46,6 +46,8 @@ mod remove;
 mod restart;
 mod run;
 mod selection;
+mod serve;
+mod serve_key;
 mod session;
 mod signals;
 mod size;

@@ -7,6 +7,7 @@
 //! | [`exec_request`] | what may be asked of exec; its validation |
 //! | [`exec_collect`], [`exec_stream`] | a program run to its end; a program with live events |
 //! | [`fs_call`], [`fs_transfer`] | file operations; file content in either direction |
+//! | [`relay`] | a connection handed over raw |
 //! | [`failure`] | the agent's errors in our words |
 //!
 //! The agent is not trusted: once root inside has touched it, it may say anything. Lengths are bounded before memory is
@@ -22,15 +23,17 @@ mod exec_stream;
 pub(crate) mod failure;
 mod fs_call;
 mod fs_transfer;
+mod relay;
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use microsandbox_protocol::frame::{Flags, decode_id_range, encode};
 use microsandbox_protocol::message::{Hello, Kind, Ready};
 use microsandbox_protocol::version::{EXTENSION, EXTENSION_MIN, GENERATION, GENERATION_MIN};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -109,6 +112,17 @@ impl AgentClient {
     }
 }
 
+impl AgentClient<UnixStream> {
+    /// For a relay: shows the token and hands the raw stream over, with the greeting (id range and ready frame) as the
+    /// agent sent it. Nothing after the greeting was read.
+    pub async fn open_relay(address: &AgentAddress, timeout: Duration) -> MicrosandboxResult<(UnixStream, Bytes)> {
+        let deadline = Instant::now() + timeout;
+        let stream = dial(address, deadline).await?;
+        within(&address.name, deadline, relay::greet(&address.name, stream, &hello(&address.name, &address.token)?))
+            .await
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
     /// Introduces itself on a fresh stream: our hello, then its id range and its ready (or why not).
     pub async fn handshake(
@@ -164,18 +178,6 @@ async fn within<T>(
     tokio::time::timeout_at(deadline, greeting).await.unwrap_or_else(|_elapsed| {
         Err(failure::lost(name, "it accepted the connection but did not answer the hello in time"))
     })
-}
-
-/// For a relay: a connection on which we have introduced ourselves and read nothing yet. What comes next is the agent's
-/// id range and its ready, or why not.
-pub async fn introduced(address: &AgentAddress, timeout: Duration) -> MicrosandboxResult<UnixStream> {
-    let deadline = Instant::now() + timeout;
-    let mut stream = dial(address, deadline).await?;
-    let hello = hello(&address.name, &address.token)?;
-    let sent =
-        async { stream.write_all(&hello).await.map_err(|error| failure::lost(&address.name, error.to_string())) };
-    within(&address.name, deadline, sent).await?;
-    Ok(stream)
 }
 
 /// The frame after the id range: ready, or the reason why not.

@@ -58,7 +58,7 @@ pub mod code {
     pub const FILESYSTEM: &str = "filesystem";
     /// 404.
     pub const IMAGE_NOT_FOUND: &str = "image_not_found";
-    /// 502; `details` as in the record of a failed boot.
+    /// 422; `details` as in the record of a failed boot.
     pub const BOOT_FAILED: &str = "boot_failed";
     /// 403: the key lacks the scope that `details.scope` names.
     pub const FORBIDDEN: &str = "forbidden";

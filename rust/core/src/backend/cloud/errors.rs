@@ -130,8 +130,7 @@ fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxEr
         "orchestrator_unreachable" | "nomad_job_failed" => MicrosandboxError::Runtime(labelled()),
         code::INVALID_CURSOR => MicrosandboxError::InvalidCursor(text("cursor")),
         code::SANDBOX_NOT_RUNNING => {
-            let status = text("status");
-            let status = SandboxStatus::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(&status));
+            let status = serde_json::from_value(said.details["status"].clone()).map(super::answer::status);
             let status = status.unwrap_or(SandboxStatus::Stopped);
             MicrosandboxError::SandboxNotRunning { name: subject.into(), status }
         }

@@ -1,0 +1,372 @@
+//! From the wire's requests to a configuration, and from records to the wire's answers.
+//!
+//! A caller from elsewhere never names a path of this machine, and nothing that was asked for is dropped: what cannot
+//! be honoured is refused by name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use chrono::Utc;
+use microsandbox_core::SandboxHandle;
+use microsandbox_core::backend::available_when;
+use microsandbox_core::model::{
+    self, EnvVar, ImageSource, LogLevel, Mount, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec,
+    SandboxStatus,
+};
+use microsandbox_wire::create::{CreateRequest, Image, PullPolicy, Registry, SecurityProfile};
+use microsandbox_wire::flat::CloudCreateSandboxRequest;
+use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Answer, ApiError};
+
+/// Longest failure message in an answer, in characters.
+const FAILURE_CHARS: usize = 2000;
+/// The image that is this machine's own system.
+const HOST_IMAGE: &str = "host";
+const REMOTE_PATHS: &str =
+    "never over the wire: a path of the server's machine is not the caller's to name; use an image";
+
+const SPEC_KEYS: [&str; 16] = [
+    "name",
+    "image",
+    "resources",
+    "runtime",
+    "env",
+    "labels",
+    "rlimits",
+    "mounts",
+    "patches",
+    "network",
+    "init",
+    "pull_policy",
+    "security_profile",
+    "lifecycle",
+    "slug",
+    "registry",
+];
+const FLAT_KEYS: [&str; 15] = [
+    "name",
+    "image",
+    "vcpus",
+    "memory_mib",
+    "env",
+    "ephemeral",
+    "workdir",
+    "shell",
+    "entrypoint",
+    "hostname",
+    "user",
+    "log_level",
+    "scripts",
+    "max_duration_secs",
+    "idle_timeout_secs",
+];
+
+/// Either dialect: an image that is a string means `flat`.
+pub fn config(body: Value, prefixes: &[PathBuf]) -> Answer<SandboxConfig> {
+    let Value::Object(object) = &body else {
+        return Err(ApiError::invalid("the request must be a JSON object"));
+    };
+    let flat = object.get("image").is_some_and(Value::is_string);
+    let known: &[&str] = if flat { &FLAT_KEYS } else { &SPEC_KEYS };
+    if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(ApiError::invalid(format!("unknown key {key:?}: this server cannot honour it")));
+    }
+    let spec = if flat { from_flat(parse(body)?, prefixes)? } else { from_spec(parse(body)?, prefixes)? };
+    Ok(SandboxConfig { spec, ..SandboxConfig::default() })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: Value) -> Answer<T> {
+    serde_json::from_value(body).map_err(|error| ApiError::invalid(format!("the request does not fit: {error}")))
+}
+
+fn from_spec(request: CreateRequest, prefixes: &[PathBuf]) -> Answer<SandboxSpec> {
+    refuse_unsupported(&request)?;
+    let image = match request.image {
+        Image::Oci { reference } => image(reference, prefixes),
+        Image::Bind { .. } => return Err(ApiError::unsupported("image-from-host-dir", REMOTE_PATHS)),
+        Image::DiskImage { .. } => return Err(ApiError::unsupported("disk-image rootfs", REMOTE_PATHS)),
+    };
+    let env = request.env.into_iter().map(|var| EnvVar { key: var.key, value: var.value }).collect();
+    let rlimits = request.rlimits.into_iter();
+    let runtime = request.runtime;
+    Ok(SandboxSpec {
+        name: request.name,
+        image,
+        resources: resources(request.resources.vcpus, request.resources.memory_mib),
+        runtime: model::RuntimeOptions {
+            hostname: None,
+            workdir: runtime.workdir,
+            shell: runtime.shell,
+            user: runtime.user,
+            scripts: runtime.scripts,
+            entrypoint: runtime.entrypoint,
+            cmd: runtime.cmd,
+            log_level: log_level(runtime.log_level)?,
+        },
+        env,
+        labels: request.labels,
+        rlimits: rlimits.map(|l| model::Rlimit { resource: l.resource, soft: l.soft, hard: l.hard }).collect(),
+        mounts: request.mounts.into_iter().map(mount).collect::<Answer<_>>()?,
+        pull_policy: match request.pull_policy {
+            PullPolicy::IfMissing => model::PullPolicy::IfMissing,
+            PullPolicy::Always => model::PullPolicy::Always,
+            PullPolicy::Never => model::PullPolicy::Never,
+        },
+        security_profile: match request.security_profile {
+            SecurityProfile::Default => model::SecurityProfile::Default,
+            SecurityProfile::Restricted => model::SecurityProfile::Restricted,
+        },
+        lifecycle: lifecycle(
+            request.lifecycle.ephemeral,
+            request.lifecycle.max_duration_secs,
+            request.lifecycle.idle_timeout_secs,
+        ),
+        detached: true,
+        ..SandboxSpec::default()
+    })
+}
+
+/// What this build cannot honour, in the order of the contract's keys.
+fn refuse_unsupported(request: &CreateRequest) -> Answer<()> {
+    let network = &request.network;
+    let checks = [
+        (request.resources.disk_size_mib.is_some(), "resources.disk_size_mib", available_when::ROOT_DISK),
+        (!request.patches.is_empty(), "patches", available_when::PATCHES),
+        (network.policy.is_some(), "network.policy", available_when::NETWORK),
+        (network.secrets.is_some(), "network.secrets", available_when::SECRETS),
+        (network.max_connections.is_some(), "network.max_connections", available_when::NETWORK),
+        (request.init.is_some(), "init", available_when::INIT),
+        (request.slug.is_some(), "slug", "on the hosted service"),
+        (!matches!(request.registry, None | Some(Registry::Auto)), "registry", available_when::REGISTRY),
+    ];
+    match checks.into_iter().find(|(given, ..)| *given) {
+        Some((_, feature, when)) => Err(ApiError::unsupported(feature, when)),
+        None => Ok(()),
+    }
+}
+
+fn mount(value: Value) -> Answer<Mount> {
+    let mount: Mount = serde_json::from_value(value)
+        .map_err(|error| ApiError::invalid(format!("a mount cannot be understood: {error}")))?;
+    match mount {
+        Mount::Named { .. } | Mount::Tmpfs { .. } => Ok(mount),
+        Mount::Bind { .. } => Err(ApiError::unsupported("mounts of the type bind", REMOTE_PATHS)),
+        Mount::DiskImage { .. } => Err(ApiError::unsupported("mounts of the type disk_image", REMOTE_PATHS)),
+    }
+}
+
+fn from_flat(request: CloudCreateSandboxRequest, prefixes: &[PathBuf]) -> Answer<SandboxSpec> {
+    Ok(SandboxSpec {
+        name: request.name,
+        image: image(request.image, prefixes),
+        resources: resources(request.vcpus, request.memory_mib),
+        runtime: model::RuntimeOptions {
+            hostname: request.hostname,
+            workdir: request.workdir,
+            shell: request.shell,
+            user: request.user,
+            scripts: request.scripts,
+            entrypoint: request.entrypoint,
+            cmd: None,
+            log_level: log_level(request.log_level)?,
+        },
+        env: request.env.into_iter().map(|(key, value)| EnvVar { key, value }).collect(),
+        lifecycle: lifecycle(request.ephemeral, request.max_duration_secs, request.idle_timeout_secs),
+        detached: true,
+        ..SandboxSpec::default()
+    })
+}
+
+fn image(reference: String, prefixes: &[PathBuf]) -> ImageSource {
+    if reference == HOST_IMAGE {
+        ImageSource::Host { prefixes: prefixes.to_vec() }
+    } else {
+        ImageSource::Oci { reference }
+    }
+}
+
+fn resources(cpus: u8, memory_mib: u32) -> SandboxResources {
+    SandboxResources { cpus, max_cpus: cpus, memory_mib, max_memory_mib: memory_mib, ..SandboxResources::default() }
+}
+
+fn lifecycle(ephemeral: bool, max_duration: Option<u64>, idle_timeout: Option<u64>) -> SandboxPolicy {
+    SandboxPolicy {
+        max_duration_secs: max_duration.map(|secs| secs as f64),
+        idle_timeout_secs: idle_timeout.map(|secs| secs as f64),
+        ephemeral,
+    }
+}
+
+const LOG_LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+fn log_level(text: Option<String>) -> Answer<Option<LogLevel>> {
+    let Some(text) = text else { return Ok(None) };
+    match LOG_LEVELS.into_iter().find(|(word, _)| *word == text) {
+        Some((_, level)) => Ok(Some(level)),
+        None => Err(ApiError::invalid(format!("log_level must be one of error warn info debug trace: got {text:?}"))),
+    }
+}
+
+/// The wire's word for a status; nothing collapses to stopped.
+pub fn status(status: SandboxStatus) -> CloudSandboxStatus {
+    match status {
+        SandboxStatus::Created => CloudSandboxStatus::Created,
+        SandboxStatus::Starting => CloudSandboxStatus::Starting,
+        SandboxStatus::Running | SandboxStatus::Paused => CloudSandboxStatus::Running,
+        SandboxStatus::Draining => CloudSandboxStatus::Stopping,
+        SandboxStatus::Stopped => CloudSandboxStatus::Stopped,
+        SandboxStatus::Crashed => CloudSandboxStatus::Failed,
+    }
+}
+
+/// A record as an answer. A stored configuration that cannot be read leaves `spec` and `config` away: the caller must be
+/// able to stop and remove the sandbox all the same.
+pub fn sandbox(handle: &SandboxHandle, org_id: &str) -> CloudSandbox {
+    let spec = serde_json::from_str::<SandboxSpec>(handle.config_json()).ok();
+    let state = handle.status_snapshot();
+    let failure = handle.last_error_snapshot().map(|text| text.chars().take(FAILURE_CHARS).collect::<String>());
+    CloudSandbox {
+        id: uuid(handle.id()),
+        org_id: org_id.into(),
+        name: handle.name().into(),
+        slug: None,
+        status: status(state),
+        status_reason: None,
+        spec: spec.as_ref().map(projection),
+        config: spec.as_ref().map(flat),
+        ephemeral: spec.as_ref().is_some_and(|spec| spec.lifecycle.ephemeral),
+        created_at: handle.created_at().unwrap_or_else(Utc::now),
+        started_at: handle.updated_at().filter(|_| state.is_live()),
+        stopped_at: handle.updated_at().filter(|_| state.is_terminal()),
+        last_failure_message: failure.clone(),
+        last_error: failure,
+    }
+}
+
+fn image_text(image: &ImageSource) -> Option<&str> {
+    match image {
+        ImageSource::Host { .. } => Some(HOST_IMAGE),
+        ImageSource::Oci { reference } => Some(reference),
+        // A path of this machine, made by its owner.
+        ImageSource::Bind { .. } | ImageSource::DiskImage { .. } => None,
+    }
+}
+
+fn level_text(level: Option<LogLevel>) -> Option<&'static str> {
+    LOG_LEVELS.into_iter().find(|(_, known)| Some(*known) == level).map(|(word, _)| word)
+}
+
+/// The curated form: no path of this machine.
+fn projection(spec: &SandboxSpec) -> Value {
+    let runtime = &spec.runtime;
+    json!({
+        "name": spec.name,
+        "image": image_text(&spec.image),
+        "resources": { "vcpus": spec.resources.cpus, "memory_mib": spec.resources.memory_mib, "disk_size_mib": null },
+        "runtime": {
+            "workdir": runtime.workdir, "shell": runtime.shell, "scripts": runtime.scripts,
+            "entrypoint": runtime.entrypoint, "cmd": runtime.cmd, "user": runtime.user,
+            "hostname": runtime.hostname, "log_level": level_text(runtime.log_level),
+            "metrics_sample_interval_ms": spec.metrics.effective_interval_ms(),
+            "disable_metrics_sample": spec.metrics.disabled,
+        },
+        "env": spec.env,
+        "labels": spec.labels,
+        "rlimits": spec.rlimits.iter().map(|limit| json!({
+            "resource": cap_word(&limit.resource), "soft": limit.soft, "hard": limit.hard,
+        })).collect::<Vec<_>>(),
+        "mounts": spec.mounts.iter().map(mount_projection).collect::<Vec<_>>(),
+        "network": { "enabled": false },
+        "pull_policy": match spec.pull_policy {
+            model::PullPolicy::Always => "always",
+            model::PullPolicy::IfMissing => "if_missing",
+            model::PullPolicy::Never => "never",
+        },
+        "security_profile": spec.security_profile,
+        "lifecycle": policy(&spec.lifecycle),
+        "isolation": spec.isolation_actual.map(model::Isolation::as_str),
+    })
+}
+
+fn policy(policy: &SandboxPolicy) -> Value {
+    let secs = |value: Option<f64>| value.map(|secs| secs as u64);
+    json!({
+        "ephemeral": policy.ephemeral,
+        "max_duration_secs": secs(policy.max_duration_secs),
+        "idle_timeout_secs": secs(policy.idle_timeout_secs),
+    })
+}
+
+fn mount_projection(mount: &Mount) -> Value {
+    let kind = match mount {
+        Mount::Bind { .. } => "Bind",
+        Mount::Named { .. } => "Named",
+        Mount::Tmpfs { .. } => "Tmpfs",
+        Mount::DiskImage { .. } => "DiskImage",
+    };
+    let mut shown = Map::from_iter([
+        ("type".to_owned(), json!(kind)),
+        ("guest".to_owned(), json!(mount.guest())),
+        ("options".to_owned(), json!(mount.options())),
+    ]);
+    match mount {
+        // A volume's name is no path.
+        Mount::Named { name, .. } => shown.insert("name".into(), json!(name)),
+        Mount::Tmpfs { size_mib: Some(size), .. } => shown.insert("size_mib".into(), json!(size)),
+        _ => None,
+    };
+    Value::Object(shown)
+}
+
+fn cap_word(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
+}
+
+/// The create request of `flat` that would make it.
+fn flat(spec: &SandboxSpec) -> Value {
+    let env: BTreeMap<_, _> = spec.env.iter().map(|var| (var.key.clone(), var.value.clone())).collect();
+    let secs = |value: Option<f64>| value.map(|secs| secs as u64);
+    json!(CloudCreateSandboxRequest {
+        name: spec.name.clone(),
+        image: image_text(&spec.image).unwrap_or_default().to_owned(),
+        vcpus: spec.resources.cpus,
+        memory_mib: spec.resources.memory_mib,
+        env,
+        ephemeral: spec.lifecycle.ephemeral,
+        workdir: spec.runtime.workdir.clone(),
+        shell: spec.runtime.shell.clone(),
+        entrypoint: spec.runtime.entrypoint.clone(),
+        hostname: spec.runtime.hostname.clone(),
+        user: spec.runtime.user.clone(),
+        log_level: level_text(spec.runtime.log_level).map(str::to_owned),
+        scripts: spec.runtime.scripts.clone(),
+        max_duration_secs: secs(spec.lifecycle.max_duration_secs),
+        idle_timeout_secs: secs(spec.lifecycle.idle_timeout_secs),
+    })
+}
+
+/// 32 hexadecimal digits as UUID text; anything else as it is.
+pub fn uuid(hex: &str) -> String {
+    if hex.len() != 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return hex.to_owned();
+    }
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The inverse of [`uuid`].
+pub fn from_uuid(text: &str) -> String {
+    let hex: String = text.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+    if hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()) { hex } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use super::*;
+
+fn refused(body: Value) -> ApiError {
+    config(body, &[]).unwrap_err()
+}
+
+fn spec_with(key: &str, value: Value) -> Value {
+    let mut body = json!({ "name": "a", "image": { "type": "oci", "reference": "host" } });
+    body[key] = value;
+    body
+}
+
+#[test]
+fn both_dialects_give_a_detached_sandbox_of_the_host_image() {
+    let prefixes = [PathBuf::from("/opt/python")];
+    for image in [json!("host"), json!({ "type": "oci", "reference": "host" })] {
+        let made = config(json!({ "name": "a", "image": image }), &prefixes).unwrap().spec;
+        assert!(made.detached);
+        assert_eq!(made.image, ImageSource::Host { prefixes: prefixes.to_vec() });
+        assert_eq!((made.resources.cpus, made.resources.memory_mib), (1, 512));
+    }
+}
+
+#[test]
+fn nothing_that_is_asked_for_is_dropped() {
+    let unsupported = [
+        ("resources", json!({ "disk_size_mib": 5 })),
+        ("patches", json!([{ "type": "remove", "path": "/x" }])),
+        ("network", json!({ "policy": {} })),
+        ("network", json!({ "secrets": {} })),
+        ("network", json!({ "max_connections": 3 })),
+        ("init", json!({ "cmd": "auto" })),
+        ("slug", json!("mine")),
+        ("registry", json!({ "mode": "anonymous" })),
+        ("registry", json!({ "mode": "inline", "username": "u", "password": "hunter2" })),
+        ("image", json!({ "type": "bind", "path": "/etc" })),
+        ("image", json!({ "type": "disk_image", "path": "/dev/sda", "format": "raw" })),
+        ("mounts", json!([{ "type": "bind", "host": "/etc", "guest": "/x" }])),
+        ("mounts", json!([{ "type": "disk_image", "host": "/dev/sda", "guest": "/x", "format": "raw" }])),
+    ];
+    for (key, value) in unsupported {
+        let error = refused(spec_with(key, value));
+        assert_eq!((error.status.as_u16(), error.code), (422, "unsupported"), "{key}");
+        assert!(!error.message.contains("hunter2"));
+    }
+    for (key, value) in [
+        ("later", json!(1)),
+        ("runtime", json!({ "hostname": "x" })),
+        ("runtime", json!({ "log_level": "loud" })),
+        ("network", json!({ "dns": [] })),
+        ("mounts", json!([{ "type": "warp", "guest": "/x" }])),
+    ] {
+        let error = refused(spec_with(key, value));
+        assert_eq!((error.status.as_u16(), error.code), (400, "invalid_request"), "{key}");
+    }
+    assert_eq!(refused(json!({ "name": "a", "image": "host", "cmd": ["x"] })).code, "invalid_request");
+    assert_eq!(refused(json!([])).code, "invalid_request");
+}
+
+#[test]
+fn identities_go_both_ways() {
+    let hex = "00112233445566778899aabbccddeeff";
+    assert_eq!(uuid(hex), "00112233-4455-6677-8899-aabbccddeeff");
+    assert_eq!(from_uuid(&uuid(hex)), hex);
+    assert_eq!(from_uuid(hex), hex);
+    assert_eq!(from_uuid("nonsense"), "nonsense");
+}

@@ -1,0 +1,200 @@
+//! Every refusal and failure as an answer: status, code, message, details.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use microsandbox_core::MicrosandboxError;
+use microsandbox_wire::error::{CloudErrorBody, CloudErrorDetails, code};
+use serde_json::{Value, json};
+
+/// Longest message that is sent.
+const MESSAGE_CHARS: usize = 2000;
+
+pub type Answer<T = axum::response::Response> = Result<T, ApiError>;
+
+/// What a client is told instead of a result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub message: String,
+    pub details: Option<Value>,
+    /// Seconds.
+    pub retry_after: Option<u32>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        ApiError { status, code, message: message.into(), details: None, retry_after: None }
+    }
+    pub fn invalid(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, message)
+    }
+    pub fn not_found(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::NOT_FOUND, code::NOT_FOUND, message)
+    }
+    pub fn sandbox_not_found(name: &str) -> Self {
+        MicrosandboxError::SandboxNotFound(name.into()).into()
+    }
+    pub fn too_large(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, message)
+    }
+    pub fn too_many(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::TOO_MANY_REQUESTS, message).retry(1)
+    }
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE, message).retry(1)
+    }
+    /// A feature that cannot be had; the request as it is will never succeed here.
+    pub fn unsupported(feature: &str, available_when: &str) -> Self {
+        MicrosandboxError::unsupported(feature, available_when).into()
+    }
+    pub fn details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+    fn retry(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> axum::response::Response {
+        let message = self.message.chars().take(MESSAGE_CHARS).collect();
+        let error = CloudErrorDetails { code: self.code.into(), message, details: self.details };
+        let body = serde_json::to_vec(&CloudErrorBody { error }).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// The one place where the core's errors become answers. What only this machine's owner can mend (its database, its
+/// files) is said without paths; the full text goes to the log.
+impl From<MicrosandboxError> for ApiError {
+    fn from(error: MicrosandboxError) -> Self {
+        use MicrosandboxError as E;
+        let text = error.to_string();
+        let client = |status: StatusCode, code| ApiError::new(status, code, text.clone());
+        let internal = |what: &str| {
+            tracing::error!(error = %text, "a request failed because of this machine");
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                code::INTERNAL,
+                format!("{what}; the server's log has more"),
+            )
+        };
+        match &error {
+            E::InvalidConfig(_) => client(StatusCode::BAD_REQUEST, code::INVALID_REQUEST),
+            E::InvalidCursor(cursor) => {
+                client(StatusCode::BAD_REQUEST, code::INVALID_CURSOR).details(json!({ "cursor": cursor }))
+            }
+            E::NoDefaultCommand { image } => {
+                client(StatusCode::UNPROCESSABLE_ENTITY, code::NO_DEFAULT_COMMAND).details(json!({ "image": image }))
+            }
+            E::SandboxNotFound(name) => {
+                client(StatusCode::NOT_FOUND, code::SANDBOX_NOT_FOUND).details(json!({ "name": name }))
+            }
+            E::SandboxAlreadyExists(name) | E::VolumeAlreadyExists(name) => {
+                client(StatusCode::CONFLICT, code::NAME_ALREADY_EXISTS).details(json!({ "name": name }))
+            }
+            E::SandboxStillRunning(name) => {
+                client(StatusCode::CONFLICT, code::SANDBOX_STILL_RUNNING).details(json!({ "name": name }))
+            }
+            E::SandboxNotRunning { name, status } => {
+                let status = crate::convert::status(*status);
+                client(StatusCode::CONFLICT, code::SANDBOX_NOT_RUNNING)
+                    .details(json!({ "name": name, "status": status }))
+            }
+            E::SandboxReplaced(_) => client(StatusCode::CONFLICT, code::SANDBOX_REPLACED),
+            E::StopTimeout { .. } => client(StatusCode::GATEWAY_TIMEOUT, code::UNAVAILABLE),
+            E::ExecTimeout { secs, .. } => {
+                client(StatusCode::REQUEST_TIMEOUT, code::EXEC_TIMEOUT).details(json!({ "secs": secs }))
+            }
+            E::ExecFailed(failure) => client(StatusCode::UNPROCESSABLE_ENTITY, code::EXEC_FAILED).details(json!({
+                "kind": failure.kind, "errno": failure.errno, "errno_name": failure.errno_name, "stage": failure.stage,
+            })),
+            E::OutputLimit { limit, .. } => {
+                client(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE).details(json!({ "limit": limit }))
+            }
+            E::Filesystem { operation, path, kind, errno, .. } => client(StatusCode::CONFLICT, code::FILESYSTEM)
+                .details(json!({ "operation": operation, "path": path, "kind": kind, "errno": errno })),
+            E::PathNotFound { operation, path } => client(StatusCode::NOT_FOUND, code::PATH_NOT_FOUND)
+                .details(json!({ "operation": operation, "path": path })),
+            E::VolumeNotFound(name) => {
+                client(StatusCode::NOT_FOUND, code::VOLUME_NOT_FOUND).details(json!({ "name": name }))
+            }
+            E::VolumeInUse { name, holder } => {
+                client(StatusCode::CONFLICT, code::VOLUME_IN_USE).details(json!({ "name": name, "holder": holder }))
+            }
+            E::ImageNotFound(reference) => {
+                client(StatusCode::NOT_FOUND, code::IMAGE_NOT_FOUND).details(json!({ "reference": reference }))
+            }
+            E::ImageInUse { .. } => client(StatusCode::CONFLICT, code::INVALID_REQUEST),
+            E::ImagePull { kind, .. } => client(StatusCode::UNPROCESSABLE_ENTITY, code::INVALID_SANDBOX_CONFIG)
+                .details(json!({ "kind": kind.as_str() })),
+            E::MetricsDisabled(_) | E::MetricsUnavailable { .. } => client(StatusCode::CONFLICT, code::INVALID_REQUEST),
+            E::Unsupported { feature, available_when } => client(StatusCode::UNPROCESSABLE_ENTITY, code::UNSUPPORTED)
+                .details(json!({ "feature": feature, "available_when": available_when })),
+            E::IsolationUnavailable { demanded, reason, hint } => {
+                client(StatusCode::UNPROCESSABLE_ENTITY, code::ISOLATION_UNAVAILABLE)
+                    .details(json!({ "demanded": demanded, "reason": reason, "hint": hint }))
+            }
+            E::BootStart(failure) => client(StatusCode::UNPROCESSABLE_ENTITY, code::BOOT_FAILED).details(json!({
+                "name": failure.name, "stage": failure.stage, "step": failure.step, "errno": failure.errno,
+                "message": failure.message, "hint": failure.hint, "log_tail": failure.log_tail,
+            })),
+            E::Protocol { .. } | E::AgentLost { .. } | E::GuestStalled { .. } => {
+                client(StatusCode::BAD_GATEWAY, code::UNAVAILABLE)
+            }
+            E::InvalidState(_) => client(StatusCode::CONFLICT, code::INVALID_REQUEST),
+            E::ResourceExhausted { resource, .. } => client(StatusCode::TOO_MANY_REQUESTS, code::RESOURCE_EXHAUSTED)
+                .retry(1)
+                .details(json!({ "resource": resource })),
+            E::StateBusy { .. } => ApiError::unavailable("the state database is busy"),
+            E::StateReadOnly { .. } => internal("the state database is not writable"),
+            E::StateCorrupt { .. } => internal("the state database is damaged"),
+            E::StateLost { .. } => internal("the state database was replaced or removed while open"),
+            E::Database { .. } => internal("the state database refused"),
+            E::CloudHttp { .. } | E::Http(_) => ApiError::new(
+                StatusCode::BAD_GATEWAY,
+                code::UNAVAILABLE,
+                "the backend behind this server did not answer as it should",
+            ),
+            E::Io { .. } => internal("an operation on this machine's files failed"),
+            E::Json { .. } => internal("a stored record cannot be read"),
+            E::Runtime(_) | E::Custom(_) => internal("the backend failed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn internal_failures_name_no_path() {
+        let error = MicrosandboxError::Database { path: PathBuf::from("/secret/home/msb.db"), message: "x".into() };
+        let answer = ApiError::from(error);
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!answer.message.contains("secret"), "{}", answer.message);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_no_failure_of_the_server() {
+        let answer = ApiError::unsupported("init", "later");
+        assert_eq!((answer.status.as_u16(), answer.code), (422, "unsupported"));
+        assert_eq!(answer.details.unwrap()["feature"], "init");
+    }
+}

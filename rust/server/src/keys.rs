@@ -1,0 +1,302 @@
+//! API keys: `<home>/serve/keys.json`, mode 0600, replaced as a whole under a lock.
+//!
+//! A key is 256 random bits, so a plain SHA-256 of it is all that is kept: there is nothing to guess that a slow hash
+//! would protect. A running server looks at the file's identity on every request and reads it again when it changed.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// Before the random part.
+pub const PREFIX: &str = "msb_live_";
+/// Longest text that is taken for a key.
+const KEY_MAX: usize = 256;
+/// The file is written by us; more than this is not it.
+const FILE_MAX: u64 = 4 << 20;
+const NAME_MAX: usize = 64;
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    #[serde(rename = "sandboxes:read")]
+    SandboxesRead,
+    #[serde(rename = "sandboxes:write")]
+    SandboxesWrite,
+    /// Programs, terminals and files inside sandboxes.
+    #[serde(rename = "exec")]
+    Exec,
+    #[serde(rename = "volumes:read")]
+    VolumesRead,
+    #[serde(rename = "volumes:write")]
+    VolumesWrite,
+    /// `/metrics`, which tells about all keys.
+    #[serde(rename = "metrics")]
+    Metrics,
+}
+
+impl Scope {
+    pub const ALL: [Scope; 6] = [
+        Scope::SandboxesRead,
+        Scope::SandboxesWrite,
+        Scope::Exec,
+        Scope::VolumesRead,
+        Scope::VolumesWrite,
+        Scope::Metrics,
+    ];
+    /// What a key gets when nothing is said: all but `metrics`.
+    pub const DEFAULT: [Scope; 5] =
+        [Scope::SandboxesRead, Scope::SandboxesWrite, Scope::Exec, Scope::VolumesRead, Scope::VolumesWrite];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::SandboxesRead => "sandboxes:read",
+            Scope::SandboxesWrite => "sandboxes:write",
+            Scope::Exec => "exec",
+            Scope::VolumesRead => "volumes:read",
+            Scope::VolumesWrite => "volumes:write",
+            Scope::Metrics => "metrics",
+        }
+    }
+    pub fn parse(text: &str) -> Option<Scope> {
+        Scope::ALL.into_iter().find(|scope| scope.as_str() == text)
+    }
+}
+
+/// A key as it is kept: without the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    pub id: String,
+    pub name: String,
+    pub scopes: Vec<Scope>,
+    pub created_at: DateTime<Utc>,
+    #[serde(default)]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Hexadecimal.
+    sha256: String,
+}
+
+impl Key {
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+    pub fn expired(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+}
+
+/// Device, inode, size and both times: what changes with any rewrite.
+type Identity = (u64, u64, u64, i64, i64);
+
+#[derive(Default)]
+struct Cached {
+    identity: Option<Identity>,
+    keys: Vec<Key>,
+}
+
+/// The keys of one home.
+pub struct Keys {
+    file: PathBuf,
+    cached: Mutex<Cached>,
+}
+
+impl Keys {
+    /// `directory` is `<home>/serve`; nothing is opened yet.
+    pub fn new(directory: &Path) -> Keys {
+        Keys { file: directory.join("keys.json"), cached: Mutex::default() }
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The key that `text` is, expired or not. Every stored hash is compared, each in constant time.
+    pub fn find(&self, text: &str) -> MicrosandboxResult<Option<Key>> {
+        if text.len() > KEY_MAX {
+            return Ok(None);
+        }
+        let hash = hex::encode(Sha256::digest(text.as_bytes()));
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.identity()?;
+        if cached.identity != now || now.is_none() {
+            cached.keys = if now.is_some() { keys_of(&self.read()?, &self.file)? } else { Vec::new() };
+            cached.identity = now;
+        }
+        let mut found = None;
+        for key in &cached.keys {
+            if bool::from(key.sha256.as_bytes().ct_eq(hash.as_bytes())) {
+                found = Some(key.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn list(&self) -> MicrosandboxResult<Vec<Key>> {
+        keys_of(&self.read()?, &self.file)
+    }
+
+    /// Makes a key. Its text is returned here and never again.
+    pub fn create(
+        &self,
+        name: &str,
+        scopes: &[Scope],
+        expires_at: Option<DateTime<Utc>>,
+    ) -> MicrosandboxResult<(Key, String)> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(legal) {
+            return Err(MicrosandboxError::InvalidConfig(format!(
+                "the name of a key must be 1 to {NAME_MAX} of A-Z a-z 0-9 . _ -: got {name:?}"
+            )));
+        }
+        if scopes.is_empty() {
+            return Err(MicrosandboxError::InvalidConfig("a key without a scope can do nothing: name one".into()));
+        }
+        let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::<32>()?));
+        let key = Key {
+            id: hex::encode(random::<8>()?),
+            name: name.into(),
+            scopes: Scope::ALL.into_iter().filter(|scope| scopes.contains(scope)).collect(),
+            created_at: Utc::now(),
+            expires_at,
+            sha256: hex::encode(Sha256::digest(text.as_bytes())),
+        };
+        let stored = serde_json::to_value(&key).map_err(|e| MicrosandboxError::json("the new key", e))?;
+        self.change(|list| {
+            if list.iter().any(|other| other.get("name").and_then(Value::as_str) == Some(name)) {
+                return Err(MicrosandboxError::InvalidConfig(format!(
+                    "there is a key named {name} already: pick another name, or revoke that one first"
+                )));
+            }
+            list.push(stored);
+            Ok(())
+        })?;
+        Ok((key, text))
+    }
+
+    /// Ends a key at once, on a running server too.
+    pub fn revoke(&self, name: &str) -> MicrosandboxResult<()> {
+        self.change(|list| {
+            let before = list.len();
+            list.retain(|key| key.get("name").and_then(Value::as_str) != Some(name));
+            if list.len() == before {
+                return Err(MicrosandboxError::InvalidConfig(format!(
+                    "there is no key named {name}: `msb serve key list` shows them"
+                )));
+            }
+            Ok(())
+        })
+    }
+
+    /// The organisation that this home answers as: a UUID, made once.
+    pub fn organisation(&self) -> MicrosandboxResult<String> {
+        let read = |document: &Map<String, Value>| document.get("org_id").and_then(Value::as_str).map(str::to_owned);
+        if let Some(id) = read(&self.read()?) {
+            return Ok(id);
+        }
+        let fresh = crate::convert::uuid(&hex::encode(random::<16>()?));
+        let mut id = fresh.clone();
+        self.rewrite(|document| {
+            id = read(document).unwrap_or(fresh);
+            document.insert("org_id".into(), json!(id));
+            Ok(())
+        })?;
+        Ok(id)
+    }
+
+    fn identity(&self) -> MicrosandboxResult<Option<Identity>> {
+        match std::fs::metadata(&self.file) {
+            Ok(m) => Ok(Some((m.dev(), m.ino(), m.size(), m.mtime() * 1_000_000_000 + m.mtime_nsec(), m.ctime_nsec()))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(MicrosandboxError::io("look at", &self.file, e)),
+        }
+    }
+
+    fn read(&self) -> MicrosandboxResult<Map<String, Value>> {
+        let text = match std::fs::metadata(&self.file) {
+            Ok(m) if m.len() > FILE_MAX => {
+                return Err(MicrosandboxError::InvalidConfig(format!("{} is too large", self.file.display())));
+            }
+            Ok(_) => std::fs::read_to_string(&self.file).map_err(|e| MicrosandboxError::io("read", &self.file, e))?,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Map::new()),
+            Err(e) => return Err(MicrosandboxError::io("look at", &self.file, e)),
+        };
+        match serde_json::from_str(&text) {
+            Ok(Value::Object(document)) => Ok(document),
+            _ => Err(MicrosandboxError::InvalidConfig(format!(
+                "{} does not hold a JSON object: restore it, or remove it and make new keys",
+                self.file.display()
+            ))),
+        }
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut Vec<Value>) -> MicrosandboxResult<()>) -> MicrosandboxResult<()> {
+        self.rewrite(|document| {
+            let keys = document.entry("keys").or_insert_with(|| json!([]));
+            let Value::Array(list) = keys else {
+                return Err(MicrosandboxError::InvalidConfig(format!("{}: `keys` is no list", self.file.display())));
+            };
+            edit(list)
+        })
+    }
+
+    /// Read, change, replace; what this version does not know stays.
+    fn rewrite(&self, edit: impl FnOnce(&mut Map<String, Value>) -> MicrosandboxResult<()>) -> MicrosandboxResult<()> {
+        let directory = self.file.parent().unwrap_or(Path::new("."));
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|e| MicrosandboxError::io("create", directory, e))?;
+        let lock = directory.join("keys.lock");
+        let held = File::options().create(true).truncate(false).write(true).mode(0o600).open(&lock);
+        let held = held.map_err(|e| MicrosandboxError::io("open", &lock, e))?;
+        held.lock().map_err(|e| MicrosandboxError::io("lock", &lock, e))?;
+        let mut document = self.read()?;
+        document.entry("version").or_insert_with(|| json!(1));
+        edit(&mut document)?;
+        let text = serde_json::to_string_pretty(&document).map_err(|e| MicrosandboxError::json("the keys", e))?;
+        write_private(directory, &self.file, text.as_bytes())
+    }
+}
+
+/// A file of mode 0600 that is there as a whole or not at all.
+pub(crate) fn write_private(directory: &Path, file: &Path, content: &[u8]) -> MicrosandboxResult<()> {
+    let write = || -> std::io::Result<()> {
+        // Temporary files are made with mode 0600.
+        let mut fresh = tempfile::NamedTempFile::new_in(directory)?;
+        fresh.write_all(content)?;
+        fresh.as_file().sync_all()?;
+        fresh.persist(file).map_err(|error| error.error)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(|e| MicrosandboxError::io("write", file, e))
+}
+
+fn keys_of(document: &Map<String, Value>, file: &Path) -> MicrosandboxResult<Vec<Key>> {
+    let list = document.get("keys").cloned().unwrap_or_else(|| json!([]));
+    let Value::Array(list) = list else {
+        return Err(MicrosandboxError::InvalidConfig(format!("{}: `keys` is no list", file.display())));
+    };
+    // One that a newer version wrote with scopes unknown here gives nothing.
+    Ok(list.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect())
+}
+
+pub(crate) fn random<const N: usize>() -> MicrosandboxResult<[u8; N]> {
+    let mut bytes = [0u8; N];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| MicrosandboxError::Io { context: "read random bytes".into(), source: e.into() })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Every bound of the server in one place.
+
+use std::time::Duration;
+
+/// Bounds; the defaults suit one machine that several programs use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once; one more is told 503 (plain) or closed (TLS). 1024.
+    pub connections: usize,
+    /// Requests at once, streams included; one more is told 503. 1024.
+    pub requests: usize,
+    /// Requests at once of one key; one more is told 429. 512.
+    pub requests_per_key: usize,
+    /// Creations and starts that are waited for at once; one more is told 429. 64.
+    pub readiness_waits: usize,
+    /// Connections to agents at once of one key; one more is told 429. 1024.
+    pub relays_per_key: usize,
+    /// Connections to the agent of one sandbox; one more is told 429. An agent takes 128. 120.
+    pub relays_per_sandbox: usize,
+    /// Sandboxes that may exist; with one more a creation is told 429 `resource_exhausted`. 1000.
+    pub sandboxes: usize,
+    /// Bytes of a JSON body; more is told 413. 1 MiB.
+    pub json_body: usize,
+    /// Bytes of one file in a volume; more is told 413. 4 GiB.
+    pub file_body: u64,
+    /// Bytes of a request's head; more is told 431. 32 KiB.
+    pub head: usize,
+    /// Header lines of a request; more is told 431. 64.
+    pub headers: usize,
+    /// From the first look at a connection, or the end of the answer before, to the end of the next head: bounds slow
+    /// senders and idle connections alike. 30 s.
+    pub head_timeout: Duration,
+    /// For a TLS handshake. 10 s.
+    pub tls_timeout: Duration,
+    /// For a JSON body, and for each piece of a streamed one. 30 s.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer. 60 s.
+    pub write_timeout: Duration,
+    /// Bytes of each stream that one `exec` may answer with, and its default. 8 MiB.
+    pub exec_output: u64,
+    /// Longest run of one `exec`. 1 h.
+    pub exec_timeout: Duration,
+    /// Entries in one page of logs. 10,000.
+    pub log_entries: usize,
+    /// How long a `wait_timeout` may be. 90 s.
+    pub wait: Duration,
+    /// How long requests may go on after the server was asked to end. 10 s.
+    pub grace: Duration,
+    /// How long an idempotency key is remembered. 10 min.
+    pub idempotency: Duration,
+    /// Idempotency keys remembered at once. 4096.
+    pub idempotency_entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 1024,
+            requests: 1024,
+            requests_per_key: 512,
+            readiness_waits: 64,
+            relays_per_key: 1024,
+            relays_per_sandbox: 120,
+            sandboxes: 1000,
+            json_body: 1 << 20,
+            file_body: 4 << 30,
+            head: 32 << 10,
+            headers: 64,
+            head_timeout: Duration::from_secs(30),
+            tls_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
+            exec_output: 8 << 20,
+            exec_timeout: Duration::from_secs(3600),
+            log_entries: 10_000,
+            wait: Duration::from_secs(90),
+            grace: Duration::from_secs(10),
+            idempotency: Duration::from_secs(600),
+            idempotency_entries: 4096,
+        }
+    }
+}

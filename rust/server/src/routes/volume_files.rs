@@ -1,0 +1,174 @@
+//! Files of a volume. Paths come in a header, so that they may hold anything.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::IntoResponse;
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use microsandbox_core::MicrosandboxError;
+use microsandbox_core::model::{FsEntry, FsMetadata};
+use microsandbox_wire::error::code;
+use microsandbox_wire::paths::{FILE_PATH_HEADER, FILE_RECURSIVE_HEADER, decode_file_path};
+use microsandbox_wire::sandbox::CloudMessageResponse;
+use microsandbox_wire::volume::{FileEntries, FileExists, FileInfo, FileMetadata, FromTo, PathBody};
+
+use super::volumes::named;
+use super::{Segment, json, json_bytes, parse};
+use crate::app::App;
+use crate::error::{Answer, ApiError};
+
+fn path(headers: &HeaderMap) -> Answer<String> {
+    let text = headers.get(FILE_PATH_HEADER).and_then(|value| value.to_str().ok());
+    text.and_then(decode_file_path).ok_or_else(|| {
+        let text = format!("the header {FILE_PATH_HEADER} must hold the path as base64url without padding");
+        ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_VOLUME_PATH, text)
+    })
+}
+
+/// A missing path of a volume has a code of its own.
+fn file_error(error: MicrosandboxError) -> ApiError {
+    let missing = matches!(error, MicrosandboxError::PathNotFound { .. });
+    let mut answer = ApiError::from(error);
+    if missing {
+        answer.code = code::VOLUME_FILE_NOT_FOUND;
+    }
+    answer
+}
+
+fn time(ms: Option<f64>) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(ms? as i64)
+}
+
+fn entry(entry: FsEntry) -> FileInfo {
+    FileInfo {
+        path: entry.path,
+        kind: entry.kind.as_str().into(),
+        size: entry.size,
+        mode: entry.mode,
+        uid: 0,
+        gid: 0,
+        readonly: entry.mode & 0o222 == 0,
+        accessed_at: None,
+        modified_at: time(entry.modified_ms),
+        created_at: None,
+    }
+}
+
+fn metadata(path: String, found: FsMetadata) -> FileInfo {
+    FileInfo {
+        path,
+        kind: found.kind.as_str().into(),
+        size: found.size,
+        mode: found.mode,
+        uid: found.uid,
+        gid: found.gid,
+        readonly: found.readonly,
+        accessed_at: None,
+        modified_at: time(found.modified_ms),
+        created_at: time(found.created_ms),
+    }
+}
+
+pub async fn list(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+    let entries = app.backend.volumes().fs_list(&name, &path).await.map_err(file_error)?;
+    json(&FileEntries { entries: entries.into_iter().map(entry).collect() })
+}
+
+pub async fn stat(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+    let found = app.backend.volumes().fs_stat(&name, &path).await.map_err(file_error)?;
+    json(&FileMetadata { metadata: metadata(path, found) })
+}
+
+pub async fn exists(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+    let exists = app.backend.volumes().fs_exists(&name, &path).await.map_err(file_error)?;
+    json(&FileExists { exists })
+}
+
+pub async fn read(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+    let chunks = app.backend.volumes().fs_read_stream(&name, &path).await.map_err(file_error)?;
+    // Cut off in the middle, the body ends without its last chunk: the client sees an error.
+    let body = Body::from_stream(chunks.map(|chunk| {
+        chunk.map_err(|error| {
+            tracing::warn!(%error, "reading a volume's file broke off");
+            std::io::Error::other("the file could not be read to its end")
+        })
+    }));
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))], body).into_response())
+}
+
+pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, mut body: Body) -> Answer {
+    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+    let most = app.limits.file_body;
+    let too_large = || ApiError::too_large(format!("a file may hold {most} bytes here"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let sink = app.backend.volumes().fs_write_stream(&name, &path).await.map_err(file_error)?;
+    let mut written = 0u64;
+    // Dropped before its end, the sink leaves what was there before.
+    loop {
+        let frame = match tokio::time::timeout(app.limits.body_timeout, body.frame()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => return Err(ApiError::invalid("the body broke off")),
+            Err(_elapsed) => {
+                let text = "the body did not come in time";
+                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, code::INVALID_REQUEST, text));
+            }
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        written += data.len() as u64;
+        if written > most {
+            return Err(too_large());
+        }
+        sink.write(data).await.map_err(file_error)?;
+    }
+    sink.close().await.map_err(file_error)?;
+    done(format!("{written} bytes were written"))
+}
+
+pub async fn mkdir(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
+    let request: PathBody = parse(&json_bytes(&app, &headers, body).await?)?;
+    let name = named(&app, &id).await?;
+    app.backend.volumes().fs_mkdir(&name, &request.path).await.map_err(file_error)?;
+    done("the directory is there".into())
+}
+
+pub async fn copy(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
+    let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
+    let name = named(&app, &id).await?;
+    app.backend.volumes().fs_copy(&name, &request.from, &request.to).await.map_err(file_error)?;
+    done("copied".into())
+}
+
+pub async fn rename(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
+    let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
+    let name = named(&app, &id).await?;
+    app.backend.volumes().fs_rename(&name, &request.from, &request.to).await.map_err(file_error)?;
+    done("renamed".into())
+}
+
+pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+    let path = path(&headers)?;
+    let recursive = match headers.get(FILE_RECURSIVE_HEADER).map(HeaderValue::as_bytes) {
+        None | Some(b"false") => false,
+        Some(b"true") => true,
+        Some(_) => return Err(ApiError::invalid(format!("the header {FILE_RECURSIVE_HEADER} must be true or false"))),
+    };
+    let name = named(&app, &id).await?;
+    app.backend.volumes().fs_remove(&name, &path, recursive).await.map_err(file_error)?;
+    done("removed".into())
+}
+
+fn done(message: String) -> Answer {
+    json(&CloudMessageResponse { message })
+}

@@ -1,0 +1,169 @@
+//! Connections: accepted, bounded, ended.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use microsandbox_core::MicrosandboxResult;
+use microsandbox_core::backend::SharedBackend;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::access::AccessLog;
+use crate::app::{App, Parts};
+use crate::keys::Keys;
+use crate::limits::Limits;
+use crate::stalled::Stalled;
+use crate::tls::Tls;
+
+/// After a failure to accept (no descriptors left): others may finish meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// What a server is made with.
+pub struct ServerConfig {
+    /// `<home>/serve`: keys and certificates.
+    pub directory: PathBuf,
+    pub limits: Limits,
+    /// Directories that the image `host` shows besides the system's.
+    pub host_prefixes: Vec<PathBuf>,
+    /// Absent: plain HTTP.
+    pub tls: Option<Tls>,
+    pub access_log: AccessLog,
+}
+
+/// A server over one backend.
+pub struct Server {
+    app: Arc<App>,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    ending: watch::Sender<bool>,
+}
+
+impl Server {
+    pub fn new(backend: SharedBackend, config: ServerConfig) -> MicrosandboxResult<Server> {
+        let keys = Keys::new(&config.directory);
+        let org_id = keys.organisation()?;
+        let (ending, watched) = watch::channel(false);
+        let app = Arc::new(App::new(Parts {
+            backend,
+            keys,
+            org_id,
+            limits: config.limits,
+            host_prefixes: config.host_prefixes,
+            access: config.access_log,
+            ending: watched,
+        }));
+        let tls = config.tls.map(|tls| TlsAcceptor::from(tls.config));
+        Ok(Server { router: crate::routes::router(app.clone()), app, tls, ending })
+    }
+
+    /// Serves until `shutdown`: then accepts no more, lets requests end within the grace period and ends streams.
+    /// Sandboxes stay as they are.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let places = Arc::new(Semaphore::new(self.app.limits.connections));
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            while connections.try_join_next().is_some() {}
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut shutdown => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            match places.clone().try_acquire_owned() {
+                Ok(place) => {
+                    let connection = Connection { app: self.app.clone(), router: self.router.clone(), _place: place };
+                    connections.spawn(connection.serve(stream, self.tls.clone()));
+                }
+                Err(_full) => self.turn_away(stream),
+            }
+        }
+        drop(listener);
+        let _ = self.ending.send(true);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.app.limits.grace, all).await.is_err() {
+            tracing::warn!("requests were cut off: they took longer than the grace period");
+        }
+    }
+
+    fn turn_away(&self, mut stream: TcpStream) {
+        self.app.metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
+        if self.tls.is_none() {
+            // What fits into the socket's buffer; nobody waits for such a client.
+            let _ = stream.try_write(FULL);
+            tokio::spawn(async move { stream.shutdown().await });
+        }
+    }
+}
+
+struct Connection {
+    app: Arc<App>,
+    router: Router,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+        self.app.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        // Small answers must not wait for more.
+        let _ = stream.set_nodelay(true);
+        let limits = &self.app.limits;
+        match tls {
+            None => self.http(Stalled::new(stream, limits.write_timeout)).await,
+            Some(tls) => match tokio::time::timeout(limits.tls_timeout, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.http(Stalled::new(stream, limits.write_timeout)).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
+            },
+        }
+        self.app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn http<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.app.limits.head_timeout)
+            .max_buf_size(self.app.limits.head)
+            .max_headers(self.app.limits.headers)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let done: Result<(), hyper::Error> = tokio::select! {
+            done = connection.as_mut() => done,
+            () = self.app.ended() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+/// Binds; the error names the address.
+pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
