@@ -616,8 +616,7 @@ class Sandbox(_later.LaterSandbox):
         native = self._consume()
         # Leaving the block must not hide the error that ended it; and a forked child leaves the sandbox alone.
         with contextlib.suppress(Exception):
-            if native.backend_kind != "cloud":
-                await run(native.destroy(True, None))
+            await run(native.destroy(True, None))
 
     def __repr__(self) -> str:
         return "Sandbox(consumed)" if self._native is None else repr(self._native)

@@ -27,7 +27,7 @@ IDLE = max(2, within(0.6))
 async def test_create_gives_a_running_sandbox(harness: Harness) -> None:
     box = await harness.create("box")
     assert await box.name == "box"
-    assert await box.owns_lifecycle is True
+    assert await box.owns_lifecycle is harness.has("ownership")
     handle = await Sandbox.get("box", backend=harness.backend)
     assert isinstance(handle, SandboxHandle)
     assert handle.status is SandboxStatus.RUNNING
@@ -52,7 +52,7 @@ async def test_replace_of_a_stopped_sandbox(harness: Harness, box: Sandbox) -> N
     await box.stop()
     again = await harness.create("box", replace=True)
     assert (await Sandbox.get("box", backend=harness.backend)).status is SandboxStatus.RUNNING
-    await again.kill()
+    await again.stop()
 
 
 async def test_missing_names_are_not_found(harness: Harness) -> None:
@@ -110,6 +110,7 @@ async def test_remove_refuses_a_running_sandbox(harness: Harness, box: Sandbox) 
         await Sandbox.get("box", backend=harness.backend)
 
 
+@pytest.mark.needs("force")
 async def test_kill_ends_at_once(harness: Harness, box: Sandbox) -> None:
     begin = time.monotonic()
     await box.kill()
@@ -126,6 +127,7 @@ async def test_request_stop_returns_and_wait_sees_the_end(harness: Harness, box:
     assert result.observed_at > 1.6e12
 
 
+@pytest.mark.needs("force")
 async def test_request_kill_then_wait(harness: Harness, box: Sandbox) -> None:
     handle = await Sandbox.get("box", backend=harness.backend)
     await handle.request_kill()
@@ -133,6 +135,7 @@ async def test_request_kill_then_wait(harness: Harness, box: Sandbox) -> None:
     assert result.status in (SandboxStatus.STOPPED, SandboxStatus.CRASHED)
 
 
+@pytest.mark.needs("force")
 async def test_stop_with_zero_timeout_kills(harness: Harness, box: Sandbox) -> None:
     begin = time.monotonic()
     await box.stop(timeout=0)
@@ -186,6 +189,7 @@ async def test_a_handle_is_a_snapshot_until_refreshed(harness: Harness, box: San
     assert fresh.updated_at >= fresh.created_at
 
 
+@pytest.mark.needs("config")
 async def test_a_handle_carries_the_configuration(harness: Harness) -> None:
     await harness.create("box", memory=256, cpus=1, workdir="/tmp", idle_timeout=600, max_duration=900)
     handle = await Sandbox.get("box", backend=harness.backend)
@@ -239,7 +243,7 @@ async def test_idle_timeout_ends_an_idle_run_but_not_a_busy_one(harness: Harness
     await asyncio.wait_for(box.wait_until_stopped(), within(20))
 
 
-@pytest.mark.needs("processes")
+@pytest.mark.needs("processes", "touch")
 async def test_touch_resets_the_idle_timer(harness: Harness) -> None:
     box = await harness.create("box", idle_timeout=IDLE)
     begin = time.monotonic()
@@ -252,6 +256,7 @@ async def test_touch_resets_the_idle_timer(harness: Harness) -> None:
     assert (await Sandbox.get("box", backend=harness.backend)).status is SandboxStatus.RUNNING
 
 
+@pytest.mark.needs("ping")
 async def test_ping_answers_until_the_end(harness: Harness, box: Sandbox) -> None:
     pong = await box.ping()
     assert pong.name == "box"

@@ -19,7 +19,7 @@ async def populate(harness: Harness) -> None:
     for number, name in enumerate(NAMES):
         labels = {"team": "red" if number % 2 else "blue", "tier": str(number // 3)}
         box = await harness.create(name, labels=labels, memory=128)
-        await box.kill()
+        await box.stop()
 
 
 @pytest.fixture(scope="module")

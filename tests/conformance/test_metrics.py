@@ -9,6 +9,7 @@ from backends import Harness
 from microsandbox import MetricsUnavailableError, MicrosandboxError, Sandbox, all_sandbox_metrics
 
 
+@pytest.mark.needs("metrics")
 async def test_a_running_sandbox_has_metrics_at_once(harness: Harness) -> None:
     box = await harness.create("box", memory=256)
     sample = await box.metrics()
@@ -19,6 +20,7 @@ async def test_a_running_sandbox_has_metrics_at_once(harness: Harness) -> None:
     assert sample.timestamp_ms > 1.6e12
 
 
+@pytest.mark.needs("metrics")
 async def test_the_stream_gives_its_first_item_at_once_and_can_be_left(shared_box: Sandbox) -> None:
     samples = []
     async for sample in await shared_box.metrics_stream(interval=0.1):
@@ -29,6 +31,7 @@ async def test_the_stream_gives_its_first_item_at_once_and_can_be_left(shared_bo
     assert samples[0].uptime_ms <= samples[2].uptime_ms
 
 
+@pytest.mark.needs("metrics")
 async def test_a_stopped_sandbox_has_none(harness: Harness, box: Sandbox) -> None:
     await box.stop()
     with pytest.raises(MicrosandboxError) as caught:
@@ -38,6 +41,7 @@ async def test_a_stopped_sandbox_has_none(harness: Harness, box: Sandbox) -> Non
         await box.metrics()
 
 
+@pytest.mark.needs("metrics")
 async def test_all_metrics_are_by_name_and_of_running_ones(harness: Harness) -> None:
     await harness.create("one")
     two = await harness.create("two")
@@ -47,6 +51,7 @@ async def test_all_metrics_are_by_name_and_of_running_ones(harness: Harness) -> 
 
 
 @pytest.mark.needs("programs")
+@pytest.mark.needs("metrics")
 async def test_work_shows_up_in_the_counters(shared_box: Sandbox) -> None:
     before = await shared_box.metrics()
     burner = await shared_box.exec_stream("sh", ["-c", "while :; do :; done"])
@@ -59,6 +64,7 @@ async def test_work_shows_up_in_the_counters(shared_box: Sandbox) -> None:
 
 
 @pytest.mark.needs("programs")
+@pytest.mark.needs("metrics")
 async def test_memory_in_use_shows_up(shared_box: Sandbox) -> None:
     before = (await shared_box.metrics()).memory_bytes
     handle = await shared_box.exec_stream(

@@ -19,7 +19,7 @@ def make(harness: Harness, name: str = "box", **options: Any) -> Any:
 def whole_life(harness: Harness) -> None:
     with make(harness) as box:
         assert box.name == "box" and type(box.name) is str
-        assert box.owns_lifecycle is True
+        assert box.owns_lifecycle is harness.has("ownership")
         box.fs.mkdir("/tmp/d")
         box.fs.write("/tmp/d/f", b"text")
         assert box.fs.read_text("/tmp/d/f") == "text"
@@ -28,7 +28,8 @@ def whole_life(harness: Harness) -> None:
         with box.fs.write_stream("/tmp/d/g") as sink:
             sink.write(b"streamed")
         assert box.fs.read("/tmp/d/g") == b"streamed"
-        assert box.metrics().memory_limit_bytes > 0
+        if harness.has("metrics"):
+            assert box.metrics().memory_limit_bytes > 0
         assert sync.Sandbox.get("box", backend=harness.backend).status is SandboxStatus.RUNNING
     with pytest.raises(SandboxNotFoundError):
         sync.Sandbox.get("box", backend=harness.backend)

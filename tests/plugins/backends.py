@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from homes import new_home
+from servers import Server
 
 # Everything that is not in this table must be the same. Key: what a test needs; value: why this backend lacks it.
 DIFFERENCES: dict[str, dict[str, str]] = {
@@ -27,10 +28,20 @@ DIFFERENCES: dict[str, dict[str, str]] = {
     },
     "container": {},
     "microvm": {},
+    "cloud": {
+        "config": "shows the service's view of a sandbox, not the creator's configuration",
+        "force": "has no kill and no drain: stop is all that the wire has",
+        "images": "has no image store of the caller's",
+        "isolation": "takes what the service isolates with; a demand for a driver is refused",
+        "metrics": "has no metrics",
+        "ownership": "owns nothing: every sandbox outlives its creator",
+        "ping": "has no ping",
+        "touch": "has no touch",
+    },
 }
 
 # The microVM boots only where /dev/kvm works: `scripts/run-microvm-tests` runs the same tests on it, in an emulated machine.
-EVERYWHERE = "memory,container"
+EVERYWHERE = "memory,container,cloud"
 
 # Ends every process but the agent, and takes away what tests write.
 SWEEP = "kill -9 -1; rm -rf /tmp/* /tmp/.[!.]*; true"
@@ -49,6 +60,8 @@ class Harness:
     backend: Any
     home: Path | None
     created: list[str] = field(default_factory=list)
+    # Of the cloud: `msb serve` over `home`, a process of its own.
+    server: Server | None = None
 
     @classmethod
     def of(cls, kind: str, home: Path) -> Harness:
@@ -56,9 +69,16 @@ class Harness:
             from microsandbox.testing import MemoryBackend
 
             return cls(kind, MemoryBackend(), None)
+        if kind == "cloud":
+            server = Server.start(home)
+            return cls(kind, server.backend(), home, server=server)
         from microsandbox import LocalBackend
 
         return cls(kind, LocalBackend(home=home, isolation=kind), home)
+
+    def has(self, what: str) -> bool:
+        """Whether this backend has what a row of the table is about."""
+        return what not in DIFFERENCES[self.kind]
 
     async def create(self, name: str = "box", **options: Any) -> Any:
         from microsandbox import Sandbox
@@ -70,11 +90,16 @@ class Harness:
 
     async def close(self) -> None:
         """Removes what the test left, by force: the leak check looks at what stays after that."""
-        from microsandbox import Sandbox, SandboxNotFoundError
+        from microsandbox import LocalBackend, Sandbox, SandboxNotFoundError
 
+        backend = self.backend
+        if self.server is not None:
+            # The service has no force; its home has.
+            self.server.stop()
+            backend = LocalBackend(home=self.home)
         for name in dict.fromkeys(self.created):
             try:
-                handle = await Sandbox.get(name, backend=self.backend)
+                handle = await Sandbox.get(name, backend=backend)
                 await handle.kill()
                 await handle.remove()
             except SandboxNotFoundError:

@@ -343,8 +343,7 @@ class Sandbox(_later.LaterSandbox):
             return
         native = self._consume()
         with contextlib.suppress(Exception):
-            if native.backend_kind != 'cloud':
-                run(native.destroy(True, None))
+            run(native.destroy(True, None))
 
     def __repr__(self) -> str:
         return 'Sandbox(consumed)' if self._native is None else repr(self._native)

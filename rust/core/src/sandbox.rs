@@ -68,6 +68,8 @@ pub struct SandboxHandleLocalState {
 pub struct SandboxHandleCloudState {
     pub id: String,
     pub org_id: String,
+    /// The record goes with the end of the run.
+    pub ephemeral: bool,
     pub started_at: Option<DateTime<Utc>>,
     pub stopped_at: Option<DateTime<Utc>>,
 }

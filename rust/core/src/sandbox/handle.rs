@@ -255,7 +255,10 @@ impl SandboxHandle {
 
     /// The record of a sandbox like this one goes with its end.
     fn removes_itself(&self) -> bool {
-        self.cloud().is_none() && self.config().is_ok_and(|spec| spec.lifecycle.ephemeral)
+        match self.cloud() {
+            Some(state) => state.ephemeral,
+            None => self.config().is_ok_and(|spec| spec.lifecycle.ephemeral),
+        }
     }
 
     /// Waits until `status` is seen.

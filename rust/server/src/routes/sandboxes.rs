@@ -124,8 +124,7 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Answer {
         Some(text) => serde_json::from_str(text)
             .map_err(|error| ApiError::invalid(format!("labels must be a JSON object of texts: {error}")))?,
     };
-    let cursor = given.cursor.filter(|cursor| !cursor.is_empty());
-    let query = ListQuery { cursor, limit: Some(limit), labels };
+    let query = ListQuery { cursor: given.cursor, limit: Some(limit), labels };
     let page = app.backend.sandboxes().list(&app.backend, query).await?;
     let data = page.sandboxes.iter().map(|handle| app.show(handle)).collect();
     json(&CloudPaginated { data, has_more: page.next_cursor.is_some(), next_cursor: page.next_cursor })

@@ -39,6 +39,7 @@ pub fn record(sandbox: CloudSandbox) -> MicrosandboxResult<SandboxRecord> {
         inner: SandboxHandleInner::Cloud(SandboxHandleCloudState {
             id: sandbox.id.clone(),
             org_id: sandbox.org_id,
+            ephemeral: sandbox.ephemeral,
             started_at: sandbox.started_at,
             stopped_at: sandbox.stopped_at,
         }),
