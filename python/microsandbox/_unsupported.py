@@ -15,7 +15,6 @@ SAVE = "when image export lands"
 SNAPSHOTS = "when snapshots land"
 SSH = "when the SSH server lands"
 STORAGE = "when storage accounting lands"
-VOLUME_FILES = "when volumes land on this backend"
 AGENT = "when the raw agent client lands"
 
 

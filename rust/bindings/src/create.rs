@@ -228,7 +228,6 @@ impl CreateKeywords {
                 some(self.registry_ca_certs.as_ref().map(|c| c.0)),
                 available_when::REGISTRY,
             ),
-            ("create(volumes=)", some(self.volumes.as_ref().map(|v| v.0)), available_when::VOLUMES),
             ("create(patches=)", some(self.patches.as_ref().map(|p| p.0)), available_when::PATCHES),
             ("create(ports=)", some(self.ports.as_ref().map(|p| p.0)), available_when::NETWORK),
             ("create(vsock=)", some(self.vsock.as_ref().map(|v| v.0)), available_when::VSOCK),
@@ -250,10 +249,15 @@ impl CreateKeywords {
                 available_when::NETWORK,
             ),
         ];
+        let mounts = self.volumes.iter().flat_map(|volumes| &volumes.0.1).map(|feature| UnsupportedOption {
+            feature: feature.clone(),
+            available_when: "later; create the volume with Volume.create and mount it by name".into(),
+        });
         given
             .into_iter()
             .filter(|(_, given, _)| *given)
             .map(|(feature, _, when)| UnsupportedOption { feature: feature.into(), available_when: when.into() })
+            .chain(mounts)
             .collect()
     }
 
@@ -275,6 +279,7 @@ impl CreateKeywords {
             },
             env: env.into_iter().map(|(key, value)| EnvVar { key, value }).collect(),
             labels: self.labels.map(|map| map.0).unwrap_or_default(),
+            mounts: self.volumes.map(|volumes| volumes.0.0).unwrap_or_default(),
             pull_policy: match self.pull_policy.as_ref().map(|policy| policy.0.as_str()) {
                 Some("always") => model::PullPolicy::Always,
                 Some("never") => model::PullPolicy::Never,

@@ -31,6 +31,12 @@ pub struct FsEntry {
     entry: model::FsEntry,
 }
 
+impl FsEntry {
+    pub fn new(entry: model::FsEntry) -> Self {
+        FsEntry { entry }
+    }
+}
+
 #[pymethods]
 impl FsEntry {
     /// Full guest path.
@@ -67,6 +73,12 @@ impl FsEntry {
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct FsMetadata {
     metadata: model::FsMetadata,
+}
+
+impl FsMetadata {
+    pub fn new(metadata: model::FsMetadata) -> Self {
+        FsMetadata { metadata }
+    }
 }
 
 #[pymethods]
@@ -142,8 +154,7 @@ impl NativeFs {
     fn read_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
         Ok(Pending::new(async move {
-            let stream = SandboxFs::with_backend(&backend, &name).read_stream(&path).await?;
-            Ok(NativeReadStream { stream: Owned::new(Arc::new(Mutex::new(stream))) })
+            SandboxFs::with_backend(&backend, &name).read_stream(&path).await.map(NativeReadStream::new)
         }))
     }
     fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
@@ -154,22 +165,20 @@ impl NativeFs {
     fn write_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
         Ok(Pending::new(async move {
-            let sink = SandboxFs::with_backend(&backend, &name).write_stream(&path).await?;
-            Ok(NativeWriteSink { sink: Owned::new(Arc::new(sink)) })
+            SandboxFs::with_backend(&backend, &name).write_stream(&path).await.map(NativeWriteSink::new)
         }))
     }
     fn list(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
         Ok(Pending::new(async move {
             let entries = SandboxFs::with_backend(&backend, &name).list(&path).await?;
-            Ok(entries.into_iter().map(|entry| FsEntry { entry }).collect::<Vec<_>>())
+            Ok(entries.into_iter().map(FsEntry::new).collect::<Vec<_>>())
         }))
     }
     fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
         Ok(Pending::new(async move {
-            let metadata = SandboxFs::with_backend(&backend, &name).stat(&path).await?;
-            Ok(FsMetadata { metadata })
+            SandboxFs::with_backend(&backend, &name).stat(&path).await.map(FsMetadata::new)
         }))
     }
     fn exists(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
@@ -214,6 +223,12 @@ pub struct NativeReadStream {
     stream: Owned<Arc<Mutex<model::FsReadStream>>>,
 }
 
+impl NativeReadStream {
+    pub fn new(stream: model::FsReadStream) -> Self {
+        NativeReadStream { stream: Owned::new(Arc::new(Mutex::new(stream))) }
+    }
+}
+
 #[pymethods]
 impl NativeReadStream {
     /// The next chunk; `None` at the end.
@@ -239,6 +254,12 @@ impl NativeReadStream {
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct NativeWriteSink {
     sink: Owned<Arc<model::FsWriteSink>>,
+}
+
+impl NativeWriteSink {
+    pub fn new(sink: model::FsWriteSink) -> Self {
+        NativeWriteSink { sink: Owned::new(Arc::new(sink)) }
+    }
 }
 
 #[pymethods]

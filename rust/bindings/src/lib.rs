@@ -74,7 +74,9 @@ mod _microsandbox {
     #[pymodule_export]
     use super::version;
     #[pymodule_export]
-    use super::volume::{NativeVolume, volume_create, volume_get, volume_list, volume_remove};
+    use super::volume::{
+        NativeVolume, NativeVolumeFs, volume_create, volume_get, volume_get_default, volume_list, volume_remove,
+    };
 
     /// Not an export, which would list it in `__all__`.
     #[pymodule_init]

@@ -1,24 +1,74 @@
 //! Named volumes.
 
+use std::sync::Arc;
+
+use microsandbox_core::SharedBackend;
 use microsandbox_core::model::{self, VolumeConfig};
+use microsandbox_core::sandbox::VolumeFs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::backend::{NativeBackend, chosen};
-use crate::convert::{self, Count, StrMap, Text};
-use crate::runtime::Pending;
+use crate::convert::{self, Count, Data, StrMap, Text};
+use crate::files::{Chunk, FsEntry, FsMetadata, NativeReadStream, NativeWriteSink};
+use crate::runtime::{Owned, Pending};
 use crate::sandbox::{argument, optional};
 
 type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
-/// A row of the volume table.
+/// What is known of a volume, and the backend it came from.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct NativeVolume {
+    backend: Owned<SharedBackend>,
     info: model::VolumeInfo,
+}
+
+impl NativeVolume {
+    fn new(backend: &SharedBackend, info: model::VolumeInfo) -> Self {
+        NativeVolume { backend: Owned::new(backend.clone()), info }
+    }
 }
 
 #[pymethods]
 impl NativeVolume {
+    #[getter]
+    fn is_default(&self) -> bool {
+        self.info.is_default
+    }
+    #[getter]
+    fn used_bytes(&self) -> u64 {
+        self.info.used_bytes
+    }
+    #[getter]
+    fn capacity_bytes(&self) -> Option<u64> {
+        self.info.capacity_bytes
+    }
+    #[getter]
+    fn disk_format(&self) -> Option<&str> {
+        self.info.disk_format.as_deref()
+    }
+    #[getter]
+    fn disk_fstype(&self) -> Option<&str> {
+        self.info.disk_fstype.as_deref()
+    }
+    /// Milliseconds since the epoch.
+    #[getter]
+    fn created_at(&self) -> Option<f64> {
+        self.info.created_at.map(|time| time.timestamp_micros() as f64 / 1000.0)
+    }
+    /// The directory on this machine.
+    fn path(&self, py: Python<'_>) -> PyResult<std::path::PathBuf> {
+        let path = self.backend.get(py)?.volumes().path(&self.info.name);
+        path.map_err(|error| crate::errors::to_python(py, error))
+    }
+    #[getter]
+    fn fs(&self, py: Python<'_>) -> PyResult<NativeVolumeFs> {
+        Ok(NativeVolumeFs { backend: Owned::new(self.backend.get(py)?.clone()), name: self.info.name.as_str().into() })
+    }
+    fn remove(&self, py: Python<'_>) -> PyResult<Pending> {
+        let (backend, name) = (self.backend.get(py)?.clone(), self.info.name.clone());
+        Ok(Pending::unattended(async move { backend.volumes().remove(&backend, &name).await }))
+    }
     #[getter]
     fn name(&self) -> &str {
         &self.info.name
@@ -74,7 +124,7 @@ pub fn volume_create(
     Ok(Pending::new(async move {
         model::validate_volume_name(&config.name)?;
         let info = backend.volumes().create(&backend, config).await?;
-        Ok(NativeVolume { info })
+        Ok(NativeVolume::new(&backend, info))
     }))
 }
 
@@ -85,7 +135,7 @@ pub fn volume_get(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Given<'_, '_
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
         let info = backend.volumes().get(&backend, &name).await?;
-        Ok(NativeVolume { info })
+        Ok(NativeVolume::new(&backend, info))
     }))
 }
 
@@ -95,7 +145,7 @@ pub fn volume_list(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> 
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
         let infos = backend.volumes().list(&backend).await?;
-        Ok(infos.into_iter().map(|info| NativeVolume { info }).collect::<Vec<_>>())
+        Ok(infos.into_iter().map(|info| NativeVolume::new(&backend, info)).collect::<Vec<_>>())
     }))
 }
 
@@ -105,4 +155,93 @@ pub fn volume_remove(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Given<'_,
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
     Ok(Pending::unattended(async move { backend.volumes().remove(&backend, &name).await }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (backend=None))]
+pub fn volume_get_default(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move {
+        let info = backend.volumes().get_default(&backend).await?;
+        Ok(NativeVolume::new(&backend, info))
+    }))
+}
+
+/// Files of one volume: its backend and its name.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct NativeVolumeFs {
+    backend: Owned<SharedBackend>,
+    name: Arc<str>,
+}
+
+impl NativeVolumeFs {
+    fn target(&self, py: Python<'_>) -> PyResult<(SharedBackend, Arc<str>)> {
+        Ok((self.backend.get(py)?.clone(), self.name.clone()))
+    }
+}
+
+fn text(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+    Ok(argument::<Text>(object, name)?.0)
+}
+
+#[pymethods]
+impl NativeVolumeFs {
+    fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))
+    }
+    fn read_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move {
+            VolumeFs::with_backend(&backend, &name).read_stream(&path).await.map(NativeReadStream::new)
+        }))
+    }
+    fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).write(&path, data).await }))
+    }
+    fn write_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move {
+            VolumeFs::with_backend(&backend, &name).write_stream(&path).await.map(NativeWriteSink::new)
+        }))
+    }
+    fn list(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move {
+            let entries = VolumeFs::with_backend(&backend, &name).list(&path).await?;
+            Ok(entries.into_iter().map(FsEntry::new).collect::<Vec<_>>())
+        }))
+    }
+    fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move {
+            VolumeFs::with_backend(&backend, &name).stat(&path).await.map(FsMetadata::new)
+        }))
+    }
+    fn exists(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).exists(&path).await }))
+    }
+    fn mkdir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).mkdir(&path).await }))
+    }
+    fn remove_file(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove(&path).await }))
+    }
+    fn remove_dir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove_dir(&path).await }))
+    }
+    fn copy(&self, py: Python<'_>, from_: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), from, to) = (self.target(py)?, text(from_, "from_")?, text(to, "to")?);
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).copy(&from, &to).await }))
+    }
+    fn rename(&self, py: Python<'_>, from_: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), from, to) = (self.target(py)?, text(from_, "from_")?, text(to, "to")?);
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).rename(&from, &to).await }))
+    }
 }

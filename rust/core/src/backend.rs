@@ -118,6 +118,9 @@ pub mod available_when {
     pub const HUGE_PAGES: &str = "when policies for huge pages land";
     pub const PATCHES: &str = "when patches before boot land";
     pub const INIT: &str = "when init hand-off lands";
+    pub const DISK_VOLUMES: &str = "when disk images land; use a directory volume";
+    pub const QUOTAS: &str = "when quotas of directories can be kept; leave it out, or use a tmpfs with a size";
+    pub const MOUNT_POLICIES: &str = "when policies for owners and modes land; leave it out";
     pub const CLOUD_ONLY: &str = "on the cloud backend";
     pub const IMAGES: &str = "on the local backend";
 }

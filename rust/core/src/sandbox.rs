@@ -5,6 +5,7 @@
 
 mod handle;
 mod live;
+mod volume;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use chrono::{DateTime, Utc};
 
 pub use handle::SandboxHandle;
 pub use live::{Sandbox, SandboxFs};
+pub use volume::VolumeFs;
 
 use crate::model::{Isolation, SandboxStatus};
 

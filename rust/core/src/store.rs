@@ -8,7 +8,7 @@
 //! | `lock` | the lock file for creation and migration |
 //! | `migration` | the schema's history and the check of it |
 //! | `entity` | the tables |
-//! | `sandboxes`, `images` | the statements |
+//! | `sandboxes`, `images`, `volumes` | the statements |
 //! | `identity` | whether the open file is still the one at its path |
 //! | `retry`, `errors`, `holder` | what happens when something is in the way |
 //!
@@ -27,6 +27,7 @@ mod pools;
 mod reserve;
 mod retry;
 mod sandboxes;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -72,6 +73,16 @@ pub struct RunRow {
     pub termination_detail: Option<String>,
     pub started_at: Option<DateTime<Utc>>,
     pub terminated_at: Option<DateTime<Utc>>,
+}
+
+/// A row of `volume`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeRow {
+    pub id: i32,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub created_at: Option<DateTime<Utc>>,
+    pub updated_at: Option<DateTime<Utc>>,
 }
 
 /// How a run ended.
@@ -210,6 +221,40 @@ impl Store {
     /// Layers that no manifest names any more; their rows are deleted, the directories are the caller's.
     pub async fn take_unused_layers(&self) -> MicrosandboxResult<Vec<LayerRecord>> {
         self.told(self.pools.write(images::take_unused_layers).await)
+    }
+
+    /// A taken name is `VolumeAlreadyExists`.
+    pub async fn insert_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> MicrosandboxResult<VolumeRow> {
+        self.told(self.pools.write(|db| volumes::insert(db, name, labels)).await)
+    }
+    pub async fn volume(&self, name: &str) -> MicrosandboxResult<Option<VolumeRow>> {
+        self.told(volumes::by_name(self.pools.read()?, name).await)
+    }
+    /// By name.
+    pub async fn volumes(&self) -> MicrosandboxResult<Vec<VolumeRow>> {
+        self.told(volumes::list(self.pools.read()?).await)
+    }
+    /// Sandboxes that mount it and have not ended, as far as the rows know.
+    pub async fn volume_holders(&self, name: &str) -> MicrosandboxResult<Vec<String>> {
+        self.told(volumes::holders(self.pools.read()?, name).await)
+    }
+    /// Deletes the row, in one transaction with the check that nobody holds it and with `put_aside`, which may be called
+    /// again. False: it was gone.
+    pub async fn delete_volume(
+        &self,
+        name: &str,
+        put_aside: &(dyn Fn() -> MicrosandboxResult<()> + Send + Sync),
+    ) -> MicrosandboxResult<bool> {
+        self.tidy(|| async { self.told(self.pools.write(|db| volumes::delete(db, name, put_aside)).await) }).await
+    }
+    /// What a run mounts, read-only or not; replaces what an earlier run of the sandbox left.
+    pub async fn attach_volumes(
+        &self,
+        sandbox_id: i32,
+        pid: i32,
+        volumes: &[(String, bool)],
+    ) -> MicrosandboxResult<()> {
+        self.told(self.pools.write(|db| volumes::attach(db, sandbox_id, pid, volumes)).await)
     }
 
     fn told<T>(&self, result: Result<T, Fault>) -> MicrosandboxResult<T> {

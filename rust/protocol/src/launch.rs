@@ -125,6 +125,9 @@ pub struct BindSpec {
     pub readonly: bool,
     #[serde(default)]
     pub noexec: bool,
+    /// The files carry real host ids, as in [`Lower::host_ids`]; without that ability the boot fails.
+    #[serde(default)]
+    pub host_ids: bool,
     /// A missing source is skipped instead of failing the boot.
     #[serde(default)]
     pub optional: bool,

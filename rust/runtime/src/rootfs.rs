@@ -111,7 +111,7 @@ fn open_source(bind: &BindSpec) -> Result<Source, Failure> {
 }
 
 /// Makes bind `bind` ready with the runtime's own rights: its source need not be reachable for the sandbox's ids.
-pub fn prepare_source(bind: &BindSpec) -> Result<Source, Failure> {
+pub fn prepare_source(bind: &BindSpec, owner: Option<BorrowedFd<'_>>) -> Result<Source, Failure> {
     let source = match open_source(bind)? {
         Source::Path(fd) => fd,
         other => return Ok(other),
@@ -121,6 +121,13 @@ pub fn prepare_source(bind: &BindSpec) -> Result<Source, Failure> {
         format!("copy mount {}", bind.source.display()),
         BIND_HINT,
     ))?;
+    if let (true, Some(owner)) = (bind.host_ids, owner) {
+        crate::syscall::mount_setattr(&tree, false, 0, libc::MS_PRIVATE, Some(owner)).map_err(failed(
+            Step::OpenLayers,
+            format!("map the ids of mount {}", bind.source.display()),
+            "this file system or kernel has no id-mapped mounts; use a named volume, or a directory on another file system",
+        ))?;
+    }
     Ok(Source::Tree(tree))
 }
 

@@ -159,6 +159,7 @@ fn i6_mounts_stay_inside_whatever_the_image_ships() {
         target: target.into(),
         readonly: true,
         noexec: true,
+        host_ids: false,
         optional: false,
     };
     spec.root.binds.push(bind("/up/data/probe"));
@@ -234,6 +235,7 @@ fn a_missing_bind_source_is_named() {
         target: "/thing".into(),
         readonly: true,
         noexec: false,
+        host_ids: false,
         optional,
     };
     spec.root.binds.push(missing(true));

@@ -10,6 +10,7 @@
 //! | [`spawn`], [`embedded`] | starting the embedded runtime |
 //! | [`exec`], [`logs`], [`metrics`] | talking to the agent, reading what it left |
 //! | [`oom`] | the kernel's verdict on killed programs |
+//! | [`volumes`], [`volume_files`], [`mounts`] | named volumes, their files, and what sandboxes mount |
 //! | [`host_image`], [`runtime_layer`], [`doctor`] | this machine as an image; what it can give |
 
 mod boot;
@@ -23,6 +24,7 @@ mod lifecycle;
 mod lock;
 pub mod logs;
 pub mod metrics;
+mod mounts;
 mod oom;
 mod operations;
 mod process;
@@ -32,6 +34,8 @@ pub mod runtime_layer;
 mod spawn;
 pub(crate) mod tree;
 pub(crate) mod validate;
+mod volume_files;
+mod volumes;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -188,7 +192,7 @@ impl LocalBackend {
 }
 
 /// State is nobody else's business: mode 0700 for what we create.
-pub(crate) fn make_private_directory(path: &Path) -> MicrosandboxResult<()> {
+pub fn make_private_directory(path: &Path) -> MicrosandboxResult<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -214,8 +218,6 @@ impl Backend for LocalBackend {
         Some(self)
     }
 }
-
-impl VolumeBackend for LocalBackend {}
 
 impl From<LocalBackend> for SharedBackend {
     fn from(backend: LocalBackend) -> Self {

@@ -9,6 +9,7 @@
 //! | [`records`] | sandboxes, their status and its changes |
 //! | [`operations`] | the backend traits, delegated |
 //! | [`files`] | a file tree |
+//! | [`volumes`] | named trees |
 //! | [`run`] | one program: events, input, signals |
 //! | [`programs`], [`shell`] | the built-in commands |
 //! | [`journal`] | captured output |
@@ -20,6 +21,7 @@ mod programs;
 mod records;
 mod run;
 mod shell;
+mod volumes;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +65,7 @@ pub struct MemoryBackend {
 #[derive(Default)]
 pub(crate) struct Shared {
     records: Mutex<Records>,
+    volumes: Mutex<volumes::Volumes>,
     scripts: Mutex<HashMap<String, Handler>>,
     faults: Mutex<HashMap<String, VecDeque<MicrosandboxError>>>,
     /// Counts changes of any status.

@@ -226,6 +226,7 @@ pub(super) async fn end_run(
         .filter(run::Column::Status.eq(ACTIVE))
         .exec(&transaction)
         .await?;
+    super::volumes::detach(&transaction, sandbox_id).await?;
     // A sandbox that was removed meanwhile took its runs with it: nothing is left to record.
     set_status(&transaction, sandbox_id, &[], status).await?;
     transaction.commit().await?;

@@ -203,7 +203,11 @@ fn clone(cgroups: &Cgroups) -> Result<(Cloned, bool), Errno> {
 /// As host root the runtime may reach sources that the sandbox's ids may not; it makes those mounts itself.
 fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
     let privileged = rustix::process::geteuid().is_root();
-    let prepare = |bind| if privileged { rootfs::prepare_source(bind).map(Some) } else { Ok(None) };
+    let wanted = privileged && spec.root.binds.iter().any(|bind| bind.host_ids);
+    let owner = if wanted { idmapped::owner(&spec.ids)? } else { None };
+    let prepare = |bind| {
+        if privileged { rootfs::prepare_source(bind, owner.as_ref().map(|fd| fd.as_fd())).map(Some) } else { Ok(None) }
+    };
     spec.root.binds.iter().map(prepare).collect()
 }
 

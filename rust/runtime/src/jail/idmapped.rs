@@ -50,6 +50,18 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
     }
 }
 
+/// What mounts of host files are mapped through; none where ids are not a range of host root's.
+pub fn owner(ids: &IdMap) -> Result<Option<OwnedFd>, Failure> {
+    match ids {
+        IdMap::Range { .. } => user_namespace(ids).map(Some).map_err(crate::failure::failed(
+            crate::steps::Step::OpenLayers,
+            "make the user namespace that maps the ids of mounts",
+            "this kernel gives no user namespace; use named volumes",
+        )),
+        IdMap::Subordinate { .. } | IdMap::Single { .. } => Ok(None),
+    }
+}
+
 /// A user namespace with this mapping and nobody in it.
 fn user_namespace(map: &IdMap) -> Result<OwnedFd, Errno> {
     let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;

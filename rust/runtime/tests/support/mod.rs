@@ -75,6 +75,7 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
         target: path.into(),
         readonly: true,
         noexec: false,
+        host_ids: false,
         optional: true,
     });
     LaunchSpec {

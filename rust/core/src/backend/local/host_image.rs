@@ -171,6 +171,7 @@ impl Plan {
                 target: path.to_string_lossy().into_owned(),
                 readonly: true,
                 noexec: true,
+                host_ids: false,
                 optional: true,
             })
             .collect();
@@ -248,6 +249,7 @@ fn readonly(machine: &Machine, real: &Path, target: &Path) -> BindSpec {
         target: target.to_string_lossy().into_owned(),
         readonly: true,
         noexec: false,
+        host_ids: false,
         optional: true,
     }
 }

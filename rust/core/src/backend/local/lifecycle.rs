@@ -99,6 +99,7 @@ async fn prepare_spec(backend: &LocalBackend, spec: &mut SandboxSpec) -> Microsa
     if spec.init.is_some() {
         return Err(MicrosandboxError::unsupported("init", crate::backend::available_when::INIT));
     }
+    super::mounts::exist(backend, spec).await?;
     spec.image_defaults = root::image_defaults(backend, &spec.image).await?;
     if spec.isolation_actual == Some(Isolation::Microvm) {
         validate::microvm(spec)?;
@@ -149,6 +150,11 @@ async fn bring_up(
     let store = backend.store().await?;
     let rootfs_mode = if spec.image_defaults.manifest_digest.is_some() { "erofs" } else { "bind" };
     store.set_rootfs(row_id, spec.image_defaults.manifest_digest.as_deref(), rootfs_mode).await?;
+    let volumes = super::mounts::volumes(spec);
+    if !volumes.is_empty() {
+        // Before anything is mounted: from here on nobody can remove them.
+        store.attach_volumes(row_id, rustix::process::getpid().as_raw_nonzero().get(), &volumes).await?;
+    }
     trace.finish("row");
     let booting = boot::begin(backend, spec, trace).await?;
     boot::failpoint("spawned");
@@ -285,6 +291,7 @@ pub async fn start(
             backend.sandbox_dir(name).display()
         )));
     }
+    super::mounts::exist(backend, &spec).await?;
     if spec.isolation_actual == Some(Isolation::Microvm) {
         // A start never weakens it: refused while the record is still as it was.
         isolation::require(backend).await?;

@@ -97,9 +97,12 @@ pub async fn assemble(backend: &LocalBackend, spec: &SandboxSpec) -> Microsandbo
         }
     }
     let quarter = u64::from(spec.resources.memory_mib) * MIB / 4;
-    if !matches!(spec.image, ImageSource::Bind { .. }) {
+    // A mount of the caller's own takes its place.
+    let own_tmp = spec.mounts.iter().any(|mount| super::mounts::normalised(mount.guest()).as_deref() == Ok("/tmp"));
+    if !matches!(spec.image, ImageSource::Bind { .. }) && !own_tmp {
         root.tmpfs.push(TmpfsSpec { target: "/tmp".into(), size_bytes: quarter.clamp(MIB, TMP_MAX), mode: 0o1777 });
     }
+    super::mounts::add(backend, spec, &mut root).await?;
     if !spec.runtime.scripts.is_empty() {
         let source = backend.sandbox_dir(&spec.name).join("scripts");
         root.binds.push(BindSpec {
@@ -107,6 +110,7 @@ pub async fn assemble(backend: &LocalBackend, spec: &SandboxSpec) -> Microsandbo
             target: "/.msb/scripts".into(),
             readonly: true,
             noexec: false,
+            host_ids: false,
             optional: false,
         });
     }

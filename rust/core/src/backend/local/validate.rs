@@ -1,5 +1,6 @@
 //! What a specification must satisfy before anything is created.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
@@ -22,6 +23,7 @@ pub fn spec(spec: &SandboxSpec, home: &Path) -> MicrosandboxResult<()> {
     labels(spec)?;
     lifecycle(spec)?;
     runtime(spec)?;
+    super::mounts::check(&spec.mounts, home)?;
     image(&spec.image, home)
 }
 
@@ -124,8 +126,13 @@ pub fn variable(key: &str, value: &str) -> MicrosandboxResult<()> {
 }
 
 fn labels(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    label_keys(&spec.labels)
+}
+
+/// Of sandboxes and volumes alike.
+pub fn label_keys(labels: &BTreeMap<String, String>) -> MicrosandboxResult<()> {
     const RESERVED: [&str; 3] = ["sandbox.", "microsandbox.", "service."];
-    for key in spec.labels.keys() {
+    for key in labels.keys() {
         if key.is_empty() {
             return invalid("a label key must not be empty".into());
         }

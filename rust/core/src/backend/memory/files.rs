@@ -112,6 +112,11 @@ impl Files {
         Files { nodes }
     }
 
+    /// Nothing but the root.
+    pub fn empty() -> Files {
+        Files { nodes: BTreeMap::from([("/".to_string(), Node::new(Content::Directory, DIRECTORY_MODE))]) }
+    }
+
     /// Bytes of all files.
     pub fn size(&self) -> u64 {
         self.nodes.values().map(Node::size).sum()

@@ -16,7 +16,7 @@ use super::records::{self, Record};
 use super::{MemoryBackend, lock, run};
 use crate::agent::check_path;
 use crate::backend::{
-    Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend, VolumeBackend,
+    Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend,
 };
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
@@ -29,9 +29,6 @@ use crate::sandbox::{DEFAULT_STOP_TIMEOUT, Sandbox, SandboxHandle};
 /// Chunks of a read stream.
 const CHUNK: usize = 1 << 20;
 
-struct NoVolumes;
-impl VolumeBackend for NoVolumes {}
-
 impl Backend for MemoryBackend {
     fn kind(&self) -> BackendKind {
         BackendKind::Local
@@ -39,8 +36,8 @@ impl Backend for MemoryBackend {
     fn sandboxes(&self) -> &dyn SandboxBackend {
         self
     }
-    fn volumes(&self) -> &dyn VolumeBackend {
-        &NoVolumes
+    fn volumes(&self) -> &dyn crate::backend::VolumeBackend {
+        self
     }
 }
 

@@ -1,0 +1,217 @@
+//! What a sandbox mounts besides its image: checked before anything is made, turned into binds and temporary file systems.
+//!
+//! Read-only is the mount's own flag on this side; root inside cannot take it away. Devices and setuid programs of a mount
+//! never count.
+
+use std::path::Path;
+
+use microsandbox_protocol::launch::{BindSpec, RootSpec, TmpfsSpec};
+
+use super::LocalBackend;
+use crate::backend::available_when;
+use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::model::{Mount, MountPolicy, SandboxSpec, validate_volume_name};
+
+const MIB: u64 = 1 << 20;
+/// Of one sandbox.
+const MOST: usize = 64;
+const TARGET_MAX: usize = 1024;
+/// A temporary file system without a size: half of the memory.
+const HALF: u64 = 2;
+/// Places that the sandbox itself is made of.
+const OURS: [&str; 4] = ["/.msb", "/proc", "/sys", "/dev"];
+
+fn invalid<T>(text: String) -> MicrosandboxResult<T> {
+    Err(MicrosandboxError::InvalidConfig(text))
+}
+
+/// An absolute path without `.`, `..` and doubled slashes.
+pub fn normalised(target: &str) -> Result<String, &'static str> {
+    if !target.starts_with('/') {
+        return Err("must be absolute");
+    }
+    if target.len() > TARGET_MAX {
+        return Err("is too long");
+    }
+    if target.contains([':', ';', ',', '\0', '\n']) {
+        return Err("must not hold any of : ; , or a line break");
+    }
+    let mut parts = Vec::new();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return Err("must not hold .."),
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() {
+        return Err("must not be the root itself");
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Whatever can be said without looking at the database.
+pub fn check(mounts: &[Mount], home: &Path) -> MicrosandboxResult<()> {
+    if mounts.len() > MOST {
+        return invalid(format!("a sandbox has at most {MOST} mounts: got {}", mounts.len()));
+    }
+    let mut targets: Vec<String> = Vec::new();
+    for mount in mounts {
+        let guest = mount.guest();
+        let target = match normalised(guest) {
+            Ok(target) => target,
+            Err(why) => return invalid(format!("mount target {guest:?} {why}")),
+        };
+        if let Some(ours) = OURS.iter().find(|ours| target == **ours || target.starts_with(&format!("{ours}/"))) {
+            return invalid(format!("mount target {guest:?}: {ours} belongs to the sandbox itself"));
+        }
+        if targets.contains(&target) {
+            return invalid(format!("mount target {guest:?} is given twice"));
+        }
+        targets.push(target);
+        one(mount, home)?;
+    }
+    Ok(())
+}
+
+fn one(mount: &Mount, home: &Path) -> MicrosandboxResult<()> {
+    match mount {
+        Mount::Named { name, policy, .. } => {
+            validate_volume_name(name)?;
+            plain(policy)
+        }
+        Mount::Bind { host, policy, quota_mib, .. } => {
+            if quota_mib.is_some() {
+                return Err(MicrosandboxError::unsupported("Volume.bind(quota_mib=)", available_when::QUOTAS));
+            }
+            plain(policy)?;
+            source(Path::new(host), home)
+        }
+        Mount::Tmpfs { size_mib: Some(0), guest, .. } => invalid(format!("the size of the tmpfs at {guest} must not be 0")),
+        Mount::Tmpfs { .. } => Ok(()),
+        Mount::DiskImage { .. } => Err(MicrosandboxError::unsupported("Volume.disk", available_when::DISK_IMAGES)),
+    }
+}
+
+fn plain(policy: &MountPolicy) -> MicrosandboxResult<()> {
+    if *policy == MountPolicy::default() {
+        return Ok(());
+    }
+    let feature = "stat_virtualization, host_permissions, uid and gid of a mount";
+    Err(MicrosandboxError::unsupported(feature, available_when::MOUNT_POLICIES))
+}
+
+/// A directory or file of this machine that may be shown.
+fn source(path: &Path, home: &Path) -> MicrosandboxResult<()> {
+    if !path.is_absolute() {
+        return invalid(format!("mount source {} must be absolute", path.display()));
+    }
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        Err(error) => return invalid(format!("mount source {} cannot be used: {error}", path.display())),
+    };
+    let meta = real.metadata().map_err(|error| MicrosandboxError::io("look at", &real, error))?;
+    if !meta.is_dir() && !meta.is_file() {
+        return invalid(format!("mount source {} is neither a directory nor a regular file", path.display()));
+    }
+    // What a sandbox could write there decides over sandboxes, its own included.
+    let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
+    if home.starts_with(&real) || real.starts_with(&home) {
+        return invalid(format!(
+            "mount source {} holds, or lies in, the state of this product ({}); mount another directory",
+            path.display(),
+            home.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Volumes by name, and whether read-only.
+pub fn volumes(spec: &SandboxSpec) -> Vec<(String, bool)> {
+    let named = spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::Named { name, options, .. } => Some((name.clone(), options.readonly)),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Every volume has a row: told before anything is made.
+pub async fn exist(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    for (name, _) in volumes(spec) {
+        if backend.store().await?.volume(&name).await?.is_none() {
+            return Err(MicrosandboxError::VolumeNotFound(name));
+        }
+    }
+    Ok(())
+}
+
+/// Adds them to the root file system.
+pub async fn add(backend: &LocalBackend, spec: &SandboxSpec, root: &mut RootSpec) -> MicrosandboxResult<()> {
+    check(&spec.mounts, &backend.config().home)?;
+    for mount in &spec.mounts {
+        let options = mount.options();
+        let target = match normalised(mount.guest()) {
+            Ok(target) => target,
+            Err(why) => return invalid(format!("mount target {:?} {why}", mount.guest())),
+        };
+        let bind = |source, host_ids| BindSpec {
+            source,
+            target: target.clone(),
+            readonly: options.readonly,
+            noexec: options.noexec,
+            host_ids,
+            optional: false,
+        };
+        match mount {
+            Mount::Named { name, .. } => {
+                // Made here if a crash kept it from being made.
+                backend.volume_root(name)?;
+                root.binds.push(bind(backend.volume_path(name), false));
+            }
+            Mount::Bind { host, .. } => root.binds.push(bind(host.into(), true)),
+            Mount::Tmpfs { size_mib, .. } => {
+                let memory = u64::from(spec.resources.memory_mib) * MIB;
+                let size_bytes = size_mib.map_or(memory / HALF, |mib| mib.saturating_mul(MIB));
+                root.tmpfs.push(TmpfsSpec { target, size_bytes, mode: 0o1777 });
+            }
+            Mount::DiskImage { .. } => {
+                return Err(MicrosandboxError::unsupported("Volume.disk", available_when::DISK_IMAGES));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MountOptions;
+
+    fn tmpfs(guest: &str) -> Mount {
+        Mount::Tmpfs { guest: guest.into(), size_mib: None, options: MountOptions::default() }
+    }
+
+    #[test]
+    fn targets_are_checked_after_they_are_normalised() {
+        assert_eq!(normalised("//data/./x/").as_deref(), Ok("/data/x"));
+        let home = Path::new("/nonexistent");
+        for bad in ["", "data", "/", "/.", "/a/../b", "/a:b", "/a,b", "/proc", "/proc/x", "/dev/shm", "/.msb/scripts"] {
+            assert!(check(&[tmpfs(bad)], home).is_err(), "{bad}");
+        }
+        assert!(check(&[tmpfs("/a"), tmpfs("/a/")], home).unwrap_err().to_string().contains("twice"));
+        assert!(check(&[tmpfs("/a"), tmpfs("/a/b"), tmpfs("/process")], home).is_ok());
+    }
+
+    #[test]
+    fn a_source_never_holds_the_products_own_state() {
+        let home = tempfile::tempdir().unwrap();
+        let inner = home.path().join("sandboxes");
+        std::fs::create_dir(&inner).unwrap();
+        for bad in [home.path(), &inner, home.path().parent().unwrap(), Path::new("/"), Path::new("/dev/null")] {
+            assert!(source(bad, home.path()).is_err(), "{}", bad.display());
+        }
+        let other = tempfile::tempdir().unwrap();
+        source(other.path(), home.path()).unwrap();
+        assert!(source(&other.path().join("absent"), home.path()).is_err());
+    }
+}
