@@ -133,7 +133,12 @@ async fn close<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (code, reason) = match end {
-        End::Agent | End::Client => (CloseCode::Normal, "ended"),
+        // The answer to its goodbye was queued when that was read.
+        End::Client => {
+            let _ = timeout(CLOSING, sink.flush()).await;
+            return;
+        }
+        End::Agent => (CloseCode::Normal, "ended"),
         End::AgentLost => (CloseCode::Error, "the agent is gone"),
         End::ClientSilent => (CloseCode::Policy, "silent for too long"),
         End::Server => (CloseCode::Away, "the server ends"),

@@ -63,6 +63,16 @@ async fn a_key_does_what_its_scopes_say_until_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_key_file_lets_nobody_in_and_names_no_path() {
+    let server = Running::start(Limits::default()).await;
+    std::fs::write(server.keys.file(), "{half").unwrap();
+    let reply = server.ask("GET", "/v1/sandboxes", None).await;
+    assert_eq!((reply.status, reply.code().as_str()), (500, "internal"));
+    assert!(!reply.text().contains(server.home().to_str().unwrap()));
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sizes_are_bounded() {
     let limits = Limits { json_body: 1000, sandboxes: 1, ..Limits::default() };
     let server = Running::start(limits).await;

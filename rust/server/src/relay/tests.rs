@@ -66,9 +66,10 @@ async fn bytes_go_both_ways_and_a_goodbye_of_the_client_reaches_the_agent() {
     assert_eq!(&heard, b"to the agent");
     agent.write_all(b"to the client").await.unwrap();
     assert_eq!(data(&mut client).await.unwrap(), "to the client");
-    client.close(None).await.unwrap();
+    let goodbye = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
+    client.close(Some(goodbye)).await.unwrap();
     assert_eq!(timeout(DEADLINE, agent.read(&mut heard)).await.unwrap().unwrap(), 0);
-    while data(&mut client).await.is_ok() {}
+    assert_eq!(data(&mut client).await.unwrap_err(), Some(CloseCode::Normal), "the goodbye was not answered");
     ended(task).await;
     drop(ending);
 }
