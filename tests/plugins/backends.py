@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from controlplane import ControlPlane
 from homes import new_home
-from servers import Server
 
 # Everything that is not in this table must be the same. Key: what a test needs; value: why this backend lacks it.
 DIFFERENCES: dict[str, dict[str, str]] = {
@@ -61,7 +61,7 @@ class Harness:
     home: Path | None
     created: list[str] = field(default_factory=list)
     # Of the cloud: `msb serve` over `home`, a process of its own.
-    server: Server | None = None
+    server: ControlPlane | None = None
 
     @classmethod
     def of(cls, kind: str, home: Path) -> Harness:
@@ -70,7 +70,7 @@ class Harness:
 
             return cls(kind, MemoryBackend(), None)
         if kind == "cloud":
-            server = Server.start(home)
+            server = ControlPlane.start(home)
             return cls(kind, server.backend(), home, server=server)
         from microsandbox import LocalBackend
 

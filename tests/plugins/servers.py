@@ -1,101 +1,170 @@
-"""Real `msb serve` processes, each over a home of its own."""
+"""`msb serve` as a process of its own: a free port, the test's home, a key; ended by SIGTERM."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pace import within
 
-MSB = [sys.executable, "-m", "microsandbox"]
+MSB = str(Path(sys.executable).with_name("msb"))
+HOST = {"type": "oci", "reference": "host"}
+SCOPES = ["sandboxes:read", "sandboxes:write", "exec", "volumes:read", "volumes:write", "metrics"]
 
 
-def msb(home: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """One `msb` command on this home."""
-    return subprocess.run(
-        [*MSB, *arguments],
-        env=environment(home),
-        check=check,
-        capture_output=True,
-        text=True,
-        timeout=within(30),
-        stdin=subprocess.DEVNULL,
-    )
+def msb(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One run of the command, to its end."""
+    environ = {**os.environ, **environment}
+    return subprocess.run([MSB, *arguments], env=environ, capture_output=True, text=True, timeout=within(60))
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MSB_") or "KRUNFW" in name}
-    return {**kept, "MSB_HOME": str(home), "MSB_CONFIG_PATH": str(home / "config.json"), **more}
+def new_key(name: str, *flags: str) -> str:
+    made = msb("serve", "key", "create", name, *flags)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.splitlines()[-1]
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        code: str = self.json["error"]["code"]
+        return code
 
 
 @dataclass
 class Server:
-    """`msb serve` on a free port of loopback, and a key for it."""
+    """A running server and a client for it."""
 
-    home: Path
+    process: subprocess.Popen[str]
     url: str
     key: str
-    process: subprocess.Popen[str]
-    log: Path
-    ended: bool = field(default=False)
+    access_log: Path
+    notes: Path
+    trust: ssl.SSLContext | None = field(default=None, repr=False)
 
-    @classmethod
-    def start(cls, home: Path, *arguments: str, isolation: str = "container") -> Server:
-        """Without arguments: plain HTTP. The key may do everything but read `/metrics`."""
-        key = msb(home, "serve", "key", "create", "test").stdout.splitlines()[-1]
-        log = home / "serve.log"
-        with log.open("w") as sink:
-            process = subprocess.Popen(
-                [*MSB, "serve", "--listen", "127.0.0.1:0", *(arguments or ("--insecure-http",))],
-                env=environment(home, MSB_ISOLATION=isolation),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=sink,
-                text=True,
-            )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("listening on "):
-            process.kill()
-            process.communicate()
-            raise AssertionError(f"msb serve did not come up: {line!r} {log.read_text()}")
-        return cls(home, line.split()[-1], key, process, log)
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.url).port
+        assert port
+        return port
 
-    def backend(self, wire: str = "spec") -> Any:
-        from microsandbox import CloudBackend
+    def connection(self, host: str = "127.0.0.1") -> http.client.HTTPConnection:
+        if self.url.startswith("https:"):
+            return http.client.HTTPSConnection(host, self.port, timeout=within(60), context=self.trust)
+        return http.client.HTTPConnection(host, self.port, timeout=within(60))
 
-        return CloudBackend(self.url, self.key, wire=wire)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        sent = {"authorization": f"Bearer {self.key if key is None else key}", **(headers or {})}
+        data = None
+        if body is not None:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            sent.setdefault("content-type", "application/json")
+        connection = self.connection()
+        try:
+            connection.request(method, path, body=data, headers=sent)
+            answer = connection.getresponse()
+            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
 
-    def stop(self) -> int:
-        """Asks it to end, as a service manager would; its status."""
-        if not self.ended:
-            self.ended = True
+    def create(self, name: str, **options: object) -> Any:
+        body = {"name": name, "image": HOST, "resources": {"vcpus": 1, "memory_mib": 128}, **options}
+        made = self.ask("POST", "/v1/sandboxes?start=true&wait_for=running&wait_timeout=60", body)
+        assert made.status == 200, made.body
+        return made.json
+
+    def remove(self, name: str) -> None:
+        """Stops and removes it."""
+        self.ask("POST", f"/v1/sandboxes/by-name/{name}/stop", {})
+        deadline = time.monotonic() + within(30)
+        while (gone := self.ask("DELETE", f"/v1/sandboxes/by-name/{name}")).status == 409:
+            assert time.monotonic() < deadline, gone.body
+            time.sleep(0.02)
+        assert gone.status in (200, 404), gone.body
+
+    def remove_all(self) -> None:
+        while found := self.ask("GET", "/v1/sandboxes?limit=100").json["data"]:
+            for sandbox in found:
+                self.remove(sandbox["name"])
+
+    def end(self) -> int:
+        """Asks it to end; its exit status."""
+        if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.communicate(timeout=within(30))
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.communicate()
-                raise
-        return self.process.returncode
+        try:
+            return self.process.wait(within(30))
+        finally:
+            self.process.kill()
+            self.process.wait()
+            if self.process.stdout:
+                self.process.stdout.close()
+
+
+Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def serve(home: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers over the test's home; they end with the test."""
+def serve(home: Path, tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers on the test's home; without a flag about TLS they speak plain HTTP."""
     started: list[Server] = []
 
-    def start(*arguments: str, isolation: str = "container") -> Server:
-        started.append(Server.start(home, *arguments, isolation=isolation))
-        return started[-1]
+    def start(*flags: str) -> Server:
+        number = len(started)
+        key = new_key(f"fixture-{number}", *(word for scope in SCOPES for word in ("--scope", scope)))
+        log, notes = tmp_path / f"access-{number}.log", tmp_path / f"notes-{number}.log"
+        transport = [] if any("tls" in flag for flag in flags) else ["--insecure-http"]
+        command = [MSB, "serve", "--listen", "127.0.0.1:0", "--access-log", str(log), *transport, *flags]
+        with notes.open("w") as err:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True)
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        if not line.startswith("listening on "):
+            process.kill()
+            process.communicate()
+            pytest.fail(f"the server does not start: {line!r}\n{notes.read_text()}")
+        server = Server(process, line.removeprefix("listening on "), key, log, notes)
+        if server.url.startswith("https:") and "--tls-self-signed" in flags:
+            server.trust = ssl.create_default_context(cafile=str(home / "serve" / "cert.pem"))
+        started.append(server)
+        return server
 
     yield start
     for server in started:
-        server.stop()
+        if server.process.poll() is None:
+            server.remove_all()
+        assert server.end() == 0, server.notes.read_text()
+
+
+@pytest.fixture
+def server(serve: Serve) -> Server:
+    """A server over plain HTTP on a loopback port, with a key of every scope."""
+    return serve()

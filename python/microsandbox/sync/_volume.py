@@ -5,76 +5,101 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from .. import _backend, _microsandbox
-from .. import _unsupported as later
 from .._config import MountConfig, Path
 from .._enums import DiskImageFormat, HostPermissions, MountKind, NamedVolumeMode, StatVirtualization, VolumeKind
+from ._files import FsReadStream, FsWriteSink
 from .._runtime import wait as run
-from .._unsupported import unsupported
 if TYPE_CHECKING:
-    from .._microsandbox import NativeVolume
+    from .._microsandbox import FsEntry, FsMetadata, NativeVolume, NativeVolumeFs
+_List = list
 
 class VolumeFs:
-    """Files of a volume, on the host side. `UnsupportedError` for now."""
+    """Files of a volume, from `Volume.fs` or `VolumeHandle.fs`, without a sandbox. Paths are relative to the volume's root.
+
+    Every method raises `FilesystemError` (`PathNotFoundError` for a missing path; kind `PathEscapes` for `..` above the root
+    and links out of it) and `VolumeNotFoundError`. Nothing but regular files is read.
+    """
+
+    def __init__(self, native: NativeVolumeFs) -> None:
+        self._native = native
 
     def read(self, path: str) -> bytes:
-        """The whole file."""
-        raise unsupported('VolumeFs.read', later.VOLUME_FILES)
+        """The whole file, up to 2 GiB.
+
+        Example: `data = volume.fs.read("results/a.json")`.
+        """
+        return run(self._native.read(path))
 
     def read_text(self, path: str) -> str:
-        """The whole file as UTF-8."""
-        raise unsupported('VolumeFs.read_text', later.VOLUME_FILES)
+        """The whole file as UTF-8; `UnicodeDecodeError` for anything else."""
+        data = run(self._native.read(path))
+        return data.decode('utf-8')
 
     def write(self, path: str, data: bytes) -> None:
-        """Creates or truncates a file."""
-        raise unsupported('VolumeFs.write', later.VOLUME_FILES)
+        """Creates or replaces the file at once: another reader sees the old or the new content. Its directory must exist."""
+        run(self._native.write(path, data))
 
-    def list(self, path: str) -> Sequence[Any]:
-        """Entries of a directory."""
-        raise unsupported('VolumeFs.list', later.VOLUME_FILES)
+    def read_stream(self, path: str) -> FsReadStream:
+        """The file chunk by chunk.
+
+        Example: `for chunk in volume.fs.read_stream("big"): ...`
+        """
+        return FsReadStream(run(self._native.read_stream(path)))
+
+    def write_stream(self, path: str) -> FsWriteSink:
+        """A sink that writes the file chunk by chunk; it is in place once the sink is closed.
+
+        Example: `with volume.fs.write_stream("big") as sink: sink.write(chunk)`
+        """
+        return FsWriteSink(run(self._native.write_stream(path)))
+
+    def list(self, path: str) -> _List[FsEntry]:
+        """Entries of a directory, one level, sorted; `""` is the root."""
+        return run(self._native.list(path))
 
     def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents."""
-        raise unsupported('VolumeFs.mkdir', later.VOLUME_FILES)
+        """Makes a directory and its parents; an existing one is fine."""
+        run(self._native.mkdir(path))
 
     def remove_file(self, path: str) -> None:
-        """Removes a file."""
-        raise unsupported('VolumeFs.remove_file', later.VOLUME_FILES)
+        """Removes a file or a link."""
+        run(self._native.remove_file(path))
 
     def remove_dir(self, path: str) -> None:
-        """Removes a directory tree."""
-        raise unsupported('VolumeFs.remove_dir', later.VOLUME_FILES)
+        """Removes a directory with everything in it."""
+        run(self._native.remove_dir(path))
 
     def copy(self, from_: str, to: str) -> None:
-        """Copies a file."""
-        raise unsupported('VolumeFs.copy', later.VOLUME_FILES)
+        """Copies a file; an existing file at `to` is replaced."""
+        run(self._native.copy(from_, to))
 
     def rename(self, from_: str, to: str) -> None:
-        """Renames a file."""
-        raise unsupported('VolumeFs.rename', later.VOLUME_FILES)
+        """Renames a file or directory; an existing file at `to` is replaced."""
+        run(self._native.rename(from_, to))
 
-    def stat(self, path: str) -> Any:
-        """Kind, size, mode and times."""
-        raise unsupported('VolumeFs.stat', later.VOLUME_FILES)
+    def stat(self, path: str) -> FsMetadata:
+        """Kind, size, mode and times; follows a link within the volume."""
+        return run(self._native.stat(path))
 
     def exists(self, path: str) -> bool:
-        """Whether the path is there."""
-        raise unsupported('VolumeFs.exists', later.VOLUME_FILES)
+        """Whether the path is there; never raises for absence."""
+        return run(self._native.exists(path))
 
 class VolumeHandle:
-    """The record of a volume."""
+    """The record of a volume as it was when it was read. Bound to the backend it came from."""
 
     def __init__(self, native: NativeVolume) -> None:
         self._native = native
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Its name; empty for an account's default volume."""
         return self._native.name
 
     @property
     def is_default(self) -> bool:
         """Whether it is the account's default volume; never on this machine."""
-        return False
+        return self._native.is_default
 
     @property
     def kind(self) -> VolumeKind:
@@ -87,21 +112,57 @@ class VolumeHandle:
         return self._native.quota_mib
 
     @property
+    def used_bytes(self) -> int:
+        """Bytes of its files; of the first 200,000 entries where there are more."""
+        return self._native.used_bytes
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """What fits in, where that is bounded."""
+        return self._native.capacity_bytes
+
+    @property
+    def disk_format(self) -> DiskImageFormat | None:
+        """Format of a disk volume."""
+        value = self._native.disk_format
+        return None if value is None else DiskImageFormat(value)
+
+    @property
+    def disk_fstype(self) -> str | None:
+        """File system of a disk volume."""
+        return self._native.disk_fstype
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """Its labels."""
         return self._native.labels
 
     @property
+    def created_at(self) -> float | None:
+        """Creation, milliseconds since the epoch."""
+        return self._native.created_at
+
+    @property
     def fs(self) -> VolumeFs:
         """Its files."""
-        return VolumeFs()
+        return VolumeFs(self._native.fs)
 
     def remove(self) -> None:
-        """Removes it. Raises `VolumeNotFoundError`, `VolumeInUseError`."""
-        run(_microsandbox.volume_remove(self.name, None))
+        """Removes it with its files. Raises `VolumeNotFoundError`, `VolumeInUseError`."""
+        run(self._native.remove())
+
+    def __repr__(self) -> str:
+        return f'VolumeHandle({self.name!r})'
 
 class Volume:
-    """Named volumes, and factories of `MountConfig`. `create` refuses mounts with `UnsupportedError` for now."""
+    """Storage that outlives sandboxes, and factories of what a sandbox mounts (`MountConfig`).
+
+    Example::
+
+        volume = Volume.create("data")
+        volume.fs.write("in.txt", b"hello")
+        sandbox = Sandbox.create("job", image="host", volumes={"/data": Volume.named("data", readonly=True)})
+    """
 
     def __init__(self, native: NativeVolume) -> None:
         self._native = native
@@ -110,6 +171,19 @@ class Volume:
     def name(self) -> str:
         """Its name."""
         return self._native.name
+
+    @property
+    def path(self) -> str:
+        """Its directory on this machine; `UnsupportedError` where the files are elsewhere."""
+        return os.fspath(self._native.path())
+
+    @property
+    def fs(self) -> VolumeFs:
+        """Its files."""
+        return VolumeFs(self._native.fs)
+
+    def __repr__(self) -> str:
+        return f'Volume({self.name!r})'
 
     @staticmethod
     def create(name: str, *, kind: VolumeKind=VolumeKind.DIRECTORY, size_mib: int | None=None, quota_mib: int | None=None, labels: Mapping[str, str] | None=None, backend: _backend.BackendObject | None=None) -> Volume:
@@ -137,9 +211,9 @@ class Volume:
         run(_microsandbox.volume_remove(name, _backend.pick(backend)))
 
     @staticmethod
-    def get_default() -> VolumeHandle:
-        """The account's default volume; cloud only, `UnsupportedError` here."""
-        raise unsupported('Volume.get_default', 'on the cloud backend')
+    def get_default(*, backend: _backend.BackendObject | None=None) -> VolumeHandle:
+        """The account's default volume; cloud only, `UnsupportedError` on this machine."""
+        return VolumeHandle(run(_microsandbox.volume_get_default(_backend.pick(backend))))
 
     @staticmethod
     def bind(path: str, *, readonly: bool=False, noexec: bool=False, nosuid: bool=False, nodev: bool=False, stat_virtualization: StatVirtualization | None=None, host_permissions: HostPermissions | None=None, uid: int | None=None, gid: int | None=None) -> MountConfig:

@@ -177,9 +177,7 @@ impl NativeFs {
     }
     fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
-        Ok(Pending::new(async move {
-            SandboxFs::with_backend(&backend, &name).stat(&path).await.map(FsMetadata::new)
-        }))
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).stat(&path).await.map(FsMetadata::new) }))
     }
     fn exists(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);

@@ -120,6 +120,11 @@ pub enum Verb {
     Install(crate::install::InstallArgs),
     /// Say what isolation this machine can give, and why not more.
     Doctor(crate::doctor::DoctorArgs),
+    /// Storage that outlives sandboxes.
+    #[command(visible_alias = "vol")]
+    Volume(crate::volume::VolumeArgs),
+    /// Named ways to choose where commands go.
+    Profile(crate::profile::ProfileArgs),
     /// Show which backend commands go to, and why.
     #[command(visible_alias = "ctx")]
     Context(crate::context::ContextArgs),
@@ -158,6 +163,7 @@ pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -
     };
     let result = match cli.verb {
         Verb::Completion(args) => crate::completion::run(&args, &console).map(|()| 0),
+        Verb::Profile(args) => crate::profile::run(&args, &console).map(|()| 0),
         verb => {
             let level = cli.global.level();
             crate::logging::with_level(level, &console, || execute(verb, given, &console, home))
@@ -296,6 +302,8 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Doctor(args) | Verb::Own(OwnArgs { verb: OwnVerb::Doctor(args) }) => {
             return crate::doctor::run(args, call).await;
         }
+        Verb::Volume(args) => crate::volume::run(args, call).await,
+        Verb::Profile(args) => crate::profile::run(&args, &call.console),
         Verb::Context(args) => crate::context::run(&args, call),
         Verb::Completion(args) => crate::completion::run(&args, &call.console),
         Verb::Run(_) | Verb::Exec(_) | Verb::Serve(_) => return Ok(FAILED),

@@ -11,6 +11,7 @@ use crate::duration::parse_duration;
 use crate::failure::{Failure, Outcome};
 use crate::image_source::parse_image;
 use crate::invocation::Invocation;
+use crate::mount_flags::MountFlags;
 use crate::pairs::{parse_env, parse_pair, parse_rlimit, parse_script, read_script};
 use crate::size::parse_mib;
 use crate::unsupported::UnsupportedFlags;
@@ -97,6 +98,8 @@ pub struct BoxFlags {
     /// How much the sandbox's own runtime writes to its log.
     #[arg(long, value_name = "LEVEL", value_enum)]
     log_level: Option<LevelName>,
+    #[command(flatten)]
+    pub mounts: MountFlags,
     /// No remarks and no progress.
     #[arg(short, long)]
     pub quiet: bool,

@@ -23,6 +23,7 @@ pub struct CreateArgs {
 /// Boots it idle, leaves it running and prints its name.
 pub async fn run(args: CreateArgs, call: &Invocation) -> Outcome<()> {
     let mut config = args.flags.config(call, &args.image, args.flags.name.clone().unwrap_or_default())?;
+    config.spec.mounts = args.flags.mounts.mounts(call).await?;
     config.spec.detached = true;
     let sandbox = create_named(call, config, args.flags.quiet).await?;
     call.console.line(sandbox.name())

@@ -97,6 +97,7 @@ async fn obtain(args: &RunArgs, given: &GivenFlags, call: &Invocation) -> Outcom
         ));
     };
     let mut config = args.flags.config(call, image, args.flags.name.clone().unwrap_or_default())?;
+    config.spec.mounts = args.flags.mounts.mounts(call).await?;
     config.spec.lifecycle.ephemeral = args.flags.name.is_none();
     config.spec.detached = args.session.detach;
     let afterwards = match (&args.flags.name, args.session.detach) {

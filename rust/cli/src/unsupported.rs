@@ -26,12 +26,7 @@ const SPARSE: &str = "when sparse configuration files land; write the flags inst
 const FLAGS: &[Flag] = &[
     valued("cpu-placement", when::PLACEMENT),
     valued("placement-profile", when::PLACEMENT),
-    Flag { long: "volume", short: Some('v'), takes_value: true, when: when::VOLUMES },
-    valued("mount-dir", when::VOLUMES),
-    valued("mount-file", when::VOLUMES),
-    valued("mount-disk", when::VOLUMES),
-    valued("mount-named", when::VOLUMES),
-    valued("tmpfs", when::VOLUMES),
+    valued("mount-disk", when::DISK_IMAGES),
     valued("deployment-profile", PROFILES),
     valued("copy", when::PATCHES),
     valued("copy-file", when::PATCHES),

@@ -4,7 +4,7 @@ mod support;
 
 use support::{msb_alone, snapshot};
 
-const VERBS: [&str; 25] = [
+const VERBS: [&str; 26] = [
     "run",
     "create",
     "start",
@@ -28,6 +28,7 @@ const VERBS: [&str; 25] = [
     "install",
     "doctor",
     "context",
+    "serve",
     "completion",
     "self",
 ];
@@ -41,6 +42,9 @@ fn every_help_text_is_as_written_down() {
         let help = msb_alone(&[verb, "--help"]);
         assert_eq!((help.code, help.err.as_str()), (0, ""), "{verb}");
         snapshot(&format!("help-{verb}"), &help.out);
+    }
+    for verb in ["create", "list", "revoke"] {
+        snapshot(&format!("help-serve-key-{verb}"), &msb_alone(&["serve", "key", verb, "--help"]).out);
     }
     for verb in ["list", "inspect", "load", "remove", "prune"] {
         snapshot(&format!("help-image-{verb}"), &msb_alone(&["image", verb, "--help"]).out);

@@ -27,8 +27,9 @@ use serde::Deserialize;
 pub use document::set_active_profile;
 pub use environment::Environment;
 pub use overrides::LocalConfigOverrides;
+pub(crate) use profile::normalise_url;
+pub use profile::unknown as unknown_profile;
 pub use profile::{ApiKeyRef, DEFAULT_CLOUD_API_URL, Profile, ProfileBackend, SdkConfig};
-pub(crate) use profile::{normalise_url, unknown as unknown_profile};
 pub use sections::*;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use microsandbox_core::backend::{ListQuery, SharedBackend};
+use microsandbox_core::model::SandboxStatus;
 use microsandbox_core::{MicrosandboxError, SandboxHandle};
 use microsandbox_wire::sandbox::CloudSandbox;
 use tokio::sync::{Semaphore, watch};
@@ -151,8 +152,9 @@ impl App {
         let room = Room { app: self.clone() };
         let making = self.creating.fetch_add(1, Ordering::AcqRel) + 1;
         let mut count = 0;
-        self.walk(|_| {
-            count += 1;
+        self.walk(|handle| {
+            // One that is being made counts already.
+            count += usize::from(handle.status_snapshot() != SandboxStatus::Starting);
             count + making <= self.limits.sandboxes
         })
         .await?;

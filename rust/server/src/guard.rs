@@ -89,7 +89,11 @@ fn authenticate(app: &App, headers: &HeaderMap) -> Answer<Key> {
     let Some((_, text)) = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
         return Err(refuse("the header must read `Authorization: Bearer <key>`"));
     };
-    match app.keys.find(text.trim())? {
+    let found = app.keys.find(text.trim()).map_err(|error| {
+        tracing::error!(%error, "the keys cannot be read: nobody is let in");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL, "the server cannot read its keys")
+    })?;
+    match found {
         Some(key) if key.expired(Utc::now()) => Err(refuse("this key has expired")),
         Some(key) => Ok(key),
         None => Err(refuse("this key is not known here, or was revoked")),

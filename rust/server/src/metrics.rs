@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Upper bounds of the histogram, in seconds.
@@ -26,12 +26,29 @@ pub struct Metrics {
     refused_keys: AtomicU64,
     pub connections: AtomicI64,
     pub refused_connections: AtomicU64,
-    pub relays: AtomicI64,
+    relays: Arc<AtomicI64>,
     pub relayed_down: AtomicU64,
     pub relayed_up: AtomicU64,
 }
 
+/// One relay, from its admission to its end.
+pub struct Relay(Arc<AtomicI64>);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Metrics {
+    pub fn relay(&self) -> Relay {
+        self.relays.fetch_add(1, Ordering::AcqRel);
+        Relay(self.relays.clone())
+    }
+    pub fn relays_now(&self) -> i64 {
+        self.relays.load(Ordering::Acquire)
+    }
+
     pub fn refused_key(&self) {
         self.refused_keys.fetch_add(1, Ordering::Relaxed);
     }

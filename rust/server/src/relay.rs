@@ -39,7 +39,6 @@ where
         .write_buffer_size(0)
         .max_write_buffer_size(BLOCK * 4);
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-    app.metrics.relays.fetch_add(1, Ordering::Relaxed);
     let (mut sink, mut source) = socket.split();
     let (output, input) = agent.into_split();
     let end = tokio::select! {
@@ -48,7 +47,6 @@ where
         () = app.ended() => End::Server,
     };
     close(&mut sink, &mut source, end, app.limits.write_timeout).await;
-    app.metrics.relays.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Why a relay ended.
@@ -135,7 +133,12 @@ async fn close<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (code, reason) = match end {
-        End::Agent | End::Client => (CloseCode::Normal, "ended"),
+        // The answer to its goodbye was queued when that was read.
+        End::Client => {
+            let _ = timeout(CLOSING, sink.flush()).await;
+            return;
+        }
+        End::Agent => (CloseCode::Normal, "ended"),
         End::AgentLost => (CloseCode::Error, "the agent is gone"),
         End::ClientSilent => (CloseCode::Policy, "silent for too long"),
         End::Server => (CloseCode::Away, "the server ends"),
@@ -146,3 +149,6 @@ async fn close<S>(
         let _ = timeout(CLOSING, drained).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,8 @@ use crate::tls::Tls;
 
 /// After a failure to accept (no descriptors left): others may finish meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks at relays that say goodbye.
+const RELAYS_PAUSE: Duration = Duration::from_millis(10);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -98,7 +100,12 @@ impl Server {
         }
         drop(listener);
         let _ = self.ending.send(true);
-        let all = async { while connections.join_next().await.is_some() {} };
+        let all = async {
+            while connections.join_next().await.is_some() {}
+            while self.app.metrics.relays_now() > 0 {
+                tokio::time::sleep(RELAYS_PAUSE).await;
+            }
+        };
         if tokio::time::timeout(self.app.limits.grace, all).await.is_err() {
             tracing::warn!("requests were cut off: they took longer than the grace period");
         }

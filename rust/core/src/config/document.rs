@@ -10,13 +10,41 @@ use serde_json::error::Category;
 use super::SdkConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
+/// The version of the document that this program writes and reads; a document without one is of this version.
+const VERSION: u64 = 1;
+/// Largest document that is read.
+const SIZE_MAX: u64 = 1 << 20;
+
+#[derive(serde::Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    version: Option<u64>,
+}
+
 /// `None`: there is no file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> MicrosandboxResult<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
+    // Asked first: what a newer version wrote may not fit at all.
+    if let Ok(Versioned { version: Some(version) }) = serde_json::from_str(&text)
+        && version > VERSION
+    {
+        return Err(invalid_value(
+            path,
+            &format!(
+                "it is of version {version}, this program knows {VERSION}; update the program, or move the file away"
+            ),
+        ));
+    }
     serde_json::from_str(&text).map(Some).map_err(|error| malformed(path, &error))
 }
 
 fn read_text(path: &Path) -> MicrosandboxResult<Option<String>> {
+    if path.metadata().is_ok_and(|meta| meta.len() > SIZE_MAX) {
+        return Err(invalid_value(
+            path,
+            "it is larger than 1 MiB; correct it, or point MSB_CONFIG_PATH at another file",
+        ));
+    }
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -58,8 +86,8 @@ fn without_values(error: &serde_json::Error) -> String {
     "the value is not what belongs here".to_owned()
 }
 
-/// Makes `name` the active profile. Every other key, known or not, stays. The file is replaced in one step and keeps its
-/// mode; if it is a symbolic link, its target is replaced.
+/// Makes `name` the active profile. Every other key, known or not, stays. The file is replaced in one step, with mode
+/// 0600; if it is a symbolic link, its target is replaced.
 pub fn set_active_profile(path: &Path, name: &str) -> MicrosandboxResult<()> {
     let known = read::<SdkConfig>(path)?.unwrap_or_default();
     if !known.profiles.contains_key(name) {
@@ -79,11 +107,10 @@ pub fn set_active_profile(path: &Path, name: &str) -> MicrosandboxResult<()> {
 fn replace(path: &Path, content: &[u8]) -> MicrosandboxResult<()> {
     let failed = |error| MicrosandboxError::io("write", path, error);
     let target = path.canonicalize().map_err(failed)?;
-    let permissions = target.metadata().map_err(failed)?.permissions();
     let dir = target.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
     file.write_all(content).map_err(failed)?;
-    file.as_file().set_permissions(permissions).map_err(failed)?;
+    // Mode 0600, whatever it was before: there may be keys in it.
     file.as_file().sync_all().map_err(failed)?;
     file.persist(&target).map_err(|error| failed(error.error))?;
     Ok(())

@@ -18,7 +18,7 @@ pub struct SdkConfig {
     /// Used when nothing else is said; blank counts as absent.
     #[serde(deserialize_with = "blank_as_absent")]
     pub active_profile: Option<String>,
-    #[serde(deserialize_with = "super::sections::or_default")]
+    #[serde(deserialize_with = "each_name_once")]
     pub profiles: BTreeMap<String, Profile>,
 }
 
@@ -56,7 +56,7 @@ impl SdkConfig {
 }
 
 /// No profile of this name is in the file.
-pub(crate) fn unknown(name: &str, path: &Path) -> MicrosandboxError {
+pub fn unknown(name: &str, path: &Path) -> MicrosandboxError {
     MicrosandboxError::InvalidConfig(format!(
         "there is no profile {name:?} in {}; `msb profile list` shows the ones there are",
         path.display()
@@ -81,7 +81,41 @@ pub(crate) fn normalise_url(url: &str) -> MicrosandboxResult<String> {
     Ok(url.to_owned())
 }
 
-/// Where an API key is found: `env:NAME`, `inline:KEY` or `keyring:<service>:<name>`. Never printed as written.
+/// Largest file that is taken for a key.
+const KEY_FILE_MAX: u64 = 8192;
+
+/// The key in a file that only its owner may read.
+fn key_file(path: &str, environment: &Environment) -> Result<String, String> {
+    use std::io::Read as _;
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+    let path = match path.strip_prefix("~/") {
+        Some(rest) => environment.path("HOME").ok_or("begins with ~, but HOME is not set")?.join(rest),
+        None => Path::new(path).to_owned(),
+    };
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Err("file: needs an absolute path, or one that begins with ~/".into());
+    }
+    let failed = |error: std::io::Error| format!("names the file {shown}, which cannot be read: {error}");
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = std::fs::File::options().read(true).custom_flags(flags).open(&path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if !meta.is_file() || meta.len() > KEY_FILE_MAX {
+        return Err(format!("names {shown}, which is no file of at most {KEY_FILE_MAX} bytes"));
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if meta.mode() & 0o077 != 0 || ![me, 0].contains(&meta.uid()) {
+        return Err(format!("names the file {shown}, which others may read or own; chmod 600 it"));
+    }
+    let mut text = String::new();
+    file.take(KEY_FILE_MAX).read_to_string(&mut text).map_err(failed)?;
+    match text.trim() {
+        "" => Err(format!("names the file {shown}, which is empty")),
+        key => Ok(key.to_owned()),
+    }
+}
+
+/// Where an API key is found: `env:NAME`, `file:PATH`, `inline:KEY` or `keyring:<service>:<name>`. Never printed as written.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct ApiKeyRef(String);
@@ -94,7 +128,7 @@ impl ApiKeyRef {
     /// Safe to show: an inline key, or anything that might be one, is replaced.
     pub fn redacted(&self) -> String {
         match self.0.split_once(':') {
-            Some(("env" | "keyring", _)) => self.0.clone(),
+            Some(("env" | "keyring" | "file", _)) => self.0.clone(),
             Some(("inline", _)) => "inline:[redacted]".into(),
             _ => "[redacted]".into(),
         }
@@ -116,6 +150,10 @@ impl ApiKeyRef {
                 tracing::warn!(profile, "the API key of this profile is in the configuration file; prefer env:NAME");
                 Ok(key.trim().to_owned())
             }
+            Some(("file", path)) => match key_file(path.trim(), environment) {
+                Ok(key) => Ok(key),
+                Err(why) => invalid(&why),
+            },
             Some(("keyring", place)) => match place.split_once(':') {
                 Some((service, name)) if !service.trim().is_empty() && !name.trim().is_empty() => {
                     invalid("uses the keyring, which is not wired yet; use env:NAME")
@@ -131,6 +169,32 @@ impl std::fmt::Debug for ApiKeyRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.redacted())
     }
+}
+
+/// Two profiles of one name are a mistake that nobody should have to guess about.
+fn each_name_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Profile>, D::Error> {
+    struct Profiles;
+    impl<'de> serde::de::Visitor<'de> for Profiles {
+        type Value = BTreeMap<String, Profile>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of profiles by name")
+        }
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut profiles = BTreeMap::new();
+            while let Some((name, profile)) = map.next_entry::<String, Profile>()? {
+                if profiles.contains_key(&name) {
+                    let text = format!("duplicate field: the profile {name:?} is there twice");
+                    return Err(serde::de::Error::custom(text));
+                }
+                profiles.insert(name, profile);
+            }
+            Ok(profiles)
+        }
+    }
+    deserializer.deserialize_any(Profiles)
 }
 
 fn blank_as_absent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

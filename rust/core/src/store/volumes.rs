@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::Utc;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, ExprTrait as _, QueryFilter, QueryOrder, Statement,
-    Value,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, ExprTrait as _, QueryFilter,
+    QueryOrder, Statement, Value,
 };
 
 use super::VolumeRow;

@@ -48,13 +48,15 @@ pub async fn agent(
     };
     let address = local.agent_address(&name)?;
     let (stream, greeting) = AgentClient::open_relay(&address, GREETING).await?;
+    // Counted from here on: a server that ends waits for it.
+    let counted = app.metrics.relay();
     let end = app.clone();
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => relay::run(&end, TokioIo::new(upgraded), stream, greeting).await,
             Err(error) => tracing::debug!(%error, "a connection went away during its upgrade"),
         }
-        drop((key, sandbox));
+        drop((key, sandbox, counted));
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -461,11 +461,12 @@ pub async fn kill(backend: &LocalBackend, name: &str) -> MicrosandboxResult<()> 
     Ok(())
 }
 
-/// Tells the runtime that its sandbox no longer ends with us.
+/// Tells the runtime that its sandbox no longer ends with us. One that has ended meanwhile needs no telling.
 fn let_go(lifeline: &OwnedFd, name: &str) -> MicrosandboxResult<()> {
-    rustix::io::write(lifeline, b"d")
-        .map(|_| ())
-        .map_err(|e| MicrosandboxError::Io { context: format!("detach sandbox {name}"), source: e.into() })
+    match rustix::io::write(lifeline, b"d") {
+        Ok(_) | Err(rustix::io::Errno::PIPE) => Ok(()),
+        Err(e) => Err(MicrosandboxError::Io { context: format!("detach sandbox {name}"), source: e.into() }),
+    }
 }
 
 /// It keeps running when this process ends.

@@ -87,7 +87,9 @@ fn one(mount: &Mount, home: &Path) -> MicrosandboxResult<()> {
             plain(policy)?;
             source(Path::new(host), home)
         }
-        Mount::Tmpfs { size_mib: Some(0), guest, .. } => invalid(format!("the size of the tmpfs at {guest} must not be 0")),
+        Mount::Tmpfs { size_mib: Some(0), guest, .. } => {
+            invalid(format!("the size of the tmpfs at {guest} must not be 0"))
+        }
         Mount::Tmpfs { .. } => Ok(()),
         Mount::DiskImage { .. } => Err(MicrosandboxError::unsupported("Volume.disk", available_when::DISK_IMAGES)),
     }

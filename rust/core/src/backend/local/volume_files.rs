@@ -120,7 +120,12 @@ fn refused(operation: &str, path: &str, kind: &str, message: &str) -> Microsandb
 /// As the kernel wants it: relative, `.` for the root. A leading slash is the volume's root.
 fn relative<'a>(operation: &str, path: &'a str) -> MicrosandboxResult<&'a str> {
     if path.contains('\0') || path.len() > PATH_MAX {
-        return Err(refused(operation, &path.replace('\0', "\\0"), "EINVAL", "a path is at most 4096 bytes without NUL"));
+        return Err(refused(
+            operation,
+            &path.replace('\0', "\\0"),
+            "EINVAL",
+            "a path is at most 4096 bytes without NUL",
+        ));
     }
     let path = path.trim_start_matches('/').trim_end_matches('/');
     Ok(if path.is_empty() { "." } else { path })
@@ -144,8 +149,7 @@ impl Tree {
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..TRIES {
-            let opened =
-                rustix::fs::openat2(&*self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+            let opened = rustix::fs::openat2(&*self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
             if !matches!(opened, Err(Errno::AGAIN)) {
                 return opened;
             }
@@ -161,7 +165,13 @@ impl Tree {
     fn inside(&self, id: u32) -> u32 {
         match &self.ids {
             IdMap::Range { base, count } => id.checked_sub(*base).filter(|inner| inner < count).unwrap_or(65_534),
-            IdMap::Single { uid, .. } => if id == *uid { 0 } else { 65_534 },
+            IdMap::Single { uid, .. } => {
+                if id == *uid {
+                    0
+                } else {
+                    65_534
+                }
+            }
             IdMap::Subordinate { uid, sub_uid, count, .. } => match id {
                 id if id == *uid => 0,
                 id => id.checked_sub(*sub_uid).filter(|inner| inner < count).map_or(65_534, |inner| inner + 1),

@@ -38,8 +38,9 @@ impl LocalBackend {
             let path = path.clone();
             move |error: Errno| MicrosandboxError::io(action, &path, error.into())
         };
-        let parent = rustix::fs::open(self.volumes_dir(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(failed("open"))?;
+        let parent =
+            rustix::fs::open(self.volumes_dir(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(failed("open"))?;
         let fresh = match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
@@ -48,7 +49,8 @@ impl LocalBackend {
         let owner = volume_files::inside_root(&ids);
         if let (true, Some((uid, gid))) = (fresh, owner) {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("own"))?;
+            rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("own"))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root: OwnedFd = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(failed("open"))?;

@@ -15,9 +15,7 @@ use super::journal::Want;
 use super::records::{self, Record};
 use super::{MemoryBackend, lock, run};
 use crate::agent::check_path;
-use crate::backend::{
-    Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend,
-};
+use crate::backend::{Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
     ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, FsWriter, LogEntry,
@@ -117,6 +115,9 @@ impl MemoryBackend {
         self.fault("create")?;
         if let Some(option) = config.unsupported.first() {
             return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
+        }
+        if !config.spec.mounts.is_empty() {
+            return Err(MicrosandboxError::unsupported("create(volumes=)", "on the local backend"));
         }
         let mut spec = config.spec;
         records::prepare(&mut spec)?;

@@ -12,7 +12,8 @@ use super::{MemoryBackend, lock};
 use crate::backend::{Operation, SharedBackend, VolumeBackend, available_when};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    FsEntry, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind, validate_volume_name,
+    FsEntry, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind,
+    validate_volume_name,
 };
 
 /// All of them, by name.

@@ -1,0 +1,129 @@
+//! `msb profile`: named ways to choose a backend. Keys are never shown.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use microsandbox_core::MicrosandboxError;
+use microsandbox_core::config::{Environment, Profile, ProfileBackend, SdkConfig, config_path, set_active_profile};
+use serde::Serialize;
+
+use crate::console::Console;
+use crate::failure::Outcome;
+use crate::output::{Format, or_dash, print_json, table};
+
+/// Arguments of `profile`.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    #[command(subcommand)]
+    verb: ProfileVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum ProfileVerb {
+    /// List profiles and mark the active one.
+    #[command(visible_alias = "ls")]
+    List(FormatArgs),
+    /// Show one profile; its key never.
+    Show(ShowArgs),
+    /// Make a profile the active one.
+    Use(UseArgs),
+}
+
+#[derive(Debug, Args)]
+struct FormatArgs {
+    /// How to write it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// Name of the profile [default: the active one].
+    name: Option<String>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+struct UseArgs {
+    /// Name of the profile.
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    active: bool,
+    backend: &'static str,
+    url: Option<String>,
+    /// Where the key is found; an inline one is replaced.
+    api_key_ref: Option<String>,
+    wire: Option<&'static str>,
+}
+
+fn entry<'a>(name: &'a str, profile: &Profile, document: &SdkConfig) -> Entry<'a> {
+    let cloud = profile.backend == ProfileBackend::Cloud;
+    Entry {
+        name,
+        active: document.active_profile.as_deref() == Some(name),
+        backend: if cloud { "cloud" } else { "local" },
+        url: if cloud { profile.api_url().ok() } else { None },
+        api_key_ref: profile.api_key_ref.as_ref().map(|reference| reference.redacted()),
+        wire: cloud.then(|| profile.wire.as_str()),
+    }
+}
+
+fn file() -> Outcome<PathBuf> {
+    Ok(config_path(&Environment::Process)?)
+}
+
+/// Needs no backend: a profile that cannot be used can still be seen and left.
+pub fn run(args: &ProfileArgs, console: &Console) -> Outcome<()> {
+    match &args.verb {
+        ProfileVerb::Use(given) => {
+            set_active_profile(&file()?, &given.name)?;
+            console.line(&given.name)
+        }
+        ProfileVerb::List(given) => {
+            let document = SdkConfig::load()?;
+            let entries: Vec<_> =
+                document.profiles.iter().map(|(name, profile)| entry(name, profile, &document)).collect();
+            if entries.is_empty() && given.format == Format::Table {
+                console.note(&format!("No profiles in {}.", file()?.display()));
+                return Ok(());
+            }
+            show(console, given.format, &entries)
+        }
+        ProfileVerb::Show(given) => {
+            let document = SdkConfig::load()?;
+            let name = given.name.as_ref().or(document.active_profile.as_ref()).ok_or_else(|| {
+                MicrosandboxError::InvalidConfig("no profile is active; name one, or see `msb profile list`".into())
+            })?;
+            let Some(profile) = document.profiles.get(name) else {
+                return Err(microsandbox_core::config::unknown_profile(name, &file()?).into());
+            };
+            let entry = entry(name, profile, &document);
+            match given.format.format {
+                Format::Json => print_json(console, &entry),
+                Format::Table => show(console, Format::Table, &[entry]),
+            }
+        }
+    }
+}
+
+fn show(console: &Console, format: Format, entries: &[Entry<'_>]) -> Outcome<()> {
+    if format == Format::Json {
+        return print_json(console, &entries);
+    }
+    let rows = entries.iter().map(|entry| {
+        vec![
+            if entry.active { "*".to_owned() } else { String::new() },
+            entry.name.to_owned(),
+            entry.backend.to_owned(),
+            or_dash(entry.url.as_deref()),
+            or_dash(entry.api_key_ref.as_deref()),
+            or_dash(entry.wire),
+        ]
+    });
+    console.print(&table(&["ACTIVE", "NAME", "BACKEND", "URL", "KEY", "WIRE"], rows))
+}

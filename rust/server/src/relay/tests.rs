@@ -1,0 +1,121 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use microsandbox_core::MemoryBackend;
+use tokio::io::duplex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::access::AccessLog;
+use crate::app::Parts;
+use crate::keys::Keys;
+use crate::limits::Limits;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Relayed {
+    client: WebSocketStream<tokio::io::DuplexStream>,
+    agent: UnixStream,
+    ending: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+async fn relayed() -> Relayed {
+    let (ending, watched) = watch::channel(false);
+    let app = Arc::new(App::new(Parts {
+        backend: Arc::new(MemoryBackend::new()),
+        keys: Keys::new(std::path::Path::new("/nonexistent")),
+        org_id: String::new(),
+        limits: Limits::default(),
+        host_prefixes: Vec::new(),
+        access: AccessLog::default(),
+        ending: watched,
+    }));
+    let (near, far) = duplex(64 << 10);
+    let (agent, inner) = UnixStream::pair().unwrap();
+    let task = tokio::spawn(async move { run(&app, near, inner, Bytes::from_static(b"greeting")).await });
+    let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+    assert_eq!(data(&mut client).await.unwrap(), "greeting");
+    Relayed { client, agent, ending, task }
+}
+
+/// The next bytes; the code of a close as an error.
+async fn data(client: &mut WebSocketStream<tokio::io::DuplexStream>) -> Result<Bytes, Option<CloseCode>> {
+    loop {
+        match timeout(DEADLINE, client.next()).await.expect("the relay is silent") {
+            Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
+            Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code)),
+            Some(Ok(_)) => {}
+            _ => return Err(None),
+        }
+    }
+}
+
+async fn ended(task: JoinHandle<()>) {
+    timeout(DEADLINE, task).await.expect("the relay does not end").unwrap();
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways_and_a_goodbye_of_the_client_reaches_the_agent() {
+    let Relayed { mut client, mut agent, task, ending } = relayed().await;
+    client.send(Message::Text("ignored".into())).await.unwrap();
+    client.send(Message::Binary(Bytes::from_static(b"to the agent"))).await.unwrap();
+    let mut heard = [0u8; 12];
+    timeout(DEADLINE, agent.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(&heard, b"to the agent");
+    agent.write_all(b"to the client").await.unwrap();
+    assert_eq!(data(&mut client).await.unwrap(), "to the client");
+    let goodbye = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
+    client.close(Some(goodbye)).await.unwrap();
+    assert_eq!(timeout(DEADLINE, agent.read(&mut heard)).await.unwrap().unwrap(), 0);
+    assert_eq!(data(&mut client).await.unwrap_err(), Some(CloseCode::Normal), "the goodbye was not answered");
+    ended(task).await;
+    drop(ending);
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_closes_in_order_after_its_last_bytes() {
+    let Relayed { mut client, mut agent, task, ending } = relayed().await;
+    agent.write_all(b"last words").await.unwrap();
+    drop(agent);
+    assert_eq!(data(&mut client).await.unwrap(), "last words");
+    assert_eq!(data(&mut client).await.unwrap_err(), Some(CloseCode::Normal));
+    drop(client);
+    ended(task).await;
+    drop(ending);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_says_so() {
+    let Relayed { mut client, agent, task, ending } = relayed().await;
+    ending.send(true).unwrap();
+    assert_eq!(data(&mut client).await.unwrap_err(), Some(CloseCode::Away));
+    drop(client);
+    ended(task).await;
+    drop(agent);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_the_agent_back() {
+    let Relayed { mut client, mut agent, task, ending } = relayed().await;
+    const TOTAL: usize = 32 << 20;
+    let writer = tokio::spawn(async move {
+        let block = vec![7u8; 1 << 20];
+        for _ in 0..TOTAL / block.len() {
+            agent.write_all(&block).await.unwrap();
+        }
+        agent
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!writer.is_finished(), "32 MiB were queued somewhere");
+    let mut count = 0;
+    while count < TOTAL {
+        count += data(&mut client).await.unwrap().len();
+    }
+    assert_eq!(count, TOTAL);
+    drop(timeout(DEADLINE, writer).await.unwrap().unwrap());
+    drop(client);
+    ended(task).await;
+    drop(ending);
+}
