@@ -104,8 +104,8 @@ class CloudBackend(BackendObject):
     before it is used.
 
     `url` is `https://HOST[:PORT]` (`http://` for a service on this machine), `api_key` its key, which no `repr`, log or
-    error shows. `wire` is the dialect of the service: `"spec"`, or `"flat"` for an older one without live programs, files and
-    volumes. Certificates are checked against the machine's own trust anchors; `SSL_CERT_FILE` names others.
+    error shows. `wire` is the dialect of the service: `"spec"`, or `"flat"` for an older one without live programs,
+    files and volumes. Certificates are checked against the machine's own trust anchors; `SSL_CERT_FILE` names others.
 
     Raises `InvalidConfigError` for an address or a key that cannot be one.
 

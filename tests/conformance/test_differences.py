@@ -21,10 +21,13 @@ REFUSED: dict[str, list[Callable[[Any, Any], Awaitable[Any]]]] = {
 async def first(stream: Awaitable[Any]) -> Any:
     async for sample in await stream:
         return sample
+    return None
 
 
 @pytest.mark.parametrize("what", sorted(REFUSED))
-async def test_a_declared_difference_is_refused_by_name(shared_harness: Harness, shared_box: Sandbox, what: str) -> None:
+async def test_a_declared_difference_is_refused_by_name(
+    shared_harness: Harness, shared_box: Sandbox, what: str
+) -> None:
     if shared_harness.kind != "cloud" or shared_harness.has(what):
         pytest.skip(f"the {shared_harness.kind} backend has it, or is a fake")
     handle = await Sandbox.get("shared", backend=shared_harness.backend)

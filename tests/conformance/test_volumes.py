@@ -119,7 +119,9 @@ async def test_what_one_sandbox_writes_another_reads(harness: Harness) -> None:
     volume = await Volume.create("shared", backend=harness.backend)
     await volume.fs.write("in.txt", b"from outside")
     first = await harness.create("first", volumes={"/data": Volume.named("shared")})
-    done = await first.shell("cat /data/in.txt && echo 'from inside' > /data/out.txt && id -u > /data/uid && mkdir /data/d")
+    done = await first.shell(
+        "cat /data/in.txt && echo 'from inside' > /data/out.txt && id -u > /data/uid && mkdir /data/d"
+    )
     assert (done.exit_code, done.stdout_text) == (0, "from outside")
     assert await volume.fs.read_text("out.txt") == "from inside\n"
     assert await first.fs.read_text("/data/out.txt") == "from inside\n"
@@ -161,17 +163,41 @@ async def test_an_absent_volume_is_told_before_anything_is_made(harness: Harness
 @pytest.mark.needs("mounts")
 async def test_memory_with_a_size(harness: Harness) -> None:
     box = await harness.create("box", volumes={"/scratch": Volume.tmpfs(size_mib=4)})
-    done = await box.shell("head -c 2000000 /dev/zero > /scratch/a && ! head -c 8000000 /dev/zero > /scratch/b; df -P /scratch")
+    done = await box.shell(
+        "head -c 2000000 /dev/zero > /scratch/a && ! head -c 8000000 /dev/zero > /scratch/b; df -P /scratch"
+    )
     assert "/scratch" in done.stdout_text
     assert (await box.fs.stat("/scratch/a")).size == 2_000_000
     assert (await box.fs.stat("/scratch/b")).size < 4 << 20
 
 
 @pytest.mark.needs("mounts")
+async def test_a_mount_within_memory_is_seen_or_refused(harness: Harness) -> None:
+    volume = await Volume.create("inner", backend=harness.backend)
+    await volume.fs.write("f", b"seen")
+    mounts = {
+        "/scratch": Volume.tmpfs(size_mib=4),
+        "/scratch/v": Volume.named("inner"),
+        "/tmp/v": Volume.named("inner"),
+    }
+    try:
+        box = await harness.create("box", volumes=mounts)
+    except UnsupportedError as error:
+        assert "within the tmpfs" in str(error)
+        assert (await Sandbox.list(backend=harness.backend)).sandboxes == []
+    else:
+        assert (await box.shell("cat /scratch/v/f /tmp/v/f")).stdout_text == "seenseen"
+        await box.stop()
+    await Volume.remove("inner", backend=harness.backend)
+
+
+@pytest.mark.needs("mounts")
 async def test_many_writers_and_one_volume(harness: Harness) -> None:
     volume = await Volume.create("many", backend=harness.backend)
     boxes = [await harness.create(f"w{n}", volumes={"/data": Volume.named("many")}, memory=128) for n in range(3)]
-    await asyncio.gather(*(b.shell(f"for i in 1 2 3 4 5; do echo {n} > /data/{n}-$i; done") for n, b in enumerate(boxes)))
+    await asyncio.gather(
+        *(b.shell(f"for i in 1 2 3 4 5; do echo {n} > /data/{n}-$i; done") for n, b in enumerate(boxes))
+    )
     assert len(await volume.fs.list("")) == 15
     for box in boxes:
         await box.stop()

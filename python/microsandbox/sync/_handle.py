@@ -70,8 +70,8 @@ class SandboxHandle(_later.LaterHandle):
         return self._native.config_json
 
     def config(self) -> dict[str, Any]:
-        """The stored configuration. `UnsupportedError` on the cloud, whose answer is not the creator's configuration: its own
-        view is in `config_json`."""
+        """The stored configuration. `UnsupportedError` on the cloud, whose answer is not the creator's configuration:
+        its own view is in `config_json`."""
         if self._native.backend_kind == 'cloud':
             raise unsupported('SandboxHandle::config on cloud', 'when SandboxConfig is the cloud wire shape')
         parsed: dict[str, Any] = json.loads(self._native.config_json)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 _List = list
 
 class VolumeFs:
-    """Files of a volume, from `Volume.fs` or `VolumeHandle.fs`, without a sandbox. Paths are relative to the volume's root.
+    """Files of a volume, from `Volume.fs` or `VolumeHandle.fs`, without a sandbox. Paths are relative to its root.
 
-    Every method raises `FilesystemError` (`PathNotFoundError` for a missing path; kind `PathEscapes` for `..` above the root
-    and links out of it) and `VolumeNotFoundError`. Nothing but regular files is read.
+    Every method raises `FilesystemError` (`PathNotFoundError` for a missing path; kind `PathEscapes` for `..` above the
+    root and links out of it) and `VolumeNotFoundError`. Nothing but regular files is read.
     """
 
     def __init__(self, native: NativeVolumeFs) -> None:
@@ -36,7 +36,10 @@ class VolumeFs:
         return data.decode('utf-8')
 
     def write(self, path: str, data: bytes) -> None:
-        """Creates or replaces the file at once: another reader sees the old or the new content. Its directory must exist."""
+        """Creates or replaces the file at once: another reader sees the old or the new content.
+
+        Its directory must exist.
+        """
         run(self._native.write(path, data))
 
     def read_stream(self, path: str) -> FsReadStream:

@@ -144,8 +144,11 @@ fn entry(info: FileInfo) -> FsEntry {
 
 /// A body that is being written: its pieces go to the request through a short queue.
 struct Upload {
-    state: Mutex<Option<(mpsc::Sender<Bytes>, JoinHandle<MicrosandboxResult<()>>)>>,
+    state: Mutex<Option<Running>>,
 }
+
+/// The queue of pieces, and the request that takes them.
+type Running = (mpsc::Sender<Bytes>, JoinHandle<MicrosandboxResult<()>>);
 
 impl FsWriter for Upload {
     fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {

@@ -10,7 +10,7 @@ use microsandbox_protocol::launch::{BindSpec, RootSpec, TmpfsSpec};
 use super::LocalBackend;
 use crate::backend::available_when;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{Mount, MountPolicy, SandboxSpec, validate_volume_name};
+use crate::model::{Isolation, Mount, MountPolicy, SandboxSpec, validate_volume_name};
 
 const MIB: u64 = 1 << 20;
 /// Of one sandbox.
@@ -90,6 +90,9 @@ fn one(mount: &Mount, home: &Path) -> MicrosandboxResult<()> {
         Mount::Tmpfs { size_mib: Some(0), guest, .. } => {
             invalid(format!("the size of the tmpfs at {guest} must not be 0"))
         }
+        Mount::Tmpfs { options, .. } if options.readonly || options.noexec => {
+            Err(MicrosandboxError::unsupported("Volume.tmpfs(readonly=, noexec=)", available_when::MOUNT_POLICIES))
+        }
         Mount::Tmpfs { .. } => Ok(()),
         Mount::DiskImage { .. } => Err(MicrosandboxError::unsupported("Volume.disk", available_when::DISK_IMAGES)),
     }
@@ -137,8 +140,23 @@ pub fn volumes(spec: &SandboxSpec) -> Vec<(String, bool)> {
     named.collect()
 }
 
-/// Every volume has a row: told before anything is made.
+/// Every volume has a row, and the driver can lay the mounts over each other: told before anything is made.
 pub async fn exist(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    if spec.isolation_actual == Some(Isolation::Microvm) {
+        // A guest mounts its own memory last: over whatever this machine shows beneath.
+        let within = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}/"));
+        let is_tmpfs = |mount: &&Mount| matches!(mount, Mount::Tmpfs { .. });
+        let mut covers: Vec<String> =
+            spec.mounts.iter().filter(is_tmpfs).filter_map(|mount| normalised(mount.guest()).ok()).collect();
+        covers.push("/tmp".into());
+        for mount in spec.mounts.iter().filter(|mount| !is_tmpfs(mount)) {
+            let target = normalised(mount.guest()).unwrap_or_default();
+            if let Some(cover) = covers.iter().find(|cover| within(&target, cover)) {
+                let feature = format!("a mount at {target}, within the tmpfs {cover}, of a microVM");
+                return Err(MicrosandboxError::unsupported(feature, "with isolation=container; mount it elsewhere"));
+            }
+        }
+    }
     for (name, _) in volumes(spec) {
         if backend.store().await?.volume(&name).await?.is_none() {
             return Err(MicrosandboxError::VolumeNotFound(name));

@@ -178,7 +178,14 @@ impl Tenant for Monitor {
             rootfs::write_etc(&root, parts, &spec.hostname)
         })?;
         told.step(Step::MountBinds, || {
-            // Temporary file systems are the guest's own: its memory, its kernel.
+            // Temporary file systems are the guest's own: its memory, its kernel. Their places are made here.
+            for tmpfs in &spec.root.tmpfs {
+                beneath::ensure_dir(&root, &tmpfs.target).map_err(failed(
+                    Step::MountBinds,
+                    format!("make the mount point {}", tmpfs.target),
+                    INSIDE_HINT,
+                ))?;
+            }
             let binds = RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
             rootfs::mount_requested(&root, &binds, parts)
         })?;
