@@ -10,6 +10,7 @@ from . import _isolation, _later
 from ._enums import Isolation, LogReadSource, SandboxStatus
 from ._logs import LogStream
 from ._runtime import run
+from ._unsupported import unsupported
 
 if TYPE_CHECKING:
     from ._config import IsolationReport
@@ -90,7 +91,10 @@ class SandboxHandle(_later.LaterHandle):
         return self._native.config_json
 
     def config(self) -> dict[str, Any]:
-        """The stored configuration."""
+        """The stored configuration. `UnsupportedError` on the cloud, whose answer is not the creator's configuration: its own
+        view is in `config_json`."""
+        if self._native.backend_kind == "cloud":
+            raise unsupported("SandboxHandle::config on cloud", "when SandboxConfig is the cloud wire shape")
         parsed: dict[str, Any] = json.loads(self._native.config_json)
         return parsed
 

@@ -48,7 +48,7 @@ def test_enums_values_and_errors_are_the_same_objects() -> None:
         assert getattr(sync, name) is getattr(microsandbox, name)
 
 
-@pytest.mark.parametrize("name", ["Sandbox", "SandboxHandle", "SandboxFsOps", "ExecHandle", "Image", "Volume"])
+@pytest.mark.parametrize("name", ["Sandbox", "SandboxHandle", "SandboxFsOps", "ExecHandle", "Image", "Volume", "VolumeFs"])
 def test_methods_and_parameters_are_the_same_and_nothing_is_a_coroutine(name: str) -> None:
     there, here = getattr(microsandbox, name), getattr(sync, name)
     renamed = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}

@@ -4,7 +4,7 @@ mod support;
 
 use support::{msb_alone, snapshot};
 
-const VERBS: [&str; 26] = [
+const VERBS: [&str; 28] = [
     "run",
     "create",
     "start",
@@ -27,6 +27,8 @@ const VERBS: [&str; 26] = [
     "image",
     "install",
     "doctor",
+    "volume",
+    "profile",
     "context",
     "serve",
     "completion",
@@ -45,6 +47,12 @@ fn every_help_text_is_as_written_down() {
     }
     for verb in ["create", "list", "revoke"] {
         snapshot(&format!("help-serve-key-{verb}"), &msb_alone(&["serve", "key", verb, "--help"]).out);
+    }
+    for verb in ["create", "list", "inspect", "remove"] {
+        snapshot(&format!("help-volume-{verb}"), &msb_alone(&["volume", verb, "--help"]).out);
+    }
+    for verb in ["list", "show", "use"] {
+        snapshot(&format!("help-profile-{verb}"), &msb_alone(&["profile", verb, "--help"]).out);
     }
     for verb in ["list", "inspect", "load", "remove", "prune"] {
         snapshot(&format!("help-image-{verb}"), &msb_alone(&["image", verb, "--help"]).out);

@@ -27,9 +27,6 @@ const HOST_IMAGE: &str = "host";
 const REMOTE_PATHS: &str =
     "never over the wire: a path of the server's machine is not the caller's to name; use an image";
 
-/// Whether the backends of this build mount what a specification names.
-const MOUNTS_HONOURED: bool = false;
-
 const SPEC_KEYS: [&str; 16] = [
     "name",
     "image",
@@ -154,8 +151,7 @@ fn mount(value: Value) -> Answer<Mount> {
     let mount: Mount = serde_json::from_value(value)
         .map_err(|error| ApiError::invalid(format!("a mount cannot be understood: {error}")))?;
     match mount {
-        Mount::Named { .. } | Mount::Tmpfs { .. } if MOUNTS_HONOURED => Ok(mount),
-        Mount::Named { .. } | Mount::Tmpfs { .. } => Err(ApiError::unsupported("mounts", available_when::VOLUMES)),
+        Mount::Named { .. } | Mount::Tmpfs { .. } => Ok(mount),
         Mount::Bind { .. } => Err(ApiError::unsupported("mounts of the type bind", REMOTE_PATHS)),
         Mount::DiskImage { .. } => Err(ApiError::unsupported("mounts of the type disk_image", REMOTE_PATHS)),
     }

@@ -128,7 +128,7 @@ async fn bad_input_is_the_callers_fault() {
         ("GET", "/nothing", None, 404),
         ("PATCH", "/v1/sandboxes", None, 405),
         ("GET", "/v1/volumes/v/files", None, 400),
-        ("GET", "/v1/volumes", None, 422),
+        ("GET", "/v1/volumes/no-volume/files/stat", None, 400),
         ("GET", "/v1/sandboxes/00000000-0000-0000-0000-000000000000/agent", None, 426),
     ];
     for (method, path, body, status) in cases {

@@ -116,10 +116,12 @@ fn with_remedy(status: u16, message: String) -> String {
 fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxError> {
     let subject = if route.subject.is_empty() { plain } else { route.subject };
     let text = |key: &str| said.details.get(key).and_then(Value::as_str).map(cut).unwrap_or_default();
+    // A sandbox's route may be about a volume, too.
+    let named = Some(text("name")).filter(|name| !name.is_empty()).unwrap_or_else(|| subject.into());
     let labelled = || format!("{}: {plain}", route.label);
     let error = match said.code.as_deref()? {
         code::SANDBOX_NOT_FOUND => MicrosandboxError::SandboxNotFound(subject.into()),
-        code::VOLUME_NOT_FOUND => MicrosandboxError::VolumeNotFound(subject.into()),
+        code::VOLUME_NOT_FOUND => MicrosandboxError::VolumeNotFound(named),
         code::VOLUME_FILE_NOT_FOUND => filesystem(route.label, &said.details, plain.into()),
         code::NAME_ALREADY_EXISTS => match route.about {
             About::CreateVolume | About::Volume => MicrosandboxError::VolumeAlreadyExists(subject.into()),
@@ -137,7 +139,7 @@ fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxEr
         }
         code::SANDBOX_STILL_RUNNING => MicrosandboxError::SandboxStillRunning(subject.into()),
         code::SANDBOX_REPLACED => MicrosandboxError::SandboxReplaced(subject.into()),
-        code::VOLUME_IN_USE => MicrosandboxError::VolumeInUse { name: subject.into(), holder: text("holder") },
+        code::VOLUME_IN_USE => MicrosandboxError::VolumeInUse { name: named, holder: text("holder") },
         code::UNSUPPORTED => MicrosandboxError::unsupported(text("feature"), text("available_when")),
         code::EXEC_FAILED => MicrosandboxError::ExecFailed(Box::new(ExecFailure {
             kind: text("kind"),

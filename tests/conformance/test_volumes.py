@@ -1,0 +1,211 @@
+"""Volumes, their files from outside, and mounts: the same on every backend that has them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+from backends import Harness
+from microsandbox import (
+    FilesystemError,
+    FsEntryKind,
+    InvalidConfigError,
+    PathNotFoundError,
+    Sandbox,
+    UnsupportedError,
+    Volume,
+    VolumeAlreadyExistsError,
+    VolumeInUseError,
+    VolumeKind,
+    VolumeNotFoundError,
+)
+
+
+async def test_a_volume_is_made_found_listed_and_removed(harness: Harness) -> None:
+    made = await Volume.create("data", labels={"team": "red"}, backend=harness.backend)
+    assert made.name == "data"
+    handle = await Volume.get("data", backend=harness.backend)
+    assert (handle.name, handle.kind, handle.is_default) == ("data", VolumeKind.DIRECTORY, False)
+    assert handle.labels == {"team": "red"} and handle.used_bytes == 0
+    assert handle.created_at is not None and handle.created_at > 1.6e12
+    await Volume.create("more", backend=harness.backend)
+    assert [v.name for v in await Volume.list(backend=harness.backend)] == ["data", "more"]
+    await handle.remove()
+    await Volume.remove("more", backend=harness.backend)
+    assert await Volume.list(backend=harness.backend) == []
+
+
+async def test_names_that_are_taken_absent_or_impossible(harness: Harness) -> None:
+    await Volume.create("data", backend=harness.backend)
+    with pytest.raises(VolumeAlreadyExistsError, match="data"):
+        await Volume.create("data", backend=harness.backend)
+    for call in (Volume.get, Volume.remove):
+        with pytest.raises(VolumeNotFoundError, match="absent"):
+            await call("absent", backend=harness.backend)
+    for name in ("", "../x", "a/b", ".hidden", "-x", "x" * 129):
+        with pytest.raises(InvalidConfigError):
+            await Volume.create(name, backend=harness.backend)
+    await Volume.remove("data", backend=harness.backend)
+
+
+async def test_what_cannot_be_kept_is_refused(harness: Harness) -> None:
+    with pytest.raises(UnsupportedError):
+        await Volume.create("disk", kind=VolumeKind.DISK, size_mib=1024, backend=harness.backend)
+    with pytest.raises(UnsupportedError):
+        await Volume.create("bounded", quota_mib=1024, backend=harness.backend)
+    assert await Volume.list(backend=harness.backend) == []
+
+
+async def test_every_call_on_files(harness: Harness) -> None:
+    volume = await Volume.create("files", backend=harness.backend)
+    fs = volume.fs
+    await fs.mkdir("a/b")
+    await fs.mkdir("a/b")
+    await fs.write("a/b/one", b"first")
+    assert await fs.read("a/b/one") == b"first"
+    await fs.write("a/b/one", "zweite é".encode())
+    assert await fs.read_text("a/b/one") == "zweite é"
+    await fs.write("a/empty", b"")
+    assert await fs.read("a/empty") == b""
+    assert [(e.path, e.kind) for e in await fs.list("a")] == [
+        ("a/b", FsEntryKind.DIRECTORY),
+        ("a/empty", FsEntryKind.FILE),
+    ]
+    assert [e.path for e in await fs.list("")] == ["a"]
+    found = await fs.stat("a/b/one")
+    assert found.kind is FsEntryKind.FILE and found.size == len("zweite é".encode()) and not found.readonly
+    await fs.copy("a/b/one", "a/two")
+    await fs.rename("a/two", "a/three")
+    assert await fs.read_text("/a/three") == "zweite é"
+    assert await fs.exists("a/three") and not await fs.exists("a/two") and not await fs.exists("a/empty/x")
+    await fs.remove_file("a/three")
+    await fs.remove_dir("a")
+    assert await fs.list("") == []
+    for call in (fs.read("gone"), fs.stat("gone"), fs.list("gone"), fs.remove_file("gone"), fs.write("no/dir", b"x")):
+        with pytest.raises(PathNotFoundError):
+            await call
+    await Volume.remove("files", backend=harness.backend)
+
+
+async def test_streams_both_ways(harness: Harness) -> None:
+    volume = await Volume.create("streams", backend=harness.backend)
+    block = os.urandom(1 << 20)
+    async with await volume.fs.write_stream("big") as sink:
+        for _ in range(5):
+            await sink.write(block)
+        assert not await volume.fs.exists("big")
+    got = b"".join([piece async for piece in await volume.fs.read_stream("big")])
+    assert got == block * 5
+    handle = await Volume.get("streams", backend=harness.backend)
+    assert handle.used_bytes == 5 << 20
+    await handle.remove()
+
+
+@pytest.mark.parametrize("path", ["..", "../x", "a/../../x", "/../x"])
+async def test_nothing_above_the_root(harness: Harness, path: str) -> None:
+    volume = await Volume.create("walls", backend=harness.backend)
+    await volume.fs.mkdir("a")
+    for call in (volume.fs.read(path), volume.fs.write(path, b"x"), volume.fs.list(path), volume.fs.remove_dir(path)):
+        with pytest.raises((FilesystemError, InvalidConfigError)):
+            await call
+    await Volume.remove("walls", backend=harness.backend)
+
+
+@pytest.mark.needs("mounts")
+async def test_what_one_sandbox_writes_another_reads(harness: Harness) -> None:
+    volume = await Volume.create("shared", backend=harness.backend)
+    await volume.fs.write("in.txt", b"from outside")
+    first = await harness.create("first", volumes={"/data": Volume.named("shared")})
+    done = await first.shell("cat /data/in.txt && echo 'from inside' > /data/out.txt && id -u > /data/uid && mkdir /data/d")
+    assert (done.exit_code, done.stdout_text) == (0, "from outside")
+    assert await volume.fs.read_text("out.txt") == "from inside\n"
+    assert await first.fs.read_text("/data/out.txt") == "from inside\n"
+    await first.stop()
+    second = await harness.create("second", volumes={"/mnt/deep": Volume.named("shared", readonly=True)})
+    assert (await second.shell("cat /mnt/deep/out.txt")).stdout_text == "from inside\n"
+    refused = await second.shell("echo x > /mnt/deep/new; mount -o remount,rw /mnt/deep; touch /mnt/deep/new")
+    assert refused.exit_code != 0
+    assert not await volume.fs.exists("new")
+    await second.stop()
+    await Volume.remove("shared", backend=harness.backend)
+
+
+@pytest.mark.needs("mounts")
+async def test_a_volume_in_use_is_not_removed(harness: Harness) -> None:
+    await Volume.create("held", backend=harness.backend)
+    box = await harness.create("holder", volumes={"/data": Volume.named("held")})
+    with pytest.raises(VolumeInUseError, match="holder"):
+        await Volume.remove("held", backend=harness.backend)
+    await box.fs.write("/data/kept", b"1")
+    await box.stop()
+    again = await Sandbox.start("holder", backend=harness.backend)
+    assert await again.fs.read("/data/kept") == b"1"
+    with pytest.raises(VolumeInUseError):
+        await Volume.remove("held", backend=harness.backend)
+    await again.stop()
+    await Volume.remove("held", backend=harness.backend)
+    with pytest.raises(VolumeNotFoundError, match="held"):
+        await Sandbox.start("holder", backend=harness.backend)
+
+
+@pytest.mark.needs("mounts")
+async def test_an_absent_volume_is_told_before_anything_is_made(harness: Harness) -> None:
+    with pytest.raises(VolumeNotFoundError, match="absent"):
+        await harness.create("box", volumes={"/data": Volume.named("absent")})
+    assert (await Sandbox.list(backend=harness.backend)).sandboxes == []
+
+
+@pytest.mark.needs("mounts")
+async def test_memory_with_a_size(harness: Harness) -> None:
+    box = await harness.create("box", volumes={"/scratch": Volume.tmpfs(size_mib=4)})
+    done = await box.shell("head -c 2000000 /dev/zero > /scratch/a && ! head -c 8000000 /dev/zero > /scratch/b; df -P /scratch")
+    assert "/scratch" in done.stdout_text
+    assert (await box.fs.stat("/scratch/a")).size == 2_000_000
+    assert (await box.fs.stat("/scratch/b")).size < 4 << 20
+
+
+@pytest.mark.needs("mounts")
+async def test_many_writers_and_one_volume(harness: Harness) -> None:
+    volume = await Volume.create("many", backend=harness.backend)
+    boxes = [await harness.create(f"w{n}", volumes={"/data": Volume.named("many")}, memory=128) for n in range(3)]
+    await asyncio.gather(*(b.shell(f"for i in 1 2 3 4 5; do echo {n} > /data/{n}-$i; done") for n, b in enumerate(boxes)))
+    assert len(await volume.fs.list("")) == 15
+    for box in boxes:
+        await box.stop()
+    await Volume.remove("many", backend=harness.backend)
+
+
+@pytest.mark.needs("host_paths")
+async def test_a_host_directory_is_live_both_ways(harness: Harness, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("hello")
+    tmp_path.chmod(0o755)
+    box = await harness.create(
+        "box", volumes={"/host": Volume.bind(str(tmp_path)), "/ro": Volume.bind(str(tmp_path), readonly=True)}
+    )
+    assert (await box.shell("cat /host/in; echo back > /host/out")).stdout_text == "hello"
+    assert (tmp_path / "out").read_text() == "back\n"
+    assert (tmp_path / "out").stat().st_uid == os.getuid()
+    assert (await box.shell("touch /ro/x")).exit_code != 0
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+@pytest.mark.needs("host_paths")
+async def test_the_path_of_a_volume_is_its_directory(harness: Harness) -> None:
+    volume = await Volume.create("here", backend=harness.backend)
+    await volume.fs.write("f", b"x")
+    assert Path(volume.path, "f").read_bytes() == b"x"
+    await Volume.remove("here", backend=harness.backend)
+    assert not Path(volume.path).exists()
+
+
+async def test_a_handle_keeps_its_backend(harness: Harness) -> None:
+    from microsandbox.testing import MemoryBackend
+
+    volume = await Volume.create("mine", backend=harness.backend)
+    with MemoryBackend():
+        await volume.fs.write("f", json.dumps({"a": 1}).encode())
+        await (await Volume.get("mine", backend=harness.backend)).remove()
+    assert await Volume.list(backend=harness.backend) == []
