@@ -14,6 +14,7 @@ from ._logs import LogStream
 from ._metrics_stream import MetricsStream
 from ._pull import PullSession
 from ._runtime import AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
+from ._unsupported import unsupported
 
 if TYPE_CHECKING:
     import os
@@ -596,7 +597,10 @@ class Sandbox(_later.LaterSandbox):
         return await self.wait()
 
     async def remove_persisted(self) -> None:
-        """Removes its record and disk; the object is used up. Raises `SandboxStillRunningError`."""
+        """Removes its record and disk; the object is used up. Raises `SandboxStillRunningError`; on the cloud
+        `UnsupportedError`, and the object stays usable."""
+        if self._live.backend_kind == "cloud":
+            raise unsupported("Sandbox::remove_persisted on cloud", "on the local backend; use Sandbox.remove(name)")
         handle = await run(self._live.handle())
         await run(handle.remove())
         self._consume()

@@ -97,6 +97,8 @@ class LaterHandle(LaterCommon):
 
     def snapshot(self, name: str) -> Any:
         """Saves its disk. `UnsupportedError` for now."""
+        if getattr(self, 'backend_kind', None) == 'cloud':
+            raise unsupported('SandboxHandle::snapshot on cloud', 'when cloud snapshots land')
         raise unsupported('SandboxHandle.snapshot', later.SNAPSHOTS)
 
     def storage_usage(self) -> Any:

@@ -13,6 +13,7 @@ from ._logs import LogStream
 from ._metrics_stream import MetricsStream
 from ._pull import PullSession
 from .._runtime import wait as run
+from .._unsupported import unsupported
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
@@ -324,7 +325,10 @@ class Sandbox(_later.LaterSandbox):
         return self.wait()
 
     def remove_persisted(self) -> None:
-        """Removes its record and disk; the object is used up. Raises `SandboxStillRunningError`."""
+        """Removes its record and disk; the object is used up. Raises `SandboxStillRunningError`; on the cloud
+        `UnsupportedError`, and the object stays usable."""
+        if self._live.backend_kind == 'cloud':
+            raise unsupported('Sandbox::remove_persisted on cloud', 'on the local backend; use Sandbox.remove(name)')
         handle = run(self._live.handle())
         run(handle.remove())
         self._consume()

@@ -192,6 +192,7 @@ impl CreateKeywords {
         Ok(SandboxConfig {
             replace_existing: self.replace.as_ref().is_some_and(|flag| flag.0) || self.replace_with_timeout.is_some(),
             replace_timeout: self.replace_with_timeout.as_ref().map(|seconds| seconds.0),
+            no_network: self.network.as_ref().is_some_and(|none| none.0),
             unsupported,
             spec: self.spec(name, resources, defaults),
         })

@@ -162,6 +162,7 @@ impl BoxFlags {
             replace_existing: self.replace || self.replace_with_timeout.is_some(),
             replace_timeout: self.replace_with_timeout.map(|time| time.as_secs_f64()),
             unsupported: self.unsupported.options.clone(),
+            ..SandboxConfig::default()
         })
     }
 

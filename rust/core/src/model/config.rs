@@ -25,6 +25,8 @@ pub struct SandboxConfig {
     pub replace_existing: bool,
     /// Seconds of grace for the replaced one; 0 kills at once. Default 10.
     pub replace_timeout: Option<f64>,
+    /// Asked for by name: no traffic at all. A sandbox of this machine has none anyway; one of a service may.
+    pub no_network: bool,
     /// Options of the surface that no local driver honours yet; each must lead to `Unsupported`, never be dropped.
     pub unsupported: Vec<UnsupportedOption>,
 }

@@ -286,6 +286,9 @@ impl SandboxHandle {
         self.backend.sandboxes().log_stream(self.name(), options).await
     }
     pub async fn metrics(&self) -> MicrosandboxResult<SandboxMetrics> {
+        if self.cloud().is_some() {
+            return Err(MicrosandboxError::unsupported("SandboxHandle::metrics on cloud", "when cloud metrics land"));
+        }
         self.backend.sandboxes().metrics(self.name(), &self.config()?).await
     }
     pub async fn ping(&self) -> MicrosandboxResult<Duration> {

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use url::Url;
 
-use super::errors::{Route, cut, refusal};
+use super::errors::{Route, cut};
 use super::http::Client;
 use super::socket::{Socket, Transport, limits};
 use super::{CloudBackend, tls};
@@ -80,7 +80,7 @@ impl CloudBackend {
             Ok((socket, _response)) => Ok(Socket::new(socket)),
             Err(Error::Http(response)) => {
                 let body = response.body().as_deref().unwrap_or_default();
-                Err(refusal(&Route::sandbox(LABEL, name), response.status().as_u16(), body))
+                Err(self.http.refusal(&Route::sandbox(LABEL, name), response.status().as_u16(), body))
             }
             Err(error) => Err(failed("no WebSocket with", error.to_string())),
         }

@@ -105,6 +105,7 @@ pub fn refusal(route: &Route<'_>, status: u16, body: &[u8]) -> MicrosandboxError
 
 fn with_remedy(status: u16, message: String) -> String {
     match status {
+        300..=399 => format!("{message}; the service sends this call elsewhere: check its URL"),
         401 => format!("{message}; check the API key: it may be mistyped, revoked or expired"),
         403 => format!("{message}; the API key may not do this"),
         429 => format!("{message}; the service asks for fewer requests"),

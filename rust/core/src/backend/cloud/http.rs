@@ -1,15 +1,17 @@
 //! One request: the key, limits in time and size, repeats where they are safe, redirects within the origin only.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use url::Url;
 
 use super::errors::{Route, refusal};
 use super::tls;
@@ -26,6 +28,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A service that asks for more patience than this gets an error instead.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 const REDIRECTS_MAX: usize = 5;
+/// A shorter key could be a word of the message.
+const ECHO_MIN: usize = 8;
 const USER_AGENT: &str = concat!("microsandbox-sdk/", env!("CARGO_PKG_VERSION"));
 
 pub struct Settings {
@@ -101,7 +105,8 @@ impl Client {
             .user_agent(settings.user_agent.unwrap_or_else(|| USER_AGENT.into()))
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
-            .redirect(redirect::Policy::custom(same_origin));
+            // Followed here: the client would turn a DELETE that is sent elsewhere into a GET that succeeds.
+            .redirect(redirect::Policy::none());
         let tls =
             if settings.base.starts_with("https:") { Some(tls::client_config(&settings.ca_certs)?) } else { None };
         if let Some(tls) = &tls {
@@ -128,6 +133,10 @@ impl Client {
     pub fn tls(&self) -> Option<&Arc<rustls::ClientConfig>> {
         self.tls.as_ref()
     }
+    /// Of a call that is not a stream.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
     pub fn user_agent() -> &'static str {
         USER_AGENT
     }
@@ -140,13 +149,13 @@ impl Client {
         if !is_json(kind) {
             return Err(MicrosandboxError::Custom(format!(
                 "{label}: the service answered {:?} where JSON was due; is the URL that of its API?",
-                super::errors::cut(kind)
+                super::errors::cut(&self.without_key(kind))
             )));
         }
         serde_json::from_slice(&body).map_err(|error| {
             MicrosandboxError::Custom(format!(
                 "{label}: the service's answer cannot be read: {}",
-                super::errors::cut(&error.to_string())
+                super::errors::cut(&self.without_key(&error.to_string()))
             ))
         })
     }
@@ -186,10 +195,11 @@ impl Client {
                     let wait = patience(&response, call.repeat);
                     (self.refused(response, &call.route).await, wait)
                 }
-                Err(error) => {
+                Err(Unsent::Broken(error)) => {
                     let again = error.is_connect() || (call.repeat == Repeat::Safe && is_unanswered(&error));
                     (self.unanswered(call.route.label, &error), again.then_some(None))
                 }
+                Err(Unsent::Astray(why)) => (self.no_answer(call.route.label, &why), None),
             };
             let Some(asked) = wait.filter(|_| !last) else { return Err(error) };
             // A quarter more or less, so that clients that failed together do not come back together.
@@ -220,17 +230,29 @@ impl Client {
         if response.status().is_success() { Ok(()) } else { Err(self.refused(response, &call.route).await) }
     }
 
-    async fn send(&self, call: &Call<'_>) -> reqwest::Result<Response> {
-        let mut request = self.request(call);
-        if let Some(body) = &call.body {
-            request = request.body(body.clone());
+    /// Sends it, and after a redirect within the origin again: the same method with the same body, or not at all.
+    async fn send(&self, call: &Call<'_>) -> Result<Response, Unsent> {
+        let mut url = self.url(call);
+        for _ in 0..=REDIRECTS_MAX {
+            let mut request = self.request_to(call, &url);
+            if let Some(body) = &call.body {
+                request = request.body(body.clone());
+            }
+            let response = request.send().await.map_err(Unsent::Broken)?;
+            match elsewhere(&response, &call.method)? {
+                Some(next) => url = next.into(),
+                None => return Ok(response),
+            }
         }
-        request.send().await
+        Err(Unsent::Astray(format!("more than {REDIRECTS_MAX} redirects")))
     }
 
     fn request(&self, call: &Call<'_>) -> reqwest::RequestBuilder {
-        let mut request =
-            self.client.request(call.method.clone(), self.url(call)).header(AUTHORIZATION, self.key.clone());
+        self.request_to(call, &self.url(call))
+    }
+
+    fn request_to(&self, call: &Call<'_>, url: &str) -> reqwest::RequestBuilder {
+        let mut request = self.client.request(call.method.clone(), url).header(AUTHORIZATION, self.key.clone());
         if !call.headers.iter().any(|(name, _)| *name == "accept") {
             request = request.header(ACCEPT, "application/json");
         }
@@ -253,7 +275,20 @@ impl Client {
     async fn refused(&self, mut response: Response, route: &Route<'_>) -> MicrosandboxError {
         let status = response.status();
         let body = read_bounded(&mut response, ERROR_MAX, route.label).await.unwrap_or_default();
-        refusal(route, status.as_u16(), &body)
+        self.refusal(route, status.as_u16(), &body)
+    }
+
+    /// The error of a refused call. A service that echoes the key does not get it into a log.
+    pub fn refusal(&self, route: &Route<'_>, status: u16, body: &[u8]) -> MicrosandboxError {
+        refusal(route, status, self.without_key(&String::from_utf8_lossy(body)).as_bytes())
+    }
+
+    fn without_key<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let key = self.key.to_str().unwrap_or_default().trim_start_matches("Bearer ");
+        if key.len() < ECHO_MIN || !text.contains(key) {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(text.replace(key, "[API key]"))
     }
 
     /// No answer at all.
@@ -267,17 +302,50 @@ impl Client {
         if text.is_empty() {
             text = error.to_string();
         }
-        let hint = tls::hint(&text);
-        MicrosandboxError::Http(format!("{label}: no answer from {}: {}{hint}", self.base, super::errors::cut(&text)))
+        self.no_answer(label, &text)
     }
+
+    fn no_answer(&self, label: &str, why: &str) -> MicrosandboxError {
+        let hint = tls::hint(why);
+        MicrosandboxError::Http(format!("{label}: no answer from {}: {}{hint}", self.base, super::errors::cut(why)))
+    }
+}
+
+/// Why a request came to nothing.
+enum Unsent {
+    Broken(reqwest::Error),
+    /// A redirect that is not followed.
+    Astray(String),
+}
+
+/// Where a redirect leads that may be followed: what a GET asks may be asked elsewhere; anything else only if the service
+/// says that it stays what it is.
+fn elsewhere(response: &Response, method: &Method) -> Result<Option<Url>, Unsent> {
+    let kept = match response.status().as_u16() {
+        307 | 308 => true,
+        301..=303 => *method == Method::GET,
+        _ => false,
+    };
+    let location = response.headers().get(LOCATION).filter(|_| kept);
+    let Some(location) = location.and_then(|value| value.to_str().ok()) else { return Ok(None) };
+    let next = response.url().join(location).map_err(|_error| Unsent::Astray("it redirects to no address".into()))?;
+    if next.origin() != response.url().origin() || !next.username().is_empty() || next.password().is_some() {
+        let elsewhere = next.origin().ascii_serialization();
+        return Err(Unsent::Astray(format!(
+            "it redirects to {elsewhere}, where the API key was not sent; use that URL if it is right"
+        )));
+    }
+    Ok(Some(next))
 }
 
 /// The next pause: `Some(None)` one of ours, `Some(Some(…))` what the service asked for, `None`: not again.
 fn patience(response: &Response, repeat: Repeat) -> Option<Option<Duration>> {
     let again = match response.status() {
         // It says that it did nothing.
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,
-        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => repeat == Repeat::Safe,
+        StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            repeat == Repeat::Safe
+        }
         _ => false,
     };
     let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -292,22 +360,6 @@ fn jitter() -> u8 {
     let mut byte = [0];
     let _ = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty());
     byte[0]
-}
-
-fn same_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let first = attempt.previous().first().cloned();
-    if attempt.previous().len() > REDIRECTS_MAX {
-        return attempt.error(format!("more than {REDIRECTS_MAX} redirects"));
-    }
-    match first {
-        Some(first) if first.origin() == attempt.url().origin() => attempt.follow(),
-        _ => {
-            let elsewhere = attempt.url().origin().ascii_serialization();
-            attempt.error(format!(
-                "it redirects to {elsewhere}, where the API key was not sent; use that URL if it is right"
-            ))
-        }
-    }
 }
 
 async fn read_bounded(response: &mut Response, limit: usize, label: &str) -> MicrosandboxResult<Bytes> {

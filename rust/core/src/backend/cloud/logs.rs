@@ -10,6 +10,7 @@ use futures::stream;
 use microsandbox_wire::flat::LogPage;
 use microsandbox_wire::paths;
 use microsandbox_wire::sandbox::LogEvent;
+use tokio::time::Instant;
 
 use super::errors::Route;
 use super::events::{Decoder, Malformed};
@@ -60,7 +61,19 @@ impl CloudBackend {
         Ok(entries)
     }
 
+    /// A service that neither ends the stream nor falls silent is told to be one: its entries would be a part that passes
+    /// for the whole.
     async fn collect(&self, name: &str, options: &LogOptions) -> MicrosandboxResult<Vec<LogEntry>> {
+        let limit = self.http.timeout();
+        tokio::time::timeout(limit, self.collect_all(name, options)).await.unwrap_or_else(|_elapsed| {
+            Err(MicrosandboxError::Http(format!(
+                "{STREAM}: the log of sandbox {name} did not end within {} s; read it as a stream",
+                limit.as_secs_f64()
+            )))
+        })
+    }
+
+    async fn collect_all(&self, name: &str, options: &LogOptions) -> MicrosandboxResult<Vec<LogEntry>> {
         let stream = LogStreamOptions {
             sources: options.sources.clone(),
             since: options.since,
@@ -142,9 +155,10 @@ impl Reader {
     }
 
     async fn read(&mut self) -> MicrosandboxResult<Option<LogEntry>> {
+        let mut quiet = self.quiet();
         while !self.done {
             let Some(event) = self.decoder.next().map_err(|error| self.malformed(&error))? else {
-                match self.chunk().await? {
+                match self.chunk(quiet).await? {
                     Some(chunk) => self.decoder.feed(&chunk),
                     None => return Ok(None),
                 }
@@ -165,17 +179,23 @@ impl Reader {
             if self.since.is_none_or(|since| entry.timestamp >= since) {
                 return Ok(Some(entry));
             }
+            quiet = self.quiet();
         }
         Ok(None)
     }
 
-    async fn chunk(&mut self) -> MicrosandboxResult<Option<Bytes>> {
+    /// When the service counts as silent. Comments that keep the connection alive are silence, too.
+    fn quiet(&self) -> Option<Instant> {
+        self.silence.map(|silence| Instant::now() + silence)
+    }
+
+    async fn chunk(&mut self, quiet: Option<Instant>) -> MicrosandboxResult<Option<Bytes>> {
         let label = self.label;
         let lost =
             |error: reqwest::Error| MicrosandboxError::Http(format!("{label}: the log broke off: {}", broken(&error)));
-        match self.silence {
+        match quiet {
             None => self.response.chunk().await.map_err(lost),
-            Some(silence) => match tokio::time::timeout(silence, self.response.chunk()).await {
+            Some(quiet) => match tokio::time::timeout_at(quiet, self.response.chunk()).await {
                 Ok(chunk) => chunk.map_err(lost),
                 Err(_elapsed) => Ok(None),
             },

@@ -22,7 +22,7 @@ fn refused<T>(feature: &str, available_when: &str) -> MicrosandboxResult<T> {
 /// The request, or the first option that cannot be carried.
 pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
     // Replacing is done by this client, in steps (see `operations`); the options of no backend are refused before.
-    let SandboxConfig { spec, replace_existing: _, replace_timeout: _, unsupported } = config;
+    let SandboxConfig { spec, replace_existing: _, replace_timeout: _, no_network, unsupported } = config;
     if let Some(option) = unsupported.first() {
         return refused(&option.feature, &option.available_when);
     }
@@ -70,7 +70,7 @@ pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
             .map(|mount| serde_json::to_value(mount).map_err(|error| MicrosandboxError::json("a mount", error)))
             .collect::<MicrosandboxResult<_>>()?,
         patches: Vec::new(),
-        network: Network::default(),
+        network: Network { enabled: !no_network, ..Network::default() },
         init: init.clone(),
         pull_policy: match pull_policy {
             PullPolicy::IfMissing => WirePull::IfMissing,

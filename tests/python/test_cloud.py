@@ -1,0 +1,146 @@
+"""The Python face of the cloud client, against a service that answers as each test says."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from microsandbox import CloudBackend, CloudHttpError, Sandbox, UnsupportedError
+from microsandbox.errors import InvalidConfigError, MicrosandboxError
+
+KEY = "msb_test_hunter2hunter2"
+ANSWER = {
+    "id": "11111111-2222-3333-4444-555555555555",
+    "org_id": "11111111-2222-3333-4444-555555555555",
+    "name": "box",
+    "status": "running",
+    "ephemeral": False,
+    "created_at": "2026-01-01T00:00:00Z",
+    "spec": {"image": "alpine"},
+}
+
+
+class Service:
+    """Answers everything with one status and body; remembers what came."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.body: Any = ANSWER
+        self.delay = 0.0
+        self.seen: list[tuple[str, str, Any]] = []
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                length = int(self.headers.get("content-length", 0))
+                body = self.rfile.read(length)
+                service.seen.append((self.command, self.path, json.loads(body) if body else None))
+                time.sleep(service.delay)
+                said = json.dumps(service.body).encode()
+                self.send_response(service.status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names are the library's
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def backend(self, wire: str = "spec") -> CloudBackend:
+        return CloudBackend(f"http://127.0.0.1:{self.server.server_port}", KEY, wire=wire)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    service = Service()
+    yield service
+    service.server.shutdown()
+    service.server.server_close()
+    service.thread.join(10)
+
+
+async def test_an_http_error_carries_its_fields(service: Service) -> None:
+    """Case 99."""
+    service.status = 403
+    service.body = {"error": {"code": "forbidden", "message": f"not with {KEY}"}}
+    with pytest.raises(CloudHttpError) as caught:
+        await Sandbox.get("box", backend=service.backend())
+    assert (caught.value.status, caught.value.error_code) == (403, "forbidden")
+    assert "not with" in caught.value.message
+    assert "hunter2" not in str(caught.value) + repr(caught.value) + repr(service.backend())
+
+
+async def test_a_refusal_carries_its_fields(service: Service) -> None:
+    """Case 99."""
+    with pytest.raises(UnsupportedError) as caught:
+        await Sandbox.create("box", image="alpine", replace=True, backend=service.backend("flat"))
+    assert caught.value.feature == caught.value.operation == ".replace()"
+    assert caught.value.available_when == caught.value.hint == "when cloud sandbox replace semantics land"
+    assert not service.seen
+
+
+async def test_a_sandbox_stays_usable_after_a_refused_removal(service: Service) -> None:
+    """Cases 89 and 96."""
+    box = await Sandbox.create("box", image="alpine", backend=service.backend())
+    before = len(service.seen)
+    with pytest.raises(UnsupportedError, match="remove_persisted on cloud"):
+        await box.remove_persisted()
+    handle = await Sandbox.get("box", backend=service.backend())
+    with pytest.raises(UnsupportedError) as caught:
+        await handle.snapshot("x")
+    assert caught.value.feature == "SandboxHandle::snapshot on cloud"
+    assert [call for call, *_ in service.seen[before:]] == ["GET"]
+    assert (await box.status()) == "running"
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "why"),
+    [
+        ("example.test", KEY, "no scheme"),
+        ("https://user:secret@example.test", KEY, "credentials"),
+        ("https://example.test:99999", KEY, "malformed"),
+        ("https://example.test", "two\nlines", "line break"),
+        ("https://example.test", " ", "empty"),
+    ],
+)
+def test_what_can_be_no_address_and_no_key(url: str, key: str, why: str) -> None:
+    with pytest.raises(InvalidConfigError, match=why) as caught:
+        CloudBackend(url, key)
+    assert "secret" not in str(caught.value) and "lines" not in str(caught.value)
+
+
+async def test_other_threads_run_while_a_call_waits(service: Service) -> None:
+    service.delay = 1.0
+    ticks: list[float] = []
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.02):
+            ticks.append(time.monotonic())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        from microsandbox.sync import Sandbox as Blocking
+
+        Blocking.get("box", backend=service.backend())
+    finally:
+        done.set()
+        thread.join(10)
+    assert len(ticks) > 10
+
+
+async def test_nobody_there_is_an_error_with_the_address() -> None:
+    with pytest.raises(MicrosandboxError, match=r"127\.0\.0\.1:9"):
+        await Sandbox.get("box", backend=CloudBackend("http://127.0.0.1:9", KEY))
