@@ -15,7 +15,8 @@ from servers import Serve
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 SEED = "7"
 EXAMPLES = "15"
-SECONDS = 100
+SECONDS = 110
+# One worker: `ast.parse` of CPython 3.11 miscounts its depth when two threads use it (gh-106905), and hypothesis does.
 
 
 @pytest.mark.skipif(SLOWNESS > 2, reason="an emulated machine is too slow for thousands of requests")
@@ -41,7 +42,7 @@ def test_generated_requests_find_no_failure_of_the_server(
     schema.write_text(json.dumps(document))
     program = str(Path(sys.executable).with_name("schemathesis"))
     command = [program, "run", str(schema), "--url", server.url, "-H", f"Authorization: Bearer {server.key}"]
-    options = ["--checks", CHECKS, "--max-examples", EXAMPLES, "--seed", SEED, "--workers", "2", "--no-color"]
+    options = ["--checks", CHECKS, "--max-examples", EXAMPLES, "--seed", SEED, "--workers", "1", "--no-color"]
     limits = ["--request-timeout", "30", "--phases", "coverage,fuzzing"]
     ran = subprocess.run(
         [*command, *options, *limits],
