@@ -111,7 +111,6 @@ async def test_a_sandbox_stays_usable_after_a_refused_removal(service: Service) 
         ("https://user:secret@example.test", KEY, "credentials"),
         ("https://example.test:99999", KEY, "malformed"),
         ("https://example.test", "two\nlines", "line break"),
-        ("https://example.test", " ", "empty"),
     ],
 )
 def test_what_can_be_no_address_and_no_key(url: str, key: str, why: str) -> None:
