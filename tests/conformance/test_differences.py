@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from backends import DIFFERENCES, Harness
+from homes import REPOSITORY
 from microsandbox import Image, IsolationUnavailableError, Sandbox, UnsupportedError
 
 # By row of the table: what is refused.
@@ -61,6 +62,13 @@ async def test_a_demand_for_isolation_is_kept_or_refused(harness: Harness) -> No
         pytest.skip("this backend has drivers to choose from; tests of its own hold them")
     with pytest.raises((UnsupportedError, IsolationUnavailableError)):
         await harness.create("box", isolation="microvm")
+
+
+def test_the_documents_show_the_table() -> None:
+    text = (REPOSITORY / "docs" / "backends.md").read_text()
+    for backend, rows in DIFFERENCES.items():
+        for what, reason in rows.items():
+            assert f"| {backend} | {what} | {reason} |" in text
 
 
 def test_every_difference_has_its_reason() -> None:
