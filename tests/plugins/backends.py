@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlplane import ControlPlane
 from homes import new_home
+from servers import Server, launch
 
 # Everything that is not in this table must be the same. Key: what a test needs; value: why this backend lacks it.
 DIFFERENCES: dict[str, dict[str, str]] = {
@@ -65,7 +65,7 @@ class Harness:
     home: Path | None
     created: list[str] = field(default_factory=list)
     # Of the cloud: `msb serve` over `home`, a process of its own.
-    server: ControlPlane | None = None
+    server: Server | None = None
 
     @classmethod
     def of(cls, kind: str, home: Path) -> Harness:
@@ -74,8 +74,10 @@ class Harness:
 
             return cls(kind, MemoryBackend(), None)
         if kind == "cloud":
-            server = ControlPlane.start(home)
-            return cls(kind, server.backend(), home, server=server)
+            from microsandbox import CloudBackend
+
+            server = launch(home, home, "conformance", MSB_ISOLATION="container")
+            return cls(kind, CloudBackend(server.url, server.key), home, server=server)
         from microsandbox import LocalBackend
 
         return cls(kind, LocalBackend(home=home, isolation=kind), home)
@@ -99,7 +101,7 @@ class Harness:
         backend = self.backend
         if self.server is not None:
             # The service has no force; its home has.
-            self.server.stop()
+            assert self.server.end() == 0, self.server.notes.read_text()
             backend = LocalBackend(home=self.home)
         for name in dict.fromkeys(self.created):
             try:

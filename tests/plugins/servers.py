@@ -24,14 +24,19 @@ HOST = {"type": "oci", "reference": "host"}
 SCOPES = ["sandboxes:read", "sandboxes:write", "exec", "volumes:read", "volumes:write", "metrics"]
 
 
+def on(home: Path) -> dict[str, str]:
+    """The variables with which a command works on this home."""
+    return {"MSB_HOME": str(home), "MSB_CONFIG_PATH": str(home / "config.json")}
+
+
 def msb(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """One run of the command, to its end."""
     environ = {**os.environ, **environment}
     return subprocess.run([MSB, *arguments], env=environ, capture_output=True, text=True, timeout=within(60))
 
 
-def new_key(name: str, *flags: str) -> str:
-    made = msb("serve", "key", "create", name, *flags)
+def new_key(name: str, *flags: str, **environment: str) -> str:
+    made = msb("serve", "key", "create", name, *flags, **environment)
     assert made.returncode == 0, made.stderr
     return made.stdout.splitlines()[-1]
 
@@ -129,33 +134,45 @@ class Server:
                 self.process.stdout.close()
 
 
+def launch(home: Path, logs: Path, name: str, *flags: str, **environment: str) -> Server:
+    """A server on this home with a key of every scope; without a flag about TLS it speaks plain HTTP."""
+    environment = {**on(home), **environment}
+    key = new_key(name, *(word for scope in SCOPES for word in ("--scope", scope)), **environment)
+    log, notes = logs / f"access-{name}.log", logs / f"notes-{name}.log"
+    transport = [] if any("tls" in flag for flag in flags) else ["--insecure-http"]
+    command = [MSB, "serve", "--listen", "127.0.0.1:0", "--access-log", str(log), *transport, *flags]
+    with notes.open("w") as err:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if not line.startswith("listening on "):
+        process.kill()
+        process.communicate()
+        pytest.fail(f"the server does not start: {line!r}\n{notes.read_text()}")
+    server = Server(process, line.removeprefix("listening on "), key, log, notes)
+    if server.url.startswith("https:") and "--tls-self-signed" in flags:
+        server.trust = ssl.create_default_context(cafile=str(home / "serve" / "cert.pem"))
+    return server
+
+
 Serve = Callable[..., Server]
 
 
 @pytest.fixture
 def serve(home: Path, tmp_path: Path) -> Iterator[Serve]:
-    """Starts servers on the test's home; without a flag about TLS they speak plain HTTP."""
+    """Starts servers on the test's home."""
     started: list[Server] = []
 
     def start(*flags: str) -> Server:
-        number = len(started)
-        key = new_key(f"fixture-{number}", *(word for scope in SCOPES for word in ("--scope", scope)))
-        log, notes = tmp_path / f"access-{number}.log", tmp_path / f"notes-{number}.log"
-        transport = [] if any("tls" in flag for flag in flags) else ["--insecure-http"]
-        command = [MSB, "serve", "--listen", "127.0.0.1:0", "--access-log", str(log), *transport, *flags]
-        with notes.open("w") as err:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True)
-        assert process.stdout is not None
-        line = process.stdout.readline().strip()
-        if not line.startswith("listening on "):
-            process.kill()
-            process.communicate()
-            pytest.fail(f"the server does not start: {line!r}\n{notes.read_text()}")
-        server = Server(process, line.removeprefix("listening on "), key, log, notes)
-        if server.url.startswith("https:") and "--tls-self-signed" in flags:
-            server.trust = ssl.create_default_context(cafile=str(home / "serve" / "cert.pem"))
-        started.append(server)
-        return server
+        started.append(launch(home, tmp_path, f"fixture-{len(started)}", *flags))
+        return started[-1]
 
     yield start
     for server in started:

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use microsandbox_core::SharedBackend;
 use microsandbox_core::backend::{CloudBackend, LocalBackend, Wire, ambient};
 use microsandbox_core::config::{LocalConfig, LocalConfigOverrides};
+use microsandbox_core::{MicrosandboxResult, SharedBackend};
 use pyo3::prelude::*;
 
 use crate::convert::{self, Count, Cpus, Isolation, Location, Mib, Text};
@@ -115,25 +115,27 @@ pub fn local_backend(py: Python<'_>, options: LocalKeywords) -> PyResult<NativeB
     Ok(NativeBackend::new(Arc::new(LocalBackend::from_config(config))))
 }
 
+fn made(py: Python<'_>, backend: MicrosandboxResult<CloudBackend>) -> PyResult<NativeBackend> {
+    backend.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
+}
+
 /// A service, by address and key. Makes no request.
 #[pyfunction]
 pub fn cloud_backend(py: Python<'_>, url: &str, api_key: &str, wire: &str) -> PyResult<NativeBackend> {
-    let made = Wire::parse(wire).and_then(|wire| CloudBackend::builder().url(url).api_key(api_key).wire(wire).build());
-    made.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
+    let wire = Wire::parse(wire).map_err(|error| errors::to_python(py, error))?;
+    made(py, CloudBackend::builder().url(url).api_key(api_key).wire(wire).build())
 }
 
 /// `MSB_API_KEY` and `MSB_API_URL`.
 #[pyfunction]
 pub fn cloud_backend_from_env(py: Python<'_>) -> PyResult<NativeBackend> {
-    let made = CloudBackend::from_env();
-    made.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
+    made(py, CloudBackend::from_env())
 }
 
-/// A cloud profile of the configuration file. Its key may lie in a keyring, so other threads go on meanwhile.
+/// A cloud profile of the configuration file, read without holding other threads up.
 #[pyfunction]
 pub fn cloud_backend_from_profile(py: Python<'_>, name: &str) -> PyResult<NativeBackend> {
-    let made = py.detach(|| CloudBackend::from_profile(name));
-    made.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
+    made(py, py.detach(|| CloudBackend::from_profile(name)))
 }
 
 /// Installs a process-wide default.

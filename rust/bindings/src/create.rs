@@ -276,7 +276,7 @@ impl CreateKeywords {
                 scripts: self.scripts.map(|map| map.0).unwrap_or_default(),
                 entrypoint: self.entrypoint.map(|texts| texts.0),
                 cmd: self.cmd.map(|texts| texts.0),
-                log_level: self.log_level.map(|level| log_level(&level.0)),
+                log_level: self.log_level.and_then(|level| model::LogLevel::parse(&level.0)),
             },
             env: env.into_iter().map(|(key, value)| EnvVar { key, value }).collect(),
             labels: self.labels.map(|map| map.0).unwrap_or_default(),
@@ -303,15 +303,5 @@ impl CreateKeywords {
             detached: self.detached.is_some_and(|flag| flag.0),
             ..SandboxSpec::default()
         }
-    }
-}
-
-fn log_level(text: &str) -> model::LogLevel {
-    match text {
-        "trace" => model::LogLevel::Trace,
-        "debug" => model::LogLevel::Debug,
-        "warn" => model::LogLevel::Warn,
-        "error" => model::LogLevel::Error,
-        _ => model::LogLevel::Info,
     }
 }

@@ -5,7 +5,7 @@
 //! | [`runtime`] | the tokio runtime, and `Pending`: a call that was checked but has not run yet |
 //! | [`errors`] | the one conversion from the core's errors to exceptions |
 //! | [`convert`] | typed arguments |
-//! | [`create`] | the keywords of `create` |
+//! | [`create`], [`mounts`] | the keywords of `create`; what it mounts |
 //! | [`sandbox`], [`handle`], [`exec`], [`files`], [`logs`], [`metrics`], [`image`], [`volume`] | one noun each |
 //! | [`backend`], [`memory`] | backend objects, the ambient one, the fake one |
 //! | [`isolation`] | reports on what separates a sandbox from its host |
@@ -28,6 +28,7 @@ mod isolation;
 mod logs;
 mod memory;
 mod metrics;
+mod mounts;
 mod runtime;
 mod sandbox;
 mod volume;

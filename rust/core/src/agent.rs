@@ -41,6 +41,7 @@ pub(crate) use connection::Connection;
 pub(crate) use exec_collect::{Capture, finish as finish_capture};
 pub(crate) use exec_request::{check_exec, exec_request};
 pub(crate) use fs_call::check_path;
+pub(crate) use fs_transfer::READ_BYTES;
 pub use fs_transfer::{FileReader, FileWriter};
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};

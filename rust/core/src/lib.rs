@@ -6,6 +6,7 @@
 //! | [`sandbox`] | [`Sandbox`] (live) and [`SandboxHandle`] (record) |
 //! | [`backend`] | the [`Backend`] trait, the ambient default, the local and the memory backend |
 //! | [`krunfw`] | the library that holds the guest kernel of a microVM |
+//! | [`private`], [`random`] | files of mode 0600; random bits |
 //! | [`error`] | [`MicrosandboxError`] |
 
 pub mod agent;
@@ -15,6 +16,8 @@ pub mod error;
 pub mod images;
 pub mod krunfw;
 pub mod model;
+pub mod private;
+pub mod random;
 pub mod sandbox;
 pub mod store;
 

@@ -1,5 +1,7 @@
 //! The cloud client against a server of lies: faults, refusals, shapes. The honest server is `msb serve` (tests/conformance).
 
+mod service;
+
 use std::time::Duration;
 
 use microsandbox_core::backend::{CloudBackend, ListQuery, SharedBackend, Wire};
@@ -9,48 +11,12 @@ use microsandbox_core::model::{
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
+use service::{ID, KEY, answer, client, config, requests, serving, soon};
 use wiremock::matchers::{any, header, method, path, query_param};
-use wiremock::{Mock, MockServer, Request, ResponseTemplate};
-
-const KEY: &str = "msb_test_hunter2hunter2";
-const ID: &str = "11111111-2222-3333-4444-555555555555";
-
-fn client(server: &MockServer, wire: Wire) -> SharedBackend {
-    CloudBackend::builder().url(server.uri()).api_key(KEY).wire(wire).build().unwrap().into()
-}
-
-fn answer(status: &str) -> Value {
-    json!({
-        "id": ID, "org_id": ID, "name": "box", "status": status, "ephemeral": false,
-        "created_at": "2026-01-01T00:00:00Z", "spec": {"image": "alpine", "resources": {"vcpus": 2}}, "later": 1,
-    })
-}
-
-fn config() -> SandboxConfig {
-    let image = ImageSource::Oci { reference: "alpine".into() };
-    SandboxConfig {
-        spec: SandboxSpec { name: "box".into(), image, ..SandboxSpec::default() },
-        ..SandboxConfig::default()
-    }
-}
-
-async fn soon<F: Future>(work: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(60), work).await.expect("took too long")
-}
-
-async fn serving(template: ResponseTemplate) -> MockServer {
-    let server = MockServer::start().await;
-    Mock::given(any()).respond_with(template).mount(&server).await;
-    server
-}
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 async fn get(server: &MockServer) -> Result<SandboxStatus, MicrosandboxError> {
-    let backend = client(server, Wire::Spec);
-    soon(Sandbox::get(&backend, "box")).await.map(|handle| handle.status_snapshot())
-}
-
-async fn requests(server: &MockServer) -> Vec<Request> {
-    server.received_requests().await.unwrap()
+    service::get(&client(&server.uri(), Wire::Spec)).await.map(|handle| handle.status_snapshot())
 }
 
 /// Cases 83, 84: the key is sent as a bearer, and is in no error.
@@ -59,7 +25,7 @@ async fn the_key_is_on_every_request_and_in_no_error() {
     for status in [400, 401, 403, 404, 409, 418, 422, 429, 500, 502] {
         let body = format!(r#"{{"error":{{"code":"x","message":"you sent Bearer {KEY}"}}}}"#);
         let server = serving(ResponseTemplate::new(status).set_body_raw(body, "application/json")).await;
-        let backend = client(&server, Wire::Spec);
+        let backend = client(&server.uri(), Wire::Spec);
         assert!(!format!("{backend:?}", backend = backend.as_cloud().unwrap()).contains("hunter2"));
         soon(Sandbox::get(&backend, "box")).await.unwrap_err();
         let expected = format!("Bearer {KEY}");
@@ -158,13 +124,13 @@ async fn a_creation_is_repeated_with_its_key_only() {
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(ResponseTemplate::new(502)).up_to_n_times(1).mount(&server).await;
     Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(answer("running"))).mount(&server).await;
-    soon(Sandbox::create(&client(&server, Wire::Spec), config())).await.unwrap();
+    soon(Sandbox::create(&client(&server.uri(), Wire::Spec), config())).await.unwrap();
     let sent = requests(&server).await;
     assert_eq!(sent.len(), 2);
     assert_eq!(sent[0].headers["idempotency-key"], sent[1].headers["idempotency-key"]);
     // The other dialect has no such key: once.
     let server = serving(ResponseTemplate::new(502)).await;
-    soon(Sandbox::create(&client(&server, Wire::Flat), config())).await.unwrap_err();
+    soon(Sandbox::create(&client(&server.uri(), Wire::Flat), config())).await.unwrap_err();
     assert_eq!(requests(&server).await.len(), 1);
 }
 
@@ -184,12 +150,12 @@ async fn create_waits_for_a_running_sandbox_and_keeps_the_callers_configuration(
         .await;
     let mut wanted = config();
     wanted.spec.env = vec![EnvVar { key: "A".into(), value: "1".into() }];
-    let sandbox = soon(Sandbox::create(&client(&server, Wire::Spec), wanted.clone())).await.unwrap();
+    let sandbox = soon(Sandbox::create(&client(&server.uri(), Wire::Spec), wanted.clone())).await.unwrap();
     assert_eq!(sandbox.spec().env, wanted.spec.env);
     assert_eq!((sandbox.id(), sandbox.owns_lifecycle()), (ID, false));
     for (status, word) in [("failed", "failed to start"), ("starting", "still starting"), ("stopped", "is stopped")] {
         let server = serving(ResponseTemplate::new(200).set_body_json(answer(status))).await;
-        let error = soon(Sandbox::create(&client(&server, Wire::Spec), config())).await.unwrap_err().to_string();
+        let error = soon(Sandbox::create(&client(&server.uri(), Wire::Spec), config())).await.unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
 }
@@ -210,7 +176,7 @@ async fn paths_pages_and_times() {
         .mount(&server)
         .await;
     Mock::given(method("DELETE")).respond_with(ResponseTemplate::new(204)).mount(&server).await;
-    let backend = client(&server, Wire::Spec);
+    let backend = client(&server.uri(), Wire::Spec);
     let query =
         ListQuery { cursor: Some("abc".into()), limit: Some(2), labels: [("a".to_string(), "b".to_string())].into() };
     let page = soon(Sandbox::list(&backend, query)).await.unwrap();
@@ -223,7 +189,7 @@ async fn paths_pages_and_times() {
     assert!(matches!(soon(Sandbox::list(&backend, bad)).await, Err(MicrosandboxError::InvalidConfig(_))));
     let undecodable = json!({"data": [answer("running"), {"id": 1}]});
     let server = serving(ResponseTemplate::new(200).set_body_json(undecodable)).await;
-    assert!(soon(Sandbox::list(&client(&server, Wire::Spec), ListQuery::default())).await.is_err());
+    assert!(soon(Sandbox::list(&client(&server.uri(), Wire::Spec), ListQuery::default())).await.is_err());
 }
 
 /// Cases 73, 74, 78: what start synthesises, from either shape, whatever is missing or odd.
@@ -242,7 +208,7 @@ async fn start_synthesises_a_configuration_field_by_field() {
         body[if number == 0 { "spec" } else { "config" }] = shape;
         Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(body)).mount(&server).await;
         let wire = if number == 0 { Wire::Spec } else { Wire::Flat };
-        let sandbox = soon(Sandbox::start(&client(&server, wire), "box", true)).await.unwrap();
+        let sandbox = soon(Sandbox::start(&client(&server.uri(), wire), "box", true)).await.unwrap();
         let spec = sandbox.spec();
         assert_eq!((spec.resources.cpus, spec.resources.memory_mib), (3, 256));
         assert_eq!(spec.env, [EnvVar { key: "A".into(), value: "1".into() }]);
@@ -253,7 +219,7 @@ async fn start_synthesises_a_configuration_field_by_field() {
     let mut odd = answer("running");
     odd["spec"] = json!({"resources": "many", "env": 7, "runtime": {"log_level": "loud"}});
     let server = serving(ResponseTemplate::new(200).set_body_json(odd)).await;
-    let sandbox = soon(Sandbox::start(&client(&server, Wire::Spec), "box", true)).await.unwrap();
+    let sandbox = soon(Sandbox::start(&client(&server.uri(), Wire::Spec), "box", true)).await.unwrap();
     assert_eq!((sandbox.spec().resources.cpus, sandbox.spec().runtime.log_level), (1, None));
 }
 
@@ -266,7 +232,7 @@ async fn what_the_wire_lacks_is_refused_by_name() {
         other => panic!("{other:?}"),
     };
     for wire in [Wire::Spec, Wire::Flat] {
-        let backend = client(&server, wire);
+        let backend = client(&server.uri(), wire);
         let sandboxes = backend.sandboxes();
         let kill = unsupported(soon(sandboxes.kill(&backend, "box")).await.unwrap_err());
         assert_eq!(kill, ("cloud sandbox kill".into(), "when cloud forced-stop lands".into()));
@@ -280,7 +246,7 @@ async fn what_the_wire_lacks_is_refused_by_name() {
         assert_eq!(unsupported(first).0, "Sandbox::metrics_stream");
         assert!(soon(futures::StreamExt::next(&mut stream)).await.is_none());
     }
-    let backend = client(&server, Wire::Flat);
+    let backend = client(&server.uri(), Wire::Flat);
     let (sandboxes, volumes) = (backend.sandboxes(), backend.volumes());
     let spec = SandboxSpec::default();
     let live = sandboxes.exec_stream("box", &spec, "true".into(), ExecOptions::default());
@@ -355,7 +321,7 @@ async fn the_flat_dialect_refuses_in_order() {
         ),
     ];
     let server = MockServer::start().await;
-    let backend = client(&server, Wire::Flat);
+    let backend = client(&server.uri(), Wire::Flat);
     for (number, ((feature, change), when)) in table.iter().enumerate() {
         let mut one = config();
         change(&mut one);
@@ -433,7 +399,7 @@ async fn no_option_is_dropped() {
 /// What is sent for a configuration.
 async fn body_of(wire: Wire, config: SandboxConfig) -> Result<Value, MicrosandboxError> {
     let server = serving(ResponseTemplate::new(200).set_body_json(answer("running"))).await;
-    soon(Sandbox::create(&client(&server, wire), config)).await?;
+    soon(Sandbox::create(&client(&server.uri(), wire), config)).await?;
     Ok(requests(&server).await.last().unwrap().body_json().unwrap())
 }
 
@@ -451,7 +417,7 @@ async fn programs_and_logs_of_the_flat_dialect() {
         .respond_with(ResponseTemplate::new(200).set_body_json(page))
         .mount(&server)
         .await;
-    let backend = client(&server, Wire::Flat);
+    let backend = client(&server.uri(), Wire::Flat);
     let spec = SandboxSpec::default();
     let output = soon(backend.sandboxes().exec("box", &spec, "echo".into(), ExecOptions::default())).await.unwrap();
     assert_eq!((output.exit.code, output.stdout.as_ref()), (3, b"hi".as_slice()));
@@ -481,7 +447,7 @@ async fn a_log_that_breaks_off_or_lies_is_a_named_error() {
             .respond_with(ResponseTemplate::new(200).set_body_json(answer("running")))
             .mount(&server)
             .await;
-        let backend = client(&server, Wire::Spec);
+        let backend = client(&server.uri(), Wire::Spec);
         let error = soon(backend.sandboxes().logs("box", Default::default())).await.unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
@@ -501,7 +467,7 @@ async fn a_refused_upgrade_is_mapped() {
             .respond_with(ResponseTemplate::new(200).set_body_json(answer("running")))
             .mount(&server)
             .await;
-        let backend = client(&server, Wire::Spec);
+        let backend = client(&server.uri(), Wire::Spec);
         let spec = SandboxSpec::default();
         let error =
             soon(backend.sandboxes().exec("box", &spec, "true".into(), ExecOptions::default())).await.unwrap_err();

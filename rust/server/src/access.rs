@@ -81,7 +81,7 @@ fn request_id(headers: &HeaderMap) -> String {
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(legal);
-    given.map_or_else(|| crate::keys::random::<8>().map(hex::encode).unwrap_or_default(), str::to_owned)
+    given.map_or_else(|| microsandbox_core::random::hex::<8>().unwrap_or_default(), str::to_owned)
 }
 
 /// What is known when an answer ends.

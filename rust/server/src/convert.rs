@@ -199,18 +199,10 @@ fn lifecycle(ephemeral: bool, max_duration: Option<u64>, idle_timeout: Option<u6
     }
 }
 
-const LOG_LEVELS: [(&str, LogLevel); 5] = [
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
-
 fn log_level(text: Option<String>) -> Answer<Option<LogLevel>> {
     let Some(text) = text else { return Ok(None) };
-    match LOG_LEVELS.into_iter().find(|(word, _)| *word == text) {
-        Some((_, level)) => Ok(Some(level)),
+    match LogLevel::parse(&text) {
+        Some(level) => Ok(Some(level)),
         None => Err(ApiError::invalid(format!("log_level must be one of error warn info debug trace: got {text:?}"))),
     }
 }
@@ -260,10 +252,6 @@ fn image_text(image: &ImageSource) -> Option<&str> {
     }
 }
 
-fn level_text(level: Option<LogLevel>) -> Option<&'static str> {
-    LOG_LEVELS.into_iter().find(|(_, known)| Some(*known) == level).map(|(word, _)| word)
-}
-
 /// The curated form: no path of this machine.
 fn projection(spec: &SandboxSpec) -> Value {
     let runtime = &spec.runtime;
@@ -274,7 +262,7 @@ fn projection(spec: &SandboxSpec) -> Value {
         "runtime": {
             "workdir": runtime.workdir, "shell": runtime.shell, "scripts": runtime.scripts,
             "entrypoint": runtime.entrypoint, "cmd": runtime.cmd, "user": runtime.user,
-            "hostname": runtime.hostname, "log_level": level_text(runtime.log_level),
+            "hostname": runtime.hostname, "log_level": runtime.log_level,
             "metrics_sample_interval_ms": spec.metrics.effective_interval_ms(),
             "disable_metrics_sample": spec.metrics.disabled,
         },
@@ -347,7 +335,7 @@ fn flat(spec: &SandboxSpec) -> Value {
         entrypoint: spec.runtime.entrypoint.clone(),
         hostname: spec.runtime.hostname.clone(),
         user: spec.runtime.user.clone(),
-        log_level: level_text(spec.runtime.log_level).map(str::to_owned),
+        log_level: spec.runtime.log_level.map(|level| level.as_str().to_owned()),
         scripts: spec.runtime.scripts.clone(),
         max_duration_secs: secs(spec.lifecycle.max_duration_secs),
         idle_timeout_secs: secs(spec.lifecycle.idle_timeout_secs),

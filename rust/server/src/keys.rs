@@ -4,15 +4,16 @@
 //! would protect. A running server looks at the file's identity on every request and reads it again when it changed.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::backend::local::make_private_directory;
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult, private, random};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -161,9 +162,9 @@ impl Keys {
         if scopes.is_empty() {
             return Err(MicrosandboxError::InvalidConfig("a key without a scope can do nothing: name one".into()));
         }
-        let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::<32>()?));
+        let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()?));
         let key = Key {
-            id: hex::encode(random::<8>()?),
+            id: random::hex::<8>()?,
             name: name.into(),
             scopes: Scope::ALL.into_iter().filter(|scope| scopes.contains(scope)).collect(),
             created_at: Utc::now(),
@@ -203,7 +204,7 @@ impl Keys {
         if let Some(id) = read(&self.read()?) {
             return Ok(id);
         }
-        let fresh = crate::convert::uuid(&hex::encode(random::<16>()?));
+        let fresh = crate::convert::uuid(&random::hex::<16>()?);
         let mut id = fresh.clone();
         self.rewrite(|document| {
             id = read(document).unwrap_or(fresh);
@@ -252,11 +253,7 @@ impl Keys {
     /// Read, change, replace; what this version does not know stays.
     fn rewrite(&self, edit: impl FnOnce(&mut Map<String, Value>) -> MicrosandboxResult<()>) -> MicrosandboxResult<()> {
         let directory = self.file.parent().unwrap_or(Path::new("."));
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|e| MicrosandboxError::io("create", directory, e))?;
+        make_private_directory(directory)?;
         let lock = directory.join("keys.lock");
         let held = File::options().create(true).truncate(false).write(true).mode(0o600).open(&lock);
         let held = held.map_err(|e| MicrosandboxError::io("open", &lock, e))?;
@@ -265,21 +262,8 @@ impl Keys {
         document.entry("version").or_insert_with(|| json!(1));
         edit(&mut document)?;
         let text = serde_json::to_string_pretty(&document).map_err(|e| MicrosandboxError::json("the keys", e))?;
-        write_private(directory, &self.file, text.as_bytes())
+        private::write(&self.file, text.as_bytes())
     }
-}
-
-/// A file of mode 0600 that is there as a whole or not at all.
-pub(crate) fn write_private(directory: &Path, file: &Path, content: &[u8]) -> MicrosandboxResult<()> {
-    let write = || -> std::io::Result<()> {
-        // Temporary files are made with mode 0600.
-        let mut fresh = tempfile::NamedTempFile::new_in(directory)?;
-        fresh.write_all(content)?;
-        fresh.as_file().sync_all()?;
-        fresh.persist(file).map_err(|error| error.error)?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(|e| MicrosandboxError::io("write", file, e))
 }
 
 fn keys_of(document: &Map<String, Value>, file: &Path) -> MicrosandboxResult<Vec<Key>> {
@@ -289,13 +273,6 @@ fn keys_of(document: &Map<String, Value>, file: &Path) -> MicrosandboxResult<Vec
     };
     // One that a newer version wrote with scopes unknown here gives nothing.
     Ok(list.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect())
-}
-
-pub(crate) fn random<const N: usize>() -> MicrosandboxResult<[u8; N]> {
-    let mut bytes = [0u8; N];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| MicrosandboxError::Io { context: "read random bytes".into(), source: e.into() })?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

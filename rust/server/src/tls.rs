@@ -2,11 +2,11 @@
 
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::backend::local::make_private_directory;
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult, private};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -66,13 +66,9 @@ fn make(directory: &Path, certificate: &Path, key: &Path, listen: IpAddr) -> Mic
     names.dedup();
     let made = rcgen::generate_simple_self_signed(names)
         .map_err(|error| MicrosandboxError::Runtime(format!("cannot make a certificate: {error}")))?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|e| MicrosandboxError::io("create", directory, e))?;
-    crate::keys::write_private(directory, key, made.signing_key.serialize_pem().as_bytes())?;
-    crate::keys::write_private(directory, certificate, made.cert.pem().as_bytes())
+    make_private_directory(directory)?;
+    private::write(key, made.signing_key.serialize_pem().as_bytes())?;
+    private::write(certificate, made.cert.pem().as_bytes())
 }
 
 fn read(path: &Path) -> MicrosandboxResult<Vec<u8>> {

@@ -185,23 +185,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
     }
 }
 
-/// The word of the wire; unknown ones are `Other`.
-fn entry_kind(word: &str) -> FsEntryKind {
-    match word {
-        "file" => FsEntryKind::File,
-        "dir" | "directory" => FsEntryKind::Directory,
-        "symlink" => FsEntryKind::Symlink,
-        _ => FsEntryKind::Other,
-    }
-}
-
 fn millis(seconds: Option<i64>) -> Option<f64> {
     seconds.map(|seconds| seconds as f64 * 1000.0)
 }
 
 fn entry(wire: WireEntry) -> FsEntry {
     FsEntry {
-        kind: entry_kind(&wire.kind),
+        kind: FsEntryKind::parse(&wire.kind),
         size: wire.size,
         mode: wire.mode,
         modified_ms: millis(wire.mtime.or(wire.modified)),
@@ -211,7 +201,7 @@ fn entry(wire: WireEntry) -> FsEntry {
 
 fn metadata(wire: &WireEntry) -> FsMetadata {
     FsMetadata {
-        kind: entry_kind(&wire.kind),
+        kind: FsEntryKind::parse(&wire.kind),
         size: wire.size,
         mode: wire.mode,
         uid: wire.uid,

@@ -10,6 +10,7 @@
 //! | [`operations`] | the backend traits, delegated |
 //! | [`files`] | a file tree |
 //! | [`volumes`] | named trees |
+//! | [`sink`] | a file that is being written |
 //! | [`run`] | one program: events, input, signals |
 //! | [`programs`], [`shell`] | the built-in commands |
 //! | [`journal`] | captured output |
@@ -21,6 +22,7 @@ mod programs;
 mod records;
 mod run;
 mod shell;
+mod sink;
 mod volumes;
 
 use std::collections::{HashMap, VecDeque};

@@ -1,6 +1,5 @@
 //! Reading the document, and changing one key of it without touching the others.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -101,17 +100,7 @@ pub fn set_active_profile(path: &Path, name: &str) -> MicrosandboxResult<()> {
     let mut text = serde_json::to_vec_pretty(&document)
         .map_err(|error| MicrosandboxError::json("write the configuration", error))?;
     text.push(b'\n');
-    replace(path, &text)
-}
-
-fn replace(path: &Path, content: &[u8]) -> MicrosandboxResult<()> {
-    let failed = |error| MicrosandboxError::io("write", path, error);
-    let target = path.canonicalize().map_err(failed)?;
-    let dir = target.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    file.write_all(content).map_err(failed)?;
-    // Mode 0600, whatever it was before: there may be keys in it.
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(&target).map_err(|error| failed(error.error))?;
-    Ok(())
+    let target = path.canonicalize().map_err(|error| MicrosandboxError::io("write", path, error))?;
+    // There may be keys in it.
+    crate::private::write(&target, &text)
 }

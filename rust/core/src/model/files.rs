@@ -23,6 +23,15 @@ impl FsEntryKind {
             FsEntryKind::Other => "other",
         }
     }
+    /// The word of either wire; unknown ones are [`FsEntryKind::Other`].
+    pub fn parse(word: &str) -> FsEntryKind {
+        match word {
+            "file" => FsEntryKind::File,
+            "dir" | "directory" => FsEntryKind::Directory,
+            "symlink" => FsEntryKind::Symlink,
+            _ => FsEntryKind::Other,
+        }
+    }
 }
 
 /// One directory entry. Times are milliseconds since the epoch.

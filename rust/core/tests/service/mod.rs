@@ -36,7 +36,7 @@ pub fn hasty(url: &str, timeout: Duration) -> SharedBackend {
 pub fn answer(status: &str) -> Value {
     json!({
         "id": ID, "org_id": ID, "name": "box", "status": status, "ephemeral": false,
-        "created_at": "2026-01-01T00:00:00Z", "spec": {"image": "alpine"},
+        "created_at": "2026-01-01T00:00:00Z", "spec": {"image": "alpine"}, "later": 1,
     })
 }
 

@@ -106,7 +106,8 @@ pub fn specification(sandbox: &CloudSandbox) -> SandboxSpec {
             // An empty list is an entrypoint that nobody gave.
             entrypoint: read(&runtime["entrypoint"]).filter(|list: &Vec<String>| !list.is_empty()),
             cmd: read(&runtime["cmd"]).filter(|list: &Vec<String>| !list.is_empty()),
-            log_level: runtime["log_level"].as_str().and_then(log_level),
+            // Unknown text is none, not an error.
+            log_level: runtime["log_level"].as_str().and_then(|text| LogLevel::parse(&text.to_ascii_lowercase())),
         },
         env: env(&told["env"]),
         labels: read(&told["labels"]).unwrap_or_default(),
@@ -143,22 +144,4 @@ fn env(value: &Value) -> Vec<EnvVar> {
             .collect(),
         list => read(list).unwrap_or_default(),
     }
-}
-
-/// Unknown text is none, not an error.
-fn log_level(text: &str) -> Option<LogLevel> {
-    [LogLevel::Trace, LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error]
-        .into_iter()
-        .find(|level| log_level_text(*level).eq_ignore_ascii_case(text))
-}
-
-pub fn log_level_text(level: LogLevel) -> String {
-    match level {
-        LogLevel::Trace => "trace",
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
-    }
-    .to_owned()
 }

@@ -1,7 +1,6 @@
 //! One request: the key, limits in time and size, repeats where they are safe, redirects within the origin only.
 
 use std::borrow::Cow;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -225,7 +224,7 @@ impl Client {
                 None => Err(std::io::Error::other("given up")),
             }
         });
-        let response = self.request(&call).body(reqwest::Body::wrap_stream(pieces)).send().await;
+        let response = self.request(&call, &self.url(&call)).body(reqwest::Body::wrap_stream(pieces)).send().await;
         let response = response.map_err(|error| self.unanswered(call.route.label, &error))?;
         if response.status().is_success() { Ok(()) } else { Err(self.refused(response, &call.route).await) }
     }
@@ -234,7 +233,7 @@ impl Client {
     async fn send(&self, call: &Call<'_>) -> Result<Response, Unsent> {
         let mut url = self.url(call);
         for _ in 0..=REDIRECTS_MAX {
-            let mut request = self.request_to(call, &url);
+            let mut request = self.request(call, &url);
             if let Some(body) = &call.body {
                 request = request.body(body.clone());
             }
@@ -247,11 +246,7 @@ impl Client {
         Err(Unsent::Astray(format!("more than {REDIRECTS_MAX} redirects")))
     }
 
-    fn request(&self, call: &Call<'_>) -> reqwest::RequestBuilder {
-        self.request_to(call, &self.url(call))
-    }
-
-    fn request_to(&self, call: &Call<'_>, url: &str) -> reqwest::RequestBuilder {
+    fn request(&self, call: &Call<'_>, url: &str) -> reqwest::RequestBuilder {
         let mut request = self.client.request(call.method.clone(), url).header(AUTHORIZATION, self.key.clone());
         if !call.headers.iter().any(|(name, _)| *name == "accept") {
             request = request.header(ACCEPT, "application/json");
@@ -293,16 +288,7 @@ impl Client {
 
     /// No answer at all.
     fn unanswered(&self, label: &str, error: &reqwest::Error) -> MicrosandboxError {
-        let mut text = String::new();
-        let mut cause = error.source();
-        while let Some(source) = cause {
-            text = source.to_string();
-            cause = source.source();
-        }
-        if text.is_empty() {
-            text = error.to_string();
-        }
-        self.no_answer(label, &text)
+        self.no_answer(label, &root_cause(error))
     }
 
     fn no_answer(&self, label: &str, why: &str) -> MicrosandboxError {
@@ -385,13 +371,16 @@ async fn read_bounded(response: &mut Response, limit: usize, label: &str) -> Mic
 
 /// Why a body ended early.
 pub fn broken(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = source.to_string();
-        cause = source.source();
+    super::errors::cut(&root_cause(error))
+}
+
+/// The innermost cause: the outer ones only say that a request failed.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
-    super::errors::cut(&text)
+    innermost.to_string()
 }
 
 fn is_json(kind: &str) -> bool {

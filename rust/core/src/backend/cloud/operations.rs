@@ -52,9 +52,10 @@ impl CloudBackend {
         let route = Route { label: "POST /v1/sandboxes", subject: name, about: About::CreateSandbox };
         let call = Call::new(Method::POST, paths::SANDBOXES.into(), route);
         let mut call = match self.wire {
-            Wire::Spec => {
-                call.json(&request::create(config)?)?.header(paths::IDEMPOTENCY_HEADER, fresh_key()?).repeatable()
-            }
+            Wire::Spec => call
+                .json(&request::create(config)?)?
+                .header(paths::IDEMPOTENCY_HEADER, crate::random::hex::<16>()?)
+                .repeatable(),
             Wire::Flat => call.json(&flat::create(config)?)?,
         };
         if start {
@@ -109,7 +110,7 @@ impl CloudBackend {
         Ok(sandbox)
     }
 
-    fn spec_only<'a, T: Send + 'a>(
+    pub(super) fn spec_only<'a, T: Send + 'a>(
         &'a self,
         feature: &'static str,
         when: &'static str,
@@ -124,13 +125,6 @@ impl CloudBackend {
 
 fn unsupported<'a, T: Send + 'a>(feature: &'static str, when: &'static str) -> Operation<'a, T> {
     Box::pin(std::future::ready(Err(MicrosandboxError::unsupported(feature, when))))
-}
-
-fn fresh_key() -> MicrosandboxResult<String> {
-    let mut bytes = [0u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| MicrosandboxError::Io { context: "draw a random number".into(), source: error.into() })?;
-    Ok(hex::encode(bytes))
 }
 
 impl SandboxBackend for CloudBackend {

@@ -116,7 +116,7 @@ fn runtime_of(runtime: &RuntimeOptions) -> MicrosandboxResult<Runtime> {
         entrypoint: entrypoint.clone(),
         cmd: cmd.clone(),
         user: user.clone(),
-        log_level: log_level.map(super::answer::log_level_text),
+        log_level: log_level.map(|level| level.as_str().to_owned()),
     })
 }
 

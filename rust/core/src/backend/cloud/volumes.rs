@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::errors::{About, Route, cut};
 use super::http::{Call, broken};
-use super::{CloudBackend, Wire, flat};
+use super::{CloudBackend, flat};
 use crate::backend::{Operation, SharedBackend, VolumeBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
@@ -27,17 +27,6 @@ use crate::model::{
 const QUEUE: usize = 8;
 
 impl CloudBackend {
-    fn with_volumes<'a, T: Send + 'a>(
-        &'a self,
-        feature: &'static str,
-        work: impl Future<Output = MicrosandboxResult<T>> + Send + 'a,
-    ) -> Operation<'a, T> {
-        match self.wire {
-            Wire::Spec => Box::pin(work),
-            Wire::Flat => Box::pin(std::future::ready(Err(MicrosandboxError::unsupported(feature, flat::VOLUMES)))),
-        }
-    }
-
     async fn all_volumes(&self) -> MicrosandboxResult<Vec<CloudVolume>> {
         self.http.json(Call::get(paths::VOLUMES.into(), Route::volume("GET /v1/volumes", ""))).await
     }
@@ -119,22 +108,13 @@ fn info(volume: CloudVolume) -> VolumeInfo {
     }
 }
 
-fn kind(word: &str) -> FsEntryKind {
-    match word {
-        "file" => FsEntryKind::File,
-        "directory" => FsEntryKind::Directory,
-        "symlink" => FsEntryKind::Symlink,
-        _ => FsEntryKind::Other,
-    }
-}
-
 fn millis(time: Option<DateTime<Utc>>) -> Option<f64> {
     time.map(|time| time.timestamp_micros() as f64 / 1000.0)
 }
 
 fn entry(info: FileInfo) -> FsEntry {
     FsEntry {
-        kind: kind(&info.kind),
+        kind: FsEntryKind::parse(&info.kind),
         size: info.size,
         mode: info.mode,
         modified_ms: millis(info.modified_at),
@@ -198,19 +178,21 @@ fn panicked(error: tokio::task::JoinError) -> MicrosandboxError {
 
 impl VolumeBackend for CloudBackend {
     fn create<'a>(&'a self, _backend: &'a SharedBackend, config: VolumeConfig) -> Operation<'a, VolumeInfo> {
-        self.with_volumes("Volume::create", async move { Ok(info(self.post_volume(&config).await?)) })
+        self.spec_only("Volume::create", flat::VOLUMES, async move { Ok(info(self.post_volume(&config).await?)) })
     }
     fn get<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, VolumeInfo> {
-        self.with_volumes("Volume::get", async move { Ok(info(self.volume(name).await?)) })
+        self.spec_only("Volume::get", flat::VOLUMES, async move { Ok(info(self.volume(name).await?)) })
     }
     fn get_default<'a>(&'a self, _backend: &'a SharedBackend) -> Operation<'a, VolumeInfo> {
-        self.with_volumes("Volume::get_default", async move { Ok(info(self.default_volume().await?)) })
+        self.spec_only("Volume::get_default", flat::VOLUMES, async move { Ok(info(self.default_volume().await?)) })
     }
     fn list<'a>(&'a self, _backend: &'a SharedBackend) -> Operation<'a, Vec<VolumeInfo>> {
-        self.with_volumes("Volume::list", async move { Ok(self.all_volumes().await?.into_iter().map(info).collect()) })
+        self.spec_only("Volume::list", flat::VOLUMES, async move {
+            Ok(self.all_volumes().await?.into_iter().map(info).collect())
+        })
     }
     fn remove<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
-        self.with_volumes("Volume::remove", async move {
+        self.spec_only("Volume::remove", flat::VOLUMES, async move {
             let id = self.volume(name).await?.id;
             let route = Route::volume("DELETE /v1/volumes/{id}", name);
             self.http.done(Call::new(Method::DELETE, paths::volume(&id), route)).await
@@ -221,14 +203,14 @@ impl VolumeBackend for CloudBackend {
     }
 
     fn fs_read<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Bytes> {
-        self.with_volumes("VolumeFs::read", async move {
+        self.spec_only("VolumeFs::read", flat::VOLUMES, async move {
             use futures::TryStreamExt as _;
             let pieces: Vec<Bytes> = self.fs_read_stream(name, path).await?.try_collect().await?;
             Ok(pieces.concat().into())
         })
     }
     fn fs_read_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
-        self.with_volumes("VolumeFs::read_stream", async move {
+        self.spec_only("VolumeFs::read_stream", flat::VOLUMES, async move {
             let route = file("GET …/files/content", name);
             let mut call = self.on_file(Method::GET, "/content", route, Some(path)).await?;
             call.headers.push(("accept", "application/octet-stream".into()));
@@ -245,10 +227,10 @@ impl VolumeBackend for CloudBackend {
         })
     }
     fn fs_write<'a>(&'a self, name: &'a str, path: &'a str, data: Bytes) -> Operation<'a, ()> {
-        self.with_volumes("VolumeFs::write", self.put(name, path, data))
+        self.spec_only("VolumeFs::write", flat::VOLUMES, self.put(name, path, data))
     }
     fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
-        self.with_volumes("VolumeFs::write_stream", async move {
+        self.spec_only("VolumeFs::write_stream", flat::VOLUMES, async move {
             let label = "PUT …/files/content";
             let found = self.on_file(Method::PUT, "/content", file(label, name), Some(path)).await?;
             let mut call = Call::new(found.method, found.path, file(label, ""));
@@ -262,18 +244,18 @@ impl VolumeBackend for CloudBackend {
         })
     }
     fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
-        self.with_volumes("VolumeFs::list", async move {
+        self.spec_only("VolumeFs::list", flat::VOLUMES, async move {
             let call = self.on_file(Method::GET, "", file("GET …/files", name), Some(path)).await?;
             let listed: FileEntries = self.http.json(call).await?;
             Ok(listed.entries.into_iter().map(entry).collect())
         })
     }
     fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
-        self.with_volumes("VolumeFs::stat", async move {
+        self.spec_only("VolumeFs::stat", flat::VOLUMES, async move {
             let call = self.on_file(Method::GET, "/stat", file("GET …/files/stat", name), Some(path)).await?;
             let FileMetadata { metadata } = self.http.json(call).await?;
             Ok(FsMetadata {
-                kind: kind(&metadata.kind),
+                kind: FsEntryKind::parse(&metadata.kind),
                 size: metadata.size,
                 mode: metadata.mode,
                 uid: metadata.uid,
@@ -285,31 +267,31 @@ impl VolumeBackend for CloudBackend {
         })
     }
     fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
-        self.with_volumes("VolumeFs::mkdir", async move {
+        self.spec_only("VolumeFs::mkdir", flat::VOLUMES, async move {
             let call = self.on_file(Method::POST, "/mkdir", file("POST …/files/mkdir", name), None).await?;
             self.http.done(call.json(&PathBody { path: path.into() })?).await
         })
     }
     fn fs_remove<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, ()> {
-        self.with_volumes("VolumeFs::remove", async move {
+        self.spec_only("VolumeFs::remove", flat::VOLUMES, async move {
             let call = self.on_file(Method::DELETE, "", file("DELETE …/files", name), Some(path)).await?;
             self.http.done(call.header(paths::FILE_RECURSIVE_HEADER, recursive.to_string())).await
         })
     }
     fn fs_copy<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        self.with_volumes("VolumeFs::copy", async move {
+        self.spec_only("VolumeFs::copy", flat::VOLUMES, async move {
             let call = self.on_file(Method::POST, "/copy", file("POST …/files/copy", name), None).await?;
             self.http.done(call.json(&FromTo { from: from.into(), to: to.into() })?).await
         })
     }
     fn fs_rename<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        self.with_volumes("VolumeFs::rename", async move {
+        self.spec_only("VolumeFs::rename", flat::VOLUMES, async move {
             let call = self.on_file(Method::POST, "/rename", file("POST …/files/rename", name), None).await?;
             self.http.done(call.json(&FromTo { from: from.into(), to: to.into() })?).await
         })
     }
     fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
-        self.with_volumes("VolumeFs::exists", async move {
+        self.spec_only("VolumeFs::exists", flat::VOLUMES, async move {
             let call = self.on_file(Method::GET, "/exists", file("GET …/files/exists", name), Some(path)).await?;
             Ok(self.http.json::<FileExists>(call).await?.exists)
         })

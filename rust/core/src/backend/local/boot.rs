@@ -14,7 +14,7 @@ use microsandbox_protocol::message::{Bootstrap, Rlimit};
 use super::{LocalBackend, embedded, isolation, root, spawn};
 use crate::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use crate::krunfw::{self, GuestKernel};
-use crate::model::{BootTrace, EnvVar, Isolation, LogLevel, SandboxSpec};
+use crate::model::{BootTrace, EnvVar, Isolation, SandboxSpec};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
@@ -214,8 +214,8 @@ pub fn prepare_directory(dir: &Path, ids: &IdMap) -> MicrosandboxResult<()> {
         // The caller's umask must not decide who may traverse the guest's root.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
             .map_err(|e| MicrosandboxError::io("set the mode of", &path, e))?;
-        if let IdMap::Range { base, .. } = ids {
-            std::os::unix::fs::chown(&path, Some(*base), Some(*base))
+        if let Some((uid, gid)) = super::idmap::inside_root(ids) {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid))
                 .map_err(|e| MicrosandboxError::io("change the owner of", &path, e))?;
         }
     }
@@ -305,18 +305,8 @@ fn launch_spec(
             max_clients: MAX_CLIENTS,
             machine: None,
         },
-        log_level: spec.runtime.log_level.map(|level| log_level(level).to_owned()),
+        log_level: spec.runtime.log_level.map(|level| level.as_str().to_owned()),
         fail_at: runtime_failpoint(),
-    }
-}
-
-fn log_level(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Trace => "trace",
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
     }
 }
 

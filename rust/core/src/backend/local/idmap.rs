@@ -32,6 +32,14 @@ pub fn resolve(home: &Path) -> MicrosandboxResult<IdMap> {
     Ok(subordinate(uid, gid).unwrap_or(IdMap::Single { uid, gid }))
 }
 
+/// The host ids of root inside, where files can be given away.
+pub fn inside_root(ids: &IdMap) -> Option<(u32, u32)> {
+    match ids {
+        IdMap::Range { base, .. } => Some((*base, *base)),
+        IdMap::Subordinate { .. } | IdMap::Single { .. } => None,
+    }
+}
+
 fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
     let path = home.join("idmap.json");
     if let Some(stored) = read(&path)? {

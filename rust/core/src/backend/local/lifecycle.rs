@@ -105,15 +105,8 @@ async fn prepare_spec(backend: &LocalBackend, spec: &mut SandboxSpec) -> Microsa
         validate::microvm(spec)?;
         root::startable(backend, spec)?;
     }
-    spec.id = random_id()?;
+    spec.id = crate::random::hex::<16>()?;
     Ok(())
-}
-
-fn random_id() -> MicrosandboxResult<String> {
-    let mut bytes = [0u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| MicrosandboxError::Io { context: "read random bytes".into(), source: e.into() })?;
-    Ok(hex::encode(bytes))
 }
 
 async fn insert(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRow> {

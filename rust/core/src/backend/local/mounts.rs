@@ -186,7 +186,7 @@ pub async fn add(backend: &LocalBackend, spec: &SandboxSpec, root: &mut RootSpec
             Mount::Named { name, .. } => {
                 // Made here if a crash kept it from being made.
                 backend.volume_root(name)?;
-                root.binds.push(bind(backend.volume_path(name), false));
+                root.binds.push(bind(backend.config().volume_path(name), false));
             }
             Mount::Bind { host, .. } => root.binds.push(bind(host.into(), true)),
             Mount::Tmpfs { size_mib, .. } => {

@@ -3,46 +3,34 @@
 //! Every path is resolved by the kernel beneath the volume's root (`openat2(2)`, `RESOLVE_BENEATH`): `..` above it and links
 //! out of it are refused. Nothing but a regular file is ever read, nothing is opened that could block.
 
-use std::ffi::OsString;
+mod fresh;
+mod walk;
+
 use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::future::BoxFuture;
 use futures::{TryStreamExt as _, stream};
 use microsandbox_protocol::launch::IdMap;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
-use tokio::sync::Mutex;
 
+use self::fresh::{Fresh, Sink};
+use crate::agent::READ_BYTES;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink, FsWriter};
+use crate::model::{FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink};
 
 /// Read or copied at once.
 const CHUNK: usize = 1 << 20;
-/// Largest file that is read into memory as a whole; streams have no such bound.
-const READ_BYTES: usize = 2 << 30;
 /// Entries of one directory.
 const LIST_MAX: usize = 100_000;
 /// Entries of a tree that are counted for its size.
 const COUNTED: usize = 200_000;
-/// Depth of a tree that is walked.
-const DEPTH: usize = 256;
 const PATH_MAX: usize = 4096;
 /// The kernel asks to resolve again while somebody renames directories.
 const TRIES: u32 = 64;
-
-/// The host ids of root inside, where files can be given away.
-pub fn inside_root(ids: &IdMap) -> Option<(u32, u32)> {
-    match ids {
-        IdMap::Range { base, .. } => Some((*base, *base)),
-        IdMap::Subordinate { .. } | IdMap::Single { .. } => None,
-    }
-}
 
 /// Runs work that may wait for the disk.
 pub async fn blocking<T: Send + 'static>(
@@ -181,7 +169,7 @@ impl Tree {
 
     /// What we create belongs to root inside.
     fn give(&self, file: impl AsFd) -> Result<(), Errno> {
-        match inside_root(&self.ids) {
+        match super::idmap::inside_root(&self.ids) {
             Some((uid, gid)) => rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
             None => Ok(()),
         }
@@ -229,7 +217,7 @@ impl Tree {
         let mut stream = self.read_stream(path).await?;
         let mut whole = Vec::new();
         while let Some(piece) = stream.try_next().await? {
-            if whole.len() + piece.len() > READ_BYTES {
+            if (whole.len() + piece.len()) as u64 > READ_BYTES {
                 return Err(refused("read", path, "LimitExceeded", "larger than 2 GiB; use read_stream"));
             }
             whole.extend_from_slice(&piece);
@@ -240,7 +228,7 @@ impl Tree {
     pub async fn write_stream(self, path: &str) -> MicrosandboxResult<FsWriteSink> {
         let owned = path.to_owned();
         let fresh = blocking(move || Fresh::create(&self, "write", &owned, None)).await?;
-        Ok(Box::new(Sink { fresh: Mutex::new(Some(fresh)) }))
+        Ok(Box::new(Sink::new(fresh)))
     }
 
     pub async fn stat(self, operation: &'static str, path: &str) -> MicrosandboxResult<FsMetadata> {
@@ -334,7 +322,7 @@ impl Tree {
             if !recursive {
                 return rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(fail);
             }
-            remove_tree(&parent, name.as_bytes(), 0).map_err(fail)
+            walk::remove_tree(&parent, name.as_bytes(), 0).map_err(fail)
         })
         .await
     }
@@ -373,7 +361,7 @@ impl Tree {
     /// Bytes of all regular files; of the first [`COUNTED`] entries where there are more.
     pub fn used_bytes(&self) -> u64 {
         let mut budget = COUNTED;
-        self.directory(".").map_or(0, |root| sum(&root, 0, &mut budget))
+        self.directory(".").map_or(0, |root| walk::sum(&root, 0, &mut budget))
     }
 }
 
@@ -385,160 +373,4 @@ fn read_at(file: &File, at: u64, path: &str) -> MicrosandboxResult<Bytes> {
     })?;
     piece.truncate(count);
     Ok(piece.freeze())
-}
-
-fn open_directory(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, std::ffi::OsStr::from_bytes(name), flags, Mode::empty())
-}
-
-fn sum(directory: &OwnedFd, depth: usize, budget: &mut usize) -> u64 {
-    let mut total = 0;
-    let Ok(opened) = open_directory(directory, b".") else { return 0 };
-    let Ok(entries) = Dir::read_from(&opened) else { return 0 };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        if *budget == 0 {
-            break;
-        }
-        *budget -= 1;
-        let Ok(stat) = rustix::fs::statat(&opened, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        match kind_of(&stat) {
-            FsEntryKind::File => total += u64::try_from(stat.st_size).unwrap_or_default(),
-            FsEntryKind::Directory if depth < DEPTH => {
-                if let Ok(inner) = open_directory(&opened, name) {
-                    total += sum(&inner, depth + 1, budget);
-                }
-            }
-            _ => {}
-        }
-    }
-    total
-}
-
-/// A directory with all that is in it; no link is followed.
-fn remove_tree(parent: &OwnedFd, name: &[u8], depth: usize) -> Result<(), Errno> {
-    let directory = open_directory(parent, name)?;
-    if depth > DEPTH {
-        return Err(Errno::NAMETOOLONG);
-    }
-    for entry in Dir::read_from(&directory)? {
-        let entry = entry?;
-        let inner = entry.file_name().to_bytes();
-        if matches!(inner, b"." | b"..") {
-            continue;
-        }
-        match rustix::fs::unlinkat(&directory, entry.file_name(), AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => remove_tree(&directory, inner, depth + 1)?,
-            Err(Errno::NOENT) | Ok(()) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    rustix::fs::unlinkat(parent, std::ffi::OsStr::from_bytes(name), AtFlags::REMOVEDIR)
-}
-
-/// A file in the making: a temporary sibling that is renamed into place, or removed.
-struct Fresh {
-    operation: &'static str,
-    path: String,
-    parent: OwnedFd,
-    name: OsString,
-    temporary: OsString,
-    file: File,
-    length: u64,
-    published: bool,
-}
-
-impl Fresh {
-    fn create(tree: &Tree, operation: &'static str, path: &str, mode: Option<u32>) -> MicrosandboxResult<Fresh> {
-        let fail = |errno| failed(operation, path, errno);
-        let (parent, name) = split(operation, path)?;
-        let parent = tree.directory(parent).map_err(fail)?;
-        let old = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if kind_of(&stat) == FsEntryKind::Directory => return Err(fail(Errno::ISDIR)),
-            Ok(stat) => Some(stat),
-            Err(Errno::NOENT) => None,
-            Err(error) => return Err(fail(error)),
-        };
-        // A replaced regular file keeps its permissions.
-        let kept = old.filter(|stat| kind_of(stat) == FsEntryKind::File).map(|stat| stat.st_mode & 0o777);
-        let mode = mode.or(kept).unwrap_or(0o644);
-        let temporary = OsString::from(format!(".msb-{:016x}", RandomState::new().build_hasher().finish()));
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o600)).map_err(fail)?;
-        let fresh = Fresh {
-            operation,
-            path: path.into(),
-            parent,
-            name: name.into(),
-            temporary,
-            file: File::from(file),
-            length: 0,
-            published: false,
-        };
-        tree.give(&fresh.file).map_err(fail)?;
-        rustix::fs::fchmod(&fresh.file, Mode::from_raw_mode(mode)).map_err(fail)?;
-        Ok(fresh)
-    }
-
-    fn failed(&self, error: &std::io::Error) -> MicrosandboxError {
-        let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-        failed(self.operation, &self.path, errno)
-    }
-
-    fn write(&mut self, data: &[u8]) -> MicrosandboxResult<()> {
-        self.file.write_all_at(data, self.length).map_err(|error| self.failed(&error))?;
-        self.length += data.len() as u64;
-        Ok(())
-    }
-
-    fn publish(mut self) -> MicrosandboxResult<()> {
-        self.file.sync_data().map_err(|error| self.failed(&error))?;
-        rustix::fs::renameat(&self.parent, &self.temporary, &self.parent, &self.name)
-            .map_err(|errno| failed(self.operation, &self.path, errno))?;
-        self.published = true;
-        Ok(())
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        if !self.published {
-            let _ = rustix::fs::unlinkat(&self.parent, &self.temporary, AtFlags::empty());
-        }
-    }
-}
-
-struct Sink {
-    fresh: Mutex<Option<Fresh>>,
-}
-
-impl FsWriter for Sink {
-    fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {
-        Box::pin(async move {
-            let mut place = self.fresh.lock().await;
-            let Some(mut fresh) = place.take() else {
-                return Err(MicrosandboxError::InvalidState("the file is closed".into()));
-            };
-            *place = Some(
-                blocking(move || {
-                    fresh.write(&data)?;
-                    Ok(fresh)
-                })
-                .await?,
-            );
-            Ok(())
-        })
-    }
-    fn close(&self) -> BoxFuture<'_, MicrosandboxResult<()>> {
-        Box::pin(async move {
-            match self.fresh.lock().await.take() {
-                Some(fresh) => blocking(move || fresh.publish()).await,
-                None => Ok(()),
-            }
-        })
-    }
 }

@@ -24,15 +24,10 @@ use crate::store::VolumeRow;
 const ASIDE: &str = ".removed-";
 
 impl LocalBackend {
-    /// `<volumes>/<name>`, whether it is there or not.
-    pub fn volume_path(&self, name: &str) -> PathBuf {
-        self.volumes_dir().join(name)
-    }
-
     /// The directory of a volume that has a row; made if it is not there.
     pub(super) fn volume_root(&self, name: &str) -> MicrosandboxResult<Tree> {
         super::make_private_directory(&self.volumes_dir())?;
-        let path = self.volume_path(name);
+        let path = self.config().volume_path(name);
         let ids = self.id_map()?;
         let failed = |action: &'static str| {
             let path = path.clone();
@@ -46,7 +41,7 @@ impl LocalBackend {
             Err(Errno::EXIST) => false,
             Err(error) => return Err(failed("create")(error)),
         };
-        let owner = volume_files::inside_root(&ids);
+        let owner = super::idmap::inside_root(&ids);
         if let (true, Some((uid, gid))) = (fresh, owner) {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -93,7 +88,7 @@ impl LocalBackend {
             return Err(MicrosandboxError::unsupported("Volume::create(quota_mib=)", available_when::QUOTAS));
         }
         let store = self.store().await?;
-        let path = self.volume_path(&config.name);
+        let path = self.config().volume_path(&config.name);
         let known = store.volume(&config.name).await?.is_some();
         if !known && path.symlink_metadata().is_ok() {
             return Err(MicrosandboxError::InvalidConfig(format!(
@@ -112,7 +107,7 @@ impl LocalBackend {
         for holder in store.volume_holders(name).await? {
             reconcile::current(self, &holder).await?;
         }
-        let (path, mut aside) = (self.volume_path(name), None);
+        let (path, mut aside) = (self.config().volume_path(name), None);
         if path.symlink_metadata().is_ok() {
             let mut bytes = [0u8; 8];
             rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -174,7 +169,7 @@ impl VolumeBackend for LocalBackend {
     }
     fn path(&self, name: &str) -> MicrosandboxResult<PathBuf> {
         validate_volume_name(name)?;
-        Ok(self.volume_path(name))
+        Ok(self.config().volume_path(name))
     }
 
     fn fs_read<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Bytes> {

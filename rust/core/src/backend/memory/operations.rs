@@ -6,21 +6,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::Utc;
-use futures::future::BoxFuture;
 use futures::stream;
 use microsandbox_protocol::launch::IsolationReport;
 
 use super::files::Files;
 use super::journal::Want;
 use super::records::{self, Record};
+use super::sink::Sink;
 use super::{MemoryBackend, lock, run};
 use crate::agent::check_path;
 use crate::backend::{Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, FsWriter, LogEntry,
-    LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec,
-    validate_sandbox_name,
+    ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, LogEntry, LogOptions,
+    LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
 };
 use crate::sandbox::{DEFAULT_STOP_TIMEOUT, Sandbox, SandboxHandle};
 
@@ -365,8 +364,11 @@ impl SandboxBackend for MemoryBackend {
     fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
         let backend = self.clone();
         self.on_files("fs_write_stream", name, [Some(path), None], move |_| {
-            let buffer = std::sync::Mutex::new(Some(Vec::new()));
-            Ok(Box::new(Sink { backend, name: name.into(), path: path.into(), buffer }) as FsWriteSink)
+            let name = name.to_owned();
+            Ok(Box::new(Sink::new(path, move |path, data| {
+                let (backend, name) = (backend.clone(), name.clone());
+                Box::pin(async move { backend.fs_write(&name, &path, data).await })
+            })) as FsWriteSink)
         })
     }
     fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
@@ -407,37 +409,6 @@ impl SandboxBackend for MemoryBackend {
             let host = host.to_path_buf();
             let written = tokio::task::spawn_blocking(move || crate::backend::files::write_host(&host, mode, &data));
             written.await.map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))?
-        })
-    }
-}
-
-/// Content appears when it is closed.
-struct Sink {
-    backend: MemoryBackend,
-    name: String,
-    path: String,
-    buffer: std::sync::Mutex<Option<Vec<u8>>>,
-}
-
-impl FsWriter for Sink {
-    fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {
-        Box::pin(async move {
-            match lock(&self.buffer).as_mut() {
-                Some(buffer) => {
-                    buffer.extend_from_slice(&data);
-                    Ok(())
-                }
-                None => Err(MicrosandboxError::InvalidState(format!("the writer of {} is closed", self.path))),
-            }
-        })
-    }
-    fn close(&self) -> BoxFuture<'_, MicrosandboxResult<()>> {
-        Box::pin(async move {
-            let buffer = lock(&self.buffer).take();
-            match buffer {
-                Some(buffer) => self.backend.fs_write(&self.name, &self.path, buffer.into()).await,
-                None => Ok(()),
-            }
         })
     }
 }

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chrono::Utc;
-use futures::future::BoxFuture;
 use futures::stream;
 
 use super::files::Files;
+use super::sink::Sink;
 use super::{MemoryBackend, lock};
 use crate::backend::{Operation, SharedBackend, VolumeBackend, available_when};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    FsEntry, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind,
-    validate_volume_name,
+    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, validate_volume_name,
 };
 
 /// All of them, by name.
@@ -143,9 +142,11 @@ impl VolumeBackend for MemoryBackend {
     fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
         Box::pin(async move {
             self.volume("volume_write", name, |_| Ok(()))?;
-            let buffer = std::sync::Mutex::new(Some(Vec::new()));
-            let sink: FsWriteSink =
-                Box::new(Sink { backend: self.clone(), name: name.into(), path: path.into(), buffer });
+            let (backend, name) = (self.clone(), name.to_owned());
+            let sink: FsWriteSink = Box::new(Sink::new(path, move |path, data| {
+                let (backend, name) = (backend.clone(), name.clone());
+                Box::pin(async move { VolumeBackend::fs_write(&backend, &name, &path, data).await })
+            }));
             Ok(sink)
         })
     }
@@ -176,37 +177,6 @@ impl VolumeBackend for MemoryBackend {
             Err(MicrosandboxError::PathNotFound { .. }) => Ok(false),
             Err(MicrosandboxError::Filesystem { errno: Some(libc::ENOTDIR), .. }) => Ok(false),
             Err(error) => Err(error),
-        })
-    }
-}
-
-/// Content appears when it is closed.
-struct Sink {
-    backend: MemoryBackend,
-    name: String,
-    path: String,
-    buffer: std::sync::Mutex<Option<Vec<u8>>>,
-}
-
-impl FsWriter for Sink {
-    fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {
-        Box::pin(async move {
-            match lock(&self.buffer).as_mut() {
-                Some(buffer) => {
-                    buffer.extend_from_slice(&data);
-                    Ok(())
-                }
-                None => Err(MicrosandboxError::InvalidState("the file is closed".into())),
-            }
-        })
-    }
-    fn close(&self) -> BoxFuture<'_, MicrosandboxResult<()>> {
-        Box::pin(async move {
-            let buffer = lock(&self.buffer).take();
-            match buffer {
-                Some(buffer) => VolumeBackend::fs_write(&self.backend, &self.name, &self.path, buffer.into()).await,
-                None => Ok(()),
-            }
         })
     }
 }
