@@ -120,7 +120,14 @@ class FsReadStream:
 
 
 class FsWriteSink:
-    """A guest file being written; complete once `close` has returned."""
+    """A guest file being written; complete once `close` has returned.
+
+    `async with` closes it. When its block ends with an exception, the file is given up: what was there before stays.
+
+    Example:
+        >>> async with await box.fs.write_stream("/data/big") as sink:
+        ...     await sink.write(first)
+    """
 
     def __init__(self, native: NativeWriteSink) -> None:
         self._native = native
@@ -137,4 +144,4 @@ class FsWriteSink:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+        await (self.close() if exc[0] is None else run(self._native.abandon()))

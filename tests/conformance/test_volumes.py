@@ -13,6 +13,7 @@ from microsandbox import (
     FilesystemError,
     FsEntryKind,
     InvalidConfigError,
+    InvalidStateError,
     PathNotFoundError,
     Sandbox,
     UnsupportedError,
@@ -102,6 +103,25 @@ async def test_streams_both_ways(harness: Harness) -> None:
     handle = await Volume.get("streams", backend=harness.backend)
     assert handle.used_bytes == 5 << 20
     await handle.remove()
+
+
+async def test_a_stream_that_ends_in_an_error_changes_nothing(harness: Harness) -> None:
+    volume = await Volume.create("half", backend=harness.backend)
+    box = await harness.create("box")
+    for fs, path in ((volume.fs, "f"), (box.fs, "/tmp/f")):
+        await fs.write(path, b"before")
+        with pytest.raises(ZeroDivisionError):
+            async with await fs.write_stream(path) as sink:
+                await sink.write(b"half of it")
+                raise ZeroDivisionError
+        assert await fs.read(path) == b"before"
+        for call in (sink.write(b"more"), sink.close()):
+            with pytest.raises(InvalidStateError, match="given up"):
+                await call
+        async with await fs.write_stream(path) as sink:
+            await sink.write(b"after")
+        assert await fs.read(path) == b"after"
+    await Volume.remove("half", backend=harness.backend)
 
 
 @pytest.mark.parametrize("path", ["..", "../x", "a/../../x", "/../x"])

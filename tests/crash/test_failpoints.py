@@ -11,12 +11,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clients import KILLED, Client, finish
 from homes import REPOSITORY
-from microsandbox import Sandbox, SandboxNotFoundError, SandboxStatus
+from microsandbox import (
+    Sandbox,
+    SandboxNotFoundError,
+    SandboxStatus,
+    Volume,
+    VolumeAlreadyExistsError,
+    VolumeNotFoundError,
+)
 
 ROUNDS = int(os.environ.get("MSB_TEST_ROUNDS", "1"))
 
@@ -52,11 +60,17 @@ CORE = [
     ("remove", "remove"),
     ("remove", "remove_row"),
 ]
+# Whether the volume is there when its creation or removal died at the step.
+VOLUMES = [
+    ("create", "volume_inserted", True),
+    ("remove", "volume_aside", True),
+    ("remove", "volume_deleted", False),
+]
 
 
 def test_every_step_of_the_source_has_its_test() -> None:
     assert len(RUNTIME) >= 20
-    assert core_steps() == {step for _, step in CORE}
+    assert core_steps() == {step for _, step in CORE} | {step for _, step, _ in VOLUMES}
 
 
 # Dies, or has its runtime die, within the operation that is named first; the failpoint is read at each step.
@@ -150,3 +164,44 @@ async def test_L1_the_client_dies_some_time_into_create(client: Client, local: A
     status, _, err = finish(client(code))
     assert status == KILLED, err
     await recovers(local)
+
+
+VOLUME_LIFE = """
+async def main():
+    wanted, failpoint = sys.argv[1:]
+    if wanted == "create":
+        os.environ["MSB_FAILPOINT"] = failpoint
+    volume = await Volume.create("data", backend=backend)
+    await volume.fs.mkdir("a")
+    await volume.fs.write("a/kept", b"of the user")
+    os.environ["MSB_FAILPOINT"] = failpoint
+    await Volume.remove("data", backend=backend)
+"""
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["looked at", "created at once"])
+@pytest.mark.parametrize(("operation", "step", "there"), VOLUMES)
+async def test_L1_the_client_dies_with_a_volume_at(
+    client: Client, local: Any, home: Path, operation: str, step: str, there: bool, at_once: bool
+) -> None:
+    """A volume that is there has all of its files; one that is gone leaves none to a new one of its name."""
+    status, out, err = finish(client(VOLUME_LIFE, operation, f"core.{step}"))
+    assert status == KILLED, f"the step was never reached: {out}{err}"
+    if at_once and there:
+        with pytest.raises(VolumeAlreadyExistsError):
+            await Volume.create("data", backend=local)
+    elif not at_once:
+        assert [volume.name for volume in await Volume.list(backend=local)] == (["data"] if there else [])
+    if there:
+        volume = await Volume.get("data", backend=local)
+        found = await volume.fs.read("a/kept") if operation == "remove" else await volume.fs.list("")
+        assert found == (b"of the user" if operation == "remove" else [])
+        await Volume.remove("data", backend=local)
+    else:
+        if not at_once:
+            with pytest.raises(VolumeNotFoundError):
+                await Volume.remove("data", backend=local)
+        volume = await Volume.create("data", backend=local)
+        assert await volume.fs.list("") == []
+        await Volume.remove("data", backend=local)
+    assert os.listdir(home / "volumes") == []

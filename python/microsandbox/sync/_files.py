@@ -112,7 +112,14 @@ class FsReadStream:
         return run(self._native.collect())
 
 class FsWriteSink:
-    """A guest file being written; complete once `close` has returned."""
+    """A guest file being written; complete once `close` has returned.
+
+    `with` closes it. When its block ends with an exception, the file is given up: what was there before stays.
+
+    Example:
+        >>> with box.fs.write_stream("/data/big") as sink:
+        ...     sink.write(first)
+    """
 
     def __init__(self, native: NativeWriteSink) -> None:
         self._native = native
@@ -129,4 +136,4 @@ class FsWriteSink:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        self.close() if exc[0] is None else run(self._native.abandon())

@@ -1,8 +1,9 @@
 //! Guest files.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
+use microsandbox_core::MicrosandboxError;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::model;
 use microsandbox_core::sandbox::SandboxFs;
@@ -11,6 +12,7 @@ use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
 use crate::convert::{self, Data, Location, Text};
+use crate::errors;
 use crate::runtime::{Owned, Pending};
 
 /// Bytes on their way to Python.
@@ -248,15 +250,22 @@ impl NativeReadStream {
     }
 }
 
-/// A guest file being written.
+/// A guest file being written; without its sink once it was abandoned.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct NativeWriteSink {
-    sink: Owned<Arc<model::FsWriteSink>>,
+    sink: Owned<PlainMutex<Option<Arc<model::FsWriteSink>>>>,
 }
 
 impl NativeWriteSink {
     pub fn new(sink: model::FsWriteSink) -> Self {
-        NativeWriteSink { sink: Owned::new(Arc::new(sink)) }
+        NativeWriteSink { sink: Owned::new(PlainMutex::new(Some(Arc::new(sink)))) }
+    }
+    fn place(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<Arc<model::FsWriteSink>>>> {
+        Ok(self.sink.get(py)?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+    fn open(&self, py: Python<'_>) -> PyResult<Arc<model::FsWriteSink>> {
+        let given_up = || errors::to_python(py, MicrosandboxError::InvalidState("the file was given up".into()));
+        self.place(py)?.clone().ok_or_else(given_up)
     }
 }
 
@@ -264,11 +273,19 @@ impl NativeWriteSink {
 impl NativeWriteSink {
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
-        let sink = self.sink.get(py)?.clone();
+        let sink = self.open(py)?;
         Ok(Pending::new(async move { sink.write(data).await }))
     }
     fn close(&self, py: Python<'_>) -> PyResult<Pending> {
-        let sink = self.sink.get(py)?.clone();
+        let sink = self.open(py)?;
         Ok(Pending::new(async move { sink.close().await }))
+    }
+    /// Nothing of it appears, unless it was closed before.
+    fn abandon(&self, py: Python<'_>) -> PyResult<Pending> {
+        let sink = self.place(py)?.take();
+        Ok(Pending::new(async move {
+            drop(sink);
+            Ok(())
+        }))
     }
 }

@@ -13,6 +13,7 @@ pub mod connections;
 pub mod files;
 pub mod local;
 pub mod memory;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -117,6 +117,12 @@ impl LocalConfig {
     pub fn secrets_dir(&self) -> PathBuf {
         self.dir(&self.paths.secrets, "secrets")
     }
+    /// Everything in which this product keeps state: nothing of it may be shown to a sandbox as such.
+    pub fn state_dirs(&self) -> impl Iterator<Item = PathBuf> {
+        let home = self.home.clone();
+        let (sandboxes, volumes, snapshots) = (self.sandboxes_dir(), self.volumes_dir(), self.snapshots_dir());
+        [home, sandboxes, volumes, snapshots, self.cache_dir(), self.logs_dir(), self.secrets_dir()].into_iter()
+    }
     pub fn volume_path(&self, name: &str) -> PathBuf {
         self.volumes_dir().join(name)
     }

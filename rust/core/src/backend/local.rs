@@ -34,6 +34,7 @@ pub mod runtime_layer;
 mod spawn;
 pub(crate) mod tree;
 pub(crate) mod validate;
+mod volume_dir;
 mod volume_files;
 mod volumes;
 

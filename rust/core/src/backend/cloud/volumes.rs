@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::errors::{About, Route, cut};
 use super::http::{Call, broken};
 use super::{CloudBackend, flat};
+use crate::backend::writing::Writing;
 use crate::backend::{Operation, SharedBackend, VolumeBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
@@ -122,54 +123,46 @@ fn entry(info: FileInfo) -> FsEntry {
     }
 }
 
-/// A body that is being written: its pieces go to the request through a short queue.
+/// A body that is being written: its pieces go to the request through a short queue. What was not closed is not written:
+/// the request then ends without the piece that says "all of it".
 struct Upload {
-    state: Mutex<Option<Running>>,
+    body: Mutex<Writing<Body>>,
 }
 
 /// The queue of pieces, and the request that takes them.
-type Running = (mpsc::Sender<Bytes>, JoinHandle<MicrosandboxResult<()>>);
+struct Body {
+    pieces: mpsc::Sender<Bytes>,
+    request: JoinHandle<MicrosandboxResult<()>>,
+}
 
 impl FsWriter for Upload {
     fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {
         Box::pin(async move {
-            let mut state = self.state.lock().await;
-            let Some((pieces, _)) = state.as_ref() else { return Err(closed()) };
-            if data.is_empty() || pieces.send(data).await.is_ok() {
-                return Ok(());
+            let mut place = self.body.lock().await;
+            let body = place.step()?;
+            // An empty piece would say that it is whole.
+            if !data.is_empty() && body.pieces.send(data).await.is_err() {
+                // The request ended before its body did, and says why.
+                return body.request.await.map_err(panicked)?.and(Err(MicrosandboxError::Http(
+                    "PUT …/files/content: the service answered before it had the whole file".into(),
+                )));
             }
-            // The request ended before its body did.
-            match state.take() {
-                Some((_, request)) => request.await.map_err(panicked)?.and(Err(closed())),
-                None => Err(closed()),
-            }
+            place.resume(body);
+            Ok(())
         })
     }
     fn close(&self) -> BoxFuture<'_, MicrosandboxResult<()>> {
         Box::pin(async move {
-            match self.state.lock().await.take() {
-                Some((pieces, request)) => {
-                    let _ = pieces.send(Bytes::new()).await;
-                    drop(pieces);
-                    request.await.map_err(panicked)?
-                }
-                None => Ok(()),
+            let mut place = self.body.lock().await;
+            if let Some(Body { pieces, request }) = place.last_step()? {
+                let _ = pieces.send(Bytes::new()).await;
+                drop(pieces);
+                request.await.map_err(panicked)??;
+                place.finish();
             }
+            Ok(())
         })
     }
-}
-
-impl Drop for Upload {
-    /// What was not closed is not written: the request ends without the piece that says "all of it".
-    fn drop(&mut self) {
-        if let Some((_, request)) = self.state.get_mut().take() {
-            request.abort();
-        }
-    }
-}
-
-fn closed() -> MicrosandboxError {
-    MicrosandboxError::InvalidState("the file is closed".into())
 }
 
 fn panicked(error: tokio::task::JoinError) -> MicrosandboxError {
@@ -239,7 +232,7 @@ impl VolumeBackend for CloudBackend {
             let (pieces, queue) = mpsc::channel(QUEUE);
             let http = self.http.clone();
             let request = tokio::spawn(async move { http.stream_body(call, queue).await });
-            let sink: FsWriteSink = Box::new(Upload { state: Mutex::new(Some((pieces, request))) });
+            let sink: FsWriteSink = Box::new(Upload { body: Mutex::new(Writing::Open(Body { pieces, request })) });
             Ok(sink)
         })
     }

@@ -85,7 +85,7 @@ pub async fn create(
 
 /// Checks everything and settles everything that is decided once: isolation, image, identity.
 async fn prepare_spec(backend: &LocalBackend, spec: &mut SandboxSpec) -> MicrosandboxResult<()> {
-    validate::spec(spec, &backend.config().home)?;
+    validate::spec(spec, backend.config())?;
     // A home that cannot hold the database is refused before its lock directory exists.
     backend.store().await?;
     if spec.isolation == Isolation::Auto {

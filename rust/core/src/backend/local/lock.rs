@@ -1,4 +1,4 @@
-//! One lock file a sandbox name: whoever changes what a name means holds it. The kernel frees it when the holder dies.
+//! One lock file a name of a sandbox or volume: whoever changes what a name means holds it. The kernel frees it when the holder dies.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -40,6 +40,11 @@ impl NameLock {
 
     /// Waits for it, at most `deadline`.
     pub async fn acquire(home: &Path, name: &str, deadline: Duration) -> MicrosandboxResult<NameLock> {
+        NameLock::acquire_for(home, name, &format!("sandbox {name}"), deadline).await
+    }
+
+    /// The same for `what`, which errors call by that name.
+    pub async fn acquire_for(home: &Path, name: &str, what: &str, deadline: Duration) -> MicrosandboxResult<NameLock> {
         let begin = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
@@ -48,7 +53,7 @@ impl NameLock {
             }
             if begin.elapsed() >= deadline {
                 return Err(MicrosandboxError::InvalidState(format!(
-                    "sandbox {name} is being created, started or removed by another task or process for over {} s",
+                    "{what} is being created, started or removed by another task or process for over {} s",
                     deadline.as_secs()
                 )));
             }

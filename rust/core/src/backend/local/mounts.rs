@@ -3,12 +3,13 @@
 //! Read-only is the mount's own flag on this side; root inside cannot take it away. Devices and setuid programs of a mount
 //! never count.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use microsandbox_protocol::launch::{BindSpec, RootSpec, TmpfsSpec};
 
 use super::LocalBackend;
 use crate::backend::available_when;
+use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{Isolation, Mount, MountPolicy, SandboxSpec, validate_volume_name};
 
@@ -51,7 +52,7 @@ pub fn normalised(target: &str) -> Result<String, &'static str> {
 }
 
 /// Whatever can be said without looking at the database.
-pub fn check(mounts: &[Mount], home: &Path) -> MicrosandboxResult<()> {
+pub fn check(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<()> {
     if mounts.len() > MOST {
         return invalid(format!("a sandbox has at most {MOST} mounts: got {}", mounts.len()));
     }
@@ -69,12 +70,12 @@ pub fn check(mounts: &[Mount], home: &Path) -> MicrosandboxResult<()> {
             return invalid(format!("mount target {guest:?} is given twice"));
         }
         targets.push(target);
-        one(mount, home)?;
+        one(mount, config)?;
     }
     Ok(())
 }
 
-fn one(mount: &Mount, home: &Path) -> MicrosandboxResult<()> {
+fn one(mount: &Mount, config: &LocalConfig) -> MicrosandboxResult<()> {
     match mount {
         Mount::Named { name, policy, .. } => {
             validate_volume_name(name)?;
@@ -85,7 +86,7 @@ fn one(mount: &Mount, home: &Path) -> MicrosandboxResult<()> {
                 return Err(MicrosandboxError::unsupported("Volume.bind(quota_mib=)", available_when::QUOTAS));
             }
             plain(policy)?;
-            source(Path::new(host), home)
+            source(Path::new(host), config).map(drop)
         }
         Mount::Tmpfs { size_mib: Some(0), guest, .. } => {
             invalid(format!("the size of the tmpfs at {guest} must not be 0"))
@@ -106,8 +107,8 @@ fn plain(policy: &MountPolicy) -> MicrosandboxResult<()> {
     Err(MicrosandboxError::unsupported(feature, available_when::MOUNT_POLICIES))
 }
 
-/// A directory or file of this machine that may be shown.
-fn source(path: &Path, home: &Path) -> MicrosandboxResult<()> {
+/// A directory or file of this machine that may be shown, by its path without links: what is checked is what is mounted.
+fn source(path: &Path, config: &LocalConfig) -> MicrosandboxResult<PathBuf> {
     if !path.is_absolute() {
         return invalid(format!("mount source {} must be absolute", path.display()));
     }
@@ -120,15 +121,17 @@ fn source(path: &Path, home: &Path) -> MicrosandboxResult<()> {
         return invalid(format!("mount source {} is neither a directory nor a regular file", path.display()));
     }
     // What a sandbox could write there decides over sandboxes, its own included.
-    let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
-    if home.starts_with(&real) || real.starts_with(&home) {
-        return invalid(format!(
-            "mount source {} holds, or lies in, the state of this product ({}); mount another directory",
-            path.display(),
-            home.display()
-        ));
+    for state in config.state_dirs() {
+        let state = state.canonicalize().unwrap_or(state);
+        if state.starts_with(&real) || real.starts_with(&state) {
+            return invalid(format!(
+                "mount source {} holds, or lies in, the state of this product ({}); mount another directory",
+                path.display(),
+                state.display()
+            ));
+        }
     }
-    Ok(())
+    Ok(real)
 }
 
 /// Volumes by name, and whether read-only.
@@ -143,6 +146,12 @@ pub fn volumes(spec: &SandboxSpec) -> Vec<(String, bool)> {
 /// Every volume has a row, and the driver can lay the mounts over each other: told before anything is made.
 pub async fn exist(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<()> {
     if spec.isolation_actual == Some(Isolation::Microvm) {
+        let noexec = |mount: &&Mount| mount.options().noexec;
+        if let Some(mount) = spec.mounts.iter().find(noexec) {
+            // The flag of this side's mount says nothing to the guest's kernel.
+            let feature = format!("noexec of the mount at {}, of a microVM", mount.guest());
+            return Err(MicrosandboxError::unsupported(feature, "with isolation=container"));
+        }
         // A guest mounts its own memory last: over whatever this machine shows beneath.
         let within = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}/"));
         let is_tmpfs = |mount: &&Mount| matches!(mount, Mount::Tmpfs { .. });
@@ -167,7 +176,7 @@ pub async fn exist(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxRe
 
 /// Adds them to the root file system.
 pub async fn add(backend: &LocalBackend, spec: &SandboxSpec, root: &mut RootSpec) -> MicrosandboxResult<()> {
-    check(&spec.mounts, &backend.config().home)?;
+    check(&spec.mounts, backend.config())?;
     for mount in &spec.mounts {
         let options = mount.options();
         let target = match normalised(mount.guest()) {
@@ -185,10 +194,10 @@ pub async fn add(backend: &LocalBackend, spec: &SandboxSpec, root: &mut RootSpec
         match mount {
             Mount::Named { name, .. } => {
                 // Made here if a crash kept it from being made.
-                backend.volume_root(name)?;
+                backend.volume_root(name).await?;
                 root.binds.push(bind(backend.config().volume_path(name), false));
             }
-            Mount::Bind { host, .. } => root.binds.push(bind(host.into(), true)),
+            Mount::Bind { host, .. } => root.binds.push(bind(source(Path::new(host), backend.config())?, true)),
             Mount::Tmpfs { size_mib, .. } => {
                 let memory = u64::from(spec.resources.memory_mib) * MIB;
                 let size_bytes = size_mib.map_or(memory / HALF, |mib| mib.saturating_mul(MIB));
@@ -214,24 +223,36 @@ mod tests {
     #[test]
     fn targets_are_checked_after_they_are_normalised() {
         assert_eq!(normalised("//data/./x/").as_deref(), Ok("/data/x"));
-        let home = Path::new("/nonexistent");
+        let config = LocalConfig::default_for_home("/nonexistent");
         for bad in ["", "data", "/", "/.", "/a/../b", "/a:b", "/a,b", "/proc", "/proc/x", "/dev/shm", "/.msb/scripts"] {
-            assert!(check(&[tmpfs(bad)], home).is_err(), "{bad}");
+            assert!(check(&[tmpfs(bad)], &config).is_err(), "{bad}");
         }
-        assert!(check(&[tmpfs("/a"), tmpfs("/a/")], home).unwrap_err().to_string().contains("twice"));
-        assert!(check(&[tmpfs("/a"), tmpfs("/a/b"), tmpfs("/process")], home).is_ok());
+        assert!(check(&[tmpfs("/a"), tmpfs("/a/")], &config).unwrap_err().to_string().contains("twice"));
+        assert!(check(&[tmpfs("/a"), tmpfs("/a/b"), tmpfs("/process")], &config).is_ok());
     }
 
     #[test]
     fn a_source_never_holds_the_products_own_state() {
-        let home = tempfile::tempdir().unwrap();
-        let inner = home.path().join("sandboxes");
+        let (home, volumes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut config = LocalConfig::default_for_home(home.path());
+        config.paths.volumes = Some(volumes.path().to_owned());
+        let (inner, volume) = (home.path().join("sandboxes"), volumes.path().join("data"));
         std::fs::create_dir(&inner).unwrap();
-        for bad in [home.path(), &inner, home.path().parent().unwrap(), Path::new("/"), Path::new("/dev/null")] {
-            assert!(source(bad, home.path()).is_err(), "{}", bad.display());
+        std::fs::create_dir(&volume).unwrap();
+        let parent = home.path().parent().unwrap();
+        for bad in [home.path(), &inner, parent, Path::new("/"), Path::new("/dev/null"), volumes.path(), &volume] {
+            assert!(source(bad, &config).is_err(), "{}", bad.display());
         }
         let other = tempfile::tempdir().unwrap();
-        source(other.path(), home.path()).unwrap();
-        assert!(source(&other.path().join("absent"), home.path()).is_err());
+        assert!(source(&other.path().join("absent"), &config).is_err());
+        // What is mounted is what was looked at, whatever a link says later.
+        let link = other.path().join("link");
+        let (one, real) = (other.path().join("one"), other.path().canonicalize().unwrap().join("one"));
+        std::fs::create_dir(&one).unwrap();
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        assert_eq!(source(&link, &config).unwrap(), real);
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&volume, &link).unwrap();
+        assert!(source(&link, &config).is_err());
     }
 }

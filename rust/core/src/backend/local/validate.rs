@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{ImageSource, SandboxSpec, validate_sandbox_name};
 
@@ -16,15 +17,15 @@ const ENV_TOTAL: usize = 1 << 20;
 const HOSTNAME_MAX: usize = 64;
 
 /// Checks everything that can be checked without touching anything.
-pub fn spec(spec: &SandboxSpec, home: &Path) -> MicrosandboxResult<()> {
+pub fn spec(spec: &SandboxSpec, config: &LocalConfig) -> MicrosandboxResult<()> {
     validate_sandbox_name(&spec.name)?;
     resources(spec)?;
     environment(spec)?;
     labels(spec)?;
     lifecycle(spec)?;
     runtime(spec)?;
-    super::mounts::check(&spec.mounts, home)?;
-    image(&spec.image, home)
+    super::mounts::check(&spec.mounts, config)?;
+    image(&spec.image, &config.home)
 }
 
 fn invalid<T>(text: String) -> MicrosandboxResult<T> {

@@ -1,7 +1,6 @@
 //! Sandboxes in memory: their status and its changes. Every change of a status goes through here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use super::run::{Kill, Place};
 use super::{Shared, lock};
 use crate::backend::local::validate;
 use crate::backend::{ListQuery, SandboxList, SharedBackend, available_when};
+use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{Isolation, SandboxSpec, SandboxStatus};
 use crate::sandbox::{
@@ -207,7 +207,7 @@ impl Record {
 
 /// What `create` checks and settles; the same as for any local sandbox, but for what does not exist in memory.
 pub fn prepare(spec: &mut SandboxSpec) -> MicrosandboxResult<()> {
-    validate::spec(spec, Path::new("/nonexistent"))?;
+    validate::spec(spec, &LocalConfig::default_for_home("/nonexistent"))?;
     if spec.init.is_some() {
         return Err(MicrosandboxError::unsupported("init", available_when::INIT));
     }

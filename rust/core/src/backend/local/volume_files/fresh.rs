@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::Mutex;
 
 use super::{Tree, blocking, failed, kind_of, split};
+use crate::backend::writing::Writing;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{FsEntryKind, FsWriter};
 
@@ -89,38 +90,33 @@ impl Drop for Fresh {
 }
 
 pub struct Sink {
-    fresh: Mutex<Option<Fresh>>,
+    file: Mutex<Writing<Fresh>>,
 }
 
 impl Sink {
     pub fn new(fresh: Fresh) -> Self {
-        Sink { fresh: Mutex::new(Some(fresh)) }
+        Sink { file: Mutex::new(Writing::Open(fresh)) }
     }
 }
 
 impl FsWriter for Sink {
     fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>> {
         Box::pin(async move {
-            let mut place = self.fresh.lock().await;
-            let Some(mut fresh) = place.take() else {
-                return Err(MicrosandboxError::InvalidState("the file is closed".into()));
-            };
-            *place = Some(
-                blocking(move || {
-                    fresh.write(&data)?;
-                    Ok(fresh)
-                })
-                .await?,
-            );
+            let mut file = self.file.lock().await;
+            let mut fresh = file.step()?;
+            let fresh = blocking(move || fresh.write(&data).map(|()| fresh)).await?;
+            file.resume(fresh);
             Ok(())
         })
     }
     fn close(&self) -> BoxFuture<'_, MicrosandboxResult<()>> {
         Box::pin(async move {
-            match self.fresh.lock().await.take() {
-                Some(fresh) => blocking(move || fresh.publish()).await,
-                None => Ok(()),
+            let mut file = self.file.lock().await;
+            if let Some(fresh) = file.last_step()? {
+                blocking(move || fresh.publish()).await?;
+                file.finish();
             }
+            Ok(())
         })
     }
 }

@@ -32,10 +32,10 @@ pub fn sum(directory: &OwnedFd, depth: usize, budget: &mut usize) -> u64 {
         *budget -= 1;
         let Ok(stat) = rustix::fs::statat(&opened, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
         match kind_of(&stat) {
-            FsEntryKind::File => total += u64::try_from(stat.st_size).unwrap_or_default(),
+            FsEntryKind::File => total = u64::saturating_add(total, u64::try_from(stat.st_size).unwrap_or_default()),
             FsEntryKind::Directory if depth < DEPTH => {
                 if let Ok(inner) = open_directory(&opened, name) {
-                    total += sum(&inner, depth + 1, budget);
+                    total = total.saturating_add(sum(&inner, depth + 1, budget));
                 }
             }
             _ => {}
