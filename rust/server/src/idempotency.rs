@@ -34,6 +34,7 @@ impl Idempotency {
     }
 
     /// The creation under this key, begun by `begin` if there is none. A failed one is not kept: the caller may repeat.
+    /// At most `max` are remembered.
     pub fn creation(
         &self,
         key: (String, String),
@@ -53,7 +54,12 @@ impl Idempotency {
             ));
         }
         if entries.len() >= self.max {
-            return Err(ApiError::too_many("too many idempotency keys are remembered; repeat later, or without one"));
+            // The oldest that is done is forgotten: its repetition meets the name that it took, and makes no second sandbox.
+            let done = entries.iter().filter(|(_, entry)| entry.creation.peek().is_some());
+            let Some(oldest) = done.min_by_key(|(_, entry)| entry.at).map(|(key, _)| key.clone()) else {
+                return Err(ApiError::too_many("too many creations are under way; repeat later"));
+            };
+            entries.remove(&oldest);
         }
         let creation = begin();
         entries.insert(key, Entry { body, at: Instant::now(), creation: creation.clone() });
@@ -71,4 +77,51 @@ pub fn detached(work: impl Future<Output = Answer<CloudSandbox>> + Send + 'stati
     }
     .boxed()
     .shared()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(id: &str) -> Creation {
+        let made = serde_json::json!({
+            "id": id, "org_id": "", "name": id, "status": "running", "ephemeral": false, "created_at": "2026-01-01T00:00:00Z"
+        });
+        let made: CloudSandbox = serde_json::from_value(made).unwrap();
+        async { Ok(made) }.boxed().shared()
+    }
+
+    fn under_way() -> Creation {
+        std::future::pending().boxed().shared()
+    }
+
+    fn key(text: &str) -> (String, String) {
+        ("caller".into(), text.into())
+    }
+
+    async fn id(creation: Answer<Creation>) -> String {
+        creation.unwrap().await.unwrap().id
+    }
+
+    #[tokio::test]
+    async fn a_repetition_gets_the_first_result_and_another_body_is_refused() {
+        let known = Idempotency::new(Duration::from_secs(60), 2);
+        assert_eq!(id(known.creation(key("a"), [0; 32], || ready("first"))).await, "first");
+        assert_eq!(id(known.creation(key("a"), [0; 32], || ready("second"))).await, "first");
+        assert!(known.creation(key("a"), [1; 32], || ready("third")).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_that_is_done_makes_room_and_one_under_way_never() {
+        let known = Idempotency::new(Duration::from_secs(60), 2);
+        let _first = known.creation(key("waits"), [0; 32], under_way).unwrap();
+        for number in 0..10 {
+            let name = format!("n{number}");
+            assert_eq!(id(known.creation(key(&name), [0; 32], || ready(&name))).await, name);
+        }
+        assert_eq!(known.entries.lock().unwrap().len(), 2);
+        assert_eq!(id(known.creation(key("n9"), [0; 32], || ready("again"))).await, "n9");
+        let _second = known.creation(key("waits too"), [0; 32], under_way).unwrap();
+        assert!(known.creation(key("no room"), [0; 32], || ready("x")).is_err());
+    }
 }

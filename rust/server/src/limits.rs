@@ -48,7 +48,7 @@ pub struct Limits {
     pub grace: Duration,
     /// How long an idempotency key is remembered. 10 min.
     pub idempotency: Duration,
-    /// Idempotency keys remembered at once. 4096.
+    /// Idempotency keys remembered at once; the oldest that is done makes room. 512.
     pub idempotency_entries: usize,
 }
 
@@ -76,7 +76,7 @@ impl Default for Limits {
             wait: Duration::from_secs(90),
             grace: Duration::from_secs(10),
             idempotency: Duration::from_secs(600),
-            idempotency_entries: 4096,
+            idempotency_entries: 512,
         }
     }
 }
