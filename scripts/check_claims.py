@@ -11,8 +11,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "DESIGN.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benches/README.md")
+DOCUMENTS = (
+    "README.md",
+    "DESIGN.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benches/README.md",
+    "docs/backend-cases.md",
+)
 REFERENCE = re.compile(r"`((?:tests|benches|rust|fuzz)/[\w./-]+\.(?:py|rs))::([\w:]+)`")
+# Of section 11 of the specification.
+CASES = 101
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)\)")
 # A level of protection is what the list of mechanisms says, not an adjective.
 FORBIDDEN = re.compile(r"\b(secure|securely|unhackable|bulletproof|military-grade|blazing(?:ly)?)\b", re.IGNORECASE)
@@ -56,6 +66,12 @@ def main() -> int:
         for number, line in enumerate(text.splitlines(), 1):
             for word in FORBIDDEN.findall(line):
                 wrong.append(f"{name}:{number}: the word {word!r}")
+    cases = re.findall(r"^\| (\d+) \|.*?\| (.*?) \|", (ROOT / "docs/backend-cases.md").read_text(), re.MULTILINE)
+    if [int(number) for number, _ in cases] != list(range(1, CASES + 1)):
+        wrong.append(f"docs/backend-cases.md: not one line for each of the {CASES} cases, in order")
+    wrong += [
+        f"docs/backend-cases.md: case {number} names no test" for number, held in cases if not REFERENCE.search(held)
+    ]
     for claim, holder in claims((ROOT / "README.md").read_text()):
         checked += 1
         if not REFERENCE.search(holder):

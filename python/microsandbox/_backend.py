@@ -182,6 +182,11 @@ def _resolve(
         if url is not None or api_key is not None or profile is not None:
             raise ValueError("a backend object takes no url, api_key or profile")
         return kind
+    if isinstance(kind, str) and not isinstance(kind, BackendKind):
+        try:
+            kind = BackendKind(kind.strip().lower())
+        except ValueError:
+            raise ValueError(f"kind must be 'local' or 'cloud', not {kind!r}") from None
     if checked(kind, BackendKind, "kind") is BackendKind.LOCAL:
         if url is not None or api_key is not None or profile is not None:
             raise ValueError("the local backend takes no url, api_key or profile")
@@ -204,8 +209,9 @@ def set_default_backend(
 ) -> None:
     """Sets the backend of calls that name none, for the whole process.
 
-    `kind` is a `BackendKind`, its value, or a backend object. The cloud needs `api_key` (with `url`) or `profile`:
-    `ValueError` otherwise. The variables of the environment are not asked.
+    `kind` is a `BackendKind`, its value in any case, or a backend object. The cloud needs `api_key` (with `url`) or
+    `profile`, the local backend takes none of them: `ValueError` otherwise. The variables of the environment are not
+    asked.
     """
     _microsandbox.set_default_backend(_resolve(kind, url, api_key, profile)._native)
 

@@ -69,7 +69,7 @@ async def test_missing_names_are_not_found(harness: Harness) -> None:
 async def test_stop_keeps_the_record_and_is_repeatable(harness: Harness, box: Sandbox) -> None:
     await box.stop()
     handle = await Sandbox.get("box", backend=harness.backend)
-    assert handle.status is SandboxStatus.STOPPED
+    assert handle.status is SandboxStatus.STOPPED and handle.last_error is None
     await box.stop()
     await handle.stop()
     await handle.kill()

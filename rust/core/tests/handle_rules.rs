@@ -10,7 +10,7 @@ use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSp
 use microsandbox_core::sandbox::{LastRun, SandboxHandleInner, SandboxRecord};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox, SandboxHandle};
 
-use SandboxStatus::{Crashed, Draining, Paused, Running, Starting, Stopped};
+use SandboxStatus::{Crashed, Created, Draining, Paused, Running, Starting, Stopped};
 
 /// Says of its sandbox what it is told to say, and remembers what it was asked for.
 #[derive(Default)]
@@ -282,4 +282,14 @@ fn debug_output_shows_name_kind_and_status_only_case_101() {
     let backend = Scripted::new(&[Some(Running)], None);
     let handle = SandboxHandle::new(backend, record(Running, r#"{"env": "a-secret"}"#.into()));
     assert_eq!(format!("{handle:?}"), r#"SandboxHandle { name: "box", backend_kind: Local, status: Running }"#);
+}
+
+#[test]
+fn what_is_live_is_not_removed_case_61() {
+    for status in [Running, Draining, Paused] {
+        assert!(status.blocks_remove(), "{status:?}");
+    }
+    for status in [Stopped, Crashed, Created, Starting] {
+        assert!(!status.blocks_remove(), "{status:?}");
+    }
 }
