@@ -111,12 +111,13 @@ def test_the_second_codec_is_its_own_inverse(value: object) -> None:
 
 
 def test_the_claims_check_sees_a_missing_test(tmp_path: Path) -> None:
-    for name in ("scripts", "benches"):
+    for name in ("scripts", "benches", "docs"):
         (tmp_path / name).mkdir()
     script = (REPOSITORY / "scripts" / "check_claims.py").read_text()
     (tmp_path / "scripts" / "check_claims.py").write_text(script)
     for name in ("DESIGN.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benches/README.md"):
         (tmp_path / name).write_text("fine\n")
+    (tmp_path / "docs/backend-cases.md").write_text("| 2 | what | nobody | |\n")
     table = "## What is claimed, and what holds it\n\n| claim | held by |\n|---|---|\n| it flies | {} |\n"
     for holder, complaint in (("`tests/x.py::test_it`", "does not exist"), ("nothing", "nothing holds the claim")):
         (tmp_path / "README.md").write_text(table.format(holder))
@@ -124,6 +125,7 @@ def test_the_claims_check_sees_a_missing_test(tmp_path: Path) -> None:
             [sys.executable, tmp_path / "scripts" / "check_claims.py"], capture_output=True, text=True
         )
         assert done.returncode == 1 and complaint in done.stderr, done
+        assert "case 2 names no test" in done.stderr and "not one line for each" in done.stderr
 
 
 def collect(*arguments: str) -> str:

@@ -91,7 +91,11 @@ class Peer:
     def connect(cls, path: Path) -> Peer:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(15)
-        connection.connect(str(path))
+        try:
+            connection.connect(str(path))
+        except OSError:
+            connection.close()
+            raise
         return cls(connection)
 
     def __enter__(self) -> Peer:

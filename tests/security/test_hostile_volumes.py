@@ -109,7 +109,7 @@ os.makedirs("/v/real", exist_ok=True)
 open("/v/real/host-secret", "w").write("inside")
 os.symlink("{outside}", "/v/link")
 os.rename("/v/real", "/v/place")
-print("flipping", flush=True)
+open("/v/started", "w").close()
 while True:
     os.rename("/v/place", "/v/real"); os.rename("/v/link", "/v/place")
     os.rename("/v/place", "/v/link"); os.rename("/v/real", "/v/place")
@@ -121,6 +121,9 @@ async def test_a_directory_that_becomes_a_link_and_back(shared: tuple[Any, Any],
     (tmp_path / "host-secret").write_bytes(b"of the host only")
     await box.fs.write("/tmp/flip.py", FLIP.format(outside=tmp_path).encode())
     flipping = await box.exec_stream("python3", ["/tmp/flip.py"])
+    async with asyncio.timeout(within(20)):
+        while not await volume.fs.exists("started"):
+            await asyncio.sleep(0.01)
     inside = refused = 0
     for number in range(int(os.environ.get("MSB_TEST_RACES", "600"))):
         try:
