@@ -48,6 +48,12 @@ def test_profiles_are_listed_shown_and_used_and_the_key_never_case_20_22(home: P
         assert KEY not in done.stdout + done.stderr
     assert json.loads(document.read_text()) == {**DOCUMENT, "active_profile": "work"}
     assert stat.S_IMODE(document.stat().st_mode) == 0o600
+    assert json.loads(msb("ctx", "list", "--format", "json", **on(home)).stdout)[1]["active"]
+    assert msb("context", "reset", **on(home)).returncode == 0
+    assert json.loads(document.read_text()) == {k: v for k, v in DOCUMENT.items() if k != "active_profile"}
+    assert json.loads(msb("context", "--format", "json", **on(home)).stdout)["source"] == "default"
+    assert msb("context", "use", "laptop", **on(home)).stdout == "laptop\n"
+    assert json.loads(document.read_text()) == DOCUMENT
 
 
 @pytest.mark.parametrize(
@@ -128,3 +134,42 @@ asyncio.run(main())
     assert done.returncode == 0, done.stderr
     assert (homes[1] / "volumes/data/f").read_bytes() == b"of b"
     assert os.listdir(homes[0] / "volumes/data") == []
+
+
+SERVICE = """
+set -e
+mkdir -p "$HOME" "$XDG_RUNTIME_DIR"; chmod 700 "$XDG_RUNTIME_DIR"
+echo -n master | gnome-keyring-daemon --unlock --components=secrets >/dev/null
+printf %s "$SECRET" | secret-tool store --label=microsandbox service microsandbox.test username work
+exec "$@"
+"""
+ASK = """
+from microsandbox import CloudBackend
+for profile in ("work", "absent"):
+    try:
+        print(CloudBackend.from_profile(profile))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_key_of_the_secret_service(home: Path, tmp_path: Path) -> None:
+    """A real one: gnome-keyring on a session bus of its own, filled by secret-tool."""
+    cloud = {"backend": "cloud", "url": "https://cloud.example"}
+    profiles = {name: {**cloud, "api_key_ref": f"keyring:microsandbox.test:{name}"} for name in ("work", "absent")}
+    (home / "config.json").write_text(json.dumps({"profiles": profiles}))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DBUS_", "XDG_"))}
+    environment |= {**on(home), "SECRET": KEY, "HOME": str(tmp_path / "h"), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+
+    def ask(*wrapped: str) -> list[str]:
+        command = [*wrapped, sys.executable, "-c", ASK]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within(60))
+        assert done.returncode == 0, done.stderr
+        assert KEY not in done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    found, absent = ask("dbus-run-session", "--", "bash", "-c", SERVICE, "service")
+    assert found.startswith("CloudBackend(") and "cloud.example" in found
+    assert absent.startswith("InvalidConfigError") and "is not in the keyring" in absent and "secret-tool" in absent
+    for line in ask():
+        assert line.startswith("InvalidConfigError") and "use env:NAME" in line

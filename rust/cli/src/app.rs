@@ -164,6 +164,7 @@ pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -
     let result = match cli.verb {
         Verb::Completion(args) => crate::completion::run(&args, &console).map(|()| 0),
         Verb::Profile(args) => crate::profile::run(&args, &console).map(|()| 0),
+        Verb::Context(args) if args.is_about_profiles() => crate::context::profiles(&args, &console).map(|()| 0),
         verb => {
             let level = cli.global.level();
             crate::logging::with_level(level, &console, || execute(verb, given, &console, home))

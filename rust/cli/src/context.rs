@@ -1,18 +1,51 @@
-//! `msb context`: which backend commands go to, and why.
+//! `msb context`: which backend commands go to, and why; and which profile decides it.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::console::Console;
 use crate::failure::Outcome;
 use crate::invocation::Invocation;
 use crate::output::{Format, or_dash, print_json, table};
+use crate::profile;
 
 /// Arguments of `context`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ContextArgs {
+    #[command(subcommand)]
+    verb: Option<ContextVerb>,
     /// How to write it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum ContextVerb {
+    /// List profiles and mark the active one.
+    #[command(visible_alias = "ls")]
+    List(profile::FormatArgs),
+    /// Make a profile the active one.
+    Use(profile::UseArgs),
+    /// Make no profile the active one: the variables decide, else this machine.
+    Reset,
+}
+
+impl ContextArgs {
+    /// About the document alone: a profile that cannot be used can still be left.
+    pub fn is_about_profiles(&self) -> bool {
+        self.verb.is_some()
+    }
+}
+
+/// `list`, `use` and `reset`.
+pub fn profiles(args: &ContextArgs, console: &Console) -> Outcome<()> {
+    match &args.verb {
+        Some(ContextVerb::List(given)) => profile::list(given, console),
+        Some(ContextVerb::Use(given)) => profile::make_active(given, console),
+        Some(ContextVerb::Reset) => profile::reset(),
+        None => Ok(()),
+    }
 }
 
 #[derive(Serialize)]

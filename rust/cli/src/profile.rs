@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::config::{Environment, Profile, ProfileBackend, SdkConfig, config_path, set_active_profile};
+use microsandbox_core::config::{
+    Environment, Profile, ProfileBackend, SdkConfig, clear_active_profile, config_path, set_active_profile,
+};
 use serde::Serialize;
 
 use crate::console::Console;
@@ -29,8 +31,9 @@ enum ProfileVerb {
     Use(UseArgs),
 }
 
+/// How a list is written.
 #[derive(Debug, Args)]
-struct FormatArgs {
+pub struct FormatArgs {
     /// How to write it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -44,8 +47,9 @@ struct ShowArgs {
     format: FormatArgs,
 }
 
+/// Which profile.
 #[derive(Debug, Args)]
-struct UseArgs {
+pub struct UseArgs {
     /// Name of the profile.
     name: String,
 }
@@ -80,20 +84,8 @@ fn file() -> Outcome<PathBuf> {
 /// Needs no backend: a profile that cannot be used can still be seen and left.
 pub fn run(args: &ProfileArgs, console: &Console) -> Outcome<()> {
     match &args.verb {
-        ProfileVerb::Use(given) => {
-            set_active_profile(&file()?, &given.name)?;
-            console.line(&given.name)
-        }
-        ProfileVerb::List(given) => {
-            let document = SdkConfig::load()?;
-            let entries: Vec<_> =
-                document.profiles.iter().map(|(name, profile)| entry(name, profile, &document)).collect();
-            if entries.is_empty() && given.format == Format::Table {
-                console.note(&format!("No profiles in {}.", file()?.display()));
-                return Ok(());
-            }
-            show(console, given.format, &entries)
-        }
+        ProfileVerb::Use(given) => make_active(given, console),
+        ProfileVerb::List(given) => list(given, console),
         ProfileVerb::Show(given) => {
             let document = SdkConfig::load()?;
             let name = given.name.as_ref().or(document.active_profile.as_ref()).ok_or_else(|| {
@@ -109,6 +101,25 @@ pub fn run(args: &ProfileArgs, console: &Console) -> Outcome<()> {
             }
         }
     }
+}
+
+pub fn make_active(given: &UseArgs, console: &Console) -> Outcome<()> {
+    set_active_profile(&file()?, &given.name)?;
+    console.line(&given.name)
+}
+
+pub fn reset() -> Outcome<()> {
+    Ok(clear_active_profile(&file()?)?)
+}
+
+pub fn list(given: &FormatArgs, console: &Console) -> Outcome<()> {
+    let document = SdkConfig::load()?;
+    let entries: Vec<_> = document.profiles.iter().map(|(name, profile)| entry(name, profile, &document)).collect();
+    if entries.is_empty() && given.format == Format::Table {
+        console.note(&format!("No profiles in {}.", file()?.display()));
+        return Ok(());
+    }
+    show(console, given.format, &entries)
 }
 
 fn show(console: &Console, format: Format, entries: &[Entry<'_>]) -> Outcome<()> {

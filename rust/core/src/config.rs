@@ -8,6 +8,7 @@
 //! | `profile` | [`SdkConfig`], the view of profiles |
 //! | `document` | reading the file, changing one key of it |
 //! | `environment` | the variables that matter |
+//! | `keyring` | keys that lie in the Secret Service |
 //!
 //! A missing file is all defaults. Unknown keys are ignored on read and kept on rewrite. A section or optional key that is
 //! null counts as absent, except `sandbox_defaults.metrics_sample_interval_ms`, where null and 0 both mean off.
@@ -16,6 +17,7 @@
 
 mod document;
 mod environment;
+mod keyring;
 mod overrides;
 mod profile;
 mod sections;
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use document::set_active_profile;
+pub use document::{clear_active_profile, set_active_profile};
 pub use environment::Environment;
 pub use overrides::LocalConfigOverrides;
 pub(crate) use profile::normalise_url;

@@ -290,6 +290,20 @@ fn key(reference: &str, pairs: &[(&str, &str)]) -> Result<String, MicrosandboxEr
 }
 
 #[test]
+fn leaving_a_profile_keeps_every_other_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    clear_active_profile(&path).unwrap();
+    assert!(!path.exists(), "nothing is written where nothing is to be changed");
+    let document = serde_json::json!({"active_profile": "a", "profiles": {"a": {"backend": "local"}}, "x": [1]});
+    std::fs::write(&path, document.to_string()).unwrap();
+    clear_active_profile(&path).unwrap();
+    let left: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(left, serde_json::json!({"profiles": {"a": {"backend": "local"}}, "x": [1]}));
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap()) & 0o777, 0o600);
+}
+
+#[test]
 fn an_env_reference_reads_the_variable_and_unset_is_an_error_case_17() {
     assert_eq!(key("env: KEY ", &[("KEY", " k1 ")]).unwrap(), "k1");
     for (reference, pairs) in [("env:KEY", vec![]), ("env:KEY", vec![("KEY", "  ")]), ("env: ", vec![("", "k")])] {
@@ -313,7 +327,7 @@ fn an_inline_reference_works_warns_and_is_never_shown_cases_18_20() {
 
 #[test]
 fn keyring_and_unknown_references_are_clear_errors_case_19() {
-    for (reference, word) in [("keyring:s:n", "not wired"), ("keyring:s", "<service>"), ("secret-key", "scheme")] {
+    for (reference, word) in [("keyring:s:n", "keyring:s:n "), ("keyring:s", "<service>"), ("secret-key", "scheme")] {
         let text = key(reference, &[]).unwrap_err().to_string();
         assert!(text.contains(word) && !text.contains("secret-key"), "{text}");
     }

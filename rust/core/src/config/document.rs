@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::{Map, Value};
 
 use super::SdkConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
 /// The version of the document that this program writes and reads; a document without one is of this version.
 const VERSION: u64 = 1;
+/// The key that names the active profile.
+const ACTIVE: &str = "active_profile";
 /// Largest document that is read.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -92,11 +94,23 @@ pub fn set_active_profile(path: &Path, name: &str) -> MicrosandboxResult<()> {
     if !known.profiles.contains_key(name) {
         return Err(super::profile::unknown(name, path));
     }
+    change(path, |keys| drop(keys.insert(ACTIVE.into(), Value::from(name))))
+}
+
+/// No profile is the active one any more; nothing else changes. Fine without a file.
+pub fn clear_active_profile(path: &Path) -> MicrosandboxResult<()> {
+    match read::<SdkConfig>(path)? {
+        Some(SdkConfig { active_profile: Some(_), .. }) => change(path, |keys| drop(keys.remove(ACTIVE))),
+        _ => Ok(()),
+    }
+}
+
+fn change(path: &Path, work: impl FnOnce(&mut Map<String, Value>)) -> MicrosandboxResult<()> {
     let mut document: Value = read(path)?.unwrap_or_default();
     let Value::Object(keys) = &mut document else {
         return Err(invalid_value(path, "the document is not an object"));
     };
-    keys.insert("active_profile".into(), Value::from(name));
+    work(keys);
     let mut text = serde_json::to_vec_pretty(&document)
         .map_err(|error| MicrosandboxError::json("write the configuration", error))?;
     text.push(b'\n');

@@ -134,7 +134,7 @@ impl ApiKeyRef {
         }
     }
 
-    /// The key. An inline one is warned about, by profile name.
+    /// The key. An inline one is warned about, by profile name; one of the keyring may take 10 s to be unlocked.
     pub fn resolve(&self, profile: &str, environment: &Environment) -> MicrosandboxResult<String> {
         let invalid = |what: &str| {
             Err(MicrosandboxError::InvalidConfig(format!("profile {profile:?}: the API key reference {what}")))
@@ -156,7 +156,11 @@ impl ApiKeyRef {
             },
             Some(("keyring", place)) => match place.split_once(':') {
                 Some((service, name)) if !service.trim().is_empty() && !name.trim().is_empty() => {
-                    invalid("uses the keyring, which is not wired yet; use env:NAME")
+                    let (service, name) = (service.trim(), name.trim());
+                    match super::keyring::secret(service, name) {
+                        Ok(key) => Ok(key),
+                        Err(why) => invalid(&format!("keyring:{service}:{name} {why}")),
+                    }
                 }
                 _ => invalid("must be keyring:<service>:<name>"),
             },
