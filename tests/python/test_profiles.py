@@ -173,3 +173,32 @@ def test_a_key_of_the_secret_service(home: Path, tmp_path: Path) -> None:
     assert absent.startswith("InvalidConfigError") and "is not in the keyring" in absent and "secret-tool" in absent
     for line in ask():
         assert line.startswith("InvalidConfigError") and "use env:NAME" in line
+
+
+UNMEASURED = """
+import asyncio, os, warnings
+warnings.simplefilter("ignore")
+from microsandbox import LocalBackend, MetricsDisabledError, Sandbox
+async def main():
+    backend = LocalBackend(isolation="container")
+    box = await Sandbox.create("box", image="host", backend=backend)
+    try:
+        await box.metrics()
+    except MetricsDisabledError as error:
+        print("disabled", error.name)
+    finally:
+        await box.destroy(force=True)
+asyncio.run(main())
+"""
+
+
+def test_sampling_that_is_off_is_told_case_60(home: Path) -> None:
+    (home / "config.json").write_text(json.dumps({"sandbox_defaults": {"metrics_sample_interval_ms": None}}))
+    done = subprocess.run(
+        [sys.executable, "-c", UNMEASURED],
+        env={**os.environ, **on(home)},
+        capture_output=True,
+        text=True,
+        timeout=within(60),
+    )
+    assert (done.returncode, done.stdout) == (0, "disabled box\n"), done.stderr

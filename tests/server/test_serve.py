@@ -33,6 +33,15 @@ def test_a_sandbox_is_made_used_and_removed(server: Server) -> None:
     assert server.ask("GET", f"/v1/sandboxes/{made['id']}").code == "sandbox_not_found"
 
 
+def test_a_local_sandbox_boots_whatever_start_says_case_67(server: Server) -> None:
+    body = {"name": "box", "image": HOST}
+    made = server.ask("POST", "/v1/sandboxes?start=false&wait_for=running&wait_timeout=60", body)
+    assert made.status in (200, 201, 202), made.body
+    ran = server.ask("POST", "/v1/sandboxes/by-name/box/exec", {"cmd": "true"})
+    assert ran.json["exit_code"] == 0
+    server.remove("box")
+
+
 def test_a_followed_log_ends_with_the_sandbox(server: Server) -> None:
     made = server.create("box")
     server.ask("POST", "/v1/sandboxes/by-name/box/exec", {"cmd": "echo", "args": ["line"]})
