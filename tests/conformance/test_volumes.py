@@ -212,6 +212,21 @@ async def test_a_mount_within_memory_is_seen_or_refused(harness: Harness) -> Non
 
 
 @pytest.mark.needs("mounts")
+async def test_noexec_is_kept_or_refused(harness: Harness) -> None:
+    await Volume.create("plain", backend=harness.backend)
+    try:
+        box = await harness.create("box", volumes={"/data": Volume.named("plain", noexec=True)})
+    except UnsupportedError as error:
+        assert "noexec of the mount at /data" in str(error)
+        assert (await Sandbox.list(backend=harness.backend)).sandboxes == []
+    else:
+        done = await box.shell("printf '#!/bin/sh\necho ran' > /data/p && chmod 755 /data/p && /data/p")
+        assert done.exit_code == 126 and "ran" not in done.stdout_text
+        await box.stop()
+    await Volume.remove("plain", backend=harness.backend)
+
+
+@pytest.mark.needs("mounts")
 async def test_many_writers_and_one_volume(harness: Harness) -> None:
     volume = await Volume.create("many", backend=harness.backend)
     boxes = [await harness.create(f"w{n}", volumes={"/data": Volume.named("many")}, memory=128) for n in range(3)]
