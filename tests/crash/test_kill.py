@@ -309,6 +309,17 @@ async def test_L3_every_operation_in_every_state(make: Make, local: Any, home: P
     assert await outcome(Sandbox.remove("box", backend=local)) == "SandboxNotFoundError"
 
 
+async def test_a_stop_without_the_agents_socket_signals_the_runtime_case_65(make: Make, local: Any, home: Path) -> None:
+    await make()
+    init = init_pid(home)
+    (home / "sandboxes" / "box" / "runtime" / "agent.sock").unlink()
+    # Never forces: it is the signal that ends it.
+    await (await Sandbox.get("box", backend=local)).stop_with_timeout(30)
+    handle = await Sandbox.get("box", backend=local)
+    assert handle.status is SandboxStatus.STOPPED
+    await gone(init, 5)
+
+
 async def test_L3_remove_works_when_the_directory_is_damaged(make: Make, local: Any, home: Path) -> None:
     import shutil
 

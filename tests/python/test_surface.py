@@ -383,6 +383,7 @@ async def test_what_is_not_there_yet_says_when(sandbox: Sandbox, backend: Memory
         sandbox.attach("sh"),
         sandbox.pause(),
         Volume.get_default(backend=backend),
+        (await Sandbox.get("box", backend=backend)).snapshot("x"),
     ):
         with pytest.raises(UnsupportedError) as caught:
             await call
