@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         ExecEventType as ExecEventType,
         FlatClone as FlatClone,
         FsEntryKind as FsEntryKind,
+        FsEventKind as FsEventKind,
         GuestFlush as GuestFlush,
         HostPermissions as HostPermissions,
         ImageArchiveFormat as ImageArchiveFormat,
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     )
     from ._files import (
         FsReadStream as FsReadStream,
+        FsWatch as FsWatch,
         FsWriteSink as FsWriteSink,
         SandboxFsOps as SandboxFsOps,
     )
@@ -135,6 +137,7 @@ if TYPE_CHECKING:
         ExecEvent as ExecEvent,
         ExecOutput as ExecOutput,
         FsEntry as FsEntry,
+        FsEvent as FsEvent,
         FsMetadata as FsMetadata,
         ImageConfigDetail as ImageConfigDetail,
         ImageLayerDetail as ImageLayerDetail,
@@ -320,21 +323,21 @@ _HOME = {
     "_config": "BootStep DoctorCheck DoctorReport ExecOptions ExitStatus GiB ImageSource InitConfig InitOptions "
     "IsolationReport LibraryRung Mechanism MiB MountConfig RegistryAuth Rlimit RootDisk RootDiskConfig Size Stdin",
     "_enums": "Action BackendKind ChangeKind CpuPlacement DeploymentProfile DestGroup Direction DiskImageFormat "
-    "ExecEventType FlatClone FsEntryKind GuestFlush HostPermissions ImageArchiveFormat ImageSourceKind "
+    "ExecEventType FlatClone FsEntryKind FsEventKind GuestFlush HostPermissions ImageArchiveFormat ImageSourceKind "
     "Isolation LogLevel LogReadSource LogSource MechanismState ModificationDisposition ModificationPolicy "
     "MountKind NamedVolumeMode NetworkDestinationKind NetworkProfile PatchKind PlannedChangeKind "
     "PortProtocol Protocol PullEventType PullPolicy ResourceConvergenceState ResourceKind RlimitResource "
     "RootDiskKind SandboxStatus SecretChangeKind SecurityProfile SnapshotFormat SnapshotScope "
     "SnapshotStateKind StatVirtualization StdinMode ViolationAction VolumeKind VsockSocketType",
     "_exec": "ExecHandle ExecSink",
-    "_files": "FsReadStream FsWriteSink SandboxFsOps",
+    "_files": "FsReadStream FsWatch FsWriteSink SandboxFsOps",
     "_handle": "SandboxHandle SandboxPage SandboxPingResult SandboxTouchResult",
     "_image": "Image ImageDetail ImageHandle",
     "_isolation": "doctor",
     "_logs": "LogStream",
     "_metrics": "all_sandbox_metrics",
     "_metrics_stream": "MetricsStream",
-    "_microsandbox": "BackendInfo ExecEvent ExecOutput FsEntry FsMetadata ImageConfigDetail ImageLayerDetail "
+    "_microsandbox": "BackendInfo ExecEvent ExecOutput FsEntry FsEvent FsMetadata ImageConfigDetail ImageLayerDetail "
     "ImagePruneReport LogEntry SandboxMetrics SandboxStopResult version",
     "_modify": "BranchOutcome ConfigPlannedChange DiskCompactionDiskResult DiskCompactionResult ExternalMountWarning "
     "ForkOutcome ModificationConflict ModificationWarning PlannedChange ResourceResizeStatus "
@@ -430,8 +433,11 @@ __all__ = [
     "ForkOutcome",
     "FsEntry",
     "FsEntryKind",
+    "FsEvent",
+    "FsEventKind",
     "FsMetadata",
     "FsReadStream",
+    "FsWatch",
     "FsWriteSink",
     "GiB",
     "GuestFlush",

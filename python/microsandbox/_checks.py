@@ -19,6 +19,15 @@ def checked(value: Any, kind: type[Any], where: str) -> Any:
     raise TypeError(f"{where} must be {kind.__name__}, not {type(value).__name__}")
 
 
+def bounded(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an integer from `low` to `high`; a `bool` is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be int, not {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be {low} to {high}, not {value}")
+    return value
+
+
 def serialised(config: Any, enums: Mapping[str, type[Any]]) -> dict[str, Any]:
     """The fields that are set, enums as their values; every enum field is checked, used or not."""
     from dataclasses import fields

@@ -81,6 +81,20 @@ class FsEntryKind(StrEnum):
     OTHER = "other"
 
 
+class FsEventKind(StrEnum):
+    """What happened to a watched guest file."""
+
+    CREATED = "created"
+    MODIFIED = "modified"
+    #: Mode, owner or times.
+    ATTRIBUTES = "attributes"
+    DELETED = "deleted"
+    #: Renamed within what is watched.
+    MOVED = "moved"
+    #: More happened than was kept: look again.
+    OVERFLOW = "overflow"
+
+
 class LogSource(StrEnum):
     """Where a log entry came from."""
 
@@ -454,6 +468,7 @@ __all__ = [
     "ExecEventType",
     "FlatClone",
     "FsEntryKind",
+    "FsEventKind",
     "GuestFlush",
     "HostPermissions",
     "ImageArchiveFormat",

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
-from ._runtime import run
+from . import _checks, _glob
+from ._runtime import run, told
+from .errors import FilesystemError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._config import Path
-    from ._microsandbox import FsEntry, FsMetadata, NativeFs, NativeReadStream, NativeWriteSink
+    from ._microsandbox import (
+        FsEntry,
+        FsEvent,
+        FsMetadata,
+        NativeFs,
+        NativeReadStream,
+        NativeWatch,
+        NativeWriteSink,
+    )
+
+    _Progress = Callable[[int, int | None], None]
+
+#: -1 means "keep" to the kernel, so it is no id.
+_MAX_ID = 2**32 - 2
 
 #: `SandboxFsOps.list` hides the builtin inside the class.
 _List = list
@@ -62,9 +80,86 @@ class SandboxFsOps:
         """Entries of a directory, one level."""
         return await run(self._native.list(path))
 
-    async def stat(self, path: str) -> FsMetadata:
-        """Kind, size, mode and times."""
-        return await run(self._native.stat(path))
+    async def stat(self, path: str, *, follow_symlinks: bool = True) -> FsMetadata:
+        """Kind, size, mode, owner and times; of a link itself with `follow_symlinks=False`."""
+        return await run(self._native.stat(path, follow_symlinks))
+
+    async def chmod(self, path: str, mode: int) -> None:
+        """Sets the permission bits, setuid, setgid and sticky: 0 to 0o7777. Follows links.
+
+        Example: `await sb.fs.chmod("/usr/local/bin/tool", 0o755)`
+        """
+        await self._set(path, mode=_checks.bounded("mode", mode, 0, 0o7777))
+
+    async def chown(
+        self, path: str, uid: int | None = None, gid: int | None = None, *, follow_symlinks: bool = True
+    ) -> None:
+        """Sets owner and group, as numbers; what is None stays. An id that the sandbox does not map is refused."""
+        uid = None if uid is None else _checks.bounded("uid", uid, 0, _MAX_ID)
+        gid = None if gid is None else _checks.bounded("gid", gid, 0, _MAX_ID)
+        await self._set(path, uid=uid, gid=gid, of_link=not follow_symlinks)
+
+    async def utime(
+        self,
+        path: str,
+        *,
+        accessed: float | None = None,
+        modified: float | None = None,
+        follow_symlinks: bool = True,
+    ) -> None:
+        """Sets times, in milliseconds since the epoch; whole seconds are kept, what is None stays."""
+        times = {"accessed": accessed, "modified": modified}
+        seconds = {name: None if time is None else int(time // 1000) for name, time in times.items()}
+        await self._set(path, **seconds, of_link=not follow_symlinks)
+
+    async def truncate(self, path: str, size: int) -> None:
+        """Cuts a file to `size` bytes, or fills it up with zeros."""
+        await self._set(path, size=_checks.bounded("size", size, 0, 2**63 - 1))
+
+    async def _set(self, path: str, *, of_link: bool = False, **given: int | None) -> None:
+        names = ("mode", "uid", "gid", "size", "accessed", "modified")
+        await run(self._native.set(path, {**dict.fromkeys(names), **given, "of_link": of_link}))
+
+    async def symlink(self, target: str, link: str) -> None:
+        """Makes a symbolic link at `link`. `target` is kept as it is: it need not exist, and may be relative."""
+        await run(self._native.symlink(target, link))
+
+    async def readlink(self, path: str) -> str:
+        """What a symbolic link says; `FilesystemError` for anything else."""
+        return await run(self._native.readlink(path))
+
+    async def realpath(self, path: str) -> str:
+        """The path of an existing file without links, `.` and `..`."""
+        return await run(self._native.realpath(path))
+
+    async def glob(self, pattern: str) -> _List[FsEntry]:
+        """Entries whose path matches an absolute `pattern`, sorted: `*`, `?`, `[...]` in a name, `**` for any depth.
+
+        As in the `glob` module, a name that begins with a dot must be asked for with a dot. Links to directories are
+        not entered. No match is an empty list. `ValueError` for a relative pattern.
+
+        Example: `for entry in await sb.fs.glob("/src/**/*.py"): print(entry.path)`
+        """
+        found = {}
+        top, wanted = _glob.split(pattern)
+        todo = [(top, wanted)]
+        while todo:
+            directory, rests = todo.pop()
+            for entry in await self._list_if_there(directory):
+                is_match, below = _glob.step(entry.path, rests)
+                if is_match:
+                    found[entry.path] = entry
+                if below and entry.kind == "directory":
+                    todo.append((entry.path, below))
+        return [found[path] for path in sorted(found)]
+
+    async def _list_if_there(self, directory: str) -> _List[FsEntry]:
+        try:
+            return await run(self._native.list(directory))
+        except FilesystemError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+            return []
 
     async def exists(self, path: str) -> bool:
         """Whether the path is there; never raises for absence."""
@@ -90,13 +185,86 @@ class SandboxFsOps:
         """Renames inside the guest; an existing file at `dst` is replaced."""
         await run(self._native.rename(src, dst))
 
-    async def copy_from_host(self, host_path: Path, guest_path: str) -> None:
-        """Copies one host file into the guest. Trouble on the host side is `IoError`."""
-        await run(self._native.copy_from_host(host_path, guest_path))
+    async def copy_from_host(self, host_path: Path, guest_path: str, *, progress: _Progress | None = None) -> None:
+        """Copies one host file into the guest. Trouble on the host side is `IoError`.
 
-    async def copy_to_host(self, guest_path: str, host_path: Path) -> None:
-        """Copies one guest file to the host. Trouble on the host side is `IoError`."""
-        await run(self._native.copy_to_host(guest_path, host_path))
+        `progress(done, total)` is called with bytes as they arrive. Long runs of zeros become holes.
+        """
+        await run(self._native.copy_from_host(host_path, guest_path, told(progress)))
+
+    async def copy_to_host(self, guest_path: str, host_path: Path, *, progress: _Progress | None = None) -> None:
+        """Copies one guest file to the host. Trouble on the host side is `IoError`.
+
+        `progress(done, total)` is called with bytes as they are written. Long runs of zeros become holes.
+        """
+        await run(self._native.copy_to_host(guest_path, host_path, told(progress)))
+
+    async def read_tar(self, path: str) -> FsReadStream:
+        """What is in a directory as a tar archive, made while it is read.
+
+        Names in it are relative to `path`; files, directories and symbolic links are in it with owners, modes and
+        times, sockets, fifos and devices are not. The format is that of GNU tar. It comes from the guest: open it as one
+        opens any archive of a stranger (`tarfile` with `filter="data"`).
+
+        Example:
+            >>> with open("src.tar", "wb") as file:
+            ...     async for chunk in await sb.fs.read_tar("/src"):
+            ...         file.write(chunk)
+        """
+        return FsReadStream(await run(self._native.read_tar(path)))
+
+    async def write_tar(self, path: str) -> FsWriteSink:
+        """A sink that unpacks a tar archive, not compressed, below the directory `path`, which is made if missing.
+
+        Files replace what stands in their place, directories are merged. An entry that leads out of the archive, a
+        device, or a name that is not UTF-8 is an error of `write` or `close`; what was unpacked before stays. Owners
+        that the sandbox does not map become root.
+
+        Example:
+            >>> async with await sb.fs.write_tar("/src") as sink:
+            ...     await sink.write(Path("src.tar").read_bytes())
+        """
+        return FsWriteSink(await run(self._native.write_tar(path)))
+
+    async def watch(self, path: str, *, recursive: bool = False) -> FsWatch:
+        """Changes of a file, or in a directory, from now on; with `recursive` also in all directories below.
+
+        It ends when what is watched is gone or the sandbox ends. At most 4096 directories are watched; changes that
+        were not kept are told as `FsEventKind.OVERFLOW`. In a directory that is new, something may be told twice.
+        The source is inotify(7): changes that a host makes in a shared directory are not seen in a virtual machine.
+
+        Example:
+            >>> async with await sb.fs.watch("/src", recursive=True) as changes:
+            ...     async for change in changes:
+            ...         print(change.kind, change.path)
+        """
+        return FsWatch(await run(self._native.watch(path, recursive)))
+
+
+class FsWatch:
+    """Changes of guest files, from `SandboxFsOps.watch`: an async iterator of `FsEvent`."""
+
+    def __init__(self, native: NativeWatch) -> None:
+        self._native = native
+
+    def __aiter__(self) -> FsWatch:
+        return self
+
+    async def __anext__(self) -> FsEvent:
+        event = await run(self._native.next())
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def close(self) -> None:
+        """Ends it, also for a task that waits for the next change; a second time is fine."""
+        self._native.close()
+
+    async def __aenter__(self) -> FsWatch:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._native.close()
 
 
 class FsReadStream:
@@ -144,4 +312,7 @@ class FsWriteSink:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await (self.close() if exc[0] is None else run(self._native.abandon()))
+        if exc[0] is None:
+            await self.close()
+        else:
+            await run(self._native.abandon())

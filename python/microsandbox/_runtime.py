@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _microsandbox
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from pathlib import Path
 
 _T = TypeVar("_T")
@@ -30,6 +32,27 @@ async def run(call: _microsandbox.Pending[_T]) -> _T:
 def wait(call: _microsandbox.Pending[_T]) -> _T:
     """Runs `call` here, blocking this thread only; the sync face's `run`."""
     return call.wait()
+
+
+def told(progress: Callable[[int, int | None], None] | None) -> Callable[[int, int | None], None] | None:
+    """`progress` for a native call, which tells from a thread of its own: called on the loop of the caller."""
+    if progress is None:
+        return None
+    from asyncio import get_running_loop
+
+    loop, callback = get_running_loop(), progress
+    return lambda done, total: _on(loop, callback, done, total)
+
+
+def _on(loop: AbstractEventLoop, callback: Callable[[int, int | None], None], done: int, total: int | None) -> None:
+    # A loop that was closed meanwhile wants to know nothing.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, done, total)
+
+
+def told_here(progress: Callable[[int, int | None], None] | None) -> Callable[[int, int | None], None] | None:
+    """The sync face's `told`: called from the native call's own thread."""
+    return progress
 
 
 def eager(function: _F) -> _F:

@@ -32,6 +32,8 @@ TWINS = [
 SHARED_IN_TWINS = {"_pull": ["PullEvent"], "_handle": ["SandboxPingResult", "SandboxTouchResult"]}
 METHODS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 NAMES = {"StopAsyncIteration": "StopIteration", "AwaitableStr": "str", "AwaitableBool": "bool"}
+# What stands for what of `_runtime`.
+FACES = {"run": "wait", "told": "told_here"}
 ASYNC_ONLY = {"AwaitableBool", "AwaitableStr", "eager", "mark_eager", "require_loop"}
 HEADER = "# Generated from {name}.py by python/tools/generate_sync.py: change that, not this.\n"
 
@@ -92,7 +94,11 @@ class ToSync(ast.NodeTransformer):
             shared = [n for n in node.names if n.name not in TWINS]
             return [ast.ImportFrom(None, part, level) for part, level in ((twins, 1), (shared, 2)) if part]
         if node.module == "_runtime":
-            names = [ast.alias("wait", "run") if n.name == "run" else n for n in node.names if n.name not in ASYNC_ONLY]
+            names = [
+                ast.alias(FACES[n.name], n.name) if n.name in FACES else n
+                for n in node.names
+                if n.name not in ASYNC_ONLY
+            ]
             return ast.ImportFrom("_runtime", names, 2) if names else None
         if node.module in TWINS:
             return node

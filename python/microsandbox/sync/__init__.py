@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         ExecEventType as ExecEventType,
         FlatClone as FlatClone,
         FsEntryKind as FsEntryKind,
+        FsEventKind as FsEventKind,
         GuestFlush as GuestFlush,
         HostPermissions as HostPermissions,
         ImageArchiveFormat as ImageArchiveFormat,
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     )
     from ._files import (
         FsReadStream as FsReadStream,
+        FsWatch as FsWatch,
         FsWriteSink as FsWriteSink,
         SandboxFsOps as SandboxFsOps,
     )
@@ -134,6 +136,7 @@ if TYPE_CHECKING:
         ExecEvent as ExecEvent,
         ExecOutput as ExecOutput,
         FsEntry as FsEntry,
+        FsEvent as FsEvent,
         FsMetadata as FsMetadata,
         ImageConfigDetail as ImageConfigDetail,
         ImageLayerDetail as ImageLayerDetail,
@@ -315,7 +318,7 @@ if TYPE_CHECKING:
 # Names that wait for something, by module; all others are those of `microsandbox`.
 _HOME = {
     "_exec": "ExecHandle ExecSink",
-    "_files": "FsReadStream FsWriteSink SandboxFsOps",
+    "_files": "FsReadStream FsWatch FsWriteSink SandboxFsOps",
     "_handle": "SandboxHandle SandboxPage",
     "_image": "Image ImageDetail ImageHandle",
     "_isolation": "doctor",
@@ -389,8 +392,11 @@ __all__ = [
     "ForkOutcome",
     "FsEntry",
     "FsEntryKind",
+    "FsEvent",
+    "FsEventKind",
     "FsMetadata",
     "FsReadStream",
+    "FsWatch",
     "FsWriteSink",
     "GiB",
     "GuestFlush",

@@ -35,6 +35,7 @@ const ID_SLOTS: u32 = 128;
 pub enum Target {
     Session(u64),
     Call(u64),
+    Watch(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use crate::connection::Connection;
 use crate::control::Control;
 use crate::handlers::files::Call;
 use crate::handlers::shutdown::Shutdown;
+use crate::handlers::watch::Watching;
 use crate::init::{self, Setup};
 use crate::oom::OomWatch;
 use crate::session::{CHUNK, Session};
@@ -41,6 +42,7 @@ enum Token {
     Client(u64),
     Stdin(u64),
     Stream(u64, usize),
+    Watch(u64),
 }
 
 /// The agent's whole state.
@@ -51,6 +53,7 @@ pub struct Server {
     pub(crate) clients: BTreeMap<u64, Connection>,
     pub(crate) sessions: BTreeMap<u64, Session>,
     pub(crate) calls: BTreeMap<u64, Call>,
+    pub(crate) watches: BTreeMap<u64, Watching>,
     pub(crate) workers: Workers,
     pub(crate) shutdown: Option<Shutdown>,
     pub(crate) oom: OomWatch,
@@ -93,6 +96,7 @@ impl Server {
             clients: BTreeMap::new(),
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
+            watches: BTreeMap::new(),
             workers: Workers::new()?,
             shutdown: None,
             oom,
@@ -156,6 +160,11 @@ impl Server {
             let write = if client.out.is_empty() { 0 } else { libc::POLLOUT };
             set.add(Token::Client(*key), client.fd(), read | write);
         }
+        for (number, watching) in &self.watches {
+            if self.clients.get(&watching.owner.0).is_some_and(Connection::has_room) {
+                set.add(Token::Watch(*number), watching.watch.fd(), libc::POLLIN);
+            }
+        }
         let log_has_room = self.control.has_room();
         for (number, session) in &self.sessions {
             if let Some(fd) = session.stdin.wants_write() {
@@ -180,6 +189,7 @@ impl Server {
             Token::Workers => self.on_workers(),
             Token::Client(key) => self.on_client(key, events),
             Token::Stdin(number) => self.on_stdin(number),
+            Token::Watch(number) => self.on_watch(number),
             Token::Stream(number, index) => {
                 self.carry(number, index);
             }

@@ -9,7 +9,7 @@ use microsandbox_core::model;
 use microsandbox_core::sandbox::SandboxFs;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::convert::{self, Data, Location, Text};
 use crate::errors;
@@ -115,6 +115,16 @@ impl FsMetadata {
     fn created(&self) -> Option<f64> {
         self.metadata.created_ms
     }
+    /// Owner, as a number of the guest's.
+    #[getter]
+    fn uid(&self) -> u32 {
+        self.metadata.uid
+    }
+    /// Group, as a number of the guest's.
+    #[getter]
+    fn gid(&self) -> u32 {
+        self.metadata.gid
+    }
     fn __repr__(&self) -> String {
         let metadata = &self.metadata;
         format!("FsMetadata({}, {} bytes, mode={:o})", metadata.kind.as_str(), metadata.size, metadata.mode)
@@ -177,9 +187,46 @@ impl NativeFs {
             Ok(entries.into_iter().map(FsEntry::new).collect::<Vec<_>>())
         }))
     }
-    fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+    fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>, follow: bool) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).stat(&path).await.map(FsMetadata::new) }))
+        Ok(Pending::new(async move {
+            SandboxFs::with_backend(&backend, &name).stat(&path, follow).await.map(FsMetadata::new)
+        }))
+    }
+    fn set(&self, py: Python<'_>, path: &Bound<'_, PyAny>, attributes: Attributes) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let attributes = attributes.into();
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).set(&path, attributes).await }))
+    }
+    fn symlink(&self, py: Python<'_>, target: &Bound<'_, PyAny>, link: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), target, link) = (self.target(py)?, text(target, "target")?, text(link, "link")?);
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).symlink(&target, &link).await }))
+    }
+    fn readlink(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).readlink(&path).await }))
+    }
+    fn realpath(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).realpath(&path).await }))
+    }
+    fn read_tar(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move {
+            SandboxFs::with_backend(&backend, &name).read_tar(&path).await.map(NativeReadStream::new)
+        }))
+    }
+    fn write_tar(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move {
+            SandboxFs::with_backend(&backend, &name).write_tar(&path).await.map(NativeWriteSink::new)
+        }))
+    }
+    fn watch(&self, py: Python<'_>, path: &Bound<'_, PyAny>, recursive: bool) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        Ok(Pending::new(async move {
+            SandboxFs::with_backend(&backend, &name).watch(&path, recursive).await.map(NativeWatch::new)
+        }))
     }
     fn exists(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
@@ -205,15 +252,128 @@ impl NativeFs {
         let ((backend, name), src, dst) = (self.target(py)?, text(src, "src")?, text(dst, "dst")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).rename(&src, &dst).await }))
     }
-    fn copy_from_host(&self, py: Python<'_>, host: &Bound<'_, PyAny>, guest: &Bound<'_, PyAny>) -> PyResult<Pending> {
+    fn copy_from_host(
+        &self,
+        py: Python<'_>,
+        host: &Bound<'_, PyAny>,
+        guest: &Bound<'_, PyAny>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Pending> {
         let (backend, name) = self.target(py)?;
-        let (host, guest) = (location(host, "host_path")?, text(guest, "guest_path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).copy_from_host(&host, &guest).await }))
+        let (host, guest, progress) = (location(host, "host_path")?, text(guest, "guest_path")?, progress.map(told));
+        Ok(Pending::new(async move {
+            SandboxFs::with_backend(&backend, &name).copy_from_host(&host, &guest, progress).await
+        }))
     }
-    fn copy_to_host(&self, py: Python<'_>, guest: &Bound<'_, PyAny>, host: &Bound<'_, PyAny>) -> PyResult<Pending> {
+    fn copy_to_host(
+        &self,
+        py: Python<'_>,
+        guest: &Bound<'_, PyAny>,
+        host: &Bound<'_, PyAny>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Pending> {
         let (backend, name) = self.target(py)?;
-        let (guest, host) = (text(guest, "guest_path")?, location(host, "host_path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).copy_to_host(&guest, &host).await }))
+        let (guest, host, progress) = (text(guest, "guest_path")?, location(host, "host_path")?, progress.map(told));
+        Ok(Pending::new(
+            async move { SandboxFs::with_backend(&backend, &name).copy_to_host(&guest, &host, progress).await },
+        ))
+    }
+}
+
+/// Calls `progress(done, total)`. What it raises is reported as Python reports errors that nobody can catch.
+fn told(progress: Py<PyAny>) -> model::TransferProgress {
+    Arc::new(move |done, total| {
+        // Without an interpreter nobody is left to be told.
+        Python::try_attach(|py| {
+            if let Err(error) = progress.call1(py, (done, total)) {
+                error.write_unraisable(py, Some(progress.bind(py)));
+            }
+        });
+    })
+}
+
+/// What `set` changes: the keywords that the Python layer gives.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Attributes {
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    size: Option<u64>,
+    accessed: Option<i64>,
+    modified: Option<i64>,
+    of_link: bool,
+}
+
+impl From<Attributes> for model::FsAttributes {
+    fn from(given: Attributes) -> Self {
+        let Attributes { mode, uid, gid, size, accessed, modified, of_link } = given;
+        model::FsAttributes { mode, uid, gid, size, accessed, modified, of_link }
+    }
+}
+
+/// A change of a watched guest file.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct FsEvent {
+    event: model::FsEvent,
+}
+
+#[pymethods]
+impl FsEvent {
+    /// What happened.
+    #[getter]
+    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::member(py, "FsEventKind", self.event.kind.as_str())
+    }
+    /// Full guest path; of a move the new one; empty for an overflow.
+    #[getter]
+    fn path(&self) -> &str {
+        &self.event.path
+    }
+    /// The old path of a move.
+    #[getter]
+    fn moved_from(&self) -> Option<&str> {
+        self.event.from.as_deref()
+    }
+    /// Whether it is a directory.
+    #[getter]
+    fn is_dir(&self) -> bool {
+        self.event.is_dir
+    }
+    fn __repr__(&self) -> String {
+        format!("FsEvent({}, {:?})", self.event.kind.as_str(), self.event.path)
+    }
+}
+
+/// A watch that stands.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct NativeWatch {
+    stream: Owned<Arc<Mutex<model::FsWatchStream>>>,
+    /// Gone once it was closed.
+    open: Owned<PlainMutex<Option<oneshot::Sender<()>>>>,
+}
+
+impl NativeWatch {
+    pub fn new(stream: model::FsWatchStream) -> Self {
+        let (open, closed) = oneshot::channel();
+        let stream: model::FsWatchStream = Box::pin(stream.take_until(closed));
+        NativeWatch { stream: Owned::new(Arc::new(Mutex::new(stream))), open: Owned::new(PlainMutex::new(Some(open))) }
+    }
+}
+
+#[pymethods]
+impl NativeWatch {
+    /// The next change; `None` at the end.
+    fn next(&self, py: Python<'_>) -> PyResult<Pending> {
+        let stream = self.stream.get(py)?.clone();
+        Ok(Pending::next(async move {
+            Ok(stream.lock().await.next().await.transpose()?.map(|event| FsEvent { event }))
+        }))
+    }
+    /// Ends it, also for a task that waits in `next`; a second time is fine.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.open.get(py)?.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(())
     }
 }
 

@@ -52,7 +52,7 @@ mod _microsandbox {
     #[pymodule_export]
     use super::exec::{ExecEvent, ExecOutput, NativeExec, NativeSink};
     #[pymodule_export]
-    use super::files::{FsEntry, FsMetadata, NativeFs, NativeReadStream, NativeWriteSink};
+    use super::files::{FsEntry, FsEvent, FsMetadata, NativeFs, NativeReadStream, NativeWatch, NativeWriteSink};
     #[pymodule_export]
     use super::handle::{NativeHandle, SandboxStopResult};
     #[pymodule_export]

@@ -121,7 +121,7 @@ impl Copier<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(host_failure("look at", path, &error)),
             },
-            Place::Guest { sandbox, path } => match self.fs(sandbox).stat(path).await {
+            Place::Guest { sandbox, path } => match self.fs(sandbox).stat(path, true).await {
                 Ok(metadata) => Ok(Some(metadata.kind)),
                 Err(MicrosandboxError::PathNotFound { .. }) => Ok(None),
                 Err(error) => Err(error.into()),
@@ -142,8 +142,10 @@ impl Copier<'_> {
 
     async fn copy_file(&self, source: &Place, target: &Place) -> Outcome<()> {
         match (source, target) {
-            (Place::Host(from), Place::Guest { sandbox, path }) => self.fs(sandbox).copy_from_host(from, path).await?,
-            (Place::Guest { sandbox, path }, Place::Host(to)) => self.fs(sandbox).copy_to_host(path, to).await?,
+            (Place::Host(from), Place::Guest { sandbox, path }) => {
+                self.fs(sandbox).copy_from_host(from, path, None).await?
+            }
+            (Place::Guest { sandbox, path }, Place::Host(to)) => self.fs(sandbox).copy_to_host(path, to, None).await?,
             (Place::Guest { sandbox: a, path: from }, Place::Guest { sandbox: b, path: to }) if a == b => {
                 self.fs(a).copy(from, to).await?;
             }

@@ -6,7 +6,7 @@
 //! | [`call`] | one request, one answer, one deadline |
 //! | [`exec_request`] | what may be asked of exec; its validation |
 //! | [`exec_collect`], [`exec_stream`] | a program run to its end; a program with live events |
-//! | [`fs_call`], [`fs_transfer`] | file operations; file content in either direction |
+//! | [`fs_call`], [`fs_transfer`], [`fs_watch`] | file operations; file content in either direction; changes |
 //! | [`relay`] | a connection handed over raw |
 //! | [`failure`] | the agent's errors in our words |
 //!
@@ -23,6 +23,7 @@ mod exec_stream;
 pub(crate) mod failure;
 mod fs_call;
 mod fs_transfer;
+mod fs_watch;
 mod relay;
 
 use std::os::fd::AsRawFd;

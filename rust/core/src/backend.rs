@@ -25,9 +25,10 @@ use futures::future::BoxFuture;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, ImageDetail,
-    ImageInfo, ImageProgress, ImagePruneReport, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, VolumeConfig, VolumeInfo,
+    DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream,
+    FsWriteSink, ImageDetail, ImageInfo, ImageProgress, ImagePruneReport, IsolationReport, LogEntry, LogOptions,
+    LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress,
+    VolumeConfig, VolumeInfo,
 };
 use crate::sandbox::{Sandbox, SandboxHandle};
 
@@ -246,8 +247,35 @@ pub trait SandboxBackend: Send + Sync {
     fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         unsupported("SandboxFs::list", available_when::FS)
     }
-    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
+    /// `follow`: of what a link leads to, else of the link.
+    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str, follow: bool) -> Operation<'a, FsMetadata> {
         unsupported("SandboxFs::stat", available_when::FS)
+    }
+    fn fs_set<'a>(&'a self, name: &'a str, path: &'a str, attributes: FsAttributes) -> Operation<'a, ()> {
+        unsupported("SandboxFs::set", available_when::FS)
+    }
+    /// Makes a symbolic link at `link`; `target` is kept as it is.
+    fn fs_symlink<'a>(&'a self, name: &'a str, target: &'a str, link: &'a str) -> Operation<'a, ()> {
+        unsupported("SandboxFs::symlink", available_when::FS)
+    }
+    fn fs_readlink<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
+        unsupported("SandboxFs::readlink", available_when::FS)
+    }
+    /// The path without links, `.` and `..`.
+    fn fs_realpath<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
+        unsupported("SandboxFs::realpath", available_when::FS)
+    }
+    /// What is in a directory as a tar archive.
+    fn fs_read_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
+        unsupported("SandboxFs::read_tar", available_when::FS)
+    }
+    /// Unpacks a tar archive below a directory, which is made if it is missing.
+    fn fs_write_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
+        unsupported("SandboxFs::write_tar", available_when::FS)
+    }
+    /// Returns when the watch stands: what happens after that is told.
+    fn fs_watch<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, FsWatchStream> {
+        unsupported("SandboxFs::watch", available_when::FS)
     }
     /// With parents; an existing directory is fine.
     fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
@@ -267,10 +295,22 @@ pub trait SandboxBackend: Send + Sync {
     fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
         unsupported("SandboxFs::exists", available_when::FS)
     }
-    fn fs_copy_from_host<'a>(&'a self, name: &'a str, host: &'a Path, guest: &'a str) -> Operation<'a, ()> {
+    fn fs_copy_from_host<'a>(
+        &'a self,
+        name: &'a str,
+        host: &'a Path,
+        guest: &'a str,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
         unsupported("SandboxFs::copy_from_host", available_when::FS)
     }
-    fn fs_copy_to_host<'a>(&'a self, name: &'a str, guest: &'a str, host: &'a Path) -> Operation<'a, ()> {
+    fn fs_copy_to_host<'a>(
+        &'a self,
+        name: &'a str,
+        guest: &'a str,
+        host: &'a Path,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
         unsupported("SandboxFs::copy_to_host", available_when::FS)
     }
 }

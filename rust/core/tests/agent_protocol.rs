@@ -338,7 +338,7 @@ async fn p2_x6_silence_where_an_answer_is_due_is_a_lost_agent() {
     let connections = Connections::default();
     let work = async {
         tokio::join!(
-            files::stat(silent.address.dial(), "/x"),
+            files::stat(silent.address.dial(), "/x", true),
             exec::exec(&connections, &silent.address, &spec, cmd.clone(), opts.clone()),
             exec::exec(&connections, &running.address, &spec, cmd.clone(), opts.clone()),
             files::read(reading.address.dial(), "/x"),

@@ -238,10 +238,10 @@ async fn f9_files_go_and_come_back() {
     let stat = soon(files::stat(agent.address.dial(), &path)).await.unwrap();
     assert_eq!((stat.kind, stat.size), (FsEntryKind::File, content.len() as u64));
     let copied = agent.path("copied");
-    soon(files::copy_to_host(agent.address.dial(), &path, copied.as_ref())).await.unwrap();
+    soon(files::copy_to_host(agent.address.dial(), &path, copied.as_ref(), None)).await.unwrap();
     assert!(std::fs::read(&copied).unwrap() == content);
     let back = agent.path("back");
-    soon(files::copy_from_host(agent.address.dial(), copied.as_ref(), &back)).await.unwrap();
+    soon(files::copy_from_host(agent.address.dial(), copied.as_ref(), &back, None)).await.unwrap();
     assert!(std::fs::read(&back).unwrap() == content);
 }
 

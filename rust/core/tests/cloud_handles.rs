@@ -120,15 +120,15 @@ async fn every_file_call_of_the_flat_dialect() {
         (refused(soon(fs.write("/f", "x".into())).await), "write"),
         (refused(soon(fs.write_stream("/f")).await), "write_stream"),
         (refused(soon(fs.list("/")).await), "list"),
-        (refused(soon(fs.stat("/")).await), "stat"),
+        (refused(soon(fs.stat("/", true)).await), "stat"),
         (refused(soon(fs.mkdir("/d")).await), "mkdir"),
         (refused(soon(fs.remove("/f")).await), "remove"),
         (refused(soon(fs.remove_dir("/d")).await), "remove"),
         (refused(soon(fs.copy("/a", "/b")).await), "copy"),
         (refused(soon(fs.rename("/a", "/b")).await), "rename"),
         (refused(soon(fs.exists("/f")).await), "exists"),
-        (refused(soon(fs.copy_from_host(host, "/f")).await), "copy_from_host"),
-        (refused(soon(fs.copy_to_host("/f", host)).await), "copy_to_host"),
+        (refused(soon(fs.copy_from_host(host, "/f", None)).await), "copy_from_host"),
+        (refused(soon(fs.copy_to_host("/f", host, None)).await), "copy_to_host"),
     ];
     for ((feature, when), call) in table {
         assert_eq!((feature, when.as_str()), (format!("SandboxFs::{call}"), "when cloud guest fs lands"));

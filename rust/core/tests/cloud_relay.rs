@@ -286,7 +286,7 @@ async fn a_file_call_whose_relay_vanishes_ends_with_a_named_error() {
         soon(sandboxes.fs_read("box", "/f")).await.map(drop).unwrap_err(),
         soon(sandboxes.fs_list("box", "/d")).await.map(drop).unwrap_err(),
         soon(sandboxes.fs_write("box", "/f", vec![0; 1 << 20].into())).await.unwrap_err(),
-        soon(sandboxes.fs_stat("box", "/f")).await.map(drop).unwrap_err(),
+        soon(sandboxes.fs_stat("box", "/f", true)).await.map(drop).unwrap_err(),
     ] {
         assert!(is_lost(&error), "{error:?}");
     }

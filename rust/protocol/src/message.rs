@@ -75,6 +75,8 @@ kinds! {
     FsResponse = "core.fs.response",
     /// [`Data`]; empty ends a write.
     FsData = "core.fs.data",
+    /// *ext* [`FsEvents`].
+    FsEvent = "core.fs.event",
     /// Runtime to agent, once, on the private channel: [`Bootstrap`].
     Bootstrap = "core.bootstrap",
     /// *ext* Agent to runtime, private channel: [`LogRecord`].
@@ -404,6 +406,42 @@ pub enum FsOp {
         #[serde(default)]
         atomic: bool,
     },
+    /// *ext* What is in a directory as a tar archive (POSIX.1-1988 with GNU long names): `fs.data` frames, then the
+    /// response.
+    ReadTar {
+        path: String,
+    },
+    /// *ext* The other way: an archive in `fs.data` frames ended by an empty one is unpacked below a directory, which is
+    /// made if it is missing; then the response.
+    WriteTar {
+        path: String,
+    },
+    /// *ext* Changes of a file or in a directory: one response when the watch stands, then `fs.event` frames until the
+    /// client leaves or what is watched is gone, which a second response tells.
+    Watch {
+        path: String,
+        recursive: bool,
+    },
+}
+
+/// Changes that a watch saw, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FsEvents {
+    pub events: Vec<FsEvent>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FsEvent {
+    /// `created modified attributes deleted moved`, or `overflow`: more happened than the kernel kept.
+    pub kind: String,
+    /// Where; for a move the new path. Empty for an overflow.
+    pub path: String,
+    /// The old path of a move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default)]
+    pub is_dir: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -67,6 +67,14 @@ pub fn symlink(root: &Root, target: &str, link: &str) -> Result<(), FsError> {
     rustix::fs::symlinkat(target, &dir, name).map_err(|e| FsError::at(e, "cannot create link", link))
 }
 
+/// A second name of a file; a link is linked itself, not followed.
+pub fn link(root: &Root, existing: &str, new: &str) -> Result<(), FsError> {
+    let (from, old) = parent(root, existing, "cannot link")?;
+    let (to, name) = parent(root, new, "cannot create link")?;
+    rustix::fs::linkat(&from, old, &to, name, rustix::fs::AtFlags::empty())
+        .map_err(|e| FsError::at(e, "cannot create link", new))
+}
+
 pub fn readlink(root: &Root, path: &str) -> Result<String, FsError> {
     let failed = |e| FsError::at(e, "cannot read link", path);
     let fd = open_path(root, path, false, "cannot read link")?;

@@ -12,6 +12,9 @@ use super::error::{FsError, check_path};
 use super::handles::Handle;
 use super::reader::{Reader, open_error, require_regular};
 use super::root::Root;
+use super::tar_reader::TarReader;
+use super::tar_writer::TarWriter;
+use super::watch::Watch;
 use super::writer::Writer;
 use super::{attributes, copy, entries, names, remove};
 
@@ -26,6 +29,8 @@ pub enum Task {
     FSetStat(Arc<Handle>, FsAttrs),
     Read(Reader),
     Write(Writer),
+    ReadTar(TarReader),
+    WriteTar(TarWriter),
     /// The client is gone: only free what the task holds.
     Discard(Box<Task>),
 }
@@ -37,6 +42,7 @@ pub enum Answer {
     Moved(u64),
     Data(FsData),
     Opened(Box<Handle>),
+    Watching(Box<Watch>),
 }
 
 /// One step for a worker.
@@ -68,17 +74,14 @@ impl Job {
     pub fn run(self) -> Done {
         let mut done = Done { call: self.call, task: None, chunk: Vec::new(), outcome: None };
         match self.task {
-            Task::Read(mut reader) => match reader.step(&self.root, self.budget) {
-                Ok((chunk, last)) => {
-                    done.chunk = chunk;
-                    if last {
-                        done.outcome = Some(Ok(Answer::Moved(reader.total)));
-                    } else {
-                        done.task = Some(Task::Read(reader));
-                    }
-                }
-                Err(error) => done.outcome = Some(Err(error)),
-            },
+            Task::Read(mut reader) => {
+                let step = reader.step(&self.root, self.budget);
+                done.read(step, reader.total, || Task::Read(reader));
+            }
+            Task::ReadTar(mut reader) => {
+                let step = reader.step(&self.root, self.budget);
+                done.read(step, reader.total, || Task::ReadTar(reader));
+            }
             Task::Write(mut writer) => match feed(&mut writer, &self.root, &self.input) {
                 Ok(()) if self.ended => {
                     let written = writer.written;
@@ -87,9 +90,34 @@ impl Job {
                 Ok(()) => done.task = Some(Task::Write(writer)),
                 Err(error) => done.outcome = Some(Err(error)),
             },
+            Task::WriteTar(mut writer) => match writer.write(&self.root, self.input) {
+                Ok(()) if self.ended => {
+                    let written = writer.written;
+                    done.outcome = Some(writer.finish().map(|()| Answer::Moved(written)));
+                }
+                Ok(()) => done.task = Some(Task::WriteTar(writer)),
+                Err(error) => done.outcome = Some(Err(error)),
+            },
             other => done.outcome = Some(once(other, &self.root, &self.cancel)),
         }
         done
+    }
+}
+
+impl Done {
+    /// Takes a step of a reader: a chunk, and whether it was the last.
+    fn read(&mut self, step: Result<(Vec<u8>, bool), FsError>, total: u64, rest: impl FnOnce() -> Task) {
+        match step {
+            Ok((chunk, last)) => {
+                self.chunk = chunk;
+                if last {
+                    self.outcome = Some(Ok(Answer::Moved(total)));
+                } else {
+                    self.task = Some(rest());
+                }
+            }
+            Err(error) => self.outcome = Some(Err(error)),
+        }
     }
 }
 
@@ -110,7 +138,7 @@ fn once(task: Task, root: &Root, cancel: &AtomicBool) -> Result<Answer, FsError>
             Ok(Answer::Nothing)
         }
         // These run in steps of their own.
-        Task::Read(_) | Task::Write(_) => Err(unsupported()),
+        Task::Read(_) | Task::Write(_) | Task::ReadTar(_) | Task::WriteTar(_) => Err(unsupported()),
     }
 }
 
@@ -134,6 +162,7 @@ fn by_path(op: FsOp, root: &Root, cancel: &AtomicBool) -> Result<Answer, FsError
         FsOp::Rename { src, dst } => names::rename(root, &src, &dst).map(nothing),
         FsOp::OpenFile { path, options } => Ok(Answer::Opened(Box::new(open_file(root, path, &options)?))),
         FsOp::OpenDir { path } => Ok(Answer::Opened(Box::new(entries::open_dir(root, &path)?))),
+        FsOp::Watch { path, recursive } => Ok(Answer::Watching(Box::new(Watch::new(root, path, recursive)?))),
         // The server turns these into other tasks.
         FsOp::CloseHandle { .. }
         | FsOp::Read { .. }
@@ -142,7 +171,9 @@ fn by_path(op: FsOp, root: &Root, cancel: &AtomicBool) -> Result<Answer, FsError
         | FsOp::FStat { .. }
         | FsOp::FSetStat { .. }
         | FsOp::ReadFile { .. }
-        | FsOp::WriteFile { .. } => Err(unsupported()),
+        | FsOp::WriteFile { .. }
+        | FsOp::ReadTar { .. }
+        | FsOp::WriteTar { .. } => Err(unsupported()),
     }
 }
 

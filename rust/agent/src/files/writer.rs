@@ -13,6 +13,8 @@ use super::root::{self, Root};
 use super::temporary::Temporary;
 
 const DEFAULT_FILE_MODE: u32 = 0o644;
+/// Zeros in runs of this size become holes of a new file.
+const HOLE: usize = 64 << 10;
 /// As the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
 
@@ -60,7 +62,7 @@ impl Writer {
         }
     }
 
-    pub fn write(&mut self, mut data: &[u8]) -> Result<(), FsError> {
+    pub fn write(&mut self, data: &[u8]) -> Result<(), FsError> {
         self.written += data.len() as u64;
         if let Some(len) = self.announced
             && self.written > len
@@ -68,6 +70,19 @@ impl Writer {
             let text = format!("{} bytes were announced for {}, more came", len, self.path);
             return Err(FsError { kind: "EINVAL", errno: Some(libc::EINVAL), message: text });
         }
+        if matches!(self.target, Target::Handle(_)) {
+            return self.write_all(data);
+        }
+        data.chunks(HOLE).try_for_each(|piece| {
+            if piece.len() < HOLE || piece.iter().any(|&byte| byte != 0) {
+                return self.write_all(piece);
+            }
+            self.offset += HOLE as u64;
+            Ok(())
+        })
+    }
+
+    fn write_all(&mut self, mut data: &[u8]) -> Result<(), FsError> {
         while !data.is_empty() {
             match rustix::io::pwrite(self.fd()?, data, self.offset) {
                 Ok(written) => {
@@ -84,6 +99,10 @@ impl Writer {
     /// All data was written: makes the result visible.
     pub fn finish(self) -> Result<(), FsError> {
         let failed = |e| FsError::at(e, "cannot write", &self.path);
+        if !matches!(self.target, Target::Handle(_)) {
+            // The last piece may have been a hole.
+            rustix::fs::ftruncate(self.fd()?, self.offset).map_err(failed)?;
+        }
         match self.target {
             Target::Atomic { temporary, name } => {
                 rustix::fs::fsync(temporary.file()).map_err(failed)?;

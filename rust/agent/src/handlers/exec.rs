@@ -141,6 +141,8 @@ impl Server {
                     session.add_credit(bytes);
                 }
             }
+            // Bounded by the room of its connection.
+            Target::Watch(_) => {}
             Target::Call(number) => {
                 if let Some(call) = self.calls.get_mut(&number) {
                     call.add_credit(bytes);

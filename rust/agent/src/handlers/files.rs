@@ -10,6 +10,8 @@ use microsandbox_protocol::{Kind, Message};
 use crate::connection::{Connection, Target};
 use crate::files::error::FsError;
 use crate::files::reader::Reader;
+use crate::files::tar_reader::TarReader;
+use crate::files::tar_writer::TarWriter;
 use crate::files::task::{Answer, Done, Job, Task};
 use crate::files::writer::Writer;
 use crate::server::Server;
@@ -48,8 +50,8 @@ impl Call {
     fn is_due(&self, room: bool) -> bool {
         match &self.task {
             None => false,
-            Some(Task::Read(_)) => room && self.credit != Some(0),
-            Some(Task::Write(_)) => self.ended || !self.input.is_empty(),
+            Some(Task::Read(_) | Task::ReadTar(_)) => room && self.credit != Some(0),
+            Some(Task::Write(_) | Task::WriteTar(_)) => self.ended || !self.input.is_empty(),
             Some(_) => true,
         }
     }
@@ -64,7 +66,7 @@ impl Server {
         let Ok(request) = message.parse::<FsRequest>() else { return self.malformed(key, message) };
         let id = message.id;
         let Some(client) = self.clients.get_mut(&key) else { return };
-        let calls = client.targets.values().filter(|target| matches!(target, Target::Call(_))).count();
+        let calls = client.targets.values().filter(|target| !matches!(target, Target::Session(_))).count();
         let refusal = match () {
             () if self.shutdown.is_some() => Some(("shutting_down", "the sandbox is shutting down")),
             () if calls >= MAX_CALLS => Some(("too_many", "64 file calls run on this connection (fs.calls)")),
@@ -193,6 +195,7 @@ impl Server {
         let Some(client) = self.clients.get_mut(&key) else { return };
         client.targets.remove(&id);
         let response = match outcome {
+            Ok(Answer::Watching(watch)) => return self.begin_watch(key, id, *watch),
             Ok(Answer::Nothing) => success(None),
             Ok(Answer::Moved(bytes)) => FsResponse { bytes: Some(bytes), ..success(None) },
             Ok(Answer::Data(data)) => success(Some(data)),
@@ -253,10 +256,12 @@ fn plan(client: &mut Connection, op: FsOp) -> Result<Option<Task>, FsError> {
         FsOp::FSetStat { handle, attrs } => Task::FSetStat(handles.get(handle)?, attrs),
         FsOp::ReadFile { path } => Task::Read(Reader::of_path(path)),
         FsOp::WriteFile { path, mode, atomic } => Task::Write(Writer::of_path(path, mode, atomic)),
+        FsOp::ReadTar { path } => Task::ReadTar(TarReader::new(path)),
+        FsOp::WriteTar { path } => Task::WriteTar(TarWriter::new(path)),
         by_path => Task::Path(by_path),
     }))
 }
 
-fn success(data: Option<FsData>) -> FsResponse {
+pub(super) fn success(data: Option<FsData>) -> FsResponse {
     FsResponse { ok: true, data, ..FsResponse::default() }
 }

@@ -5,6 +5,7 @@ pub mod files;
 pub mod shutdown;
 pub mod signals;
 pub mod stats;
+pub mod watch;
 
 use std::time::Instant;
 
@@ -176,6 +177,7 @@ impl Server {
         for target in client.targets.into_values() {
             match target {
                 Target::Call(number) => self.abandon_call(number),
+                Target::Watch(number) => drop(self.watches.remove(&number)),
                 Target::Session(number) => {
                     let Some(session) = self.sessions.get_mut(&number) else { continue };
                     session.orphan();
@@ -208,6 +210,7 @@ impl Server {
         let full = client.targets.values().any(|target| match target {
             Target::Session(number) => self.sessions.get(number).is_some_and(|session| session.stdin.is_full()),
             Target::Call(number) => self.calls.get(number).is_some_and(|call| call.is_full()),
+            Target::Watch(_) => false,
         });
         if let Some(client) = self.clients.get_mut(&key) {
             client.input_full = full;

@@ -54,6 +54,7 @@ impl Server {
         }
         self.shutdown = Some(Shutdown { phase: Phase::Asked, until, look_at: now, sync: grace_ms != Some(0) });
         self.abandon_all_calls();
+        self.end_all_watches();
         self.sweep();
         if !self.childless {
             self.signal_everything(libc::SIGTERM);

@@ -1,12 +1,12 @@
 //! File operations of one request and one answer, and listings in pages.
 
 use microsandbox_protocol::frame::Flags;
-use microsandbox_protocol::message::{FsData, FsEntry as WireEntry, FsOp, FsRequest, FsResponse, Kind};
+use microsandbox_protocol::message::{FsAttrs, FsData, FsEntry as WireEntry, FsOp, FsRequest, FsResponse, Kind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{AgentClient, Connection, failure};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{FsEntry, FsEntryKind, FsMetadata};
+use crate::model::{FsAttributes, FsEntry, FsEntryKind, FsMetadata};
 
 /// Entries of one page (`fs.list_page`).
 const LIST_PAGE: u32 = 1000;
@@ -102,9 +102,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
-    pub async fn stat(&mut self, operation: &str, path: &str) -> MicrosandboxResult<FsMetadata> {
+    pub async fn stat(&mut self, operation: &str, path: &str, follow: bool) -> MicrosandboxResult<FsMetadata> {
         check_path(operation, path)?;
-        let op = FsOp::Stat { path: path.into(), follow_symlink: true };
+        let op = FsOp::Stat { path: path.into(), follow_symlink: follow };
         let response = self.connection.fs(Subject { operation, path }, op).await?;
         match response.data {
             Some(FsData::Stat(entry)) => Ok(metadata(&entry)),
@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
 
     /// Whether a path leads somewhere. A dangling link does not.
     pub async fn exists(&mut self, path: &str) -> MicrosandboxResult<bool> {
-        match self.stat("exists", path).await {
+        match self.stat("exists", path, true).await {
             Ok(_) => Ok(true),
             Err(MicrosandboxError::PathNotFound { .. }) => Ok(false),
             Err(MicrosandboxError::Filesystem { errno: Some(libc::ENOTDIR), .. }) => Ok(false),
@@ -150,6 +150,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         // The handle goes with the connection.
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(entries)
+    }
+
+    pub async fn set(&mut self, path: &str, attributes: FsAttributes) -> MicrosandboxResult<()> {
+        check_path("set", path)?;
+        let attrs = FsAttrs {
+            size: attributes.size,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mode: attributes.mode,
+            atime: attributes.accessed,
+            mtime: attributes.modified,
+        };
+        let op = FsOp::SetStat { path: path.into(), follow_symlink: !attributes.of_link, attrs };
+        self.connection.fs(Subject { operation: "set", path }, op).await.map(drop)
+    }
+
+    /// The target is kept as it is: it need not exist.
+    pub async fn symlink(&mut self, target: &str, link: &str) -> MicrosandboxResult<()> {
+        check_path("symlink", link)?;
+        let op = FsOp::Symlink { target: target.into(), link_path: link.into() };
+        self.connection.fs(Subject { operation: "symlink", path: link }, op).await.map(drop)
+    }
+
+    pub async fn readlink(&mut self, path: &str) -> MicrosandboxResult<String> {
+        self.path_of("readlink", path, FsOp::ReadLink { path: path.into() }).await
+    }
+
+    /// Without links, `.` and `..`.
+    pub async fn realpath(&mut self, path: &str) -> MicrosandboxResult<String> {
+        self.path_of("realpath", path, FsOp::RealPath { path: path.into() }).await
+    }
+
+    async fn path_of(&mut self, operation: &str, path: &str, op: FsOp) -> MicrosandboxResult<String> {
+        check_path(operation, path)?;
+        match self.connection.fs(Subject { operation, path }, op).await?.data {
+            Some(FsData::Path(path)) if path.len() <= PATH_MAX => Ok(path),
+            _ => Err(self.connection.broke(format!("an answer to {operation} without a path"))),
+        }
     }
 
     /// With parents; an existing directory is fine.

@@ -29,16 +29,35 @@ pub struct FileReader<S = UnixStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
-    pub fn read_file(mut self, path: &str) -> MicrosandboxResult<FileReader<S>> {
+    pub fn read_file(self, path: &str) -> MicrosandboxResult<FileReader<S>> {
         check_path("read", path)?;
-        let id = self.connection.begin_fs(FsOp::ReadFile { path: path.into() })?;
+        self.read_by(FsOp::ReadFile { path: path.into() }, path)
+    }
+
+    /// What is in a directory as a tar archive.
+    pub fn read_tar(self, path: &str) -> MicrosandboxResult<FileReader<S>> {
+        check_path("read_tar", path)?;
+        self.read_by(FsOp::ReadTar { path: path.into() }, path)
+    }
+
+    fn read_by(mut self, op: FsOp, path: &str) -> MicrosandboxResult<FileReader<S>> {
+        let id = self.connection.begin_fs(op)?;
         Ok(FileReader { connection: self.connection, id, path: path.into(), received: 0, done: false })
     }
 
     /// The file appears, or is replaced, at once when the writer is finished.
-    pub fn write_file(mut self, path: &str, mode: Option<u32>) -> MicrosandboxResult<FileWriter<S>> {
+    pub fn write_file(self, path: &str, mode: Option<u32>) -> MicrosandboxResult<FileWriter<S>> {
         check_path("write", path)?;
-        let op = FsOp::WriteFile { path: path.into(), mode, atomic: true };
+        self.write_by(FsOp::WriteFile { path: path.into(), mode, atomic: true }, path)
+    }
+
+    /// A tar archive to be unpacked below a directory; it is all there when the writer is finished.
+    pub fn write_tar(self, path: &str) -> MicrosandboxResult<FileWriter<S>> {
+        check_path("write_tar", path)?;
+        self.write_by(FsOp::WriteTar { path: path.into() }, path)
+    }
+
+    fn write_by(mut self, op: FsOp, path: &str) -> MicrosandboxResult<FileWriter<S>> {
         let id = self.connection.begin_fs(op)?;
         Ok(FileWriter {
             connection: self.connection,

@@ -45,6 +45,74 @@ pub struct FsEntry {
     pub modified_ms: Option<f64>,
 }
 
+/// What to change of a file; what is absent stays. Times are whole seconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FsAttributes {
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Bytes: the file is cut, or filled with zeros.
+    pub size: Option<u64>,
+    pub accessed: Option<i64>,
+    pub modified: Option<i64>,
+    /// The link itself, not what it leads to.
+    pub of_link: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FsEventKind {
+    Created,
+    Modified,
+    /// Mode, owner or times.
+    Attributes,
+    Deleted,
+    Moved,
+    /// More happened than was kept: look again.
+    Overflow,
+}
+
+impl FsEventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FsEventKind::Created => "created",
+            FsEventKind::Modified => "modified",
+            FsEventKind::Attributes => "attributes",
+            FsEventKind::Deleted => "deleted",
+            FsEventKind::Moved => "moved",
+            FsEventKind::Overflow => "overflow",
+        }
+    }
+    /// The word of the wire. An unknown one is an overflow: something happened that only a look can tell.
+    pub fn parse(word: &str) -> FsEventKind {
+        match word {
+            "created" => FsEventKind::Created,
+            "modified" => FsEventKind::Modified,
+            "attributes" => FsEventKind::Attributes,
+            "deleted" => FsEventKind::Deleted,
+            "moved" => FsEventKind::Moved,
+            _ => FsEventKind::Overflow,
+        }
+    }
+}
+
+/// A change of a watched file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsEvent {
+    pub kind: FsEventKind,
+    /// Full guest path; of a move the new one; empty for an overflow.
+    pub path: String,
+    /// The old path of a move.
+    pub from: Option<String>,
+    pub is_dir: bool,
+}
+
+/// Changes as they happen, until what is watched is gone or the sandbox ends.
+pub type FsWatchStream = BoxStream<'static, MicrosandboxResult<FsEvent>>;
+
+/// Told while a transfer goes on: bytes so far, and all bytes where they are known. Must not block.
+pub type TransferProgress = std::sync::Arc<dyn Fn(u64, Option<u64>) + Send + Sync>;
+
 /// Times are milliseconds since the epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FsMetadata {

@@ -10,9 +10,10 @@ use super::{DEFAULT_STOP_TIMEOUT, SandboxCloudState, SandboxHandle, SandboxInner
 use crate::backend::{BackendKind, ListQuery, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    BootStep, DEFAULT_SHELL, ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink,
-    Isolation, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig,
-    SandboxMetrics, SandboxSpec, SandboxStatus, SandboxStopResult, validate_sandbox_name,
+    BootStep, DEFAULT_SHELL, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream,
+    FsWatchStream, FsWriteSink, Isolation, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
+    MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, SandboxStatus, SandboxStopResult, TransferProgress,
+    validate_sandbox_name,
 };
 
 /// A running sandbox, bound to the backend it came from.
@@ -258,8 +259,30 @@ impl<'a> SandboxFs<'a> {
     pub async fn list(&self, path: &str) -> MicrosandboxResult<Vec<FsEntry>> {
         self.backend.sandboxes().fs_list(self.name, path).await
     }
-    pub async fn stat(&self, path: &str) -> MicrosandboxResult<FsMetadata> {
-        self.backend.sandboxes().fs_stat(self.name, path).await
+    /// `follow`: of what a link leads to, else of the link.
+    pub async fn stat(&self, path: &str, follow: bool) -> MicrosandboxResult<FsMetadata> {
+        self.backend.sandboxes().fs_stat(self.name, path, follow).await
+    }
+    pub async fn set(&self, path: &str, attributes: FsAttributes) -> MicrosandboxResult<()> {
+        self.backend.sandboxes().fs_set(self.name, path, attributes).await
+    }
+    pub async fn symlink(&self, target: &str, link: &str) -> MicrosandboxResult<()> {
+        self.backend.sandboxes().fs_symlink(self.name, target, link).await
+    }
+    pub async fn readlink(&self, path: &str) -> MicrosandboxResult<String> {
+        self.backend.sandboxes().fs_readlink(self.name, path).await
+    }
+    pub async fn realpath(&self, path: &str) -> MicrosandboxResult<String> {
+        self.backend.sandboxes().fs_realpath(self.name, path).await
+    }
+    pub async fn read_tar(&self, path: &str) -> MicrosandboxResult<FsReadStream> {
+        self.backend.sandboxes().fs_read_tar(self.name, path).await
+    }
+    pub async fn write_tar(&self, path: &str) -> MicrosandboxResult<FsWriteSink> {
+        self.backend.sandboxes().fs_write_tar(self.name, path).await
+    }
+    pub async fn watch(&self, path: &str, recursive: bool) -> MicrosandboxResult<FsWatchStream> {
+        self.backend.sandboxes().fs_watch(self.name, path, recursive).await
     }
     pub async fn exists(&self, path: &str) -> MicrosandboxResult<bool> {
         self.backend.sandboxes().fs_exists(self.name, path).await
@@ -279,10 +302,20 @@ impl<'a> SandboxFs<'a> {
     pub async fn rename(&self, from: &str, to: &str) -> MicrosandboxResult<()> {
         self.backend.sandboxes().fs_rename(self.name, from, to).await
     }
-    pub async fn copy_from_host(&self, host: &Path, guest: &str) -> MicrosandboxResult<()> {
-        self.backend.sandboxes().fs_copy_from_host(self.name, host, guest).await
+    pub async fn copy_from_host(
+        &self,
+        host: &Path,
+        guest: &str,
+        progress: Option<TransferProgress>,
+    ) -> MicrosandboxResult<()> {
+        self.backend.sandboxes().fs_copy_from_host(self.name, host, guest, progress).await
     }
-    pub async fn copy_to_host(&self, guest: &str, host: &Path) -> MicrosandboxResult<()> {
-        self.backend.sandboxes().fs_copy_to_host(self.name, guest, host).await
+    pub async fn copy_to_host(
+        &self,
+        guest: &str,
+        host: &Path,
+        progress: Option<TransferProgress>,
+    ) -> MicrosandboxResult<()> {
+        self.backend.sandboxes().fs_copy_to_host(self.name, guest, host, progress).await
     }
 }

@@ -12,9 +12,10 @@ use crate::backend::{
 };
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, ImageDetail,
-    ImageInfo, ImagePruneReport, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream,
-    SandboxConfig, SandboxMetrics, SandboxSpec, VolumeConfig, VolumeInfo,
+    DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream,
+    FsWriteSink, ImageDetail, ImageInfo, ImagePruneReport, IsolationReport, LogEntry, LogOptions, LogStream,
+    LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress, VolumeConfig,
+    VolumeInfo,
 };
 use crate::sandbox::{Sandbox, SandboxHandle};
 
@@ -167,7 +168,28 @@ impl SandboxBackend for Unresolved {
     fn fs_list<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         self.fail()
     }
-    fn fs_stat<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, FsMetadata> {
+    fn fs_stat<'a>(&'a self, _name: &'a str, _path: &'a str, _follow: bool) -> Operation<'a, FsMetadata> {
+        self.fail()
+    }
+    fn fs_set<'a>(&'a self, _name: &'a str, _path: &'a str, _attributes: FsAttributes) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn fs_symlink<'a>(&'a self, _name: &'a str, _target: &'a str, _link: &'a str) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn fs_readlink<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, String> {
+        self.fail()
+    }
+    fn fs_realpath<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, String> {
+        self.fail()
+    }
+    fn fs_read_tar<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, FsReadStream> {
+        self.fail()
+    }
+    fn fs_write_tar<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, FsWriteSink> {
+        self.fail()
+    }
+    fn fs_watch<'a>(&'a self, _name: &'a str, _path: &'a str, _recursive: bool) -> Operation<'a, FsWatchStream> {
         self.fail()
     }
     fn fs_mkdir<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, ()> {
@@ -185,10 +207,22 @@ impl SandboxBackend for Unresolved {
     fn fs_exists<'a>(&'a self, _name: &'a str, _path: &'a str) -> Operation<'a, bool> {
         self.fail()
     }
-    fn fs_copy_from_host<'a>(&'a self, _name: &'a str, _host: &'a Path, _guest: &'a str) -> Operation<'a, ()> {
+    fn fs_copy_from_host<'a>(
+        &'a self,
+        _name: &'a str,
+        _host: &'a Path,
+        _guest: &'a str,
+        _progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
         self.fail()
     }
-    fn fs_copy_to_host<'a>(&'a self, _name: &'a str, _guest: &'a str, _host: &'a Path) -> Operation<'a, ()> {
+    fn fs_copy_to_host<'a>(
+        &'a self,
+        _name: &'a str,
+        _guest: &'a str,
+        _host: &'a Path,
+        _progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
         self.fail()
     }
 }

@@ -17,8 +17,9 @@ use crate::agent::check_exec;
 use crate::backend::{ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend, files};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, LogEntry, LogOptions,
-    LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
+    ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream, FsWriteSink,
+    LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec,
+    TransferProgress, validate_sandbox_name,
 };
 use crate::sandbox::{DEFAULT_STOP_TIMEOUT, Sandbox, SandboxHandle};
 
@@ -354,8 +355,29 @@ impl SandboxBackend for CloudBackend {
     fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         self.spec_only("SandboxFs::list", flat::FS, files::list(self.agent(name), path))
     }
-    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
-        self.spec_only("SandboxFs::stat", flat::FS, files::stat(self.agent(name), path))
+    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str, follow: bool) -> Operation<'a, FsMetadata> {
+        self.spec_only("SandboxFs::stat", flat::FS, files::stat(self.agent(name), path, follow))
+    }
+    fn fs_set<'a>(&'a self, name: &'a str, path: &'a str, attributes: FsAttributes) -> Operation<'a, ()> {
+        self.spec_only("SandboxFs::set", flat::FS, files::set(self.agent(name), path, attributes))
+    }
+    fn fs_symlink<'a>(&'a self, name: &'a str, target: &'a str, link: &'a str) -> Operation<'a, ()> {
+        self.spec_only("SandboxFs::symlink", flat::FS, files::symlink(self.agent(name), target, link))
+    }
+    fn fs_readlink<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
+        self.spec_only("SandboxFs::readlink", flat::FS, files::readlink(self.agent(name), path))
+    }
+    fn fs_realpath<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
+        self.spec_only("SandboxFs::realpath", flat::FS, files::realpath(self.agent(name), path))
+    }
+    fn fs_read_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.spec_only("SandboxFs::read_tar", flat::FS, files::read_tar(self.agent(name), path))
+    }
+    fn fs_write_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
+        self.spec_only("SandboxFs::write_tar", flat::FS, files::write_tar(self.agent(name), path))
+    }
+    fn fs_watch<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, FsWatchStream> {
+        self.spec_only("SandboxFs::watch", flat::FS, files::watch(self.agent(name), path, recursive))
     }
     fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
         self.spec_only("SandboxFs::mkdir", flat::FS, files::mkdir(self.agent(name), path))
@@ -372,10 +394,24 @@ impl SandboxBackend for CloudBackend {
     fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
         self.spec_only("SandboxFs::exists", flat::FS, files::exists(self.agent(name), path))
     }
-    fn fs_copy_from_host<'a>(&'a self, name: &'a str, host: &'a Path, guest: &'a str) -> Operation<'a, ()> {
-        self.spec_only("SandboxFs::copy_from_host", flat::FS, files::copy_from_host(self.agent(name), host, guest))
+    fn fs_copy_from_host<'a>(
+        &'a self,
+        name: &'a str,
+        host: &'a Path,
+        guest: &'a str,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
+        let copy = files::copy_from_host(self.agent(name), host, guest, progress);
+        self.spec_only("SandboxFs::copy_from_host", flat::FS, copy)
     }
-    fn fs_copy_to_host<'a>(&'a self, name: &'a str, guest: &'a str, host: &'a Path) -> Operation<'a, ()> {
-        self.spec_only("SandboxFs::copy_to_host", flat::FS, files::copy_to_host(self.agent(name), guest, host))
+    fn fs_copy_to_host<'a>(
+        &'a self,
+        name: &'a str,
+        guest: &'a str,
+        host: &'a Path,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
+        let copy = files::copy_to_host(self.agent(name), guest, host, progress);
+        self.spec_only("SandboxFs::copy_to_host", flat::FS, copy)
     }
 }

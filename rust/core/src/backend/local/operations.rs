@@ -14,9 +14,9 @@ use crate::backend::{
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::images;
 use crate::model::{
-    DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, ImageDetail,
-    ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig,
-    SandboxMetrics, SandboxSpec,
+    DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream,
+    FsWriteSink, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
+    MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress,
 };
 use crate::sandbox::{Sandbox, SandboxHandle};
 
@@ -208,8 +208,29 @@ impl SandboxBackend for LocalBackend {
     fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         on_agent!(self, name, address => files::list(address.dial(), path))
     }
-    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
-        on_agent!(self, name, address => files::stat(address.dial(), path))
+    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str, follow: bool) -> Operation<'a, FsMetadata> {
+        on_agent!(self, name, address => files::stat(address.dial(), path, follow))
+    }
+    fn fs_set<'a>(&'a self, name: &'a str, path: &'a str, attributes: FsAttributes) -> Operation<'a, ()> {
+        on_agent!(self, name, address => files::set(address.dial(), path, attributes))
+    }
+    fn fs_symlink<'a>(&'a self, name: &'a str, target: &'a str, link: &'a str) -> Operation<'a, ()> {
+        on_agent!(self, name, address => files::symlink(address.dial(), target, link))
+    }
+    fn fs_readlink<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
+        on_agent!(self, name, address => files::readlink(address.dial(), path))
+    }
+    fn fs_realpath<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
+        on_agent!(self, name, address => files::realpath(address.dial(), path))
+    }
+    fn fs_read_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
+        on_agent!(self, name, address => files::read_tar(address.dial(), path))
+    }
+    fn fs_write_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
+        on_agent!(self, name, address => files::write_tar(address.dial(), path))
+    }
+    fn fs_watch<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, FsWatchStream> {
+        on_agent!(self, name, address => files::watch(address.dial(), path, recursive))
     }
     fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
         on_agent!(self, name, address => files::mkdir(address.dial(), path))
@@ -226,11 +247,23 @@ impl SandboxBackend for LocalBackend {
     fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
         on_agent!(self, name, address => files::exists(address.dial(), path))
     }
-    fn fs_copy_from_host<'a>(&'a self, name: &'a str, host: &'a Path, guest: &'a str) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::copy_from_host(address.dial(), host, guest))
+    fn fs_copy_from_host<'a>(
+        &'a self,
+        name: &'a str,
+        host: &'a Path,
+        guest: &'a str,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
+        on_agent!(self, name, address => files::copy_from_host(address.dial(), host, guest, progress))
     }
-    fn fs_copy_to_host<'a>(&'a self, name: &'a str, guest: &'a str, host: &'a Path) -> Operation<'a, ()> {
-        on_agent!(self, name, address => files::copy_to_host(address.dial(), guest, host))
+    fn fs_copy_to_host<'a>(
+        &'a self,
+        name: &'a str,
+        guest: &'a str,
+        host: &'a Path,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
+        on_agent!(self, name, address => files::copy_to_host(address.dial(), guest, host, progress))
     }
 }
 

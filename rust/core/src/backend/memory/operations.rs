@@ -9,7 +9,7 @@ use chrono::Utc;
 use futures::stream;
 use microsandbox_protocol::launch::IsolationReport;
 
-use super::files::Files;
+use super::files::{Files, normalise};
 use super::journal::Want;
 use super::records::{self, Record};
 use super::sink::Sink;
@@ -18,8 +18,9 @@ use crate::agent::check_path;
 use crate::backend::{Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    ExecHandle, ExecOptions, ExecOutput, FsEntry, FsMetadata, FsReadStream, FsWriteSink, LogEntry, LogOptions,
-    LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
+    ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWriteSink, LogEntry,
+    LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec,
+    TransferProgress, validate_sandbox_name,
 };
 use crate::sandbox::{DEFAULT_STOP_TIMEOUT, Sandbox, SandboxHandle};
 
@@ -374,8 +375,17 @@ impl SandboxBackend for MemoryBackend {
     fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         self.on_files("fs_list", name, [Some(path), None], move |files| files.list(path))
     }
-    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
+    /// There are no links to follow here.
+    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str, _follow: bool) -> Operation<'a, FsMetadata> {
         self.on_files("fs_stat", name, [Some(path), None], move |files| files.stat("stat", path))
+    }
+    fn fs_set<'a>(&'a self, name: &'a str, path: &'a str, attributes: FsAttributes) -> Operation<'a, ()> {
+        self.on_files("fs_set", name, [Some(path), None], move |files| files.set(path, &attributes))
+    }
+    fn fs_realpath<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
+        self.on_files("fs_realpath", name, [Some(path), None], move |files| {
+            files.stat("realpath", path).map(|_| normalise(path))
+        })
     }
     fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
         self.on_files("fs_mkdir", name, [Some(path), None], move |files| files.mkdir(path))
@@ -392,24 +402,50 @@ impl SandboxBackend for MemoryBackend {
     fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
         self.on_files("fs_exists", name, [Some(path), None], move |files| Ok(files.stat("exists", path).is_ok()))
     }
-    fn fs_copy_from_host<'a>(&'a self, name: &'a str, host: &'a Path, guest: &'a str) -> Operation<'a, ()> {
+    fn fs_copy_from_host<'a>(
+        &'a self,
+        name: &'a str,
+        host: &'a Path,
+        guest: &'a str,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
         Box::pin(async move {
             self.fault("fs_copy_from_host")?;
             self.with_live(name, |_| Ok(()))?;
             check_path("write", guest)?;
             let data = tokio::fs::read(host).await.map_err(|error| MicrosandboxError::io("read", host, error))?;
-            self.fs_write(name, guest, data.into()).await
+            let count = data.len() as u64;
+            self.fs_write(name, guest, data.into()).await?;
+            told(progress, count);
+            Ok(())
         })
     }
-    fn fs_copy_to_host<'a>(&'a self, name: &'a str, guest: &'a str, host: &'a Path) -> Operation<'a, ()> {
+    fn fs_copy_to_host<'a>(
+        &'a self,
+        name: &'a str,
+        guest: &'a str,
+        host: &'a Path,
+        progress: Option<TransferProgress>,
+    ) -> Operation<'a, ()> {
         Box::pin(async move {
             self.fault("fs_copy_to_host")?;
             let data = self.fs_read(name, guest).await?;
-            let mode = self.fs_stat(name, guest).await?.mode & 0o777;
-            let host = host.to_path_buf();
+            let mode = self.fs_stat(name, guest, true).await?.mode & 0o777;
+            let (host, count) = (host.to_path_buf(), data.len() as u64);
             let written = tokio::task::spawn_blocking(move || crate::backend::files::write_host(&host, mode, &data));
-            written.await.map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))?
+            written
+                .await
+                .map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))??;
+            told(progress, count);
+            Ok(())
         })
+    }
+}
+
+/// A transfer here is one step.
+fn told(progress: Option<TransferProgress>, count: u64) {
+    if let Some(progress) = progress.filter(|_| count > 0) {
+        progress(count, Some(count));
     }
 }
 

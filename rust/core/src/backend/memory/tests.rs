@@ -212,15 +212,15 @@ async fn copies_with_the_host_keep_content_and_refuse_links() {
     let host = tempfile::tempdir().unwrap();
     let source = host.path().join("source");
     std::fs::write(&source, "content").unwrap();
-    fs.copy_from_host(&source, "/tmp/f").await.unwrap();
+    fs.copy_from_host(&source, "/tmp/f", None).await.unwrap();
     let target = host.path().join("target");
-    fs.copy_to_host("/tmp/f", &target).await.unwrap();
+    fs.copy_to_host("/tmp/f", &target, None).await.unwrap();
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "content");
     let link = host.path().join("link");
     std::os::unix::fs::symlink(&source, &link).unwrap();
-    let error = fs.copy_to_host("/tmp/f", &link).await.unwrap_err();
+    let error = fs.copy_to_host("/tmp/f", &link, None).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Filesystem { kind, .. } if kind == "PathEscapes"));
-    let error = fs.copy_from_host(&host.path().join("missing"), "/tmp/g").await.unwrap_err();
+    let error = fs.copy_from_host(&host.path().join("missing"), "/tmp/g", None).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Io { .. }));
 }
 

@@ -1,0 +1,210 @@
+//! A tar archive that is unpacked while it arrives. The archive's reader pulls and the client pushes, so a thread of its
+//! own stands between them; it ends with the transfer.
+
+use std::io::{self, Read};
+use std::path::Component;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use microsandbox_protocol::message::FsAttrs;
+
+use super::error::{FsError, check_path};
+use super::names;
+use super::root::Root;
+use super::writer::Writer;
+use super::{attributes, entries};
+
+/// Pieces between the client and the thread.
+const QUEUE: usize = 4;
+/// The archive's reader keeps a header and a name.
+const STACK: usize = 256 << 10;
+/// Moved from the archive into a file at once.
+const PIECE: usize = 64 << 10;
+
+type Unpacking = JoinHandle<Result<(), FsError>>;
+
+/// The transfer. What was unpacked before an error stays.
+pub struct TarWriter {
+    path: String,
+    thread: Option<(SyncSender<Bytes>, Unpacking)>,
+    /// Bytes taken so far.
+    pub written: u64,
+}
+
+impl TarWriter {
+    pub fn new(path: String) -> TarWriter {
+        TarWriter { path, thread: None, written: 0 }
+    }
+
+    pub fn write(&mut self, root: &Arc<Root>, input: Vec<Bytes>) -> Result<(), FsError> {
+        if self.thread.is_none() {
+            self.begin(root)?;
+        }
+        for data in input {
+            self.written += data.len() as u64;
+            let sent = self.thread.as_ref().is_some_and(|(sender, _)| sender.send(data).is_ok());
+            if !sent {
+                // The thread gave up and says why.
+                return Err(self.join().err().unwrap_or_else(FsError::cancelled));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, root: &Arc<Root>) -> Result<(), FsError> {
+        check_path(&self.path)?;
+        names::mkdir(root, &self.path, None)?;
+        let (sender, receiver) = sync_channel(QUEUE);
+        let (root, base) = (Arc::clone(root), self.path.trim_end_matches('/').to_owned());
+        let thread = std::thread::Builder::new()
+            .name("untar".into())
+            .stack_size(STACK)
+            .spawn(move || unpack(&root, &base, Feed { receiver, rest: Bytes::new() }))
+            .map_err(|error| FsError::new("EAGAIN", format!("cannot start unpacking {}: {error}", self.path)))?;
+        self.thread = Some((sender, thread));
+        Ok(())
+    }
+
+    /// All of the archive is here: waits until it is unpacked.
+    pub fn finish(mut self) -> Result<(), FsError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), FsError> {
+        let Some((sender, thread)) = self.thread.take() else { return Ok(()) };
+        drop(sender);
+        thread.join().unwrap_or_else(|_| Err(FsError::new("EIO", "unpacking ended early")))
+    }
+}
+
+/// The client's data as a reader. A client that left looks like the end, which makes an unfinished archive an error.
+struct Feed {
+    receiver: Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl Read for Feed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_empty() {
+            self.rest = self.receiver.recv().unwrap_or_default();
+        }
+        let count = buffer.len().min(self.rest.len());
+        buffer[..count].copy_from_slice(&self.rest.split_to(count));
+        Ok(count)
+    }
+}
+
+fn unpack(root: &Root, base: &str, feed: Feed) -> Result<(), FsError> {
+    let bad = |error: io::Error| FsError::new("InvalidArchive", format!("the archive cannot be read: {error}"));
+    let mut archive = tar::Archive::new(feed);
+    // A directory's times and modes come last: what is put into it would change or forbid them.
+    let mut directories = Vec::new();
+    for entry in archive.entries().map_err(bad)? {
+        let mut entry = entry.map_err(bad)?;
+        let target = target(base, &entry)?;
+        let attrs = attributes_of(entry.header()).map_err(bad)?;
+        if entry.header().entry_type() == tar::EntryType::Directory {
+            names::mkdir(root, &target, None)?;
+            directories.push((target, attrs));
+        } else if place(root, base, &target, &mut entry)? {
+            settle(root, &target, attrs)?;
+        }
+    }
+    // What follows the end mark is padding; the client still sends it.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(bad)?;
+    directories.into_iter().rev().try_for_each(|(path, attrs)| settle(root, &path, attrs))
+}
+
+/// Where an entry goes: below the base, whatever its name says.
+fn target(base: &str, entry: &tar::Entry<'_, Feed>) -> Result<String, FsError> {
+    let name = entry.path_bytes();
+    beneath(base, &name)
+}
+
+fn beneath(base: &str, name: &[u8]) -> Result<String, FsError> {
+    let shown = String::from_utf8_lossy(name);
+    let text = std::str::from_utf8(name).map_err(|_| FsError::invalid(&shown, "in the archive is not UTF-8"))?;
+    let mut target = base.to_owned();
+    for part in std::path::Path::new(text).components() {
+        match part {
+            Component::Normal(part) => {
+                target.push('/');
+                target.push_str(&part.to_string_lossy());
+            }
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(FsError::invalid(&shown, "in the archive leads out of it"));
+            }
+        }
+    }
+    Ok(if target.is_empty() { "/".to_owned() } else { target })
+}
+
+fn attributes_of(header: &tar::Header) -> io::Result<FsAttrs> {
+    Ok(FsAttrs {
+        uid: u32::try_from(header.uid()?).ok(),
+        gid: u32::try_from(header.gid()?).ok(),
+        mode: Some(header.mode()? & 0o7777),
+        mtime: i64::try_from(header.mtime()?).ok(),
+        ..FsAttrs::default()
+    })
+}
+
+/// Everything but a directory. False for a hard link, which shares its attributes.
+fn place(root: &Root, base: &str, target: &str, entry: &mut tar::Entry<'_, Feed>) -> Result<bool, FsError> {
+    use tar::EntryType;
+    let kind = entry.header().entry_type();
+    if !matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::Symlink | EntryType::Link) {
+        let text = format!("{target}: entries of the type {kind:?} cannot be unpacked");
+        return Err(FsError::new("InvalidArchive", text));
+    }
+    if let Some((parent, _)) = target.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
+        names::mkdir(root, parent, None)?;
+    }
+    clear(root, target)?;
+    let link = entry.link_name_bytes().unwrap_or_default().into_owned();
+    match kind {
+        EntryType::Symlink => {
+            let link =
+                String::from_utf8(link).map_err(|_| FsError::invalid(target, "links to a name that is not UTF-8"))?;
+            names::symlink(root, &link, target).map(|()| true)
+        }
+        EntryType::Link => names::link(root, &beneath(base, &link)?, target).map(|()| false),
+        _ => pour(root, target, entry).map(|()| true),
+    }
+}
+
+/// What stands in the way of a file goes, as with tar(1); a directory does not.
+fn clear(root: &Root, target: &str) -> Result<(), FsError> {
+    match names::remove(root, target) {
+        Err(error) if error.errno == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn pour(root: &Root, target: &str, entry: &mut tar::Entry<'_, Feed>) -> Result<(), FsError> {
+    let mut writer = Writer::of_path(target.to_owned(), None, false);
+    writer.open(root)?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        let got = entry.read(&mut piece);
+        match got.map_err(|error| FsError::new("InvalidArchive", format!("the archive ends in {target}: {error}")))? {
+            0 => return writer.finish(),
+            got => writer.write(&piece[..got])?,
+        }
+    }
+}
+
+/// Owner, mode and time. An owner that this sandbox does not know leaves the file to root.
+fn settle(root: &Root, target: &str, attrs: FsAttrs) -> Result<(), FsError> {
+    let is_link = entries::stat(root, target, false)?.kind == "symlink";
+    let attrs = FsAttrs { mode: attrs.mode.filter(|_| !is_link), ..attrs };
+    match attributes::set(root, target, false, &attrs) {
+        Err(error) if matches!(error.errno, Some(libc::EPERM | libc::EINVAL)) => {
+            attributes::set(root, target, false, &FsAttrs { uid: None, gid: None, ..attrs })
+        }
+        other => other,
+    }
+}

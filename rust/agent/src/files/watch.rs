@@ -1,0 +1,248 @@
+//! Changes of files, as inotify(7) tells them.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use microsandbox_protocol::message::FsEvent;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::entries::open_path;
+use super::error::FsError;
+use super::root::Root;
+
+/// Directories that one recursive watch covers.
+const MAX_DIRECTORIES: usize = 4096;
+/// What the kernel tells at once: some hundred changes.
+const BUFFER: usize = 16 << 10;
+
+/// A file, a directory, or a directory with all below it.
+pub struct Watch {
+    inotify: OwnedFd,
+    recursive: bool,
+    /// The path of each watched file or directory, by the kernel's number for it.
+    paths: HashMap<i32, String>,
+    top: i32,
+    over: bool,
+}
+
+/// What the kernel said, free of its buffer.
+struct Seen {
+    at: i32,
+    flags: ReadFlags,
+    cookie: u32,
+    name: Option<String>,
+}
+
+impl Watch {
+    pub fn new(root: &Root, path: String, recursive: bool) -> Result<Watch, FsError> {
+        let failed = |error| FsError::at(error, "cannot watch", &path);
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
+        let mut watch = Watch { inotify, recursive, paths: HashMap::new(), top: -1, over: false };
+        let file = open_path(root, &path, true, "cannot watch")?;
+        watch.top = watch.add(&file, &path)?;
+        let is_dir = rustix::fs::fstat(&file).map_err(failed)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        if recursive && is_dir {
+            watch.descend(root, &path, &mut Vec::new())?;
+        }
+        Ok(watch)
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// What was watched is gone.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// By descriptor: the path was resolved beneath the root, and may mean something else by now.
+    fn add(&mut self, file: &OwnedFd, path: &str) -> Result<i32, FsError> {
+        let failed = |error| match error {
+            Errno::NOSPC => {
+                FsError::limit("the sandbox's user has no inotify watches left (fs.inotify.max_user_watches)")
+            }
+            error => FsError::at(error, "cannot watch", path),
+        };
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let what = WatchFlags::CREATE
+            | WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::DELETE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::EXCL_UNLINK;
+        let number = inotify::add_watch(&self.inotify, own, what).map_err(failed)?;
+        self.paths.insert(number, path.trim_end_matches('/').to_owned());
+        Ok(number)
+    }
+
+    /// Watches every directory below `path`; `found` gets what is there already.
+    fn descend(&mut self, root: &Root, path: &str, found: &mut Vec<FsEvent>) -> Result<(), FsError> {
+        let mut todo = vec![path.trim_end_matches('/').to_owned()];
+        while let Some(directory) = todo.pop() {
+            for (name, is_dir) in children(root, &directory) {
+                let child = format!("{directory}/{name}");
+                found.push(FsEvent { kind: "created".into(), path: child.clone(), from: None, is_dir });
+                if !is_dir {
+                    continue;
+                }
+                if self.paths.len() >= MAX_DIRECTORIES {
+                    return Err(FsError::limit(format!("more than {MAX_DIRECTORIES} directories to watch")));
+                }
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                // Gone again, or replaced: then there is nothing to watch.
+                if let Ok(file) = root.open(&child, flags, Mode::empty()) {
+                    self.add(&file, &child)?;
+                    todo.push(child);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What happened since the last time, oldest first.
+    pub fn read(&mut self, root: &Root) -> Vec<FsEvent> {
+        let mut events = Vec::new();
+        let mut left: Option<(u32, FsEvent)> = None;
+        for seen in self.raw() {
+            let moved = left.take_if(|(cookie, _)| *cookie == seen.cookie && seen.flags.contains(ReadFlags::MOVED_TO));
+            // What left and came nowhere that is watched is gone.
+            events.extend(left.take().map(|(_, event)| event));
+            self.tell(root, seen, moved.map(|(_, event)| event), &mut events, &mut left);
+        }
+        events.extend(left.map(|(_, event)| event));
+        events
+    }
+
+    fn raw(&mut self) -> Vec<Seen> {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut all = Vec::new();
+        while let Ok(event) = reader.next() {
+            all.push(Seen {
+                at: event.wd(),
+                flags: event.events(),
+                cookie: event.cookie(),
+                name: event.file_name().map(|name| name.to_string_lossy().into_owned()),
+            });
+            if reader.is_buffer_empty() {
+                break;
+            }
+        }
+        all
+    }
+
+    fn tell(
+        &mut self,
+        root: &Root,
+        seen: Seen,
+        moved: Option<FsEvent>,
+        events: &mut Vec<FsEvent>,
+        left: &mut Option<(u32, FsEvent)>,
+    ) {
+        let event = |kind: &str, path: String| FsEvent {
+            kind: kind.into(),
+            path,
+            from: None,
+            is_dir: seen.flags.contains(ReadFlags::ISDIR),
+        };
+        if seen.flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return events.push(event("overflow", String::new()));
+        }
+        let Some(at) = self.paths.get(&seen.at).cloned() else { return };
+        if seen.flags.contains(ReadFlags::IGNORED) {
+            self.paths.remove(&seen.at);
+            self.over |= seen.at == self.top;
+            return;
+        }
+        let Some(name) = &seen.name else {
+            return self.tell_of_itself(&seen, at, events);
+        };
+        let path = format!("{at}/{name}");
+        if seen.flags.contains(ReadFlags::MOVED_FROM) {
+            self.forget(&path);
+            *left = Some((seen.cookie, event("deleted", path)));
+        } else if seen.flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            let told = match moved {
+                Some(old) => FsEvent { from: Some(old.path), ..event("moved", path.clone()) },
+                None => event("created", path.clone()),
+            };
+            let was_there = told.from.is_some();
+            events.push(told);
+            if self.recursive && seen.flags.contains(ReadFlags::ISDIR) {
+                self.follow(root, &path, was_there, events);
+            }
+        } else if seen.flags.contains(ReadFlags::DELETE) {
+            events.push(event("deleted", path));
+        } else if seen.flags.contains(ReadFlags::MODIFY) {
+            events.push(event("modified", path));
+        } else if seen.flags.contains(ReadFlags::ATTRIB) {
+            events.push(event("attributes", path));
+        }
+    }
+
+    /// About the watched file itself; a directory below the top is told by its parent.
+    fn tell_of_itself(&mut self, seen: &Seen, path: String, events: &mut Vec<FsEvent>) {
+        if seen.at != self.top {
+            return;
+        }
+        let kind = match seen.flags {
+            flags if flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF) => "deleted",
+            flags if flags.contains(ReadFlags::MODIFY) => "modified",
+            flags if flags.contains(ReadFlags::ATTRIB) => "attributes",
+            _ => return,
+        };
+        // Its path leads elsewhere now.
+        self.over |= kind == "deleted";
+        events.push(FsEvent { kind: kind.into(), path, from: None, is_dir: seen.flags.contains(ReadFlags::ISDIR) });
+    }
+
+    /// A directory came: it is watched, too. What was made in it before that is told here, so nothing is missed; what
+    /// was made while we looked may be told twice.
+    fn follow(&mut self, root: &Root, path: &str, was_there: bool, events: &mut Vec<FsEvent>) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(file) = root.open(path, flags, Mode::empty()) else { return };
+        let mut found = Vec::new();
+        let all = self.paths.len() < MAX_DIRECTORIES
+            && self.add(&file, path).and_then(|_| self.descend(root, path, &mut found)).is_ok();
+        if !was_there {
+            events.append(&mut found);
+        }
+        if !all {
+            events.push(FsEvent { kind: "overflow".into(), ..FsEvent::default() });
+        }
+    }
+
+    /// A directory left: what happens in it is no longer this watch's business.
+    fn forget(&mut self, path: &str) {
+        let below = format!("{path}/");
+        let gone: Vec<i32> = self
+            .paths
+            .iter()
+            .filter(|(_, watched)| *watched == path || watched.starts_with(&below))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            self.paths.remove(&number);
+            // Removed by the kernel already if the directory is gone.
+            let _ = inotify::remove_watch(&self.inotify, number);
+        }
+    }
+}
+
+/// Names in a directory, and which are directories; none if it is gone.
+fn children(root: &Root, directory: &str) -> Vec<(String, bool)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let path = if directory.is_empty() { "/" } else { directory };
+    let Ok(listing) = root.open(path, flags, Mode::empty()).and_then(Dir::read_from) else { return Vec::new() };
+    let entries = listing.filter_map(Result::ok).filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
+    let described = entries
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.file_type() == FileType::Directory));
+    described.collect()
+}
