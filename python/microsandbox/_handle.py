@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
-from . import _isolation, _later
-from ._enums import Isolation, LogReadSource, SandboxStatus
+from . import _checks, _isolation, _later
+from ._enums import GuestFlush, Isolation, LogReadSource, SandboxStatus
 from ._logs import LogStream
 from ._runtime import run
 from ._unsupported import unsupported
@@ -155,6 +155,17 @@ class SandboxHandle(_later.LaterHandle):
     async def request_kill(self) -> None:
         """Asks for a forced end and returns."""
         await run(self._native.request_kill())
+
+    async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
+        """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that."""
+        wanted = _checks.checked(guest_flush, GuestFlush, "guest_flush")
+        if wanted is GuestFlush.REQUIRED:
+            raise unsupported("SandboxHandle.pause(guest_flush=REQUIRED)", "on a connection: Sandbox.pause")
+        await run(self._native.pause())
+
+    async def resume(self) -> None:
+        """As `Sandbox.resume`."""
+        await run(self._native.resume())
 
     async def request_drain(self) -> None:
         """Lets running programs end, refuses new ones, and returns."""

@@ -1,4 +1,4 @@
-"""Changes of a root file system before boot, as data. `create` refuses them with `UnsupportedError` for now."""
+"""Changes of a root file system before the first program runs, as data."""
 
 from __future__ import annotations
 
@@ -52,44 +52,51 @@ class PatchConfig:
 
 
 class Patch:
-    """Factories of `PatchConfig`. `mode` is permission bits; `replace` allows an existing target."""
+    """Factories of `PatchConfig`, for `create(patches=)`.
+
+    Patches are applied in order to the sandbox's own writable layer, before anything can run in it. Guest paths are
+    absolute; missing parents are made; `mode` is permission bits; `replace` allows an existing target, which is an
+    error otherwise. One that fails ends the creation with `PatchFailedError`, and no sandbox is left.
+
+    Example: `Sandbox.create("demo", image="host", patches=[Patch.text("/etc/motd", "hello", replace=True)])`
+    """
 
     @staticmethod
     def text(path: str, content: str, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
-        """A text file."""
+        """A text file, written as UTF-8."""
         return PatchConfig(PatchKind.TEXT, path, content, mode=mode, replace=replace)
 
     @staticmethod
     def file(path: str, content: bytes, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
-        """A file."""
+        """A file with these bytes."""
         return PatchConfig(PatchKind.FILE, path, content, mode=mode, replace=replace)
 
     @staticmethod
     def mkdir(path: str, *, mode: Union[int, None] = None) -> PatchConfig:
-        """A directory."""
+        """A directory; an existing one is fine and gets the mode."""
         return PatchConfig(PatchKind.MKDIR, path, mode=mode)
 
     @staticmethod
     def append(path: str, content: str) -> PatchConfig:
-        """Text at the end of an existing file."""
+        """Text at the end of a file that exists."""
         return PatchConfig(PatchKind.APPEND, path, content)
 
     @staticmethod
     def copy_file(src: Path, dst: str, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
-        """A file of the host."""
+        """A file of the host, with its permission bits unless `mode` is given."""
         return PatchConfig(PatchKind.COPY_FILE, src=os.fspath(src), dst=dst, mode=mode, replace=replace)
 
     @staticmethod
     def copy_dir(src: Path, dst: str, *, replace: bool = False) -> PatchConfig:
-        """A directory of the host."""
+        """A directory of the host with all that is in it, owned by root; with `replace` merged into an existing one."""
         return PatchConfig(PatchKind.COPY_DIR, src=os.fspath(src), dst=dst, replace=replace)
 
     @staticmethod
     def symlink(target: str, link: str, *, replace: bool = False) -> PatchConfig:
-        """A symbolic link."""
+        """A symbolic link at `link`; `target` is kept as it is."""
         return PatchConfig(PatchKind.SYMLINK, target=target, link=link, replace=replace)
 
     @staticmethod
     def remove(path: str) -> PatchConfig:
-        """Absence."""
+        """No file or directory there; absence is fine."""
         return PatchConfig(PatchKind.REMOVE, path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from . import _backend, _create, _exec, _isolation, _later, _microsandbox
-from ._enums import Isolation, SandboxStatus
+from . import _backend, _checks, _create, _exec, _isolation, _later, _microsandbox
+from ._enums import GuestFlush, Isolation, SandboxStatus
 from ._exec import ExecHandle
 from ._files import SandboxFsOps
 from ._handle import SandboxHandle, SandboxPage, SandboxPingResult, SandboxTouchResult
@@ -15,6 +15,7 @@ from ._metrics_stream import MetricsStream
 from ._pull import PullSession
 from ._runtime import AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
 from ._unsupported import unsupported
+from .errors import MicrosandboxError
 
 if TYPE_CHECKING:
     import os
@@ -64,6 +65,19 @@ async def _made(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
     native = await run(call)
     await _isolation.notice(native, made=True)
     return Sandbox(native)
+
+
+async def _status(call: _microsandbox.Pending[int]) -> int:
+    return await run(call)
+
+
+async def _flush(sandbox: Sandbox, guest_flush: GuestFlush | None) -> None:
+    """Writes out the guest's file systems where that is asked for; AUTO does what can be done."""
+    wanted = _checks.checked(guest_flush, GuestFlush, "guest_flush")
+    if wanted is GuestFlush.REQUIRED:
+        done = await sandbox.exec("sync")
+        if not done.success:
+            raise MicrosandboxError(f"sync ended with status {done.exit_code}; nothing was paused")
 
 
 async def _running(call: _microsandbox.Pending[NativeExec]) -> ExecHandle:
@@ -476,6 +490,47 @@ class Sandbox(_later.LaterSandbox):
         call = self._live.exec_default_stream(_exec.options(None, locals()))
         return _running(call)
 
+    @eager
+    def attach(
+        self,
+        cmd: str,
+        args: _List[str] | None = None,
+        *,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        detach_keys: str | None = None,
+    ) -> Coroutine[Any, Any, int]:
+        """Binds this process's terminal to a program with a terminal of its own; its exit status (or 128 + signal).
+
+        Keys go to the program as they are typed, the size of the window follows. `detach_keys`, `"ctrl-]"` unless said
+        otherwise, `"ctrl-p,ctrl-q"` for two keys, gives the terminal back, leaves the program running and returns 0.
+        The terminal's mode is restored on every way out. Where standard input is no terminal its end ends a shell.
+        `MicrosandboxError` if the terminal cannot be set up; else as `exec_stream`.
+
+        Example: `status = await sb.attach("python3")`
+        """
+        options = _exec.options(args, {"cwd": cwd, "user": user, "env": env})
+        return _status(self._live.attach(cmd, options, detach_keys))
+
+    @eager
+    def attach_default(
+        self,
+        *,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        detach_keys: str | None = None,
+    ) -> Coroutine[Any, Any, int]:
+        """As `attach`, with the default command: ENTRYPOINT and CMD. Raises `NoDefaultCommandError`."""
+        options = _exec.options(None, {"cwd": cwd, "user": user, "env": env})
+        return _status(self._live.attach(None, options, detach_keys))
+
+    @eager
+    def attach_shell(self) -> Coroutine[Any, Any, int]:
+        """As `attach`, with the sandbox's shell."""
+        return _status(self._live.attach_shell({}, None))
+
     async def metrics(self) -> SandboxMetrics:
         """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`."""
         return await run(self._live.metrics())
@@ -557,6 +612,25 @@ class Sandbox(_later.LaterSandbox):
     async def drain(self) -> None:
         """The older name of `request_drain`."""
         await run(self._live.request_drain())
+
+    async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
+        """Lets everything in it stand still: its processes, or the processors of its virtual machine. Fine if paused.
+
+        Memory stays as it is. Calls under way wait, new ones raise `SandboxNotRunningError` (status PAUSED); `stop`,
+        `kill` and `resume` work, and limits of time go on. `guest_flush` says whether file systems are written out
+        first; nothing is lost without. `UnsupportedError` where the host has no freezer of cgroup v2
+        (kernel documentation, cgroup-v2, "cgroup.freeze").
+
+        Example: `await sb.pause(); await sb.resume()`
+        """
+        await _flush(self, guest_flush)
+        handle = await run(self._live.handle())
+        await run(handle.pause())
+
+    async def resume(self) -> None:
+        """Lets a paused one go on where it was. Fine on a running one."""
+        handle = await run(self._live.handle())
+        await run(handle.resume())
 
     async def kill(self, timeout: float | None = None) -> None:
         """Ends it by force and waits up to `timeout` seconds (5)."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from .errors import UnsupportedError
 
-ATTACH = "when terminals land in the Python package; use `msb exec -t` meanwhile"
 COMPACT = "when snapshots land"
 FORK = "when snapshots land"
 JOBS = "when detached jobs land"
 MODIFY = "when live modification lands"
-PAUSE = "when pausing lands"
 RUNTIME = "never needed: agent and runtime are inside the wheel"
 SAVE = "when image export lands"
 SNAPSHOTS = "when snapshots land"

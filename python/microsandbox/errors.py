@@ -404,9 +404,11 @@ class BootStartError(MicrosandboxError, RuntimeError):
 
 
 class PatchFailedError(MicrosandboxError, RuntimeError):
-    """A change before boot could not be applied."""
+    """A change of the root file system before the first program failed; no sandbox is left. `path`, `message`."""
 
     code = "patch-failed"
+    path: str = ""
+    message: str = ""
 
 
 class SnapshotMigrationError(MicrosandboxError, RuntimeError):

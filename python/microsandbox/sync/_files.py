@@ -176,8 +176,8 @@ class SandboxFsOps:
         """What is in a directory as a tar archive, made while it is read.
 
         Names in it are relative to `path`; files, directories and symbolic links are in it with owners, modes and
-        times, sockets, fifos and devices are not. The format is that of GNU tar. It comes from the guest: open it as one
-        opens any archive of a stranger (`tarfile` with `filter="data"`).
+        times, sockets, fifos and devices are not. The format is that of GNU tar. It comes from the guest: open it as
+        any archive of a stranger (`tarfile` with `filter="data"`).
 
         Example:
             >>> with open("src.tar", "wb") as file:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 from .._handle import SandboxPingResult as SandboxPingResult, SandboxTouchResult as SandboxTouchResult
 from . import _isolation, _later
-from .._enums import Isolation, LogReadSource, SandboxStatus
+from .. import _checks
+from .._enums import GuestFlush, Isolation, LogReadSource, SandboxStatus
 from ._logs import LogStream
 from .._runtime import wait as run
 from .._unsupported import unsupported
@@ -134,6 +135,17 @@ class SandboxHandle(_later.LaterHandle):
     def request_kill(self) -> None:
         """Asks for a forced end and returns."""
         run(self._native.request_kill())
+
+    def pause(self, *, guest_flush: GuestFlush | None=None) -> None:
+        """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that."""
+        wanted = _checks.checked(guest_flush, GuestFlush, 'guest_flush')
+        if wanted is GuestFlush.REQUIRED:
+            raise unsupported('SandboxHandle.pause(guest_flush=REQUIRED)', 'on a connection: Sandbox.pause')
+        run(self._native.pause())
+
+    def resume(self) -> None:
+        """As `Sandbox.resume`."""
+        run(self._native.resume())
 
     def request_drain(self) -> None:
         """Lets running programs end, refuses new ones, and returns."""

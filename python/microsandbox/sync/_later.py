@@ -19,14 +19,6 @@ class LaterCommon:
         """Changes a sandbox, now or at its next start. `UnsupportedError` for now."""
         raise unsupported('Sandbox.modify', later.MODIFY)
 
-    def pause(self, *, guest_flush: GuestFlush | None=None) -> None:
-        """Freezes it in place. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.pause', later.PAUSE)
-
-    def resume(self) -> None:
-        """Continues a paused one. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.resume', later.PAUSE)
-
     def fork(self, name: str, *, record_integrity: bool=False, guest_flush: GuestFlush | None=None, volumes: Mapping[str, MountConfig] | None=None) -> Any:
         """A running copy. `UnsupportedError` for now."""
         raise unsupported('Sandbox.fork', later.FORK)
@@ -71,18 +63,6 @@ class LaterSandbox(LaterCommon):
     def exec_detached(self, cmd: str, args: Sequence[str] | None=None, **options: Any) -> Any:
         """Runs a program that outlives this client. `UnsupportedError` for now."""
         raise unsupported('Sandbox.exec_detached', later.JOBS)
-
-    def attach(self, cmd: str, args: Sequence[str] | None=None, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, detach_keys: str | None=None) -> int:
-        """Binds this terminal to a program. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.attach', later.ATTACH)
-
-    def attach_default(self, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, detach_keys: str | None=None) -> int:
-        """Binds this terminal to the default command. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.attach_default', later.ATTACH)
-
-    def attach_shell(self) -> int:
-        """Binds this terminal to a shell. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.attach_shell', later.ATTACH)
 
     def ssh(self) -> Any:
         """SSH to it. `UnsupportedError` for now."""

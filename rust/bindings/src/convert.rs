@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use microsandbox_core::model::Mount;
+use microsandbox_core::model::{Mount, Patch};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -334,19 +334,34 @@ checked_dataclasses!(RegistryAuth);
 
 /// How many items an iterable of `class` holds, each checked.
 pub fn count_of(object: &Bound<'_, PyAny>, class: &str) -> PyResult<usize> {
+    items_of(object, class).map(|items| items.len())
+}
+
+/// The items of an iterable of `class`, each checked.
+fn items_of<'py>(object: &Bound<'py, PyAny>, class: &str) -> PyResult<Vec<Bound<'py, PyAny>>> {
     if object.is_instance_of::<PyString>() || object.is_instance_of::<PyDict>() {
         return refuse(object, &format!("a sequence of {class}"));
     }
     let Ok(items) = object.try_iter() else { return refuse(object, &format!("a sequence of {class}")) };
-    let mut count = 0;
-    for item in items {
-        dataclass(&item?, class)?;
-        count += 1;
-    }
-    Ok(count)
+    items
+        .map(|item| {
+            let item = item?;
+            dataclass(&item, class)?;
+            Ok(item)
+        })
+        .collect()
 }
 
-argument!(Patches(usize) = |object| count_of(object, "PatchConfig"));
+argument!(
+    /// In order.
+    Patches(Vec<Patch>) = |object| {
+        let mut patches = Vec::new();
+        for item in items_of(object, "PatchConfig")? {
+            patches.push(crate::patches::patch_of(&item.call_method0("_to_dict")?)?);
+        }
+        Ok(patches)
+    }
+);
 argument!(Secrets(usize) = |object| count_of(object, "SecretEntry"));
 
 argument!(

@@ -168,7 +168,7 @@ fn from_source(object: &Bound<'_, PyAny>) -> PyResult<Image> {
 impl CreateKeywords {
     /// The request. Options that no backend of this build honours are listed in it, so that `create` refuses them by
     /// name instead of dropping them.
-    pub fn request(self, py: Python<'_>, name: String, defaults: &SandboxDefaults) -> PyResult<SandboxConfig> {
+    pub fn request(mut self, py: Python<'_>, name: String, defaults: &SandboxDefaults) -> PyResult<SandboxConfig> {
         match (&self.image, &self.from_snapshot) {
             (Some(_), Some(_)) => return Err(PyValueError::new_err("image= or from_snapshot=, not both")),
             (None, None) => return Err(PyValueError::new_err("image= or from_snapshot= is required")),
@@ -194,6 +194,7 @@ impl CreateKeywords {
             replace_timeout: self.replace_with_timeout.as_ref().map(|seconds| seconds.0),
             no_network: self.network.as_ref().is_some_and(|none| none.0),
             unsupported,
+            patches: self.patches.take().map(|patches| patches.0).unwrap_or_default(),
             spec: self.spec(name, resources, defaults),
         })
     }
@@ -229,7 +230,6 @@ impl CreateKeywords {
                 some(self.registry_ca_certs.as_ref().map(|c| c.0)),
                 available_when::REGISTRY,
             ),
-            ("create(patches=)", some(self.patches.as_ref().map(|p| p.0)), available_when::PATCHES),
             ("create(ports=)", some(self.ports.as_ref().map(|p| p.0)), available_when::NETWORK),
             ("create(vsock=)", some(self.vsock.as_ref().map(|v| v.0)), available_when::VSOCK),
             ("create(network=)", self.network.as_ref().is_some_and(|none| !none.0), available_when::NETWORK),

@@ -70,6 +70,7 @@ fn build(py: Python<'_>, error: E) -> PyResult<PyErr> {
             .with("path", path)?
             .with("kind", "ENOENT")?
             .with("errno", 2)?,
+        E::PatchFailed { path, message } => plain("PatchFailedError")?.with("path", path)?.with("message", message)?,
         E::VolumeNotFound(name) => plain("VolumeNotFoundError")?.with("name", name)?,
         E::VolumeAlreadyExists(name) => plain("VolumeAlreadyExistsError")?.with("name", name)?,
         E::VolumeInUse { name, holder } => plain("VolumeInUseError")?.with("name", name)?.with("holder", holder)?,

@@ -366,9 +366,9 @@ impl NativeWatch {
     /// The next change; `None` at the end.
     fn next(&self, py: Python<'_>) -> PyResult<Pending> {
         let stream = self.stream.get(py)?.clone();
-        Ok(Pending::next(async move {
-            Ok(stream.lock().await.next().await.transpose()?.map(|event| FsEvent { event }))
-        }))
+        Ok(Pending::next(
+            async move { Ok(stream.lock().await.next().await.transpose()?.map(|event| FsEvent { event })) },
+        ))
     }
     /// Ends it, also for a task that waits in `next`; a second time is fine.
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -174,6 +174,14 @@ impl NativeHandle {
         let handle = self.share(py)?;
         Ok(Pending::unattended(async move { handle.request_drain().await }))
     }
+    fn pause(&self, py: Python<'_>) -> PyResult<Pending> {
+        let handle = self.share(py)?;
+        Ok(Pending::unattended(async move { handle.pause().await }))
+    }
+    fn resume(&self, py: Python<'_>) -> PyResult<Pending> {
+        let handle = self.share(py)?;
+        Ok(Pending::unattended(async move { handle.resume().await }))
+    }
     fn wait_until_stopped(&self, py: Python<'_>) -> PyResult<Pending> {
         let handle = self.share(py)?;
         Ok(Pending::new(async move { handle.wait_until_stopped().await.map(SandboxStopResult::new) }))

@@ -15,6 +15,7 @@
 //! waits for it in `microsandbox.sync`.
 #![deny(unsafe_code)]
 
+mod attach;
 mod backend;
 mod cli;
 mod convert;
@@ -29,6 +30,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod mounts;
+mod patches;
 mod runtime;
 mod sandbox;
 mod volume;

@@ -11,6 +11,7 @@ use pyo3::types::PyTuple;
 use crate::backend::{NativeBackend, chosen};
 use crate::convert::{self, Flag, Integer, Seconds, StrMap, Text};
 use crate::create::CreateKeywords;
+use crate::errors;
 use crate::exec::{ExecKeywords, ExecOutput, NativeExec};
 use crate::files::NativeFs;
 use crate::handle::{NativeHandle, SandboxStopResult};
@@ -249,6 +250,31 @@ impl NativeSandbox {
     }
     fn exec_default_stream(&self, py: Python<'_>, options: ExecKeywords) -> PyResult<Pending> {
         self.run_stream(py, default_of, options)
+    }
+
+    /// Binds this terminal to a program: of this name, else the default command.
+    fn attach(
+        &self,
+        py: Python<'_>,
+        cmd: &Bound<'_, PyAny>,
+        options: ExecKeywords,
+        detach_keys: &Bound<'_, PyAny>,
+    ) -> PyResult<Pending> {
+        let sandbox = self.share(py)?;
+        let command = match optional::<Text>(cmd, "cmd")? {
+            Some(Text(cmd)) => (cmd, None),
+            None => {
+                let (cmd, args) = sandbox.default_command().map_err(|error| errors::to_python(py, error))?;
+                (cmd, Some(args))
+            }
+        };
+        crate::attach::attach(py, sandbox, command, options.request()?, detach_keys)
+    }
+    /// The same with the sandbox's shell.
+    fn attach_shell(&self, py: Python<'_>, options: ExecKeywords, detach_keys: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let sandbox = self.share(py)?;
+        let command = (sandbox.shell().to_owned(), None);
+        crate::attach::attach(py, sandbox, command, options.request()?, detach_keys)
     }
 
     fn logs(&self, py: Python<'_>, options: LogKeywords) -> PyResult<Pending> {

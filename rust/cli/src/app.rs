@@ -84,6 +84,10 @@ pub enum Verb {
     Kill(crate::kill::KillArgs),
     /// Stop, then start.
     Restart(crate::restart::RestartArgs),
+    /// Let everything in sandboxes stand still, memory and all.
+    Pause(crate::pause::PauseArgs),
+    /// Let paused sandboxes go on where they were.
+    Resume(crate::pause::ResumeArgs),
     /// Delete sandboxes with their files and logs.
     #[command(visible_alias = "rm")]
     Remove(crate::remove::RemoveArgs),
@@ -286,6 +290,8 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Stop(args) => crate::stop::run(args, call).await,
         Verb::Kill(args) => crate::kill::run(args, call).await,
         Verb::Restart(args) => crate::restart::run(args, call).await,
+        Verb::Pause(args) => crate::pause::pause(args, call).await,
+        Verb::Resume(args) => crate::pause::resume(args, call).await,
         Verb::Remove(args) => crate::remove::run(args, call).await,
         Verb::Wait(args) => crate::wait::run(args, call).await,
         Verb::List(args) => crate::list::run(args, call).await,

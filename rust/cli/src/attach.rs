@@ -1,14 +1,15 @@
 //! This terminal (or these pipes) bound to a program in a sandbox, until it ends or the user lets go.
 
 use bytes::Bytes;
-use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::{ExecEvent, ExecExit, ExecHandle, ExecSink};
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
 use std::time::{Duration, Instant};
 
+use crate::console::Console;
 use crate::failure::{Failure, Outcome};
 use crate::input::InputStream;
-use crate::invocation::Invocation;
 use crate::outlet::{Outlet, Stream};
+use crate::signals::Signals;
 use crate::terminal::{self, DetachKeys, RawMode};
 
 /// A program that ignores Ctrl-C is ended when it comes this often …
@@ -34,17 +35,38 @@ pub enum AttachEnd {
     Detached,
 }
 
+/// This process's own terminal bound to a program that has one, for callers that are no command: its end, or `None` when
+/// the user let go. The terminal's mode and the handlers of signals are as before when this is over, however it ends.
+pub async fn bind_terminal(program: &ExecHandle, detach_keys: DetachKeys) -> MicrosandboxResult<Option<ExecExit>> {
+    let failed = |error| MicrosandboxError::Io { context: "listen to signals".into(), source: error };
+    let (console, signals) = (Console::host(), Signals::listen().map_err(failed)?);
+    match attach(&console, &signals, program, AttachOptions { tty: true, stdin: true, detach_keys }).await {
+        Ok(AttachEnd::Exited(exit)) => Ok(Some(exit)),
+        Ok(AttachEnd::Detached) => Ok(None),
+        Err(Failure::Core(error)) => Err(error),
+        Err(failure) => {
+            let text = failure.report().unwrap_or_else(|| "the terminal went away".into());
+            Err(MicrosandboxError::Runtime(text.trim_start_matches("error: ").into()))
+        }
+    }
+}
+
 /// Forwards input, output, signals and the window's size.
-pub async fn attach(call: &Invocation, program: &ExecHandle, options: AttachOptions) -> Outcome<AttachEnd> {
-    let _raw = (options.tty && options.stdin && call.console.in_is_terminal && terminal::is_foreground())
+pub async fn attach(
+    console: &Console,
+    signals: &Signals,
+    program: &ExecHandle,
+    options: AttachOptions,
+) -> Outcome<AttachEnd> {
+    let _raw = (options.tty && options.stdin && console.in_is_terminal && terminal::is_foreground())
         .then(RawMode::enter)
         .transpose()
         .map_err(|error| Failure::message(format!("cannot set up the terminal: {error}")))?;
-    let outlet = Outlet::open(&call.console).map_err(thread_failure)?;
+    let outlet = Outlet::open(console).map_err(thread_failure)?;
     tokio::select! {
         end = deliver(program, outlet) => end.map(AttachEnd::Exited),
-        () = feed(call, program, options) => Ok(AttachEnd::Detached),
-        signal = forward(call, program) => Err(Failure::Signalled(signal)),
+        () = feed(console, program, options) => Ok(AttachEnd::Detached),
+        signal = forward(signals, program) => Err(Failure::Signalled(signal)),
     }
 }
 
@@ -79,12 +101,12 @@ async fn deliver(program: &ExecHandle, outlet: Outlet) -> Outcome<ExecExit> {
 }
 
 /// Input to the program. Returns when the user typed the keys that let go, else never.
-async fn feed(call: &Invocation, program: &ExecHandle, mut options: AttachOptions) {
+async fn feed(console: &Console, program: &ExecHandle, mut options: AttachOptions) {
     let Some(sink) = program.take_stdin() else { return std::future::pending().await };
-    let readable = !call.console.in_is_terminal || terminal::is_foreground();
-    let input = (options.stdin && readable).then(|| InputStream::open(&call.console.input));
+    let readable = !console.in_is_terminal || terminal::is_foreground();
+    let input = (options.stdin && readable).then(|| InputStream::open(&console.input));
     if let Some(Ok(mut input)) = input {
-        let keys = (options.tty && call.console.in_is_terminal).then_some(&mut options.detach_keys);
+        let keys = (options.tty && console.in_is_terminal).then_some(&mut options.detach_keys);
         if pump(&mut input, &sink, keys, options.tty).await {
             return;
         }
@@ -124,10 +146,10 @@ async fn pump(input: &mut InputStream, sink: &ExecSink, mut keys: Option<&mut De
 }
 
 /// Signals to the program. Returns only when the user lost patience with one that ignores Ctrl-C; the signal.
-async fn forward(call: &Invocation, program: &ExecHandle) -> i32 {
+async fn forward(signals: &Signals, program: &ExecHandle) -> i32 {
     let mut interrupts: Vec<Instant> = Vec::new();
     loop {
-        let signal = call.signals.next().await;
+        let signal = signals.next().await;
         if signal == libc::SIGWINCH {
             if let Some((rows, cols)) = terminal::size() {
                 let _ = program.resize(rows, cols).await;

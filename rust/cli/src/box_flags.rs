@@ -13,6 +13,7 @@ use crate::image_source::parse_image;
 use crate::invocation::Invocation;
 use crate::mount_flags::MountFlags;
 use crate::pairs::{parse_env, parse_pair, parse_rlimit, parse_script, read_script};
+use crate::patch_flags::PatchFlags;
 use crate::size::parse_mib;
 use crate::unsupported::UnsupportedFlags;
 
@@ -100,6 +101,8 @@ pub struct BoxFlags {
     log_level: Option<LevelName>,
     #[command(flatten)]
     pub mounts: MountFlags,
+    #[command(flatten)]
+    patches: PatchFlags,
     /// No remarks and no progress.
     #[arg(short, long)]
     pub quiet: bool,
@@ -161,6 +164,7 @@ impl BoxFlags {
             spec,
             replace_existing: self.replace || self.replace_with_timeout.is_some(),
             replace_timeout: self.replace_with_timeout.map(|time| time.as_secs_f64()),
+            patches: self.patches.patches()?,
             unsupported: self.unsupported.options.clone(),
             ..SandboxConfig::default()
         })

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`app`] | the command line: global flags, the list of verbs, which function each one is |
 //! | `run` … `completion` | one verb each |
-//! | [`box_flags`], [`unsupported`], [`image_source`], [`selection`] | arguments that several verbs share |
+//! | [`box_flags`], [`patch_flags`], [`unsupported`], [`image_source`], [`selection`] | arguments that several verbs share |
 //! | [`timings`] | what `run --timings` prints |
 //! | [`duration`], [`size`], [`pairs`] | how values are written |
 //! | [`attach`], [`input`], [`outlet`], [`terminal`], [`signals`] | a program bound to this terminal |
@@ -41,6 +41,8 @@ mod mount_flags;
 mod outlet;
 mod output;
 mod pairs;
+mod patch_flags;
+mod pause;
 mod ping;
 mod profile;
 mod progress;
@@ -70,8 +72,10 @@ use std::path::PathBuf;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::backend::{BackendInfo, default_backend, default_backend_info};
 
+pub use attach::bind_terminal;
 pub use console::{Console, Input, Sink};
 use invocation::Home;
+pub use terminal::{DEFAULT_SIZE, DetachKeys, size as terminal_size};
 
 /// Runs the command line `args`, whose first word is the program's own name, and returns the exit status. `python` is the
 /// interpreter that runs it; unknown, the `python3` of the search path is asked where one is needed.

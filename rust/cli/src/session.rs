@@ -72,7 +72,7 @@ impl SessionFlags {
         }
         let binding =
             AttachOptions { tty, stdin: !self.no_stdin, detach_keys: self.detach_keys.clone().unwrap_or_default() };
-        match attach(call, &running, binding).await? {
+        match attach(&call.console, &call.signals, &running, binding).await? {
             AttachEnd::Exited(exit) => Ok(SessionEnd::Status(self.status(call, &exit))),
             AttachEnd::Detached => Ok(SessionEnd::Running),
         }

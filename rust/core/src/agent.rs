@@ -52,6 +52,8 @@ use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;
 pub const SILENCE_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for a program to take its input (`agent.stall_deadline`).
 pub const STALL_DEADLINE: Duration = Duration::from_secs(60);
+/// The name of a sandbox's token while it is paused.
+pub(crate) const PAUSED_TOKEN: &str = "token.paused";
 /// How often a full accept queue is tried again.
 const BUSY_RETRY: Duration = Duration::from_millis(5);
 /// Longest path in a unix socket address, its final NUL not counted.
@@ -110,7 +112,9 @@ impl AgentClient {
     pub async fn connect(address: &AgentAddress, timeout: Duration) -> MicrosandboxResult<AgentClient> {
         let deadline = Instant::now() + timeout;
         let stream = dial(address, deadline).await?;
-        AgentClient::handshake(&address.name, stream, &address.token, deadline).await
+        let mut client = AgentClient::handshake(&address.name, stream, &address.token, deadline).await?;
+        client.connection.pauses_with(address.socket.with_file_name(PAUSED_TOKEN));
+        Ok(client)
     }
 }
 

@@ -118,11 +118,12 @@ pub mod available_when {
     pub const VSOCK: &str = "when vsock routes land";
     pub const PLACEMENT: &str = "when CPU placement lands";
     pub const HUGE_PAGES: &str = "when policies for huge pages land";
-    pub const PATCHES: &str = "when patches before boot land";
+    pub const PATCHES: &str = "on the local backend; write the files after create";
     pub const INIT: &str = "when init hand-off lands";
     pub const DISK_VOLUMES: &str = "when disk images land; use a directory volume";
     pub const QUOTAS: &str = "when quotas of directories can be kept; leave it out, or use a tmpfs with a size";
     pub const MOUNT_POLICIES: &str = "when policies for owners and modes land; leave it out";
+    pub const LOCAL: &str = "on the local backend";
     pub const CLOUD_ONLY: &str = "on the cloud backend";
     pub const IMAGES: &str = "on the local backend";
 }
@@ -168,6 +169,14 @@ pub trait SandboxBackend: Send + Sync {
     /// Lets running programs end and refuses new ones; does not wait.
     fn drain<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         unsupported("Sandbox::drain", available_when::LIFECYCLE)
+    }
+    /// Stands still until [`SandboxBackend::resume`]; fine on a paused one. Calls under way wait.
+    fn pause<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        unsupported("Sandbox::pause", available_when::LOCAL)
+    }
+    /// Goes on; fine on a running one.
+    fn resume<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        unsupported("Sandbox::resume", available_when::LOCAL)
     }
     /// Gives up ownership of an attached sandbox: it outlives this process.
     fn detach<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {

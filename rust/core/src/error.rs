@@ -44,6 +44,9 @@ pub enum MicrosandboxError {
     #[error("{operation} {path}: no such file or directory")]
     PathNotFound { operation: String, path: String },
 
+    #[error("patch failed: {path}: {message}")]
+    PatchFailed { path: String, message: String },
+
     #[error("volume not found: {0}")]
     VolumeNotFound(String),
     #[error("volume already exists: {0}")]

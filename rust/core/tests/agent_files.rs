@@ -95,7 +95,7 @@ async fn f1_paths_that_mean_nothing_are_refused_before_anything_is_sent() {
             files::read(address.dial(), path).await.err(),
             files::write(address.dial(), path, Bytes::new()).await.err(),
             files::list(address.dial(), path).await.err(),
-            files::stat(address.dial(), path).await.err(),
+            files::stat(address.dial(), path, true).await.err(),
             files::exists(address.dial(), path).await.err(),
             files::mkdir(address.dial(), path).await.err(),
             files::remove(address.dial(), path, true).await.err(),
@@ -252,6 +252,6 @@ async fn exists_is_false_for_absence_and_an_error_otherwise() {
     assert!(!soon(files::exists(answering(refused("ENOTDIR", Some(20))).address.dial(), "/x")).await.unwrap());
     assert!(soon(files::exists(answering(refused("EACCES", Some(13))).address.dial(), "/x")).await.is_err());
     let empty = FsResponse { ok: true, ..FsResponse::default() };
-    let error = soon(files::stat(answering(empty).address.dial(), "/x")).await.unwrap_err();
+    let error = soon(files::stat(answering(empty).address.dial(), "/x", true)).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }));
 }

@@ -235,7 +235,7 @@ async fn f9_files_go_and_come_back() {
     let stream = soon(files::read_stream(agent.address.dial(), &path)).await.unwrap();
     let total = soon(stream.fold(0, |total, chunk| async move { total + chunk.unwrap().len() })).await;
     assert_eq!(total, content.len());
-    let stat = soon(files::stat(agent.address.dial(), &path)).await.unwrap();
+    let stat = soon(files::stat(agent.address.dial(), &path, true)).await.unwrap();
     assert_eq!((stat.kind, stat.size), (FsEntryKind::File, content.len() as u64));
     let copied = agent.path("copied");
     soon(files::copy_to_host(agent.address.dial(), &path, copied.as_ref(), None)).await.unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use microsandbox_core::backend::{CloudBackend, ListQuery, SharedBackend, Wire};
 use microsandbox_core::model::{
-    EnvVar, ExecOptions, ImageSource, Isolation, LogLevel, Mount, MountOptions, PullPolicy, Rlimit, SandboxConfig,
-    SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig,
+    EnvVar, ExecOptions, ImageSource, Isolation, LogLevel, Mount, MountOptions, Patch, PullPolicy, Rlimit,
+    SandboxConfig, SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
@@ -293,7 +293,7 @@ async fn the_flat_dialect_refuses_in_order() {
             }),
             "when cloud volumes ship",
         ),
-        (("patches", |c| given(c, "create(patches=)")), "when cloud volumes ship"),
+        (("patches", |c| c.patches = vec![Patch::Remove { path: "/x".into() }]), "when cloud volumes ship"),
         (
             ("rlimits", |c| c.spec.rlimits.push(Rlimit { resource: "nofile".into(), soft: 1, hard: 1 })),
             "when rlimits land on the cloud API",

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use microsandbox_core::backend::{SharedBackend, Wire};
 use microsandbox_core::model::{
-    EnvVar, ImageSource, Isolation, LogLevel, Mount, MountOptions, MountPolicy, PullPolicy, Rlimit, SandboxConfig,
-    SandboxSpec, SecurityProfile, UnsupportedOption,
+    EnvVar, ImageSource, Isolation, LogLevel, Mount, MountOptions, MountPolicy, Patch, PullPolicy, Rlimit,
+    SandboxConfig, SandboxSpec, SecurityProfile, UnsupportedOption,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
@@ -235,7 +235,7 @@ fn rows() -> Vec<Row> {
         row("replace", |c| c.replace_existing = true, Fate::InSteps, Fate::Refused(".replace()")),
         nested("no network", |c| c.no_network = true, "/network/enabled", json!(false), network),
         of_surface("create(volumes=)", |c| given(c, "create(volumes=)"), "mounts"),
-        of_surface("create(patches=)", |c| given(c, "create(patches=)"), "patches"),
+        of_surface("create(patches=)", |c| c.patches = vec![Patch::Remove { path: "/x".into() }], "patches"),
         of_surface("create(init=)", |c| given(c, "create(init=)"), "init"),
         of_surface("create(registry_auth=)", |c| given(c, "create(registry_auth=)"), "registry_auth"),
         of_surface("create(registry_insecure=)", |c| given(c, "create(registry_insecure=)"), "insecure registries"),
@@ -360,7 +360,8 @@ fn the_table_knows_every_field() {
     unknown.retain(|place| !NO_WISH.iter().any(|known| place.starts_with(known)));
     assert!(unknown.is_empty(), "not in the table: {unknown:?}");
     // Everything beside the specification.
-    let SandboxConfig { spec: _, replace_existing: _, replace_timeout: _, no_network: _, unsupported: _ } = config();
+    let SandboxConfig { spec: _, replace_existing: _, replace_timeout: _, no_network: _, patches: _, unsupported: _ } =
+        config();
 }
 
 /// Places of all values; an empty map is one.

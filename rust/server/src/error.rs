@@ -130,6 +130,10 @@ impl From<MicrosandboxError> for ApiError {
                 .details(json!({ "operation": operation, "path": path, "kind": kind, "errno": errno })),
             E::PathNotFound { operation, path } => client(StatusCode::NOT_FOUND, code::PATH_NOT_FOUND)
                 .details(json!({ "operation": operation, "path": path })),
+            // No request of the wire has patches yet; a service over a backend that applies some of its own may say so.
+            E::PatchFailed { path, .. } => {
+                client(StatusCode::UNPROCESSABLE_ENTITY, code::INVALID_SANDBOX_CONFIG).details(json!({ "path": path }))
+            }
             E::VolumeNotFound(name) => {
                 client(StatusCode::NOT_FOUND, code::VOLUME_NOT_FOUND).details(json!({ "name": name }))
             }

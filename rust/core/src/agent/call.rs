@@ -35,9 +35,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The same, within the silence deadline.
     pub async fn answer(&mut self, id: u32) -> MicrosandboxResult<Message> {
-        match tokio::time::timeout(SILENCE_DEADLINE, self.message(id)).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(self.silent()),
+        loop {
+            match tokio::time::timeout(SILENCE_DEADLINE, self.message(id)).await {
+                Ok(result) => return result,
+                Err(_elapsed) if self.is_paused() => {}
+                Err(_elapsed) => return Err(self.silent()),
+            }
         }
     }
 
@@ -47,6 +50,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Ok(result) = tokio::time::timeout(SILENCE_DEADLINE / 2, self.message(id)).await {
                 return result;
             }
+            if self.is_paused() {
+                continue;
+            }
             let ping = self.id()?;
             self.queue(ping, Flags::NONE, &Kind::Ping, &Empty {}).map_err(|error| self.broke(error.to_string()))?;
             let waited = tokio::time::timeout(SILENCE_DEADLINE / 2, self.either(id, ping)).await;
@@ -54,6 +60,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Ok(message)) if message.id == id => return Ok(message),
                 Ok(Ok(_pong)) => {}
                 Ok(Err(error)) => return Err(error),
+                // What it answers later is for nobody and is dropped.
+                Err(_elapsed) if self.is_paused() => {}
                 Err(_elapsed) => return Err(self.silent()),
             }
         }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::IoSlice;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -53,6 +54,8 @@ pub(crate) struct Connection<S> {
     end_id: u32,
     /// Frames for ids nobody here waits for.
     stray: u64,
+    /// Is there while the sandbox is paused.
+    pause_mark: Option<PathBuf>,
 }
 
 impl<S> Drop for Connection<S> {
@@ -78,6 +81,7 @@ impl<S> Connection<S> {
             next_id: 1,
             end_id: 1,
             stray: 0,
+            pause_mark: None,
         }
     }
 
@@ -106,6 +110,15 @@ impl<S> Connection<S> {
     }
     pub fn count_stray(&mut self) {
         self.stray += 1;
+    }
+
+    /// A file that is there while the sandbox is paused: its agent's silence means nothing then.
+    pub fn pauses_with(&mut self, mark: PathBuf) {
+        self.pause_mark = Some(mark);
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.pause_mark.as_ref().is_some_and(|mark| mark.exists())
     }
 
     /// Bytes accepted but not yet written.

@@ -286,9 +286,13 @@ impl<S> ExecSession<S> {
         }
         let silence = now.duration_since(self.heard);
         if silence >= SILENCE_DEADLINE {
+            if self.connection.is_paused() {
+                self.forgive_silence();
+                return Ok(None);
+            }
             return Err(self.connection.silent());
         }
-        if self.started && self.ping.is_none() && silence >= SILENCE_DEADLINE / 2 {
+        if self.started && self.ping.is_none() && silence >= SILENCE_DEADLINE / 2 && !self.connection.is_paused() {
             let ping = self.connection.id()?;
             self.connection
                 .queue(ping, Flags::NONE, &Kind::Ping, &Empty {})

@@ -227,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FileWriter<S> {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(message))) => self.answered(message),
             Ok(Err(error)) => Err(error),
+            Err(_elapsed) if self.connection.is_paused() => Ok(()),
             Err(_elapsed) => Err(MicrosandboxError::GuestStalled {
                 name: self.connection.name().into(),
                 secs: SILENCE_DEADLINE.as_secs_f64(),

@@ -17,6 +17,7 @@ mod boot;
 pub mod doctor;
 mod embedded;
 pub mod exec;
+mod freeze;
 pub mod host_image;
 mod idmap;
 pub mod isolation;
@@ -27,6 +28,7 @@ pub mod metrics;
 mod mounts;
 mod oom;
 mod operations;
+mod patches;
 mod process;
 mod reconcile;
 mod root;
@@ -145,7 +147,9 @@ impl LocalBackend {
         match std::fs::read(runtime.join("token")) {
             Ok(token) => Ok(AgentAddress { name: name.into(), socket: runtime.join("agent.sock"), token }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: SandboxStatus::Stopped })
+                let paused = runtime.join(crate::agent::PAUSED_TOKEN).exists();
+                let status = if paused { SandboxStatus::Paused } else { SandboxStatus::Stopped };
+                Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status })
             }
             Err(e) => Err(MicrosandboxError::io("read", &runtime.join("token"), e)),
         }

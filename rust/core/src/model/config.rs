@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageSource, Isolation, Mount, Rlimit};
+use super::{ImageSource, Isolation, Mount, Patch, Rlimit};
 
 /// One virtual CPU.
 pub const DEFAULT_CPUS: u8 = 1;
@@ -27,6 +27,9 @@ pub struct SandboxConfig {
     pub replace_timeout: Option<f64>,
     /// Asked for by name: no traffic at all. A sandbox of this machine has none anyway; one of a service may.
     pub no_network: bool,
+    /// Changes of the root file system before the first program, in order. They are part of the disk afterwards, not of
+    /// the spec.
+    pub patches: Vec<Patch>,
     /// Options of the surface that no local driver honours yet; each must lead to `Unsupported`, never be dropped.
     pub unsupported: Vec<UnsupportedOption>,
 }

@@ -9,6 +9,7 @@ mod isolation;
 mod logs;
 mod metrics;
 mod name;
+mod patch;
 mod status;
 mod volume;
 
@@ -21,5 +22,6 @@ pub use isolation::*;
 pub use logs::*;
 pub use metrics::*;
 pub use name::*;
+pub use patch::*;
 pub use status::*;
 pub use volume::*;

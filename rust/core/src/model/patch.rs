@@ -10,25 +10,54 @@ use crate::error::{MicrosandboxError, MicrosandboxResult};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Patch {
     /// A file with this content; missing parents are made.
-    File { path: String, content: Bytes, mode: Option<u32>, replace: bool },
+    File {
+        path: String,
+        content: Bytes,
+        mode: Option<u32>,
+        replace: bool,
+    },
     /// A directory and its parents; an existing one is fine.
-    Mkdir { path: String, mode: Option<u32> },
+    Mkdir {
+        path: String,
+        mode: Option<u32>,
+    },
     /// Content at the end of a file that exists.
-    Append { path: String, content: Bytes },
+    Append {
+        path: String,
+        content: Bytes,
+    },
     /// A file of the host.
-    CopyFile { src: PathBuf, dst: String, mode: Option<u32>, replace: bool },
+    CopyFile {
+        src: PathBuf,
+        dst: String,
+        mode: Option<u32>,
+        replace: bool,
+    },
     /// A directory of the host with all that is in it, owned by root.
-    CopyDir { src: PathBuf, dst: String, replace: bool },
-    Symlink { target: String, link: String, replace: bool },
+    CopyDir {
+        src: PathBuf,
+        dst: String,
+        replace: bool,
+    },
+    Symlink {
+        target: String,
+        link: String,
+        replace: bool,
+    },
     /// A file or tree is not there afterwards.
-    Remove { path: String },
+    Remove {
+        path: String,
+    },
 }
 
 impl Patch {
     /// The guest path that it changes.
     pub fn target(&self) -> &str {
         match self {
-            Patch::File { path, .. } | Patch::Mkdir { path, .. } | Patch::Append { path, .. } | Patch::Remove { path } => path,
+            Patch::File { path, .. }
+            | Patch::Mkdir { path, .. }
+            | Patch::Append { path, .. }
+            | Patch::Remove { path } => path,
             Patch::CopyFile { dst, .. } | Patch::CopyDir { dst, .. } => dst,
             Patch::Symlink { link, .. } => link,
         }

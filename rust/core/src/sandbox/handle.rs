@@ -212,6 +212,15 @@ impl SandboxHandle {
         self.ended_is_fine(self.backend.sandboxes().drain(&self.backend, self.name()).await)
     }
 
+    /// Stands still until [`SandboxHandle::resume`]; fine on a paused one. Calls under way wait.
+    pub async fn pause(&self) -> MicrosandboxResult<()> {
+        self.backend.sandboxes().pause(&self.backend, self.name()).await
+    }
+    /// Goes on; fine on a running one.
+    pub async fn resume(&self) -> MicrosandboxResult<()> {
+        self.backend.sandboxes().resume(&self.backend, self.name()).await
+    }
+
     async fn has_ended(&self) -> MicrosandboxResult<bool> {
         match self.refresh().await {
             Ok(now) => Ok(now.status_snapshot().is_terminal()),

@@ -140,10 +140,13 @@ impl Sandbox {
     pub async fn exec_stream(&self, cmd: impl Into<String>, options: ExecOptions) -> MicrosandboxResult<ExecHandle> {
         self.backend.sandboxes().exec_stream(self.name(), &self.spec, cmd.into(), options).await
     }
+    /// The shell of scripts.
+    pub fn shell(&self) -> &str {
+        self.spec.runtime.shell.as_deref().unwrap_or(DEFAULT_SHELL)
+    }
     /// `<shell> -c script`.
     pub fn shell_command(&self, script: String) -> (String, Vec<String>) {
-        let shell = self.spec.runtime.shell.clone().unwrap_or_else(|| DEFAULT_SHELL.into());
-        (shell, vec!["-c".into(), script])
+        (self.shell().to_owned(), vec!["-c".into(), script])
     }
     /// The resolved ENTRYPOINT + CMD.
     pub fn default_command(&self) -> MicrosandboxResult<(String, Vec<String>)> {

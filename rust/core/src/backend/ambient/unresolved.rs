@@ -111,6 +111,12 @@ impl SandboxBackend for Unresolved {
     fn drain<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, ()> {
         self.fail()
     }
+    fn pause<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, ()> {
+        self.fail()
+    }
+    fn resume<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, ()> {
+        self.fail()
+    }
     fn detach<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, ()> {
         self.fail()
     }

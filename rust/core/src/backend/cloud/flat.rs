@@ -29,7 +29,7 @@ fn given(config: &SandboxConfig, names: &[&str]) -> bool {
 /// In this order; the first that fires is the error. Options that the contract does not mention follow.
 const REFUSED: [Check; 13] = [
     (|c| !c.spec.mounts.is_empty() || given(c, &["create(volumes=)"]), "mounts", VOLUMES),
-    (|c| given(c, &["create(patches=)"]), "patches", VOLUMES),
+    (|c| !c.patches.is_empty(), "patches", VOLUMES),
     (|c| !c.spec.rlimits.is_empty(), "rlimits", "when rlimits land on the cloud API"),
     (|c| c.spec.runtime.cmd.is_some(), "cmd", "when cmd lands on the cloud API"),
     (|c| c.replace_existing, ".replace()", "when cloud sandbox replace semantics land"),

@@ -22,9 +22,12 @@ fn refused<T>(feature: &str, available_when: &str) -> MicrosandboxResult<T> {
 /// The request, or the first option that cannot be carried.
 pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
     // Replacing is done by this client, in steps (see `operations`); the options of no backend are refused before.
-    let SandboxConfig { spec, replace_existing: _, replace_timeout: _, no_network, unsupported } = config;
+    let SandboxConfig { spec, replace_existing: _, replace_timeout: _, no_network, patches, unsupported } = config;
     if let Some(option) = unsupported.first() {
         return refused(&option.feature, &option.available_when);
+    }
+    if !patches.is_empty() {
+        return refused("create(patches=)", LOCAL);
     }
     let SandboxSpec {
         name,

@@ -9,11 +9,11 @@ use microsandbox_protocol::launch::Identity;
 
 use super::boot::{self, Booted};
 use super::lock::NameLock;
-use super::{LocalBackend, isolation, process, reconcile, root, spawn, tree, validate};
+use super::{LocalBackend, freeze, isolation, patches, process, reconcile, root, spawn, tree, validate};
 use crate::agent::AgentClient;
 use crate::backend::{ListQuery, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{BootTrace, Isolation, SandboxConfig, SandboxSpec, SandboxStatus, validate_sandbox_name};
+use crate::model::{BootTrace, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus, validate_sandbox_name};
 use crate::sandbox::{
     DEFAULT_STOP_TIMEOUT, LastRun, Sandbox, SandboxHandle, SandboxHandleInner, SandboxHandleLocalState, SandboxInner,
     SandboxLocalState, SandboxRecord,
@@ -55,6 +55,7 @@ pub async fn create(
         return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
     }
     let mut trace = BootTrace::begin();
+    config.patches.iter().try_for_each(Patch::check)?;
     prepare_spec(backend, &mut config.spec).await?;
     trace.finish("checks");
     if config.replace_existing {
@@ -71,7 +72,7 @@ pub async fn create(
         // A directory without a row: what an earlier, killed removal left.
         tree::remove(backend, &dir).await?;
     }
-    match bring_up(backend, &spec, guard.row_id(), &mut trace).await {
+    match bring_up(backend, &spec, guard.row_id(), &config.patches, &mut trace).await {
         Ok(booted) => {
             guard.disarm();
             Ok(adopt(shared, spec, guard.finished_row_id(), booted, trace))
@@ -138,6 +139,7 @@ async fn bring_up(
     backend: &LocalBackend,
     spec: &SandboxSpec,
     row_id: i32,
+    patches: &[Patch],
     trace: &mut BootTrace,
 ) -> MicrosandboxResult<Booted> {
     let store = backend.store().await?;
@@ -154,8 +156,14 @@ async fn bring_up(
     let pid = booting.pid();
     let booted = booting.ready(trace).await?;
     boot::failpoint("ready");
-    let recorded = store.begin_run(row_id, pid, SandboxStatus::Running).await;
-    if let Err(error) = recorded {
+    let recorded = async {
+        if !patches.is_empty() {
+            patches::apply(&backend.agent_address(&spec.name)?, patches).await?;
+            trace.finish("patches");
+        }
+        store.begin_run(row_id, pid, SandboxStatus::Running).await
+    };
+    if let Err(error) = recorded.await {
         spawn::kill(booted.pidfd.as_fd());
         spawn::reap_in_background(booted.pidfd);
         return Err(error);
@@ -295,7 +303,7 @@ pub async fn start(
     }
     store.set_status(row.id, &[row.status], SandboxStatus::Starting).await?;
     let mut guard = Unfinished { shared: shared.clone(), row: Some(row), lock: Some(lock), keep: true };
-    match bring_up(backend, &spec, guard.row_id(), &mut trace).await {
+    match bring_up(backend, &spec, guard.row_id(), &[], &mut trace).await {
         Ok(booted) => {
             guard.disarm();
             Ok(adopt(shared, spec, guard.finished_row_id(), booted, trace))
@@ -426,6 +434,10 @@ async fn running(backend: &LocalBackend, name: &str) -> MicrosandboxResult<(Sand
 /// Through the agent, which syncs; SIGTERM to the runtime only when the agent cannot be reached.
 pub async fn stop(backend: &LocalBackend, name: &str) -> MicrosandboxResult<()> {
     let (row, identity) = running(backend, name).await?;
+    if row.status == SandboxStatus::Paused {
+        // A frozen agent cannot stop anything.
+        freeze::resume(backend, name).await?;
+    }
     backend.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await?;
     boot::failpoint("draining");
     let asked = async {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use microsandbox_protocol::launch::IsolationReport;
 
-use super::{LocalBackend, doctor, exec, lifecycle, logs, metrics, process, reconcile};
+use super::{LocalBackend, doctor, exec, freeze, lifecycle, logs, metrics, process, reconcile};
 use crate::agent::AgentClient;
 use crate::backend::{
     ImageBackend, ListQuery, Operation, ProgressFn, SandboxBackend, SandboxList, SharedBackend, files,
@@ -103,6 +103,12 @@ impl SandboxBackend for LocalBackend {
     }
     fn kill<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         Box::pin(lifecycle::kill(self, name))
+    }
+    fn pause<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(freeze::pause(self, name))
+    }
+    fn resume<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(freeze::resume(self, name))
     }
     fn detach<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         Box::pin(lifecycle::detach(self, name))

@@ -104,7 +104,8 @@ async fn copy_dir(address: &AgentAddress, src: &Path, dst: &str) -> Microsandbox
     while let Some(piece) = pieces.recv().await {
         sink.write(piece).await?;
     }
-    let read = reading.await.map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))?;
+    let read =
+        reading.await.map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))?;
     read.map_err(|error| MicrosandboxError::io("read", &shown, error))?;
     sink.close().await
 }

@@ -118,7 +118,7 @@ pub async fn finish(
     let record = exit_record(&dir).filter(|record| identity.as_ref().is_none_or(|i| i.runtime == record.runtime));
     let (end, status) = verdict(record, row.status, fallback, detail);
     store.end_run(row.id, end, status).await?;
-    for gone in ["runtime/agent.sock", "runtime/token"] {
+    for gone in ["runtime/agent.sock", "runtime/token", "runtime/token.paused"] {
         // A stale one is refused by identity anyway.
         let _ = std::fs::remove_file(dir.join(gone));
     }

@@ -15,7 +15,9 @@ use super::records::{self, Record};
 use super::sink::Sink;
 use super::{MemoryBackend, lock, run};
 use crate::agent::check_path;
-use crate::backend::{Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend};
+use crate::backend::{
+    Backend, BackendKind, ListQuery, Operation, SandboxBackend, SandboxList, SharedBackend, available_when,
+};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
     ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWriteSink, LogEntry,
@@ -115,6 +117,9 @@ impl MemoryBackend {
         self.fault("create")?;
         if let Some(option) = config.unsupported.first() {
             return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
+        }
+        if !config.patches.is_empty() {
+            return Err(MicrosandboxError::unsupported("create(patches=)", available_when::PATCHES));
         }
         if !config.spec.mounts.is_empty() {
             return Err(MicrosandboxError::unsupported("create(volumes=)", "on the local backend"));

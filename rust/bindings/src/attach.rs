@@ -1,0 +1,44 @@
+//! This process's terminal bound to a program in a sandbox: what `msb exec -t` does, for Python.
+
+use std::sync::Arc;
+
+use microsandbox_cli::{DEFAULT_SIZE, DetachKeys, terminal_size};
+use microsandbox_core::Sandbox;
+use microsandbox_core::model::{ExecOptions, StdinSource};
+use pyo3::prelude::*;
+
+use crate::convert::Text;
+use crate::errors::invalid_config;
+use crate::runtime::Pending;
+use crate::sandbox::optional;
+
+/// Starts the program with a terminal of the size of this one; the status of the program, 0 when the user let go.
+pub fn attach(
+    py: Python<'_>,
+    sandbox: Arc<Sandbox>,
+    (cmd, args): (String, Option<Vec<String>>),
+    mut options: ExecOptions,
+    detach_keys: &Bound<'_, PyAny>,
+) -> PyResult<Pending> {
+    let keys = match optional::<Text>(detach_keys, "detach_keys")? {
+        Some(Text(keys)) => {
+            DetachKeys::parse(&keys).map_err(|why| invalid_config(py, format!("detach_keys: {why}")))?
+        }
+        None => DetachKeys::default(),
+    };
+    options.args = args.unwrap_or(options.args);
+    options.tty = true;
+    options.stdin = StdinSource::Pipe;
+    options.detachable = true;
+    (options.rows, options.cols) = terminal_size().unwrap_or(DEFAULT_SIZE);
+    if let Ok(term) = std::env::var("TERM")
+        && !options.env.iter().any(|(key, _)| key == "TERM")
+    {
+        options.env.push(("TERM".into(), term));
+    }
+    Ok(Pending::new(async move {
+        let program = sandbox.exec_stream(cmd, options).await?;
+        let exit = microsandbox_cli::bind_terminal(&program, keys).await?;
+        Ok(exit.map_or(0, |exit| exit.code))
+    }))
+}
