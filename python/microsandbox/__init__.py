@@ -184,6 +184,7 @@ if TYPE_CHECKING:
         Patch as Patch,
         PatchConfig as PatchConfig,
     )
+    from ._progress import Progress as Progress
     from ._pull import (
         PullEvent as PullEvent,
         PullProgressIter as PullProgressIter,
@@ -290,8 +291,12 @@ if TYPE_CHECKING:
         VolumeInUseError as VolumeInUseError,
         VolumeNotFoundError as VolumeNotFoundError,
     )
-    from .jobs import (
+    from ._jobs import (
         Job as Job,
+        JobAttachment as JobAttachment,
+        JobLogStream as JobLogStream,
+    )
+    from .jobs import (
         JobEvent as JobEvent,
         JobExit as JobExit,
         JobInfo as JobInfo,
@@ -346,6 +351,7 @@ _HOME = {
     "OutboundProxy PortBinding PortEndpoint RateLimiter Rule ScopedUpstreamCACert ScopedVerifyUpstream "
     "TlsConfig TokenBucket VsockRoute",
     "_patch": "Patch PatchConfig",
+    "_progress": "Progress",
     "_pull": "PullEvent PullProgressIter PullSession",
     "_sandbox": "Sandbox",
     "_secrets": "Secret SecretEntry SecretInjection SecretModifySpec SecretSource SecretSubstitution ViolationPolicy",
@@ -366,7 +372,8 @@ _HOME = {
     "StateBusyError StateCorruptError StateError StateLostError StateReadOnlyError StopTimeoutError "
     "TlsError UnsupportedError UnsupportedOperationError VolumeAlreadyExistsError VolumeInUseError "
     "VolumeNotFoundError",
-    "jobs": "Job JobEvent JobExit JobInfo JobLogEntry JobPage JobState",
+    "_jobs": "Job JobAttachment JobLogStream",
+    "jobs": "JobEvent JobExit JobInfo JobLogEntry JobPage JobState",
     "setup": "InstallOptions ResolvedRuntime RuntimeConfig RuntimeOrigin ensure_runtime install install_runtime "
     "is_installed is_runtime_installed resolve_runtime set_libkrunfw_path",
 }
@@ -376,7 +383,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names.spl
 def __getattr__(name: str) -> object:
     module = _MODULE.get(name)
     if module is None:
-        if name in ("agent", "errors", "events", "jobs", "setup", "sync", "testing", "types"):
+        if name in ("agent", "errors", "events", "jobs", "otel", "setup", "sync", "testing", "types"):
             return __import__(f"{__name__}.{name}", fromlist=["*"])
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(__import__(f"{__name__}.{module}", fromlist=["*"]), name)
@@ -467,11 +474,13 @@ __all__ = [
     "IsolationUnavailableError",
     "IsolationWarning",
     "Job",
+    "JobAttachment",
     "JobError",
     "JobEvent",
     "JobExit",
     "JobInfo",
     "JobLogEntry",
+    "JobLogStream",
     "JobPage",
     "JobState",
     "LibraryRung",
@@ -517,6 +526,7 @@ __all__ = [
     "PortBinding",
     "PortEndpoint",
     "PortProtocol",
+    "Progress",
     "Protocol",
     "ProtocolError",
     "PublishedSnapshotArtifact",

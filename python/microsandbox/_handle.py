@@ -6,16 +6,24 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
-from . import _checks, _isolation, _later
+from . import _checks, _isolation, _jobs, _later, _modify
 from ._enums import GuestFlush, Isolation, LogReadSource, SandboxStatus
 from ._logs import LogStream
 from ._runtime import run
 from ._unsupported import unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ._config import IsolationReport
+    from ._enums import ModificationPolicy
+    from ._jobs import Job
     from ._microsandbox import LogEntry, NativeHandle, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from ._modify import SandboxModificationPlan
+    from ._network import PortBinding, PortEndpoint
     from ._sandbox import Sandbox
+    from ._secrets import SecretModifySpec
+    from .jobs import JobPage
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,51 @@ class SandboxHandle(_later.LaterHandle):
         """Asks for a forced end and returns."""
         await run(self._native.request_kill())
 
+    async def get_job(self, id: str) -> Job:
+        """As `Sandbox.get_job`."""
+        return await _jobs.find(self._native, id)
+
+    async def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """As `Sandbox.list_jobs`."""
+        return await _jobs.page(self._native, all, limit, cursor)
+
+    async def modify(
+        self,
+        *,
+        cpus: int | None = None,
+        max_cpus: int | None = None,
+        memory: int | None = None,
+        max_memory: int | None = None,
+        root_disk_size: int | None = None,
+        env: Mapping[str, str] | None = None,
+        env_rm: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        labels_rm: Sequence[str] | None = None,
+        workdir: str | None = None,
+        secrets: Mapping[str, SecretModifySpec] | None = None,
+        secrets_rm: Sequence[str] | None = None,
+        policy: ModificationPolicy | None = None,
+        dry_run: bool = False,
+        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
+        ports_rm: Sequence[PortEndpoint] | None = None,
+    ) -> SandboxModificationPlan:
+        """As `Sandbox.modify`; needs no running sandbox."""
+        _modify.refuse(root_disk_size, secrets, secrets_rm, ports, ports_rm)
+        asked = {
+            "cpus": cpus,
+            "max_cpus": max_cpus,
+            "memory": memory,
+            "max_memory": max_memory,
+            "env": env,
+            "env_rm": env_rm,
+            "labels": labels,
+            "labels_rm": labels_rm,
+            "workdir": workdir,
+            "policy": policy,
+            "dry_run": dry_run,
+        }
+        return _modify.plan(await run(self._native.modify(asked)))
+
     async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
         """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that."""
         wanted = _checks.checked(guest_flush, GuestFlush, "guest_flush")
@@ -236,6 +289,15 @@ class SandboxHandle(_later.LaterHandle):
     async def touch(self) -> SandboxTouchResult:
         """Resets the idle timer."""
         return SandboxTouchResult(self._native.name, await run(self._native.touch()))
+
+    def _repr_html_(self) -> str:
+        from . import _picture
+
+        rows: list[tuple[str, object]] = [("isolation", self.isolation), ("backend", self.backend_kind)]
+        rows.append(("id", self.id))
+        if self.last_error is not None:
+            rows.append(("last error", self.last_error))
+        return _picture.card(self.name, (_picture.STATUS.get(self.status, "dim"), self.status), rows)
 
     def __repr__(self) -> str:
         return repr(self._native)

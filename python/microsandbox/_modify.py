@@ -1,4 +1,4 @@
-"""Results of changing a sandbox, as they will be."""
+"""Results of changing a sandbox."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ._enums import (
     SandboxStatus,
     SecretChangeKind,
 )
+from ._unsupported import unsupported
 
 
 class _ConfigRequired(TypedDict):
@@ -90,6 +91,66 @@ class SandboxModificationPlan(_PlanRequired, total=False):
     """What `modify` did or would do."""
 
     resize_status: list[ResourceResizeStatus]
+
+
+def refuse(root_disk_size: Any, secrets: Any, secrets_rm: Any, ports: Any, ports_rm: Any) -> None:
+    """What this build cannot change is refused by name, before anything else happens."""
+    if root_disk_size is not None:
+        raise unsupported("modify(root_disk_size=)", "when root disk options land")
+    if secrets or secrets_rm:
+        raise unsupported("modify(secrets=, secrets_rm=)", "when secrets land")
+    if ports or ports_rm:
+        raise unsupported("modify(ports=, ports_rm=)", "when sandbox networking lands")
+
+
+def plan(raw: dict[str, Any]) -> SandboxModificationPlan:
+    """The native answer with members of enums."""
+    result: SandboxModificationPlan = {
+        "sandbox": raw["sandbox"],
+        "status": SandboxStatus(raw["status"]),
+        "applied": raw["applied"],
+        "policy": ModificationPolicy(raw["policy"]),
+        "changes": [_change(*change) for change in raw["changes"]],
+        "conflicts": [{"field": field, "message": message} for field, message in raw["conflicts"]],
+        "warnings": [{"field": field, "message": message} for field, message in raw["warnings"]],
+    }
+    if raw["resize_status"]:
+        result["resize_status"] = [
+            {
+                "resource": ResourceKind(resource),
+                "requested": requested,
+                "actual": actual,
+                "enforced": enforced,
+                "state": ResourceConvergenceState.APPLIED,
+            }
+            for resource, requested, actual, enforced in raw["resize_status"]
+        ]
+    return result
+
+
+def _change(
+    field: str,
+    name: Union[str, None],
+    change: str,
+    disposition: str,
+    before: Union[str, None],
+    after: Union[str, None],
+    reason: Union[str, None],
+) -> ConfigPlannedChange:
+    result: ConfigPlannedChange = {
+        "kind": PlannedChangeKind.CONFIG,
+        "field": field,
+        "change": ChangeKind(change),
+        "disposition": ModificationDisposition(disposition),
+    }
+    named = "" if name is None else f"{name}="
+    if before is not None:
+        result["before"] = named + before
+    if after is not None:
+        result["after"] = named + after
+    if reason is not None:
+        result["reason"] = reason
+    return result
 
 
 class DiskCompactionDiskResult(TypedDict):

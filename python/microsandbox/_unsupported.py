@@ -6,8 +6,6 @@ from .errors import UnsupportedError
 
 COMPACT = "when snapshots land"
 FORK = "when snapshots land"
-JOBS = "when detached jobs land"
-MODIFY = "when live modification lands"
 RUNTIME = "never needed: agent and runtime are inside the wheel"
 SAVE = "when image export lands"
 SNAPSHOTS = "when snapshots land"

@@ -1,4 +1,4 @@
-"""Detached processes, as they will be: values only, no call of this build makes one."""
+"""Programs that outlive their client: what is known about them. The calls are on `Job`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from ._unsupported import JOBS, unsupported
+from ._jobs import Job, JobAttachment, JobLogStream
 
-__all__ = ["Job", "JobEvent", "JobExit", "JobInfo", "JobLogEntry", "JobPage", "JobState"]
+__all__ = [
+    "Job",
+    "JobAttachment",
+    "JobEvent",
+    "JobExit",
+    "JobInfo",
+    "JobLogEntry",
+    "JobLogStream",
+    "JobPage",
+    "JobState",
+]
 
 JobState = Union[Literal["starting"], Literal["running"], Literal["exited"], Literal["failed"], Literal["lost"]]
 
 
 @dataclass(frozen=True)
 class JobInfo:
-    """A detached process; times in milliseconds since the epoch."""
+    """A detached program; times in milliseconds since the epoch, by the guest's clock.
+
+    `command` is cut after 4 KiB. `exit_code` is 128 + signal for one that a signal ended. `runtime_boot_id` names the
+    run of the sandbox that it belongs to. `failure` and `error` are for what could not be started; here that is an
+    exception of `exec_detached`, so they are None.
+    """
 
     id: str
     runtime_boot_id: str
@@ -35,7 +50,7 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class JobPage:
-    """One page of detached processes."""
+    """One page of detached programs, newest first; `next_cursor` is None on the last."""
 
     items: Sequence[JobInfo]
     next_cursor: Union[str, None]
@@ -43,7 +58,7 @@ class JobPage:
 
 @dataclass(frozen=True)
 class JobExit:
-    """How a detached process ended."""
+    """How a detached program ended; `code` is 128 + signal for one that a signal ended."""
 
     code: int
     success: bool
@@ -52,7 +67,7 @@ class JobExit:
 
 @dataclass(frozen=True)
 class JobLogEntry:
-    """Captured output of a detached process."""
+    """Captured output of a detached program; `timestamp` in milliseconds since the epoch."""
 
     timestamp: float
     source: str
@@ -62,14 +77,10 @@ class JobLogEntry:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened to a detached process."""
+    """Something that an attachment saw.
+
+    `output`: `value` is a pair of the stream, `"stdout"` or `"stderr"`, and bytes. `completed`: `value` is a `JobExit`.
+    """
 
     type: Literal["output", "gap", "completed"]
     value: Any
-
-
-class Job:
-    """A detached process. `UnsupportedError` for now."""
-
-    def __init__(self) -> None:
-        raise unsupported("Job", JOBS)

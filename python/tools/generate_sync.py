@@ -20,6 +20,7 @@ TWINS = [
     "_handle",
     "_image",
     "_isolation",
+    "_jobs",
     "_later",
     "_logs",
     "_metrics",
@@ -67,6 +68,14 @@ class ToSync(ast.NodeTransformer):
     def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.With:
         fields = {name: getattr(node, name) for name in node._fields}
         return self.generic_visit(ast.copy_location(ast.With(**fields), node))
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.comprehension:
+        node.is_async = 0
+        return self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Attribute:
+        node.attr = METHODS.get(node.attr, node.attr)
+        return self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         node.id = NAMES.get(node.id, node.id)

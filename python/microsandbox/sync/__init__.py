@@ -183,6 +183,9 @@ if TYPE_CHECKING:
         Patch as Patch,
         PatchConfig as PatchConfig,
     )
+    from .._progress import (
+        Progress as Progress,
+    )
     from ._pull import (
         PullProgressIter as PullProgressIter,
         PullSession as PullSession,
@@ -291,8 +294,12 @@ if TYPE_CHECKING:
         VolumeInUseError as VolumeInUseError,
         VolumeNotFoundError as VolumeNotFoundError,
     )
-    from ..jobs import (
+    from ._jobs import (
         Job as Job,
+        JobAttachment as JobAttachment,
+        JobLogStream as JobLogStream,
+    )
+    from ..jobs import (
         JobEvent as JobEvent,
         JobExit as JobExit,
         JobInfo as JobInfo,
@@ -328,6 +335,7 @@ _HOME = {
     "_pull": "PullProgressIter PullSession",
     "_sandbox": "Sandbox",
     "_volume": "Volume VolumeFs VolumeHandle",
+    "_jobs": "Job JobAttachment JobLogStream",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -426,11 +434,13 @@ __all__ = [
     "IsolationUnavailableError",
     "IsolationWarning",
     "Job",
+    "JobAttachment",
     "JobError",
     "JobEvent",
     "JobExit",
     "JobInfo",
     "JobLogEntry",
+    "JobLogStream",
     "JobPage",
     "JobState",
     "LibraryRung",
@@ -476,6 +486,7 @@ __all__ = [
     "PortBinding",
     "PortEndpoint",
     "PortProtocol",
+    "Progress",
     "Protocol",
     "ProtocolError",
     "PublishedSnapshotArtifact",

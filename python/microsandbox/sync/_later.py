@@ -7,17 +7,11 @@ from .. import _unsupported as later
 from .._unsupported import unsupported
 if TYPE_CHECKING:
     from .._config import MountConfig
-    from .._enums import GuestFlush, ModificationPolicy
-    from .._modify import DiskCompactionResult, ForkOutcome, SandboxModificationPlan
-    from .._network import PortBinding, PortEndpoint
-    from .._secrets import SecretModifySpec
+    from .._enums import GuestFlush
+    from .._modify import DiskCompactionResult, ForkOutcome
 
 class LaterCommon:
     """What `Sandbox` and `SandboxHandle` share."""
-
-    def modify(self, *, cpus: int | None=None, max_cpus: int | None=None, memory: int | None=None, max_memory: int | None=None, root_disk_size: int | None=None, env: Mapping[str, str] | None=None, env_rm: Sequence[str] | None=None, labels: Mapping[str, str] | None=None, labels_rm: Sequence[str] | None=None, workdir: str | None=None, secrets: Mapping[str, SecretModifySpec] | None=None, secrets_rm: Sequence[str] | None=None, policy: ModificationPolicy | None=None, dry_run: bool=False, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, ports_rm: Sequence[PortEndpoint] | None=None) -> SandboxModificationPlan:
-        """Changes a sandbox, now or at its next start. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.modify', later.MODIFY)
 
     def fork(self, name: str, *, record_integrity: bool=False, guest_flush: GuestFlush | None=None, volumes: Mapping[str, MountConfig] | None=None) -> Any:
         """A running copy. `UnsupportedError` for now."""
@@ -39,14 +33,6 @@ class LaterCommon:
         """Merges layers of its disk. `UnsupportedError` for now."""
         raise unsupported('Sandbox.compact', later.COMPACT)
 
-    def get_job(self, id: str) -> Any:
-        """A detached process. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.get_job', later.JOBS)
-
-    def list_jobs(self, *, all: bool=False, limit: int=50, cursor: str | None=None) -> Any:
-        """Detached processes. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.list_jobs', later.JOBS)
-
 class LaterSandbox(LaterCommon):
     """What only a live sandbox has."""
 
@@ -59,10 +45,6 @@ class LaterSandbox(LaterCommon):
     def restore_with_progress(snapshot: Any, *, name: str, **options: Any) -> Any:
         """As `restore`, with progress. `UnsupportedError` for now."""
         raise unsupported('Sandbox.restore_with_progress', later.SNAPSHOTS)
-
-    def exec_detached(self, cmd: str, args: Sequence[str] | None=None, **options: Any) -> Any:
-        """Runs a program that outlives this client. `UnsupportedError` for now."""
-        raise unsupported('Sandbox.exec_detached', later.JOBS)
 
     def ssh(self) -> Any:
         """SSH to it. `UnsupportedError` for now."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
-from . import _create, _exec, _isolation, _later
-from .. import _backend, _checks, _microsandbox
+from . import _create, _exec, _isolation, _jobs, _later
+from .. import _backend, _checks, _microsandbox, _modify
 from .._enums import GuestFlush, Isolation, SandboxStatus
 from ._exec import ExecHandle
 from ._files import SandboxFsOps
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from .._backend import BackendObject
     from .._config import BootStep, ExecOptions, ImageSource, InitConfig, InitOptions, IsolationReport, MountConfig, Path, RegistryAuth, Rlimit, Stdin
-    from .._enums import CpuPlacement, DeploymentProfile, LogLevel, LogReadSource, PullPolicy, SecurityProfile, ViolationAction
+    from .._enums import CpuPlacement, DeploymentProfile, LogLevel, LogReadSource, ModificationPolicy, PullPolicy, SecurityProfile, ViolationAction
+    from ._jobs import Job
     from .._microsandbox import ExecOutput, LogEntry, NativeExec, NativeSandbox, SandboxMetrics, SandboxStopResult
-    from .._network import Network, PortBinding, VsockRoute
+    from .._modify import SandboxModificationPlan
+    from .._network import Network, PortBinding, PortEndpoint, VsockRoute
     from .._patch import PatchConfig
-    from .._secrets import SecretEntry, ViolationPolicy
+    from .._secrets import SecretEntry, SecretModifySpec, ViolationPolicy
+    from ..jobs import JobPage
 _List = list
 
 def _opened(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
@@ -38,6 +41,9 @@ def _made(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
     native = run(call)
     _isolation.notice(native, made=True)
     return Sandbox(native)
+
+def _job(owner: NativeSandbox, call: _microsandbox.Pending[dict[str, Any]]) -> Job:
+    return _jobs.of(owner, run(call))
 
 def _status(call: _microsandbox.Pending[int]) -> int:
     return run(call)
@@ -235,6 +241,26 @@ class Sandbox(_later.LaterSandbox):
         call = self._live.exec_default_stream(_exec.options(None, locals()))
         return _running(call)
 
+    def exec_detached(self, cmd: str, args: _List[str] | ExecOptions | None=None, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None) -> Job:
+        """Starts a program that goes on without this process, and returns once it runs. As `exec` otherwise.
+
+        It ends with its sandbox at the latest, so make that one `detached` if it is to outlive this process. With
+        `Stdin.pipe()` its input stays open for `Job.attach`. Raises `ExecFailedError` when nothing could be started.
+
+        Example: `job = sb.exec_detached("make", ["-j2"]); print(job.wait().code)`
+        """
+        options = _exec.options(args, {k: v for k, v in locals().items() if k not in ('self', 'cmd', 'args')})
+        native = self._live
+        return _job(native, native.exec_detached(cmd, options))
+
+    def get_job(self, id: str) -> Job:
+        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none."""
+        return _jobs.find(self._live, id)
+
+    def list_jobs(self, *, all: bool=False, limit: int=50, cursor: str | None=None) -> JobPage:
+        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000."""
+        return _jobs.page(self._live, all, limit, cursor)
+
     def attach(self, cmd: str, args: _List[str] | None=None, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, detach_keys: str | None=None) -> int:
         """Binds this process's terminal to a program with a terminal of its own; its exit status (or 128 + signal).
 
@@ -320,6 +346,24 @@ class Sandbox(_later.LaterSandbox):
         """The older name of `request_drain`."""
         run(self._live.request_drain())
 
+    def modify(self, *, cpus: int | None=None, max_cpus: int | None=None, memory: int | None=None, max_memory: int | None=None, root_disk_size: int | None=None, env: Mapping[str, str] | None=None, env_rm: Sequence[str] | None=None, labels: Mapping[str, str] | None=None, labels_rm: Sequence[str] | None=None, workdir: str | None=None, secrets: Mapping[str, SecretModifySpec] | None=None, secrets_rm: Sequence[str] | None=None, policy: ModificationPolicy | None=None, dry_run: bool=False, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, ports_rm: Sequence[PortEndpoint] | None=None) -> SandboxModificationPlan:
+        """Changes a sandbox that exists: all of it or nothing. What it did, or with `dry_run` would do.
+
+        Live are labels, `env` and `workdir` (for programs that start later) and, in a container, `cpus` and `memory`
+        (MiB) up to their ceilings. The rest, `max_cpus` and `max_memory` too, waits for a start: NO_RESTART, the
+        default policy, refuses it with `InvalidConfigError`, NEXT_START stores it, RESTART restarts the sandbox. A
+        stopped one takes everything for its next start. `env_rm` and `labels_rm` take names away. Values of the
+        environment are not in the plan. A memory limit below what is in use is a conflict.
+
+        `root_disk_size`, `secrets` and `ports` are `UnsupportedError` for now.
+
+        Example: `sb.modify(memory=1024, labels={"owner": "me"})`
+        """
+        _modify.refuse(root_disk_size, secrets, secrets_rm, ports, ports_rm)
+        asked = {'cpus': cpus, 'max_cpus': max_cpus, 'memory': memory, 'max_memory': max_memory, 'env': env, 'env_rm': env_rm, 'labels': labels, 'labels_rm': labels_rm, 'workdir': workdir, 'policy': policy, 'dry_run': dry_run}
+        handle = run(self._live.handle())
+        return _modify.plan(run(handle.modify(asked)))
+
     def pause(self, *, guest_flush: GuestFlush | None=None) -> None:
         """Lets everything in it stand still: its processes, or the processors of its virtual machine. Fine if paused.
 
@@ -401,6 +445,13 @@ class Sandbox(_later.LaterSandbox):
         native = self._consume()
         with contextlib.suppress(Exception):
             run(native.destroy(True, None))
+
+    def _repr_html_(self) -> str:
+        from .. import _picture
+        if self._native is None:
+            return _picture.card('sandbox', ('dim', 'consumed'), ())
+        rows = [('isolation', self.isolation), ('backend', self.backend_kind), ('id', str(self.id))]
+        return _picture.card(str(self.name), ('good', 'connected'), rows)
 
     def __repr__(self) -> str:
         return 'Sandbox(consumed)' if self._native is None else repr(self._native)

@@ -8,7 +8,8 @@
 //! | [`connection`], [`hello`], [`queue`] | one client: token, id range, frames in, bounded frames out |
 //! | [`control`] | the private channel to the runtime: bootstrap, captured output, activity |
 //! | [`session`] | one running program: streams, credit, exit, drain |
-//! | [`handlers`] | what a frame makes the agent do: exec, files, signals, stats, shutdown |
+//! | [`jobs`] | programs that are known after their client has left |
+//! | [`handlers`] | what a frame makes the agent do: exec, jobs, files, watches, signals, stats, shutdown |
 //! | [`exec`] | from a request to a process: environment, user, limits, program, terminal, clone |
 //! | [`files`] | file operations beneath the root, run by [`workers`] |
 //! | [`tree`] | finding and killing a session's whole process tree |
@@ -25,6 +26,7 @@ pub mod files;
 pub mod handlers;
 pub mod hello;
 pub mod init;
+pub mod jobs;
 pub mod machine;
 pub mod oom;
 pub mod procfs;

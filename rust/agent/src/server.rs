@@ -13,6 +13,7 @@ use crate::handlers::files::Call;
 use crate::handlers::shutdown::Shutdown;
 use crate::handlers::watch::Watching;
 use crate::init::{self, Setup};
+use crate::jobs::Jobs;
 use crate::oom::OomWatch;
 use crate::session::{CHUNK, Session};
 use crate::sys;
@@ -54,6 +55,7 @@ pub struct Server {
     pub(crate) sessions: BTreeMap<u64, Session>,
     pub(crate) calls: BTreeMap<u64, Call>,
     pub(crate) watches: BTreeMap<u64, Watching>,
+    pub(crate) jobs: Jobs,
     pub(crate) workers: Workers,
     pub(crate) shutdown: Option<Shutdown>,
     pub(crate) oom: OomWatch,
@@ -97,6 +99,7 @@ impl Server {
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
             watches: BTreeMap::new(),
+            jobs: Jobs::new(),
             workers: Workers::new()?,
             shutdown: None,
             oom,

@@ -11,6 +11,7 @@ use crate::connection::Connection;
 use crate::control::{Control, Source};
 use crate::exec::launch::Launched;
 use crate::init::ExitStatus;
+use crate::jobs::Replay;
 use crate::sys;
 use crate::tree::Tag;
 
@@ -157,6 +158,8 @@ pub struct Session {
     pub timed_out: bool,
     pub kill_on_disconnect: bool,
     pub retry: Option<KillRetry>,
+    /// Of a job: what whoever attaches gets first.
+    pub replay: Option<Replay>,
     /// The end was reported; only descendants' output is still carried to the log.
     pub reported: bool,
 }
@@ -190,6 +193,7 @@ impl Session {
             timed_out: false,
             kill_on_disconnect: request.kill_on_disconnect,
             retry: None,
+            replay: request.job.then(Replay::default),
             reported: false,
         }
     }
@@ -200,11 +204,19 @@ impl Session {
         }
     }
 
-    /// The client is gone: the program runs on, its output goes to the log only.
+    /// The client is gone: the program runs on, its output goes to the log only. A job's next client may feed it.
     pub fn orphan(&mut self) {
         self.owner = None;
         self.credit = None;
-        self.stdin.close();
+        if self.replay.is_none() {
+            self.stdin.close();
+        }
+    }
+
+    /// A client attached to this job.
+    pub fn adopt(&mut self, owner: (u64, u32), credit: Option<u64>) {
+        self.owner = Some(owner);
+        self.credit = credit;
     }
 
     /// Streams that may be read, given whether the owner has room.
@@ -283,6 +295,9 @@ impl Session {
             stream.grown = true;
             // The user's share of pipe memory may be used up; then it stays as it is.
             let _ = rustix::pipe::fcntl_setpipe_size(&stream.fd, BUSY_PIPE);
+        }
+        if let Some(replay) = &mut self.replay {
+            replay.keep(&stream.kind, data);
         }
         if let (Some(client), Some((_, id))) = (owner, self.owner) {
             if let Some(credit) = &mut self.credit {

@@ -303,6 +303,7 @@ enum_arguments!(
     Isolation,
     LogLevel,
     LogReadSource,
+    ModificationPolicy,
     PullPolicy,
     SandboxStatus,
     SecurityProfile,

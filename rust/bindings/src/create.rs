@@ -188,7 +188,7 @@ impl CreateKeywords {
             return Err(invalid_config(py, format!("hostname must be 1 to 64 bytes: got {}", hostname.len())));
         }
         let resources = self.resources(py, defaults)?;
-        let unsupported = self.unsupported(&resources);
+        let unsupported = self.unsupported();
         Ok(SandboxConfig {
             replace_existing: self.replace.as_ref().is_some_and(|flag| flag.0) || self.replace_with_timeout.is_some(),
             replace_timeout: self.replace_with_timeout.as_ref().map(|seconds| seconds.0),
@@ -213,14 +213,11 @@ impl CreateKeywords {
         Ok(SandboxResources { cpus, max_cpus, memory_mib, max_memory_mib, ..SandboxResources::default() })
     }
 
-    fn unsupported(&self, resources: &SandboxResources) -> Vec<UnsupportedOption> {
-        let resize = "when live resizing lands; leave it out, or make it equal to the effective value";
+    fn unsupported(&self) -> Vec<UnsupportedOption> {
         let on = |flag: &Option<Flag>| flag.as_ref().is_some_and(|flag| flag.0);
         let some = |count: Option<usize>| count.is_some_and(|count| count > 0);
         let given = [
             ("create(from_snapshot=)", self.from_snapshot.is_some(), available_when::SNAPSHOTS),
-            ("create(max_cpus=)", resources.max_cpus > resources.cpus, resize),
-            ("create(max_memory=)", resources.max_memory_mib > resources.memory_mib, resize),
             ("create(root_disk=)", self.image.as_ref().is_some_and(|image| image.root_disk), available_when::ROOT_DISK),
             ("create(init=)", self.init.is_some(), available_when::INIT),
             ("create(registry_auth=)", self.registry_auth.is_some(), available_when::REGISTRY),

@@ -70,6 +70,7 @@ fn build(py: Python<'_>, error: E) -> PyResult<PyErr> {
             .with("path", path)?
             .with("kind", "ENOENT")?
             .with("errno", 2)?,
+        E::Job { code, message, job } => job_error(py, (code, message, job))?,
         E::PatchFailed { path, message } => plain("PatchFailedError")?.with("path", path)?.with("message", message)?,
         E::VolumeNotFound(name) => plain("VolumeNotFoundError")?.with("name", name)?,
         E::VolumeAlreadyExists(name) => plain("VolumeAlreadyExistsError")?.with("name", name)?,
@@ -109,6 +110,12 @@ fn build(py: Python<'_>, error: E) -> PyResult<PyErr> {
         E::Json { context: _, source: _ } | E::Runtime(_) | E::Custom(_) => plain("MicrosandboxError")?,
     };
     raised.with("retryable", retryable)?.done()
+}
+
+/// Its code is the instance's own.
+fn job_error<'py>(py: Python<'py>, said: (String, String, String)) -> PyResult<Raise<'py>> {
+    let class = py.import("microsandbox.errors")?.getattr("JobError")?;
+    Ok(Raise { error: class.call1(said)? })
 }
 
 fn exec_failed<'py>(py: Python<'py>, text: &str, failure: ExecFailure) -> PyResult<Raise<'py>> {

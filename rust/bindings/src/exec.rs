@@ -143,6 +143,10 @@ fn decode<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyString>> {
 
 #[pymethods]
 impl ExecOutput {
+    /// What a notebook shows.
+    fn _repr_html_(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        slf.py().import("microsandbox._picture")?.call_method1("exec_output", (slf,))
+    }
     /// Exit status, or 128 + signal.
     #[getter]
     fn exit_code(&self) -> i32 {

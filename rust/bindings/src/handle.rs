@@ -9,8 +9,10 @@ use pyo3::prelude::*;
 use crate::backend::NativeBackend;
 use crate::convert::{self, Flag, Seconds};
 use crate::isolation::{IsolationReport, isolation_member};
+use crate::jobs::NativeJobs;
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::metrics::SandboxMetrics;
+use crate::modify::{ModifyKeywords, Plan};
 use crate::runtime::{Owned, Pending};
 use crate::sandbox::{NativeSandbox, argument, optional};
 
@@ -173,6 +175,14 @@ impl NativeHandle {
     fn request_drain(&self, py: Python<'_>) -> PyResult<Pending> {
         let handle = self.share(py)?;
         Ok(Pending::unattended(async move { handle.request_drain().await }))
+    }
+    fn modify(&self, py: Python<'_>, changes: ModifyKeywords) -> PyResult<Pending> {
+        let (handle, asked) = (self.share(py)?, changes.request());
+        Ok(Pending::unattended(async move { handle.modify(asked).await.map(Plan) }))
+    }
+    fn jobs(&self, py: Python<'_>) -> PyResult<NativeJobs> {
+        let handle = self.handle.get(py)?;
+        Ok(NativeJobs::new(handle.backend().clone(), handle.name()))
     }
     fn pause(&self, py: Python<'_>) -> PyResult<Pending> {
         let handle = self.share(py)?;

@@ -26,9 +26,11 @@ mod files;
 mod handle;
 mod image;
 mod isolation;
+mod jobs;
 mod logs;
 mod memory;
 mod metrics;
+mod modify;
 mod mounts;
 mod patches;
 mod runtime;
@@ -64,6 +66,8 @@ mod _microsandbox {
     };
     #[pymodule_export]
     use super::isolation::{doctor, install_libkrunfw, resolved_libkrunfw_path, set_runtime_libkrunfw_path};
+    #[pymodule_export]
+    use super::jobs::NativeJobs;
     #[pymodule_export]
     use super::logs::{LogEntry, NativeLogStream};
     #[pymodule_export]

@@ -16,6 +16,7 @@ use crate::exec::{ExecKeywords, ExecOutput, NativeExec};
 use crate::files::NativeFs;
 use crate::handle::{NativeHandle, SandboxStopResult};
 use crate::isolation::{IsolationReport, boot_steps, isolation_member};
+use crate::jobs::{JobInfo, NativeJobs};
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
 use crate::runtime::{Owned, Pending};
@@ -252,6 +253,14 @@ impl NativeSandbox {
         self.run_stream(py, default_of, options)
     }
 
+    fn exec_detached(&self, py: Python<'_>, cmd: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
+        let (Text(cmd), options, sandbox) = (argument(cmd, "cmd")?, options.request()?, self.share(py)?);
+        Ok(Pending::new(async move { sandbox.exec_detached(cmd, options).await.map(JobInfo) }))
+    }
+    fn jobs(&self, py: Python<'_>) -> PyResult<NativeJobs> {
+        let sandbox = self.sandbox.get(py)?;
+        Ok(NativeJobs::new(sandbox.backend().clone(), sandbox.name()))
+    }
     /// Binds this terminal to a program: of this name, else the default command.
     fn attach(
         &self,

@@ -95,6 +95,14 @@ pub enum Verb {
     Wait(crate::wait::WaitArgs),
     /// Run a program in an existing sandbox; a stopped one is started for the call.
     Exec(crate::exec::ExecArgs),
+    /// List programs that run in the background of a sandbox, newest first.
+    Jobs(crate::jobs::JobsArgs),
+    /// Bind this terminal to a job.
+    Attach(crate::jobs::AttachArgs),
+    /// Send a signal to a job.
+    Signal(crate::jobs::SignalArgs),
+    /// End the input of a job.
+    Eof(crate::jobs::EofArgs),
     /// List sandboxes, newest first.
     #[command(visible_alias = "ls")]
     List(crate::list::ListArgs),
@@ -276,6 +284,7 @@ async fn dispatch(verb: Verb, given: GivenFlags, call: &Invocation) -> Outcome<i
         // These forward signals to the guest.
         Verb::Run(args) => crate::run::run(*args, given, call).await,
         Verb::Exec(args) => crate::exec::run(args, call).await,
+        Verb::Attach(args) => crate::jobs::attach_to(args, call).await,
         // It ends in good order by itself.
         Verb::Serve(args) => crate::serve::run(*args, call).await,
         verb => call.interruptible(plain(verb, call)).await,
@@ -294,6 +303,9 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Resume(args) => crate::pause::resume(args, call).await,
         Verb::Remove(args) => crate::remove::run(args, call).await,
         Verb::Wait(args) => crate::wait::run(args, call).await,
+        Verb::Jobs(args) => crate::jobs::list(args, call).await,
+        Verb::Signal(args) => crate::jobs::signal(args, call).await,
+        Verb::Eof(args) => crate::jobs::eof(args, call).await,
         Verb::List(args) => crate::list::run(args, call).await,
         Verb::Status(args) => crate::status::run(args, call).await,
         Verb::Inspect(args) => crate::inspect::run(args, call).await,
@@ -313,7 +325,7 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Profile(args) => crate::profile::run(&args, &call.console),
         Verb::Context(args) => crate::context::run(&args, call),
         Verb::Completion(args) => crate::completion::run(&args, &call.console),
-        Verb::Run(_) | Verb::Exec(_) | Verb::Serve(_) => return Ok(FAILED),
+        Verb::Run(_) | Verb::Exec(_) | Verb::Attach(_) | Verb::Serve(_) => return Ok(FAILED),
     };
     done.map(|()| 0)
 }

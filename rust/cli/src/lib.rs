@@ -31,6 +31,7 @@ mod input;
 mod inspect;
 mod install;
 mod invocation;
+mod jobs;
 mod kill;
 mod list;
 mod load;

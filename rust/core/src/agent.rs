@@ -7,6 +7,7 @@
 //! | [`exec_request`] | what may be asked of exec; its validation |
 //! | [`exec_collect`], [`exec_stream`] | a program run to its end; a program with live events |
 //! | [`fs_call`], [`fs_transfer`], [`fs_watch`] | file operations; file content in either direction; changes |
+//! | [`jobs`] | programs that outlive their client |
 //! | [`relay`] | a connection handed over raw |
 //! | [`failure`] | the agent's errors in our words |
 //!
@@ -24,6 +25,7 @@ pub(crate) mod failure;
 mod fs_call;
 mod fs_transfer;
 mod fs_watch;
+mod jobs;
 mod relay;
 
 use std::os::fd::AsRawFd;

@@ -26,9 +26,9 @@ use futures::future::BoxFuture;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
     DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream,
-    FsWriteSink, ImageDetail, ImageInfo, ImageProgress, ImagePruneReport, IsolationReport, LogEntry, LogOptions,
-    LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress,
-    VolumeConfig, VolumeInfo,
+    FsWriteSink, ImageDetail, ImageInfo, ImageProgress, ImagePruneReport, IsolationReport, JobCall, JobInfo, LogEntry,
+    LogOptions, LogStream, LogStreamOptions, MetricsStream, Modification, ModificationPlan, SandboxConfig,
+    SandboxMetrics, SandboxSpec, TransferProgress, VolumeConfig, VolumeInfo,
 };
 use crate::sandbox::{Sandbox, SandboxHandle};
 
@@ -123,6 +123,7 @@ pub mod available_when {
     pub const DISK_VOLUMES: &str = "when disk images land; use a directory volume";
     pub const QUOTAS: &str = "when quotas of directories can be kept; leave it out, or use a tmpfs with a size";
     pub const MOUNT_POLICIES: &str = "when policies for owners and modes land; leave it out";
+    pub const JOBS: &str = "on a backend with an agent";
     pub const LOCAL: &str = "on the local backend";
     pub const CLOUD_ONLY: &str = "on the cloud backend";
     pub const IMAGES: &str = "on the local backend";
@@ -170,6 +171,15 @@ pub trait SandboxBackend: Send + Sync {
     fn drain<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         unsupported("Sandbox::drain", available_when::LIFECYCLE)
     }
+    /// Changes a sandbox that exists: all of it or nothing, at once or at its next start.
+    fn modify<'a>(
+        &'a self,
+        backend: &'a SharedBackend,
+        name: &'a str,
+        asked: Modification,
+    ) -> Operation<'a, ModificationPlan> {
+        unsupported("Sandbox::modify", available_when::LOCAL)
+    }
     /// Stands still until [`SandboxBackend::resume`]; fine on a paused one. Calls under way wait.
     fn pause<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         unsupported("Sandbox::pause", available_when::LOCAL)
@@ -211,6 +221,24 @@ pub trait SandboxBackend: Send + Sync {
         options: ExecOptions,
     ) -> Operation<'a, ExecHandle> {
         unsupported("Sandbox::exec_stream", available_when::LIFECYCLE)
+    }
+
+    /// Starts a program that outlives this client.
+    fn job_start<'a>(
+        &'a self,
+        name: &'a str,
+        spec: &'a SandboxSpec,
+        cmd: String,
+        options: ExecOptions,
+    ) -> Operation<'a, JobInfo> {
+        unsupported("Sandbox::exec_detached", available_when::JOBS)
+    }
+    fn job_call<'a>(&'a self, name: &'a str, call: JobCall) -> Operation<'a, Vec<JobInfo>> {
+        unsupported("Sandbox::jobs", available_when::JOBS)
+    }
+    /// Its kept output, `replay` bytes at most, then what follows; dropping the handle leaves it running.
+    fn job_attach<'a>(&'a self, name: &'a str, job: String, replay: Option<u64>) -> Operation<'a, ExecHandle> {
+        unsupported("Job::attach", available_when::JOBS)
     }
 
     /// Captured output, running or not.

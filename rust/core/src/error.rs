@@ -44,6 +44,9 @@ pub enum MicrosandboxError {
     #[error("{operation} {path}: no such file or directory")]
     PathNotFound { operation: String, path: String },
 
+    #[error("{message}")]
+    Job { code: String, message: String, job: String },
+
     #[error("patch failed: {path}: {message}")]
     PatchFailed { path: String, message: String },
 

@@ -35,7 +35,7 @@ async fn a_run_is_collected_with_its_verdict() {
         line.send(
             id,
             Kind::ExecStarted,
-            &microsandbox_protocol::message::ExecStarted { pid: 9, session: None, stdin_window: None },
+            &microsandbox_protocol::message::ExecStarted { pid: 9, session: None, stdin_window: None, job: None },
         )
         .await;
         line.data(id, Kind::ExecStdout, b"out").await;
@@ -71,8 +71,12 @@ async fn p5_order_is_enforced() {
         |id, mut line| {
             Box::pin(async move {
                 for _ in 0..2 {
-                    let started =
-                        microsandbox_protocol::message::ExecStarted { pid: 1, session: None, stdin_window: None };
+                    let started = microsandbox_protocol::message::ExecStarted {
+                        pid: 1,
+                        session: None,
+                        stdin_window: None,
+                        job: None,
+                    };
                     line.send(id, Kind::ExecStarted, &started).await;
                 }
             })
@@ -196,7 +200,8 @@ async fn x5_the_agents_own_timeout_is_an_error_with_the_partial_output() {
         let request = line.expect(Kind::ExecRequest).await;
         assert_eq!(request.parse::<ExecRequest>().unwrap().timeout_ms, Some(1500));
         let id = request.id;
-        let started = microsandbox_protocol::message::ExecStarted { pid: 1, session: None, stdin_window: None };
+        let started =
+            microsandbox_protocol::message::ExecStarted { pid: 1, session: None, stdin_window: None, job: None };
         line.send(id, Kind::ExecStarted, &started).await;
         line.data(id, Kind::ExecStderr, b"late").await;
         let exited = ExecExited { code: 137, signal: Some(9), timed_out: true, ..ExecExited::default() };
@@ -239,7 +244,8 @@ async fn p9_output_stops_at_the_window_until_it_is_consumed() {
         let request = line.expect(Kind::ExecRequest).await;
         assert_eq!(request.parse::<ExecRequest>().unwrap().window, Some(WINDOW as u64));
         let id = request.id;
-        let started = microsandbox_protocol::message::ExecStarted { pid: 1, session: None, stdin_window: None };
+        let started =
+            microsandbox_protocol::message::ExecStarted { pid: 1, session: None, stdin_window: None, job: None };
         line.send(id, Kind::ExecStarted, &started).await;
         let mut credit = WINDOW;
         let mut left = 64 << 20;

@@ -59,7 +59,7 @@ impl Relay {
     async fn started(&mut self) -> Option<u32> {
         let request = self.read().await?;
         assert_eq!(request.kind, Kind::ExecRequest);
-        let started = ExecStarted { pid: 7, session: Some(1), stdin_window: None };
+        let started = ExecStarted { pid: 7, session: Some(1), stdin_window: None, job: None };
         self.send(request.id, Kind::ExecStarted, &started).await;
         Some(request.id)
     }

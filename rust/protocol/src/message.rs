@@ -49,6 +49,10 @@ kinds! {
     StatsRequest = "core.stats.request",
     /// *ext* [`Stats`].
     StatsResponse = "core.stats.response",
+    /// *ext* [`Settings`].
+    Settings = "core.settings",
+    /// *ext* They hold.
+    Settled = "core.settings.done",
     /// [`ExecRequest`].
     ExecRequest = "core.exec.request",
     /// [`ExecStarted`].
@@ -69,6 +73,12 @@ kinds! {
     ExecResize = "core.exec.resize",
     /// [`Signal`].
     ExecSignal = "core.exec.signal",
+    /// *ext* [`JobAttach`]: answered as an exec request is.
+    JobAttach = "core.job.attach",
+    /// *ext* [`JobRequest`].
+    JobRequest = "core.job.request",
+    /// *ext* [`JobResponse`].
+    JobResponse = "core.job.response",
     /// [`FsRequest`].
     FsRequest = "core.fs.request",
     /// [`FsResponse`].
@@ -150,6 +160,24 @@ pub struct Touched {
     pub activity_seq: u64,
 }
 
+/// New defaults of programs that start from now on.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// `K=V`, in place of what was there.
+    pub set: Vec<String>,
+    /// Names.
+    pub unset: Vec<String>,
+    #[serde(default)]
+    pub cwd: Option<String>,
+}
+
+/// The environment may hold secrets.
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("unset", &self.unset).field("cwd", &self.cwd).finish_non_exhaustive()
+    }
+}
+
 /// Permission to send `bytes` more on the session's stream. A sender without credit waits; a session that never
 /// announced a window is bounded by the connection alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,6 +250,9 @@ pub struct ExecRequest {
     /// *ext* Kill the tree when the client's connection ends before the exit (the default is to let it run on).
     #[serde(default)]
     pub kill_on_disconnect: bool,
+    /// *ext* A job: known by an id after its client has left, and after its end; its input stays open meanwhile.
+    #[serde(default)]
+    pub job: bool,
 }
 
 /// Arguments and environment may hold secrets: debug output shows the program only.
@@ -241,6 +272,83 @@ pub struct ExecStarted {
     /// *ext* Bytes of stdin the client may send before the first [`Credit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin_window: Option<u64>,
+    /// *ext* The id of a job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+}
+
+/// Binds this id to a job, as if its program had been started by this client: `exec.started`, the newest kept output,
+/// then what follows. One client at a time; leaving does not end the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAttach {
+    pub job: String,
+    /// Bytes of kept output to begin with; all that is kept when absent.
+    #[serde(default)]
+    pub replay: Option<u64>,
+    /// As in [`ExecRequest`].
+    #[serde(default)]
+    pub window: Option<u64>,
+}
+
+/// Something about jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRequest {
+    pub op: JobOp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobOp {
+    /// Every job that is known, oldest first.
+    List,
+    Inspect {
+        job: String,
+    },
+    /// Answered when it has ended.
+    Wait {
+        job: String,
+    },
+    /// To its process group; 9 kills the whole tree.
+    Signal {
+        job: String,
+        signal: i32,
+    },
+    Input {
+        job: String,
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// End of input; Ctrl-D for a terminal.
+    CloseInput {
+        job: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct JobResponse {
+    /// `unknown_job`, `ended`, `bad_signal`, `input_closed`, `input_full`; absent when all went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    #[serde(default)]
+    pub jobs: Vec<JobInfo>,
+}
+
+/// What is known about a job. Times are milliseconds since the epoch, by the guest's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct JobInfo {
+    pub id: String,
+    /// Of the agent's run: jobs of another one are gone.
+    pub boot: String,
+    /// Its number in the captured log.
+    pub session: u64,
+    pub command: Vec<String>,
+    pub tty: bool,
+    pub pid: u32,
+    pub stdin_closed: bool,
+    pub started_ms: u64,
+    #[serde(default)]
+    pub finished_ms: Option<u64>,
+    #[serde(default)]
+    pub exit: Option<ExecExited>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

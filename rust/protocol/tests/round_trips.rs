@@ -49,7 +49,7 @@ fn machine() -> impl Strategy<Value = Machine> {
 
 fn exec_request() -> impl Strategy<Value = ExecRequest> {
     let words = (".*", vec(".*", 0..8), vec(".*", 0..8), option::of(".*"), option::of(".*"), vec(rlimit(), 0..4));
-    let numbers = (any::<[bool; 3]>(), any::<u16>(), any::<u16>(), any::<Option<u64>>(), any::<Option<u64>>());
+    let numbers = (any::<[bool; 4]>(), any::<u16>(), any::<u16>(), any::<Option<u64>>(), any::<Option<u64>>());
     (words, numbers).prop_map(|((cmd, args, env, cwd, user, rlimits), (bits, rows, cols, window, timeout_ms))| {
         ExecRequest {
             cmd,
@@ -65,6 +65,7 @@ fn exec_request() -> impl Strategy<Value = ExecRequest> {
             window,
             timeout_ms,
             kill_on_disconnect: bits[2],
+            job: bits[3],
         }
     })
 }
@@ -114,6 +115,20 @@ fn fs_op() -> impl Strategy<Value = FsOp> {
             mode,
             atomic
         }),
+        ".*".prop_map(|path| FsOp::ReadTar { path }),
+        ".*".prop_map(|path| FsOp::WriteTar { path }),
+        (".*", any::<bool>()).prop_map(|(path, recursive)| FsOp::Watch { path, recursive }),
+    ]
+}
+
+fn job_op() -> impl Strategy<Value = JobOp> {
+    prop_oneof![
+        Just(JobOp::List),
+        ".*".prop_map(|job| JobOp::Inspect { job }),
+        ".*".prop_map(|job| JobOp::Wait { job }),
+        (".*", any::<i32>()).prop_map(|(job, signal)| JobOp::Signal { job, signal }),
+        (".*", vec(any::<u8>(), 0..99)).prop_map(|(job, data)| JobOp::Input { job, data }),
+        ".*".prop_map(|job| JobOp::CloseInput { job }),
     ]
 }
 
@@ -171,6 +186,29 @@ proptest! {
     #[test]
     fn file_answers(ok: bool, error in option::of(".*"), errno: Option<i32>, data in option::of(fs_data()), bytes: Option<u64>) {
         same(Kind::FsResponse, FsResponse { ok, error, kind: None, errno, data, bytes })?;
+    }
+
+    #[test]
+    fn file_events(kind in ".*", path in ".*", from in option::of(".*"), is_dir: bool) {
+        same(Kind::FsEvent, FsEvents { events: vec![FsEvent { kind, path, from, is_dir }] })?;
+    }
+
+    #[test]
+    fn job_requests(op in job_op(), job in ".*", replay: Option<u64>, window: Option<u64>) {
+        same(Kind::JobRequest, JobRequest { op })?;
+        same(Kind::JobAttach, JobAttach { job, replay, window })?;
+    }
+
+    #[test]
+    fn job_answers(refused in option::of(".*"), command in vec(".*", 0..4), tty: bool, pid: u32, at: u64, end: Option<u64>) {
+        let exit = end.map(|duration_ns| ExecExited { duration_ns, drained: true, ..ExecExited::default() });
+        let job = JobInfo { command, tty, pid, started_ms: at, finished_ms: end, exit, ..JobInfo::default() };
+        same(Kind::JobResponse, JobResponse { refused, jobs: vec![job] })?;
+    }
+
+    #[test]
+    fn settings(set in vec(".*", 0..4), unset in vec(".*", 0..4), cwd in option::of(".*")) {
+        same(Kind::Settings, Settings { set, unset, cwd })?;
     }
 
     #[test]

@@ -130,6 +130,8 @@ impl From<MicrosandboxError> for ApiError {
                 .details(json!({ "operation": operation, "path": path, "kind": kind, "errno": errno })),
             E::PathNotFound { operation, path } => client(StatusCode::NOT_FOUND, code::PATH_NOT_FOUND)
                 .details(json!({ "operation": operation, "path": path })),
+            // Clients speak to the agent about jobs themselves.
+            E::Job { .. } => client(StatusCode::CONFLICT, code::INVALID_REQUEST),
             // No request of the wire has patches yet; a service over a backend that applies some of its own may say so.
             E::PatchFailed { path, .. } => {
                 client(StatusCode::UNPROCESSABLE_ENTITY, code::INVALID_SANDBOX_CONFIG).details(json!({ "path": path }))

@@ -7,6 +7,7 @@ use microsandbox_protocol::frame::Flags;
 use microsandbox_protocol::message::{Credit, ExecExited, ExecRequest, ExecStarted, Resize, StdinError};
 use microsandbox_protocol::{Kind, Message};
 
+use super::jobs;
 use crate::connection::Target;
 use crate::errno;
 use crate::exec::failure::quote;
@@ -73,8 +74,9 @@ impl Server {
             pid: launched.pid as u32,
             session: Some(number),
             stdin_window: (!request.no_stdin).then_some(STDIN_WINDOW),
+            job: request.job.then(|| self.jobs.add(number, launched.pid as u32, request)),
         };
-        let note = format!("exec started: {} (pid {})", quote(&request.cmd), launched.pid);
+        let note = format!("exec started: {} (pid {}, session {number})", quote(&request.cmd), launched.pid);
         self.sessions.insert(number, Session::new(number, tag, (key, id), launched, request));
         self.childless = false;
         if let Some(client) = self.clients.get_mut(&key) {
@@ -96,7 +98,11 @@ impl Server {
     pub(crate) fn on_stdin_frame(&mut self, key: u64, number: u64, message: &Message) {
         let Ok(data) = message.data() else { return self.malformed(key, message) };
         let Some(session) = self.sessions.get_mut(&number) else { return };
+        let closes = data.is_empty() && session.replay.is_some() && session.terminal().is_none();
         let fed = session.stdin.push(&data);
+        if closes {
+            self.jobs.input_closed(number);
+        }
         self.after_feeding(number, fed);
         self.update_input_full(key);
     }
@@ -214,13 +220,18 @@ impl Server {
             duration_ns: exit.at.duration_since(session.started).as_nanos().min(u128::from(u64::MAX)) as u64,
         };
         let note = match signal {
-            Some(signal) => format!("exec ended: signal {signal}"),
-            None => format!("exec ended: code {code}"),
+            Some(signal) => format!("exec ended: signal {signal} (session {number})"),
+            None => format!("exec ended: code {code} (session {number})"),
         };
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.reported = true;
         let owner = session.owner.take();
+        let replay = jobs::replay_of(session);
         session.orphan();
+        if self.jobs.info(number).is_some() {
+            self.jobs.ended(number, &exited, replay);
+            self.tell_waiters(number);
+        }
         if let Some((key, id)) = owner
             && let Some(client) = self.clients.get_mut(&key)
         {

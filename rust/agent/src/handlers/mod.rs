@@ -2,6 +2,7 @@
 
 pub mod exec;
 pub mod files;
+pub mod jobs;
 pub mod shutdown;
 pub mod signals;
 pub mod stats;
@@ -10,7 +11,7 @@ pub mod watch;
 use std::time::Instant;
 
 use microsandbox_protocol::frame::{Flags, encode_id_range};
-use microsandbox_protocol::message::{Bootstrap, CoreError, Empty, Ready, Shutdown, Touched};
+use microsandbox_protocol::message::{Bootstrap, CoreError, Empty, Ready, Settings, Shutdown, Touched};
 use microsandbox_protocol::{Kind, Message};
 
 use crate::connection::Target;
@@ -126,10 +127,12 @@ impl Server {
         }
         let target = client.targets.get(&id).copied();
         match (&message.kind, target) {
-            (Kind::ExecRequest | Kind::FsRequest, Some(_)) => {
+            (Kind::ExecRequest | Kind::FsRequest | Kind::JobAttach | Kind::JobRequest, Some(_)) => {
                 client.refuse(id, "malformed", "this id is in use by another session", Some(&message.kind));
             }
             (Kind::ExecRequest, None) => self.on_exec_request(key, message),
+            (Kind::JobAttach, None) => self.on_job_attach(key, message),
+            (Kind::JobRequest, None) => self.on_job_request(key, message),
             (Kind::FsRequest, None) => self.on_fs_request(key, message),
             (Kind::ExecStdin, Some(Target::Session(number))) => self.on_stdin_frame(key, number, message),
             (Kind::ExecResize, Some(Target::Session(number))) => self.on_resize(key, number, message),
@@ -143,6 +146,13 @@ impl Server {
                 let activity_seq = self.control.activity(self.running());
                 self.reply(key, id, &Kind::Touched, &Touched { activity_seq });
             }
+            (Kind::Settings, _) => match message.parse::<Settings>() {
+                Ok(settings) => {
+                    self.settle(settings);
+                    self.reply(key, id, &Kind::Settled, &Empty {});
+                }
+                Err(_) => self.malformed(key, message),
+            },
             (Kind::StatsRequest, _) => {
                 let stats = self.stats();
                 self.reply(key, id, &Kind::StatsResponse, &stats);
@@ -152,6 +162,18 @@ impl Server {
                 Err(_) => self.malformed(key, message),
             },
             (kind, _) => client.refuse(id, "unsupported", "the agent does not take this message", Some(kind)),
+        }
+    }
+
+    /// What programs that start from now on find.
+    fn settle(&mut self, settings: Settings) {
+        let Some(bootstrap) = &mut self.bootstrap else { return };
+        let name = |pair: &str| pair.split_once('=').map_or_else(|| pair.to_owned(), |(name, _)| name.to_owned());
+        let replaced: Vec<String> = settings.set.iter().map(|pair| name(pair)).chain(settings.unset).collect();
+        bootstrap.env.retain(|pair| !replaced.contains(&name(pair)));
+        bootstrap.env.extend(settings.set);
+        if let Some(cwd) = settings.cwd {
+            bootstrap.cwd = cwd;
         }
     }
 
@@ -174,6 +196,7 @@ impl Server {
     /// The client is gone: its programs run on unless it asked otherwise, its file calls stop.
     pub(crate) fn drop_client(&mut self, key: u64) {
         let Some(client) = self.clients.remove(&key) else { return };
+        self.jobs.waiters.retain(|waiter| waiter.owner.0 != key);
         for target in client.targets.into_values() {
             match target {
                 Target::Call(number) => self.abandon_call(number),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use microsandbox_protocol::frame::{Flags, Message};
-use microsandbox_protocol::message::{Empty, Kind, Shutdown, Stats, Touched};
+use microsandbox_protocol::message::{Empty, Kind, Settings, Shutdown, Stats, Touched};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -114,6 +114,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
     pub async fn touch(&mut self) -> MicrosandboxResult<u64> {
         let message = self.connection.call(Kind::Touch, &Empty {}, Kind::Touched).await?;
         Ok(self.connection.parse::<Touched>(&message)?.activity_seq)
+    }
+
+    /// New defaults of programs that start from now on.
+    pub async fn settle(&mut self, settings: Settings) -> MicrosandboxResult<()> {
+        self.connection.call(Kind::Settings, &settings, Kind::Settled).await.map(drop)
     }
 
     /// What the guest says about its own use of things.

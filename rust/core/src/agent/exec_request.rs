@@ -147,6 +147,7 @@ pub(crate) fn exec_request(spec: &SandboxSpec, cmd: String, options: &ExecOption
         window: None,
         timeout_ms: options.timeout.map(millis),
         kill_on_disconnect: !options.detachable,
+        job: false,
     })
 }
 

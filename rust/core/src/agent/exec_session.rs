@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use microsandbox_protocol::frame::{Flags, Frame, Message};
 use microsandbox_protocol::message::{
-    Credit, Empty, ExecExited, ExecFailed, ExecRequest, ExecStarted, Kind, Resize, Signal, StdinError,
+    Credit, Empty, ExecExited, ExecFailed, ExecRequest, ExecStarted, JobAttach, Kind, Resize, Signal, StdinError,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -86,9 +86,25 @@ impl<S> ExecSession<S> {
         connection
             .queue(id, Flags::SESSION_START, &Kind::ExecRequest, request)
             .map_err(|_too_large| exec_request::too_long(&request.cmd))?;
-        let now = Instant::now();
         let eof = if request.no_stdin { Eof::Sent } else { Eof::Open };
-        Ok(ExecSession {
+        let mut session = ExecSession::new(connection, id, eof, request.window);
+        let timeout = request.timeout_ms.map(|ms| Duration::from_millis(ms) + TIMEOUT_SLACK);
+        session.overdue = timeout.and_then(|timeout| session.began.checked_add(timeout));
+        Ok(session)
+    }
+
+    /// As [`ExecSession::begin`], to a job that runs already.
+    pub fn attach(mut connection: Connection<S>, request: &JobAttach) -> MicrosandboxResult<Self> {
+        let id = connection.id()?;
+        connection
+            .queue(id, Flags::SESSION_START, &Kind::JobAttach, request)
+            .map_err(|error| connection.broke(error.to_string()))?;
+        Ok(ExecSession::new(connection, id, Eof::Open, request.window))
+    }
+
+    fn new(connection: Connection<S>, id: u32, eof: Eof, allowance: Option<u64>) -> Self {
+        let now = Instant::now();
+        ExecSession {
             connection,
             id,
             began: now,
@@ -97,9 +113,9 @@ impl<S> ExecSession<S> {
             started: false,
             over: false,
             stdin: Stdin { pending: VecDeque::new(), credit: Some(0), eof, broken: false },
-            allowance: request.window,
-            overdue: request.timeout_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms) + TIMEOUT_SLACK)),
-        })
+            allowance,
+            overdue: None,
+        }
     }
 
     /// The connection, once the run is over and nothing of it is under way in either direction.
@@ -364,7 +380,7 @@ impl Input {
 }
 
 /// The guest's word, made harmless: a status that could be one, a signal that exists, a duration that could have been.
-fn verdict(exited: &ExecExited, elapsed: Duration) -> ExecExit {
+pub(super) fn verdict(exited: &ExecExited, elapsed: Duration) -> ExecExit {
     ExecExit {
         code: if (0..=255).contains(&exited.code) { exited.code } else { 255 },
         signal: exited.signal.filter(|signal| (1..=64).contains(signal)),

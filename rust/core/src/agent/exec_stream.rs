@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use super::exec_session::{ExecSession, Input, Step, timed_out};
-use super::{AgentClient, STALL_DEADLINE, exec_request, failure};
+use super::{AgentClient, Connection, STALL_DEADLINE, exec_request, failure};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{ExecControl, ExecEvent, ExecHandle, ExecOptions, SandboxSpec, StdinSource};
 
@@ -63,7 +63,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AgentClient<S> {
         request.window = Some(WINDOW);
         let name = self.connection.name().to_string();
         let mut session = ExecSession::begin(self.into_connection(), &request)?;
-        let id = format!("exec-{}", NEXT_ID.fetch_add(1, Ordering::Relaxed));
         let piped = options.stdin == StdinSource::Pipe;
         if let StdinSource::Bytes(data) = options.stdin {
             session.feed(Input { data, done: None });
@@ -71,19 +70,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AgentClient<S> {
         if !piped {
             session.finish_input();
         }
-        let shared = Arc::new(Shared {
-            consumed: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            wake: Notify::new(),
-            state: AtomicU8::new(RUNNING),
-        });
-        let (orders, order_queue) = mpsc::unbounded_channel();
-        let (events, event_queue) = mpsc::unbounded_channel();
-        let driver = Driver { session, events, orders: order_queue, shared: shared.clone(), timeout: options.timeout };
-        tokio::spawn(driver.run());
-        let control = Control { name, orders, shared, writing: Mutex::new(()) };
-        Ok(ExecHandle::new(id, event_queue, Arc::new(control), piped))
+        Ok(drive(name, session, options.timeout, piped))
     }
+
+    /// The handle of a session that `begin` makes with this window; its input is a pipe.
+    pub(super) fn exec_handle(
+        self,
+        begin: impl FnOnce(Connection<S>, u64) -> MicrosandboxResult<ExecSession<S>>,
+    ) -> MicrosandboxResult<ExecHandle> {
+        let name = self.connection.name().to_string();
+        Ok(drive(name, begin(self.into_connection(), WINDOW)?, None, true))
+    }
+}
+
+fn drive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    name: String,
+    session: ExecSession<S>,
+    timeout: Option<std::time::Duration>,
+    piped: bool,
+) -> ExecHandle {
+    let id = format!("exec-{}", NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let shared = Arc::new(Shared {
+        consumed: AtomicU64::new(0),
+        waiting: AtomicUsize::new(0),
+        wake: Notify::new(),
+        state: AtomicU8::new(RUNNING),
+    });
+    let (orders, order_queue) = mpsc::unbounded_channel();
+    let (events, event_queue) = mpsc::unbounded_channel();
+    let driver = Driver { session, events, orders: order_queue, shared: shared.clone(), timeout };
+    tokio::spawn(driver.run());
+    let control = Control { name, orders, shared, writing: Mutex::new(()) };
+    ExecHandle::new(id, event_queue, Arc::new(control), piped)
 }
 
 struct Driver<S> {

@@ -82,6 +82,9 @@ pub(crate) fn refusal(name: &str, error: &CoreError) -> MicrosandboxError {
             MicrosandboxError::unsupported(what, format!("with an agent that knows it ({said})"))
         }
         "malformed" => protocol(name, format!("it could not read our message: {said}")),
+        "unknown_job" | "job_attached" => {
+            MicrosandboxError::Job { code: error.kind.clone(), message: said, job: String::new() }
+        }
         other => MicrosandboxError::Runtime(format!("the agent of sandbox {name} failed ({}): {said}", quote(other))),
     }
 }

@@ -25,6 +25,7 @@ mod lifecycle;
 mod lock;
 pub mod logs;
 pub mod metrics;
+mod modify;
 mod mounts;
 mod oom;
 mod operations;

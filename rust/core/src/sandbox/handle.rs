@@ -11,8 +11,8 @@ use super::{
 use crate::backend::{BackendKind, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
-    Isolation, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, SandboxMetrics, SandboxSpec,
-    SandboxStatus, SandboxStopResult,
+    Isolation, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions, Modification, ModificationPlan,
+    SandboxMetrics, SandboxSpec, SandboxStatus, SandboxStopResult,
 };
 
 /// Metadata as it was when this handle was made, plus lifecycle by name. Needs no live agent.
@@ -212,6 +212,10 @@ impl SandboxHandle {
         self.ended_is_fine(self.backend.sandboxes().drain(&self.backend, self.name()).await)
     }
 
+    /// Changes it: all of it or nothing, at once or at its next start.
+    pub async fn modify(&self, asked: Modification) -> MicrosandboxResult<ModificationPlan> {
+        self.backend.sandboxes().modify(&self.backend, self.name(), asked).await
+    }
     /// Stands still until [`SandboxHandle::resume`]; fine on a paused one. Calls under way wait.
     pub async fn pause(&self) -> MicrosandboxResult<()> {
         self.backend.sandboxes().pause(&self.backend, self.name()).await

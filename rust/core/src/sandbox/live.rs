@@ -11,7 +11,7 @@ use crate::backend::{BackendKind, ListQuery, SandboxList, SharedBackend};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
     BootStep, DEFAULT_SHELL, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream,
-    FsWatchStream, FsWriteSink, Isolation, IsolationReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
+    FsWatchStream, FsWriteSink, Isolation, IsolationReport, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions,
     MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, SandboxStatus, SandboxStopResult, TransferProgress,
     validate_sandbox_name,
 };
@@ -139,6 +139,10 @@ impl Sandbox {
     }
     pub async fn exec_stream(&self, cmd: impl Into<String>, options: ExecOptions) -> MicrosandboxResult<ExecHandle> {
         self.backend.sandboxes().exec_stream(self.name(), &self.spec, cmd.into(), options).await
+    }
+    /// Starts a program that outlives this client.
+    pub async fn exec_detached(&self, cmd: impl Into<String>, options: ExecOptions) -> MicrosandboxResult<JobInfo> {
+        self.backend.sandboxes().job_start(self.name(), &self.spec, cmd.into(), options).await
     }
     /// The shell of scripts.
     pub fn shell(&self) -> &str {

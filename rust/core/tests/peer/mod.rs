@@ -113,7 +113,7 @@ impl Line {
     /// Takes an exec request and says that it runs.
     pub async fn started(&mut self, stdin_window: Option<u64>) -> u32 {
         let id = self.expect(Kind::ExecRequest).await.id;
-        self.send(id, Kind::ExecStarted, &ExecStarted { pid: 7, session: Some(1), stdin_window }).await;
+        self.send(id, Kind::ExecStarted, &ExecStarted { pid: 7, session: Some(1), stdin_window, job: None }).await;
         id
     }
 

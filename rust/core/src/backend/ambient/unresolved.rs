@@ -13,9 +13,9 @@ use crate::backend::{
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
     DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream,
-    FsWriteSink, ImageDetail, ImageInfo, ImagePruneReport, IsolationReport, LogEntry, LogOptions, LogStream,
-    LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress, VolumeConfig,
-    VolumeInfo,
+    FsWriteSink, ImageDetail, ImageInfo, ImagePruneReport, IsolationReport, JobCall, JobInfo, LogEntry, LogOptions,
+    LogStream, LogStreamOptions, MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics,
+    SandboxSpec, TransferProgress, VolumeConfig, VolumeInfo,
 };
 use crate::sandbox::{Sandbox, SandboxHandle};
 
@@ -111,6 +111,14 @@ impl SandboxBackend for Unresolved {
     fn drain<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, ()> {
         self.fail()
     }
+    fn modify<'a>(
+        &'a self,
+        _backend: &'a SharedBackend,
+        _name: &'a str,
+        _asked: Modification,
+    ) -> Operation<'a, ModificationPlan> {
+        self.fail()
+    }
     fn pause<'a>(&'a self, _backend: &'a SharedBackend, _name: &'a str) -> Operation<'a, ()> {
         self.fail()
     }
@@ -136,6 +144,21 @@ impl SandboxBackend for Unresolved {
         _cmd: String,
         _options: ExecOptions,
     ) -> Operation<'a, ExecHandle> {
+        self.fail()
+    }
+    fn job_start<'a>(
+        &'a self,
+        _name: &'a str,
+        _spec: &'a SandboxSpec,
+        _cmd: String,
+        _options: ExecOptions,
+    ) -> Operation<'a, JobInfo> {
+        self.fail()
+    }
+    fn job_call<'a>(&'a self, _name: &'a str, _call: JobCall) -> Operation<'a, Vec<JobInfo>> {
+        self.fail()
+    }
+    fn job_attach<'a>(&'a self, _name: &'a str, _job: String, _replay: Option<u64>) -> Operation<'a, ExecHandle> {
         self.fail()
     }
     fn logs<'a>(&'a self, _name: &'a str, _options: LogOptions) -> Operation<'a, Vec<LogEntry>> {

@@ -18,8 +18,8 @@ use crate::backend::{ListQuery, Operation, SandboxBackend, SandboxList, SharedBa
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
     ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream, FsWriteSink,
-    LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec,
-    TransferProgress, validate_sandbox_name,
+    JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics,
+    SandboxSpec, TransferProgress, validate_sandbox_name,
 };
 use crate::sandbox::{DEFAULT_STOP_TIMEOUT, Sandbox, SandboxHandle};
 
@@ -306,6 +306,22 @@ impl SandboxBackend for CloudBackend {
         })
     }
 
+    fn job_start<'a>(
+        &'a self,
+        name: &'a str,
+        spec: &'a SandboxSpec,
+        cmd: String,
+        options: ExecOptions,
+    ) -> Operation<'a, JobInfo> {
+        let start = async move { self.agent(name).await?.start_job(spec, cmd, options).await };
+        self.spec_only("Sandbox::exec_detached", flat::EXEC, start)
+    }
+    fn job_call<'a>(&'a self, name: &'a str, call: JobCall) -> Operation<'a, Vec<JobInfo>> {
+        self.spec_only("Sandbox::jobs", flat::EXEC, async move { self.agent(name).await?.job(call).await })
+    }
+    fn job_attach<'a>(&'a self, name: &'a str, job: String, replay: Option<u64>) -> Operation<'a, ExecHandle> {
+        self.spec_only("Job::attach", flat::EXEC, async move { self.agent(name).await?.attach_job(job, replay) })
+    }
     fn logs<'a>(&'a self, name: &'a str, options: LogOptions) -> Operation<'a, Vec<LogEntry>> {
         Box::pin(self.read_logs(name, options))
     }

@@ -32,6 +32,7 @@ pub async fn pause(backend: &LocalBackend, name: &str) -> MicrosandboxResult<()>
     let group = freezer(name, &dir)?;
     hide_token(&dir, true)?;
     let frozen = async {
+        release_kernel_threads(&group);
         write(&group, "1")?;
         until_frozen(&group, name).await?;
         backend.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Paused).await
@@ -81,6 +82,25 @@ fn freezer(name: &str, dir: &Path) -> MicrosandboxResult<PathBuf> {
 fn write(group: &Path, value: &str) -> MicrosandboxResult<()> {
     let file = group.join("cgroup.freeze");
     std::fs::write(&file, value).map_err(|error| MicrosandboxError::io("write", &file, error))
+}
+
+/// KVM puts a kernel thread of its own into the group of a monitor (`kvm-nx-lpage-recovery`), and such a thread never
+/// stands still: the kernel would call the group running for ever. It holds nothing of the sandbox's and goes to a group
+/// further up.
+fn release_kernel_threads(group: &Path) {
+    let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in members.lines().filter(|pid| is_kernel_thread(pid)) {
+        // The groups above may have controllers and take no threads; the topmost one always does.
+        let _ = group.ancestors().skip(1).find(|above| std::fs::write(above.join("cgroup.procs"), pid).is_ok());
+    }
+}
+
+/// By the flags in `/proc/<pid>/stat`, see proc(5).
+fn is_kernel_thread(pid: &str) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    fields.split_whitespace().nth(6).and_then(|flags| flags.parse::<u32>().ok()).is_some_and(|f| f & PF_KTHREAD != 0)
 }
 
 async fn until_frozen(group: &Path, name: &str) -> MicrosandboxResult<()> {

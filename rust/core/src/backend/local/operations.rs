@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use microsandbox_protocol::launch::IsolationReport;
 
-use super::{LocalBackend, doctor, exec, freeze, lifecycle, logs, metrics, process, reconcile};
+use super::{LocalBackend, doctor, exec, freeze, lifecycle, logs, metrics, modify, process, reconcile};
 use crate::agent::AgentClient;
 use crate::backend::{
     ImageBackend, ListQuery, Operation, ProgressFn, SandboxBackend, SandboxList, SharedBackend, files,
@@ -15,8 +15,9 @@ use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::images;
 use crate::model::{
     DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream,
-    FsWriteSink, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress,
+    FsWriteSink, ImageDetail, ImageInfo, ImagePruneReport, JobCall, JobInfo, LogEntry, LogOptions, LogStream,
+    LogStreamOptions, MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec,
+    TransferProgress,
 };
 use crate::sandbox::{Sandbox, SandboxHandle};
 
@@ -104,6 +105,14 @@ impl SandboxBackend for LocalBackend {
     fn kill<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         Box::pin(lifecycle::kill(self, name))
     }
+    fn modify<'a>(
+        &'a self,
+        backend: &'a SharedBackend,
+        name: &'a str,
+        asked: Modification,
+    ) -> Operation<'a, ModificationPlan> {
+        Box::pin(modify::modify(self, backend, name, asked))
+    }
     fn pause<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         Box::pin(freeze::pause(self, name))
     }
@@ -148,6 +157,22 @@ impl SandboxBackend for LocalBackend {
                 None => handle,
             })
         })
+    }
+
+    fn job_start<'a>(
+        &'a self,
+        name: &'a str,
+        spec: &'a SandboxSpec,
+        cmd: String,
+        options: ExecOptions,
+    ) -> Operation<'a, JobInfo> {
+        on_agent!(self, name, address => async { address.dial().await?.start_job(spec, cmd, options).await })
+    }
+    fn job_call<'a>(&'a self, name: &'a str, call: JobCall) -> Operation<'a, Vec<JobInfo>> {
+        on_agent!(self, name, address => async { address.dial().await?.job(call).await })
+    }
+    fn job_attach<'a>(&'a self, name: &'a str, job: String, replay: Option<u64>) -> Operation<'a, ExecHandle> {
+        on_agent!(self, name, address => async { address.dial().await?.attach_job(job, replay) })
     }
 
     fn logs<'a>(&'a self, name: &'a str, options: LogOptions) -> Operation<'a, Vec<LogEntry>> {

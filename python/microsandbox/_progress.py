@@ -1,0 +1,78 @@
+"""Where something that takes long shows itself: a notebook's output, a terminal's line, or nowhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    current = shell.get_ipython() if shell is not None else None
+    # The kernel of a notebook has one; IPython in a terminal has not.
+    return current is not None and getattr(current, "kernel", None) is not None
+
+
+class Display:
+    """One place that is updated: a context manager. `MSB_PROGRESS=0` shows nothing anywhere."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        wanted = os.environ.get("MSB_PROGRESS") != "0"
+        self._notebook = wanted and _in_notebook()
+        self._terminal = wanted and not self._notebook and sys.stderr is not None and sys.stderr.isatty()
+
+    def update(self, shown: object, line: str) -> None:
+        """Shows an object that has a picture, or the line."""
+        if self._notebook:
+            if self._handle is None:
+                from IPython.display import display
+
+                self._handle = display(shown, display_id=True)
+            else:
+                self._handle.update(shown)
+        elif self._terminal:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+class Progress:
+    """A bar for a transfer: the callback of `copy_from_host(progress=)` and `copy_to_host(progress=)`, for `with`.
+
+    It shows itself in a notebook and in a terminal (on standard error), and not at all in a script.
+
+    Example:
+        >>> with Progress("upload") as shown:
+        ...     await sb.fs.copy_from_host("data.bin", "/data.bin", progress=shown)
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._display = Display()
+        self._done, self._total = 0, 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """`done` of `total` bytes."""
+        self._done, self._total = done, total or 0
+        share = f"{100 * done // self._total:3d} %" if self._total else ""
+        self._display.update(self, f"{self._title}  {share}  {done / (1 << 20):.1f} MiB")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._display.__exit__(*exc)
+
+    def _repr_html_(self) -> str:
+        from . import _picture
+
+        return _picture.progress(self._title, self._done, self._total)

@@ -1,0 +1,203 @@
+# Generated from _jobs.py by python/tools/generate_sync.py: change that, not this.
+"""Detached programs of a sandbox."""
+from __future__ import annotations
+import re
+from typing import TYPE_CHECKING, Any
+from .._enums import ExecEventType, LogReadSource, LogSource
+from ._logs import LogStream
+from .._runtime import wait as run
+from .._unsupported import unsupported
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from .._microsandbox import LogEntry, NativeExec, NativeHandle, NativeJobs, NativeSandbox, NativeSink
+    from ..jobs import JobEvent, JobExit, JobInfo, JobLogEntry, JobPage
+_ENDED = re.compile(b'exec ended: .* \\(session (\\d+)\\)')
+
+def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
+    """The job that an answer tells of."""
+    return Job(owner, owner.jobs(), known['id'], known['session'])
+
+def find(owner: NativeSandbox | NativeHandle, id: str) -> Job:
+    """The job of this id; `JobError` if this run has none."""
+    known, = run(owner.jobs().inspect(id))
+    return of(owner, known)
+
+def page(owner: NativeSandbox | NativeHandle, all: bool, limit: int, cursor: str | None) -> JobPage:
+    """Jobs from the newest; `cursor` is the number of the last one of the page before."""
+    from ..jobs import JobPage
+    if isinstance(limit, bool) or not isinstance(limit, int) or (not 1 <= limit <= 1000):
+        raise ValueError(f'limit must be 1 to 1000: got {limit!r}')
+    if cursor is not None and (not cursor.isdecimal()):
+        raise ValueError(f'cursor is not one that list_jobs gave: {cursor!r}')
+    known = run(owner.jobs().list())
+    wanted = [job for job in reversed(known) if all or job['exit_code'] is None]
+    wanted = [job for job in wanted if cursor is None or job['session'] < int(cursor)]
+    following = str(wanted[limit - 1]['session']) if len(wanted) > limit else None
+    return JobPage([_info(job) for job in wanted[:limit]], following)
+
+def _info(known: Mapping[str, Any]) -> JobInfo:
+    from ..jobs import JobInfo
+    fields = {name: value for name, value in known.items() if name != 'session'}
+    state = 'running' if known['exit_code'] is None else 'exited'
+    return JobInfo(**fields, state=state, created_at=known['started_at'], failure=None, error=None)
+
+def _exit(code: int, timed_out: bool) -> JobExit:
+    from ..jobs import JobExit
+    return JobExit(code, code == 0 and (not timed_out), timed_out)
+
+class Job:
+    """A program that goes on without its client, until it ends or its sandbox does; from `Sandbox.exec_detached`.
+
+    It is found again by its id: `Sandbox.get_job`, from any process, as long as the sandbox runs; of ended ones the
+    newest 1024 are remembered. Calls on one that is not known any more raise `JobError` with the code `unknown_job`.
+    """
+
+    def __init__(self, owner: NativeSandbox | NativeHandle, native: NativeJobs, id: str, session: int) -> None:
+        self._owner = owner
+        self._native = native
+        self._id = id
+        self._session = session
+
+    @property
+    def id(self) -> str:
+        """Names it among all jobs of all runs of its sandbox."""
+        return self._id
+
+    def inspect(self) -> JobInfo:
+        """What is known about it now."""
+        known, = run(self._native.inspect(self._id))
+        return _info(known)
+
+    def wait(self) -> JobExit:
+        """Waits for its end. Giving up the wait does nothing to it."""
+        known, = run(self._native.wait(self._id))
+        return _exit(known['exit_code'], known['timed_out'])
+
+    def signal(self, signal: int) -> None:
+        """Sends a signal, 1 to 64, to its process group; 9 kills its whole tree. `JobError` if it has ended."""
+        run(self._native.signal(self._id, signal))
+
+    def kill(self) -> None:
+        """SIGKILL to its whole tree. `JobError` if it has ended."""
+        run(self._native.signal(self._id, 9))
+
+    def eof(self) -> None:
+        """Ends its input; Ctrl-D for a terminal. `JobError` if it is closed."""
+        run(self._native.eof(self._id))
+
+    def attach(self, *, read_only: bool=False, replay_bytes: int | None=None, cursor: str | None=None) -> JobAttachment:
+        """Binds to its streams: first the newest `replay_bytes` of its output (all that is kept, up to 256 KiB), then
+        what follows.
+
+        One client at a time: `JobError` with the code `job_attached` otherwise. `read_only` refuses input. A `cursor`
+        is `UnsupportedError`: read `logs(from_cursor=)` for that.
+        """
+        if cursor is not None:
+            raise unsupported('Job.attach(cursor=)', 'with Job.logs(from_cursor=), which has every byte')
+        return JobAttachment(run(self._native.attach(self._id, replay_bytes)), self._native, self._id, read_only)
+
+    def logs(self, *, tail: int | None=None, since: float | None=None, until: float | None=None, sources: list[LogReadSource] | None=None, from_cursor: str | None=None) -> list[JobLogEntry]:
+        """Its captured output, oldest first; times in milliseconds since the epoch, otherwise as `Sandbox.logs`."""
+        stream = self._stream({'since_ms': since, 'until_ms': until, 'from_cursor': from_cursor}, sources, False)
+        entries = [entry for entry in stream]
+        return entries if tail is None else entries[max(0, len(entries) - tail):]
+
+    def log_stream(self, *, since: float | None=None, until: float | None=None, sources: list[LogReadSource] | None=None, from_cursor: str | None=None, follow: bool=False) -> JobLogStream:
+        """As `logs`, entry by entry; with `follow` until it has ended and its last word was given."""
+        return self._stream({'since_ms': since, 'until_ms': until, 'from_cursor': from_cursor}, sources, follow)
+
+    def follow_logs(self, *, since: float | None=None, until: float | None=None, sources: list[LogReadSource] | None=None, from_cursor: str | None=None) -> JobLogStream:
+        """`log_stream` with `follow`."""
+        return self._stream({'since_ms': since, 'until_ms': until, 'from_cursor': from_cursor}, sources, True)
+
+    def _stream(self, options: dict[str, Any], sources: list[LogReadSource] | None, follow: bool) -> JobLogStream:
+        native = run(self._owner.log_stream({**options, 'sources': [LogReadSource.ALL], 'follow': follow}))
+        return JobLogStream(LogStream(native), self._session, sources)
+
+    def __repr__(self) -> str:
+        return f'Job(id={self._id!r})'
+
+class JobLogStream:
+    """Captured output of one job: an iterator of `JobLogEntry`."""
+
+    def __init__(self, stream: LogStream, session: int, sources: list[LogReadSource] | None) -> None:
+        self._stream = stream
+        self._session = session
+        self._over = False
+        chosen = sources or [LogReadSource.STDOUT, LogReadSource.STDERR, LogReadSource.OUTPUT]
+        self._sources = {str(source) for source in chosen}
+
+    def __iter__(self) -> JobLogStream:
+        return self
+
+    def __next__(self) -> JobLogEntry:
+        while not self._over:
+            entry = self._stream.__next__()
+            if entry.session_id == self._session and self._wants(entry):
+                return _entry(entry)
+            self._over = self._is_end(entry)
+        raise StopIteration
+
+    def _wants(self, entry: LogEntry) -> bool:
+        return bool({entry.source.value, 'all'} & self._sources)
+
+    def _is_end(self, entry: LogEntry) -> bool:
+        said = _ENDED.search(entry.data) if entry.source is LogSource.SYSTEM else None
+        return said is not None and int(said.group(1)) == self._session
+
+    def close(self) -> None:
+        """Ends it; a second time is fine."""
+        self._over = True
+
+def _entry(entry: LogEntry) -> JobLogEntry:
+    from ..jobs import JobLogEntry
+    return JobLogEntry(entry.timestamp_ms, entry.source.value, entry.data, entry.cursor)
+
+class JobAttachment:
+    """The streams of a job: an iterator of `JobEvent`, ended by `completed`. Letting go leaves it running."""
+
+    def __init__(self, native: NativeExec, jobs: NativeJobs, id: str, read_only: bool) -> None:
+        self._native: NativeExec | None = native
+        self._sink: NativeSink | None = None if read_only else native.take_stdin()
+        self._jobs = jobs
+        self._id = id
+
+    def __iter__(self) -> JobAttachment:
+        return self
+
+    def __next__(self) -> JobEvent:
+        event = self.recv()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def recv(self) -> JobEvent | None:
+        """The next event; None after the last, and once detached."""
+        from ..jobs import JobEvent
+        while self._native is not None:
+            event = run(self._native.recv())
+            if event is None:
+                break
+            if event.event_type in (ExecEventType.STDOUT, ExecEventType.STDERR):
+                return JobEvent('output', (event.event_type.value, event.data))
+            if event.event_type is ExecEventType.EXITED:
+                known, = run(self._jobs.inspect(self._id))
+                return JobEvent('completed', _exit(known['exit_code'], known['timed_out']))
+        return None
+
+    def write_stdin(self, data: bytes) -> None:
+        """Sends input; waits while the program does not read. `RuntimeError` if read-only or detached."""
+        if self._sink is None:
+            raise RuntimeError('this attachment takes no input: it is read-only or detached')
+        run(self._sink.write(data))
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Tells a job with `tty=True` the size of its terminal."""
+        if self._native is None:
+            raise RuntimeError('this attachment is detached')
+        run(self._native.resize(rows, cols))
+
+    def detach(self) -> None:
+        """Lets go; the job goes on. A second time is fine."""
+        self._native = None
+        self._sink = None
