@@ -87,6 +87,12 @@ bench-microvm: ## The microVM against microsandbox 0.7.11 in an emulated machine
 fuzz: ## Fuzz every decoder, FUZZ_SECONDS (60) each; needs a nightly toolchain and cargo-fuzz
 	scripts/run-fuzz $(FUZZ_SECONDS)
 
+.PHONY: docs
+docs: ## Build the site of the documents into target/site
+	scripts/install-packages build
+	scripts/install-venv docs
+	$(BIN)/python -m mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+
 .PHONY: session
 session: ## Record docs/msb-session.txt from real use of the command line
 	scripts/record-session docs/msb-session.txt

@@ -19,7 +19,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "benches/README.md",
-    "docs/backend-cases.md",
+    TABLE,
 )
 REFERENCE = re.compile(r"`((?:tests|benches|rust|fuzz)/[\w./-]+\.(?:py|rs))::([\w:]+)`")
 # Of section 11 of the specification.

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from microsandbox import otel
+from microsandbox import LocalBackend, backend_scope, otel
 from microsandbox.sync import Sandbox
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -28,7 +28,11 @@ def points(reader: InMemoryMetricReader) -> dict[tuple[str, ...], float]:
 def test_running_sandboxes_are_exported(home: Path) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
-    with otel.instrument(provider, max_age=0), Sandbox.create("box", image="host", memory=128) as box:
+    with (
+        backend_scope(LocalBackend(home=home)),
+        otel.instrument(provider, max_age=0),
+        Sandbox.create("box", image="host", memory=128) as box,
+    ):
         box.exec("python3", ["-c", "sum(range(3_000_000))"])
         seen = points(reader)
         assert {key[:2] for key in seen} == {
@@ -44,6 +48,7 @@ def test_running_sandboxes_are_exported(home: Path) -> None:
         assert ("container.network.io", "By", "box", "transmit") in seen
         box.stop()
         assert points(reader) == {}
+        box.destroy(force=True)
     assert points(reader) == {}
     provider.shutdown()
 

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from microsandbox import Progress, Sandbox
-from microsandbox.testing import MemoryBackend
+from microsandbox import LocalBackend, Progress, Sandbox
+from microsandbox.testing import MemoryBackend, ScriptResult
 
 HOSTILE = "<script>alert(1)</script>&\"'</pre>"
 
@@ -29,17 +29,18 @@ class Tags(HTMLParser):
 
 def scripted(stdout: bytes = b"", stderr: bytes = b"", code: int = 0) -> MemoryBackend:
     backend = MemoryBackend()
-    backend.script("prog", lambda *_: (stdout, stderr, code, 0.0))
+    backend.script("prog", lambda call: ScriptResult(stdout, stderr, code))
     return backend
 
 
 async def test_output_of_a_guest_is_never_markup() -> None:
-    box = await Sandbox.create("box", image="host", backend=scripted(HOSTILE.encode(), b"\xff\xfe\x00", 4))
+    backend = scripted(HOSTILE.encode(), b"\xff\xfe\x00", 4)
+    box = await Sandbox.create("box", image="host", backend=backend)
     html = (await box.exec("prog"))._repr_html_()
     assert Tags(html).seen <= {"style", "div", "span", "b", "pre"}
     assert "&lt;script&gt;" in html and "exit 4" in html
     assert "script" not in Tags(box._repr_html_()).seen
-    handle = await Sandbox.get("box", backend=box._live.backend if hasattr(box, "_live") else None)
+    handle = await Sandbox.get("box", backend=backend)
     assert "script" not in Tags(handle._repr_html_()).seen
 
 
@@ -59,7 +60,7 @@ def test_a_title_is_escaped() -> None:
 
 
 async def test_metrics_are_curves_with_axes(home: Path) -> None:
-    async with await Sandbox.create("box", image="host") as box:
+    async with await Sandbox.create("box", image="host", backend=LocalBackend(home=home)) as box:
         stream = await box.metrics_stream(0.05)
         assert "no sample yet" in stream._repr_html_()
         await stream.show(3)

@@ -221,7 +221,8 @@ class SandboxHandle(_later.LaterHandle):
 
     def _repr_html_(self) -> str:
         from .. import _picture
-        rows: list[tuple[str, object]] = [('isolation', self.isolation), ('backend', self.backend_kind), ('id', self.id)]
+        rows: list[tuple[str, object]] = [('isolation', self.isolation), ('backend', self.backend_kind)]
+        rows.append(('id', self.id))
         if self.last_error is not None:
             rows.append(('last error', self.last_error))
         return _picture.card(self.name, (_picture.STATUS.get(self.status, 'dim'), self.status), rows)

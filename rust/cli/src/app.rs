@@ -84,6 +84,9 @@ pub enum Verb {
     Kill(crate::kill::KillArgs),
     /// Stop, then start.
     Restart(crate::restart::RestartArgs),
+    /// Change a sandbox that exists, at once where it can be done.
+    #[command(visible_alias = "mod")]
+    Modify(crate::modify::ModifyArgs),
     /// Let everything in sandboxes stand still, memory and all.
     Pause(crate::pause::PauseArgs),
     /// Let paused sandboxes go on where they were.
@@ -299,6 +302,7 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Stop(args) => crate::stop::run(args, call).await,
         Verb::Kill(args) => crate::kill::run(args, call).await,
         Verb::Restart(args) => crate::restart::run(args, call).await,
+        Verb::Modify(args) => crate::modify::run(args, call).await,
         Verb::Pause(args) => crate::pause::pause(args, call).await,
         Verb::Resume(args) => crate::pause::resume(args, call).await,
         Verb::Remove(args) => crate::remove::run(args, call).await,

@@ -52,12 +52,22 @@ pub async fn run(args: ExecArgs, call: &Invocation) -> Outcome<i32> {
     let end = args.session.run(call, &sandbox, program).await;
     if started {
         match &end {
-            Ok(SessionEnd::Running) => sandbox.detach().await?,
+            Ok(SessionEnd::Running | SessionEnd::Job(_)) => sandbox.detach().await?,
             _ => stop_again(call, &sandbox).await,
         }
     }
     match end? {
         SessionEnd::Status(code) => Ok(code),
+        SessionEnd::Job(id) => {
+            call.console.line(&id)?;
+            if !args.quiet {
+                call.console.note(&format!(
+                    "it goes on running; msb attach {0} --job {id} binds to it, msb logs {0} shows its output",
+                    sandbox.name()
+                ));
+            }
+            Ok(0)
+        }
         SessionEnd::Running => {
             if !args.quiet {
                 call.console.note(&format!("it goes on running; msb logs {} shows its output", sandbox.name()));

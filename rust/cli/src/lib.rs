@@ -38,6 +38,7 @@ mod load;
 mod logging;
 mod logs;
 mod metrics;
+mod modify;
 mod mount_flags;
 mod outlet;
 mod output;

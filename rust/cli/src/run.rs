@@ -62,7 +62,7 @@ pub async fn run(args: RunArgs, given: GivenFlags, call: &Invocation) -> Outcome
     let idle = args.session.detach && args.command.is_empty() && sandbox.default_command().is_err();
     let end = if idle { Ok(SessionEnd::Running) } else { args.session.run(call, &sandbox, program).await };
     match end {
-        Ok(SessionEnd::Running) => {
+        Ok(SessionEnd::Running | SessionEnd::Job(_)) => {
             leave_running(call, &sandbox, args.session.detach).await?;
             Ok(0)
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use microsandbox_core::model::{EnvVar, ExecEvent, ExecExit, ExecOptions, Rlimit, StdinSource};
+use microsandbox_core::model::{EnvVar, ExecExit, ExecOptions, Rlimit, StdinSource};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
 use crate::attach::{AttachEnd, AttachOptions, attach};
@@ -51,8 +51,10 @@ pub struct Program {
 pub enum SessionEnd {
     /// The status to pass on.
     Status(i32),
-    /// It goes on in the sandbox.
+    /// The user let go; it goes on in the sandbox.
     Running,
+    /// It goes on in the sandbox as a job of this id.
+    Job(String),
 }
 
 impl SessionFlags {
@@ -66,10 +68,11 @@ impl SessionFlags {
         let tty = self.wants_tty(call);
         let (command, arguments) = resolve(sandbox, &program.command, tty)?;
         let options = self.options(program, arguments, tty);
-        let running = call.interruptible(async { Ok(sandbox.exec_stream(command, options).await?) }).await?;
         if self.detach {
-            return call.interruptible(started(&running)).await.map(|()| SessionEnd::Running);
+            let job = call.interruptible(async { Ok(sandbox.exec_detached(command, options).await?) }).await?;
+            return Ok(SessionEnd::Job(job.id));
         }
+        let running = call.interruptible(async { Ok(sandbox.exec_stream(command, options).await?) }).await?;
         let binding =
             AttachOptions { tty, stdin: !self.no_stdin, detach_keys: self.detach_keys.clone().unwrap_or_default() };
         match attach(&call.console, &call.signals, &running, binding).await? {
@@ -134,16 +137,4 @@ fn resolve(sandbox: &Sandbox, command: &[String], tty: bool) -> Outcome<(String,
         }
         other => Ok(other?),
     }
-}
-
-/// Waits for the first word about a program in the background: that it runs, or why not.
-async fn started(running: &microsandbox_core::model::ExecHandle) -> Outcome<()> {
-    while let Some(event) = running.recv().await? {
-        match event {
-            ExecEvent::Started { .. } | ExecEvent::Exited(_) => return Ok(()),
-            ExecEvent::Failed(failure) => return Err(MicrosandboxError::ExecFailed(Box::new(failure)).into()),
-            ExecEvent::Stdout(_) | ExecEvent::Stderr(_) | ExecEvent::StdinError { .. } => {}
-        }
-    }
-    Err(Failure::message("the sandbox did not say whether the program started"))
 }

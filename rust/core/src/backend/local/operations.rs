@@ -192,9 +192,9 @@ impl SandboxBackend for LocalBackend {
     }
     fn metrics<'a>(&'a self, name: &'a str, spec: &'a SandboxSpec) -> Operation<'a, SandboxMetrics> {
         Box::pin(async move {
-            let identity = live_identity(self, name, spec).await?;
+            let (identity, stored) = live_identity(self, name, spec).await?;
             let address = self.agent_address(name)?;
-            self.explained(name, metrics::sample(&address, spec, &identity, None).await).await
+            self.explained(name, metrics::sample(&address, &stored, &identity, None).await).await
         })
     }
     fn metrics_stream(&self, name: String, spec: SandboxSpec, interval: Duration) -> MetricsStream {
@@ -298,12 +298,12 @@ impl SandboxBackend for LocalBackend {
     }
 }
 
-/// The run to measure, or why there is nothing to measure.
+/// The run to measure and its limits as they are now, or why there is nothing to measure.
 async fn live_identity(
     backend: &LocalBackend,
     name: &str,
     spec: &SandboxSpec,
-) -> MicrosandboxResult<microsandbox_protocol::launch::Identity> {
+) -> MicrosandboxResult<(microsandbox_protocol::launch::Identity, SandboxSpec)> {
     if spec.metrics.effective_interval_ms().is_none() {
         return Err(MicrosandboxError::MetricsDisabled(name.into()));
     }
@@ -312,7 +312,11 @@ async fn live_identity(
     if !row.status.is_live() {
         return Err(unavailable(format!("no live metrics slot: the sandbox is {}", row.status)));
     }
-    reconcile::identity(&backend.sandbox_dir(name)).ok_or_else(|| unavailable("no live metrics slot yet".into()))
+    let identity = reconcile::identity(&backend.sandbox_dir(name));
+    let identity = identity.ok_or_else(|| unavailable("no live metrics slot yet".into()))?;
+    // Limits may have been changed since the caller's view of them.
+    let stored = serde_json::from_str(&row.config_json).unwrap_or_else(|_| spec.clone());
+    Ok((identity, stored))
 }
 
 impl ImageBackend for LocalBackend {
