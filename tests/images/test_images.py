@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 from archives import Archive, Entry, directory, file, hardlink, layer, pax, raw, symlink
-from microsandbox import Image, ImageInUseError, ImageNotFoundError, ImagePullFailedError, MicrosandboxError, Sandbox
+from microsandbox import (
+    Image,
+    ImageInUseError,
+    ImageNotFoundError,
+    ImagePullFailedError,
+    MicrosandboxError,
+    Sandbox,
+    UnsupportedError,
+)
 
 # Each with a layer cache of its own, which the tests look into.
 pytestmark = pytest.mark.fresh_home
@@ -66,6 +74,38 @@ async def test_an_image_is_loaded_listed_used_and_removed(local: Any, make: Make
     await Image.remove("mine:v1", backend=local)
     with pytest.raises(ImageNotFoundError):
         await Image.get("mine:v1", backend=local)
+
+
+async def test_what_is_told_of_an_image_and_what_prune_takes(local: Any, make: Make, tmp_path: Path) -> None:
+    config = {"StopSignal": "SIGINT", "Cmd": ["x"]}
+    await load(
+        local, Archive([layer(BASE), layer([file("etc/a", b"1")])], config=config), tmp_path / "a.tar", tag="used:1"
+    )
+    await load(local, Archive([layer(BASE), layer([file("etc/b", b"2")])]), tmp_path / "b.tar", tag="unused:1")
+    detail = await Image.inspect("used:1", backend=local)
+    assert detail.config is not None and detail.config.stop_signal == "SIGINT"
+    assert [part.position for part in detail.layers] == [0, 1]
+    for part in detail.layers:
+        assert part.diff_id.startswith("sha256:") and part.blob_digest.startswith("sha256:")
+        assert part.media_type is None or "layer" in part.media_type
+        assert part.compressed_size_bytes is None or part.compressed_size_bytes > 0
+        assert part.erofs_size_bytes is None or part.erofs_size_bytes > 0
+    handle = await Image.get("used:1", backend=local)
+    assert handle.size_bytes is None or handle.size_bytes > 0
+    await make(image="used:1")
+    used = (await Image.get("used:1", backend=local)).last_used_at
+    assert used is None or used > 0
+    report = await Image.prune(backend=local)
+    assert (report.image_refs_removed, report.manifests_removed, report.skipped_in_use) == (1, 1, 1)
+    # The lower layer is that of the image in use, too.
+    assert report.layers_removed == 1
+    assert (report.fsmeta_removed, report.vmdk_removed) == (0, 0)
+    assert report.bytes_reclaimed is None or report.bytes_reclaimed > 0
+    assert [image.reference for image in await Image.list(backend=local)] == [handle.reference]
+    with pytest.raises(UnsupportedError, match=r"Image\.save"):
+        await Image.save("used:1", output_path=str(tmp_path / "out.tar"))
+    with pytest.raises(ValueError, match="at least one image reference"):
+        Image.save([], output_path=str(tmp_path / "out.tar"))
 
 
 async def test_equivalent_spellings_are_one_image(local: Any, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ pub struct Server {
     pub(crate) jobs: Jobs,
     pub(crate) workers: Workers,
     pub(crate) shutdown: Option<Shutdown>,
+    /// No new programs; the end comes with that of the last one.
+    pub(crate) draining: bool,
     pub(crate) oom: OomWatch,
     pub(crate) childless: bool,
     pub(crate) exit_code: Option<u8>,
@@ -102,6 +104,7 @@ impl Server {
             jobs: Jobs::new(),
             workers: Workers::new()?,
             shutdown: None,
+            draining: false,
             oom,
             childless: false,
             exit_code: None,
@@ -265,6 +268,9 @@ impl Server {
         }
         self.tick_clients(now);
         self.tick_sessions(now);
+        if self.draining && self.shutdown.is_none() && self.running() == 0 {
+            self.begin_shutdown(None);
+        }
         self.tick_calls();
         self.tick_shutdown(now);
         if self.trim_at.is_some_and(|at| at <= now) {

@@ -49,6 +49,9 @@ kinds! {
     StatsRequest = "core.stats.request",
     /// *ext* [`Stats`].
     StatsResponse = "core.stats.response",
+    /// *ext* New programs are refused, and when the last running one has ended, so does the sandbox. Answered by
+    /// `core.settings.done`.
+    Drain = "core.drain",
     /// *ext* [`Settings`].
     Settings = "core.settings",
     /// *ext* They hold.

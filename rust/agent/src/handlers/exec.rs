@@ -28,7 +28,7 @@ const KILL_TRIES: u32 = 2000;
 impl Server {
     pub(crate) fn on_exec_request(&mut self, key: u64, message: &Message) {
         let Ok(request) = message.parse::<ExecRequest>() else { return self.malformed(key, message) };
-        let refusal = if self.shutdown.is_some() {
+        let refusal = if self.shutdown.is_some() || self.draining {
             Some(("shutting_down", "the sandbox is shutting down"))
         } else if !self.make_room() {
             Some(("too_many", "1024 programs run already (agent.sessions)"))

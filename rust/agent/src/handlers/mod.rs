@@ -146,6 +146,10 @@ impl Server {
                 let activity_seq = self.control.activity(self.running());
                 self.reply(key, id, &Kind::Touched, &Touched { activity_seq });
             }
+            (Kind::Drain, _) => {
+                self.draining = true;
+                self.reply(key, id, &Kind::Settled, &Empty {});
+            }
             (Kind::Settings, _) => match message.parse::<Settings>() {
                 Ok(settings) => {
                     self.settle(settings);

@@ -116,6 +116,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         Ok(self.connection.parse::<Touched>(&message)?.activity_seq)
     }
 
+    /// No new programs; the sandbox ends with the last one that runs.
+    pub async fn drain(&mut self) -> MicrosandboxResult<()> {
+        self.connection.call(Kind::Drain, &Empty {}, Kind::Settled).await.map(drop)
+    }
+
     /// New defaults of programs that start from now on.
     pub async fn settle(&mut self, settings: Settings) -> MicrosandboxResult<()> {
         self.connection.call(Kind::Settings, &settings, Kind::Settled).await.map(drop)

@@ -455,6 +455,16 @@ pub async fn stop(backend: &LocalBackend, name: &str) -> MicrosandboxResult<()> 
     Ok(())
 }
 
+/// No new programs; the sandbox ends when the last one that runs has.
+pub async fn drain(backend: &LocalBackend, name: &str) -> MicrosandboxResult<()> {
+    let (row, _identity) = running(backend, name).await?;
+    if row.status == SandboxStatus::Paused {
+        freeze::resume(backend, name).await?;
+    }
+    AgentClient::connect(&backend.agent_address(name)?, SHUTDOWN_CONNECT).await?.drain().await?;
+    backend.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await.map(drop)
+}
+
 /// SIGKILL to the runtime; the guest dies with it.
 pub async fn kill(backend: &LocalBackend, name: &str) -> MicrosandboxResult<()> {
     let (row, identity) = running(backend, name).await?;

@@ -105,6 +105,9 @@ impl SandboxBackend for LocalBackend {
     fn kill<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
         Box::pin(lifecycle::kill(self, name))
     }
+    fn drain<'a>(&'a self, _backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(lifecycle::drain(self, name))
+    }
     fn modify<'a>(
         &'a self,
         backend: &'a SharedBackend,
