@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ._microsandbox import LogEntry, NativeExec, NativeHandle, NativeJobs, NativeSandbox, NativeSink
-    from .jobs import JobEvent, JobExit, JobInfo, JobLogEntry, JobPage
+    from .jobs import JobEvent, JobExit, JobInfo, JobLogEntry, JobPage, JobState
 
 #: What the agent says in the log after the last output of a program.
 _ENDED = re.compile(rb"exec ended: .* \(session (\d+)\)")
@@ -50,7 +50,7 @@ def _info(known: Mapping[str, Any]) -> JobInfo:
     from .jobs import JobInfo
 
     fields = {name: value for name, value in known.items() if name != "session"}
-    state = "running" if known["exit_code"] is None else "exited"
+    state: JobState = "running" if known["exit_code"] is None else "exited"
     return JobInfo(**fields, state=state, created_at=known["started_at"], failure=None, error=None)
 
 

@@ -71,7 +71,7 @@ async def _made(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
     return Sandbox(native)
 
 
-async def _job(owner: NativeSandbox, call: _microsandbox.Pending[dict[str, Any]]) -> Job:
+async def _job(owner: NativeSandbox, call: _microsandbox.Pending[Mapping[str, Any]]) -> Job:
     return _jobs.of(owner, await run(call))
 
 

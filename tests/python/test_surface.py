@@ -216,7 +216,7 @@ async def test_a_coroutine_may_be_awaited_in_another_task(sandbox: Sandbox) -> N
     assert output.stdout_text == "hi\n"
 
 
-@pytest.mark.parametrize("option", [{"max_cpus": 2}, {"network": Network()}, {"init": "auto"}])
+@pytest.mark.parametrize("option", [{"thp": "always"}, {"network": Network()}, {"init": "auto"}])
 async def test_an_option_that_cannot_be_honoured_is_refused_by_name(option: Any, backend: MemoryBackend) -> None:
     with pytest.raises(UnsupportedError) as caught:
         await Sandbox.create("box", image="host", backend=backend, **option)
@@ -380,7 +380,7 @@ async def test_what_is_not_there_yet_says_when(sandbox: Sandbox, backend: Memory
     for call in (
         sandbox.modify(cpus=2),
         sandbox.fork("x"),
-        sandbox.attach("sh"),
+        sandbox.compact(),
         sandbox.pause(),
         Volume.get_default(backend=backend),
         (await Sandbox.get("box", backend=backend)).snapshot("x"),

@@ -10,7 +10,7 @@ from .._unsupported import unsupported
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from .._microsandbox import LogEntry, NativeExec, NativeHandle, NativeJobs, NativeSandbox, NativeSink
-    from ..jobs import JobEvent, JobExit, JobInfo, JobLogEntry, JobPage
+    from ..jobs import JobEvent, JobExit, JobInfo, JobLogEntry, JobPage, JobState
 _ENDED = re.compile(b'exec ended: .* \\(session (\\d+)\\)')
 
 def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
@@ -38,7 +38,7 @@ def page(owner: NativeSandbox | NativeHandle, all: bool, limit: int, cursor: str
 def _info(known: Mapping[str, Any]) -> JobInfo:
     from ..jobs import JobInfo
     fields = {name: value for name, value in known.items() if name != 'session'}
-    state = 'running' if known['exit_code'] is None else 'exited'
+    state: JobState = 'running' if known['exit_code'] is None else 'exited'
     return JobInfo(**fields, state=state, created_at=known['started_at'], failure=None, error=None)
 
 def _exit(code: int, timed_out: bool) -> JobExit:

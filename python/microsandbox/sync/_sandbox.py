@@ -42,7 +42,7 @@ def _made(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
     _isolation.notice(native, made=True)
     return Sandbox(native)
 
-def _job(owner: NativeSandbox, call: _microsandbox.Pending[dict[str, Any]]) -> Job:
+def _job(owner: NativeSandbox, call: _microsandbox.Pending[Mapping[str, Any]]) -> Job:
     return _jobs.of(owner, run(call))
 
 def _status(call: _microsandbox.Pending[int]) -> int:
