@@ -262,6 +262,39 @@ async def imports(bench: Bench) -> list[Row]:
     return [at_most("`import microsandbox` (p50)", p50(ours), "python3 -c pass", p50(bare), 3.0, milliseconds)]
 
 
+async def many(bench: Bench) -> list[Row]:
+    """500 execs at once over 50 sandboxes: how far the slowest are behind the middle. An error ends the run."""
+    boxes = [await bench.create(f"many-{number}", memory=64) for number in range(50)]
+
+    async def one(box: Any) -> float:
+        return await timed_async(lambda: box.exec("/usr/bin/true"))
+
+    await asyncio.gather(*(one(box) for box in boxes))
+    samples = sorted(await asyncio.gather(*(one(boxes[number % 50]) for number in range(500))))
+    await asyncio.gather(*(box.destroy(force=True) for box in boxes))
+    p99 = samples[int(len(samples) * 0.99)]
+    middle = p50(samples)
+    return [at_most("500 execs at once on 50 sandboxes: p99", p99, "their own p50", middle, 20.0, milliseconds)]
+
+
+async def watch(bench: Bench) -> list[Row]:
+    """From the call that writes a file to the event that tells of it; the write itself is in it."""
+    box = await bench.create("watch")
+    await box.fs.mkdir("/watched")
+    samples = []
+    async with await box.fs.watch("/watched") as changes:
+        for number in range(bench.count(200)):
+            begun = time.perf_counter()
+            writing = asyncio.create_task(box.fs.write(f"/watched/{number}", b"x"))
+            while f"/watched/{number}" != (await anext(changes)).path:
+                pass
+            samples.append(time.perf_counter() - begun)
+            await writing
+    await box.destroy(force=True)
+    middle = p50(samples)
+    return [Row("`watch`: write to event (p50)", milliseconds(middle), "", None, "<= 20 ms", middle <= 0.020)]
+
+
 ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "life": life,
     "exec": exec_true,
@@ -271,6 +304,8 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "idle": idle,
     "unpack": unpack,
     "imports": imports,
+    "many": many,
+    "watch": watch,
     "serve-exec": served.serve_exec,
     "serve-many": served.serve_many,
     "serve-stream": served.serve_stream,
