@@ -24,7 +24,11 @@ fn the_log_gets_a_copy_of_every_stream_with_marks_around_it() {
         assert_eq!(agent.logged(session, 2), b"err\n");
         assert_eq!(agent.logged(tty_session, 3), b"term\r\n");
         let marks = String::from_utf8(agent.logged(session, 4)).unwrap();
-        assert!(marks.starts_with("exec started: `sh`") && marks.ends_with("exec ended: code 0"), "{marks}");
+        assert!(
+            marks.starts_with("exec started: `sh`")
+                && marks.ends_with(&format!("exec ended: code 0 (session {session})")),
+            "{marks}"
+        );
         let log = agent.upward.log.lock().unwrap();
         assert!(log.iter().all(|(_, record)| record.time_ns > 1_700_000_000_000_000_000));
     });

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use microsandbox_core::model::{EnvVar, ExecExit, ExecOptions, Rlimit, StdinSource};
+use microsandbox_core::model::{EnvVar, ExecEvent, ExecExit, ExecOptions, Rlimit, StdinSource};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
 use crate::attach::{AttachEnd, AttachOptions, attach};
@@ -69,10 +69,17 @@ impl SessionFlags {
         let (command, arguments) = resolve(sandbox, &program.command, tty)?;
         let options = self.options(program, arguments, tty);
         if self.detach {
-            let job = call.interruptible(async { Ok(sandbox.exec_detached(command, options).await?) }).await?;
-            return Ok(SessionEnd::Job(job.id));
+            let job = sandbox.exec_detached(command.clone(), options.clone());
+            match call.interruptible(async { Ok(job.await) }).await? {
+                // Where there are no jobs the program just goes on.
+                Err(MicrosandboxError::Unsupported { .. }) => {}
+                job => return Ok(SessionEnd::Job(job?.id)),
+            }
         }
         let running = call.interruptible(async { Ok(sandbox.exec_stream(command, options).await?) }).await?;
+        if self.detach {
+            return call.interruptible(started(&running)).await.map(|()| SessionEnd::Running);
+        }
         let binding =
             AttachOptions { tty, stdin: !self.no_stdin, detach_keys: self.detach_keys.clone().unwrap_or_default() };
         match attach(&call.console, &call.signals, &running, binding).await? {
@@ -137,4 +144,16 @@ fn resolve(sandbox: &Sandbox, command: &[String], tty: bool) -> Outcome<(String,
         }
         other => Ok(other?),
     }
+}
+
+/// Waits for the first word about a program in the background: that it runs, or why not.
+async fn started(running: &microsandbox_core::model::ExecHandle) -> Outcome<()> {
+    while let Some(event) = running.recv().await? {
+        match event {
+            ExecEvent::Started { .. } | ExecEvent::Exited(_) => return Ok(()),
+            ExecEvent::Failed(failure) => return Err(MicrosandboxError::ExecFailed(Box::new(failure)).into()),
+            ExecEvent::Stdout(_) | ExecEvent::Stderr(_) | ExecEvent::StdinError { .. } => {}
+        }
+    }
+    Err(Failure::message("the sandbox did not say whether the program started"))
 }

@@ -4,16 +4,23 @@ mod support;
 
 use support::{msb_alone, snapshot};
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 35] = [
     "run",
     "create",
     "start",
     "stop",
     "kill",
     "restart",
+    "modify",
+    "pause",
+    "resume",
     "remove",
     "wait",
     "exec",
+    "jobs",
+    "attach",
+    "signal",
+    "eof",
     "list",
     "status",
     "inspect",

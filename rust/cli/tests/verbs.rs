@@ -143,7 +143,7 @@ mod run {
             &["--secret", "KEY@host"],
             &["--init", "auto"],
             &["--from-snapshot", "s"],
-            &["--copy", "a:b"],
+            &["--copy", "/etc/hostname:/b"],
         ];
         let mut page = String::new();
         for flag in flags {
