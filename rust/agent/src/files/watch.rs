@@ -112,12 +112,18 @@ impl Watch {
         let mut left: Option<(u32, FsEvent)> = None;
         for seen in self.raw() {
             let moved = left.take_if(|(cookie, _)| *cookie == seen.cookie && seen.flags.contains(ReadFlags::MOVED_TO));
-            // What left and came nowhere that is watched is gone.
-            events.extend(left.take().map(|(_, event)| event));
+            self.gone(left.take(), &mut events);
             self.tell(root, seen, moved.map(|(_, event)| event), &mut events, &mut left);
         }
-        events.extend(left.map(|(_, event)| event));
+        self.gone(left, &mut events);
         events
+    }
+
+    /// What left and came nowhere that is watched is gone.
+    fn gone(&mut self, left: Option<(u32, FsEvent)>, events: &mut Vec<FsEvent>) {
+        let Some((_, event)) = left else { return };
+        self.forget(&event.path);
+        events.push(event);
     }
 
     fn raw(&mut self) -> Vec<Seen> {
@@ -166,17 +172,20 @@ impl Watch {
         };
         let path = format!("{at}/{name}");
         if seen.flags.contains(ReadFlags::MOVED_FROM) {
-            self.forget(&path);
             *left = Some((seen.cookie, event("deleted", path)));
         } else if seen.flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-            let told = match moved {
-                Some(old) => FsEvent { from: Some(old.path), ..event("moved", path.clone()) },
-                None => event("created", path.clone()),
+            let Some(old) = moved else {
+                events.push(event("created", path.clone()));
+                if self.recursive && seen.flags.contains(ReadFlags::ISDIR) {
+                    self.follow(root, &path, events);
+                }
+                return;
             };
-            let was_there = told.from.is_some();
-            events.push(told);
-            if self.recursive && seen.flags.contains(ReadFlags::ISDIR) {
-                self.follow(root, &path, was_there, events);
+            self.renamed(&old.path, &path);
+            events.push(FsEvent { from: Some(old.path), ..event("moved", path.clone()) });
+            // Made and renamed before we could watch it.
+            if self.recursive && seen.flags.contains(ReadFlags::ISDIR) && !self.paths.values().any(|p| *p == path) {
+                self.follow(root, &path, events);
             }
         } else if seen.flags.contains(ReadFlags::DELETE) {
             events.push(event("deleted", path));
@@ -205,17 +214,25 @@ impl Watch {
 
     /// A directory came: it is watched, too. What was made in it before that is told here, so nothing is missed; what
     /// was made while we looked may be told twice.
-    fn follow(&mut self, root: &Root, path: &str, was_there: bool, events: &mut Vec<FsEvent>) {
+    fn follow(&mut self, root: &Root, path: &str, events: &mut Vec<FsEvent>) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(file) = root.open(path, flags, Mode::empty()) else { return };
-        let mut found = Vec::new();
         let all = self.paths.len() < MAX_DIRECTORIES
-            && self.add(&file, path).and_then(|_| self.descend(root, path, &mut found)).is_ok();
-        if !was_there {
-            events.append(&mut found);
-        }
+            && self.add(&file, path).and_then(|_| self.descend(root, path, events)).is_ok();
         if !all {
             events.push(FsEvent { kind: "overflow".into(), ..FsEvent::default() });
+        }
+    }
+
+    /// A directory has another name: its watches go with it, and what they saw already is told by the new name.
+    fn renamed(&mut self, old: &str, new: &str) {
+        let below = format!("{old}/");
+        for watched in self.paths.values_mut() {
+            if watched == old {
+                *watched = new.to_owned();
+            } else if let Some(rest) = watched.strip_prefix(&below) {
+                *watched = format!("{new}/{rest}");
+            }
         }
     }
 

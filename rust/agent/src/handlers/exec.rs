@@ -77,10 +77,17 @@ impl Server {
             job: request.job.then(|| self.jobs.add(number, launched.pid as u32, request)),
         };
         let note = format!("exec started: {} (pid {}, session {number})", quote(&request.cmd), launched.pid);
-        self.sessions.insert(number, Session::new(number, tag, (key, id), launched, request));
+        let mut session = Session::new(number, tag, (key, id), launched, request);
+        if request.job {
+            // It belongs to nobody until somebody attaches.
+            session.orphan();
+        }
+        self.sessions.insert(number, session);
         self.childless = false;
         if let Some(client) = self.clients.get_mut(&key) {
-            client.targets.insert(id, Target::Session(number));
+            if !request.job {
+                client.targets.insert(id, Target::Session(number));
+            }
             // A fixed small structure fits into a frame. It leaves at once: the client learns of the start while the
             // program is still being loaded.
             let _ = client.send(id, Flags::NONE, &Kind::ExecStarted, &started);
