@@ -57,7 +57,8 @@ def test_a_job_is_started_listed_fed_signalled_and_attached_to(msb: Msb) -> None
 def test_pause_resume_and_modify(msb: Msb) -> None:
     msb("pause", "box")
     assert "Paused" in msb("list").stdout
-    assert "paused" in msb("exec", "box", "--", "true", code=1).stderr.lower()
+    refused = msb("exec", "box", "--", "true", code=1).stderr
+    assert "status Paused" in refused and "hint: let it go on with: msb resume box" in refused
     msb("resume", "box")
     assert msb("exec", "box", "--", "echo", "on").stdout == "on\n"
     told = json.loads(msb("modify", "box", "-m", "256M", "-e", "MODE=fast", "--format", "json").stdout)

@@ -1,7 +1,7 @@
 //! `msb exec`: a program in a sandbox that exists.
 
 use clap::Args;
-use microsandbox_core::model::{EnvVar, Rlimit};
+use microsandbox_core::model::{EnvVar, Rlimit, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
 use crate::failure::Outcome;
@@ -80,7 +80,8 @@ pub async fn run(args: ExecArgs, call: &Invocation) -> Outcome<i32> {
 /// The sandbox, and whether it was started for this call.
 async fn obtain(args: &ExecArgs, call: &Invocation) -> Outcome<(Sandbox, bool)> {
     let handle = Sandbox::get(&call.backend, &args.name).await?;
-    if handle.status_snapshot().is_live() {
+    // A paused one is not started: connecting says what it is.
+    if handle.status_snapshot().is_live() || handle.status_snapshot() == SandboxStatus::Paused {
         return Ok((handle.connect(None).await?, false));
     }
     let _progress = progress::working(&call.console, args.quiet, format!("starting {}", args.name));

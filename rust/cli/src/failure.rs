@@ -10,6 +10,7 @@
 //! | other | `run`, `exec`: the program's own status |
 
 use microsandbox_core::MicrosandboxError;
+use microsandbox_core::model::SandboxStatus;
 
 /// A program was found but could not be executed.
 pub const NOT_EXECUTABLE: i32 = 126;
@@ -116,6 +117,9 @@ fn remedy(error: &MicrosandboxError) -> Option<String> {
         }
         MicrosandboxError::SandboxStillRunning(name) => {
             format!("msb stop {name}; or let msb remove --force {name} do both")
+        }
+        MicrosandboxError::SandboxNotRunning { name, status: SandboxStatus::Paused } => {
+            format!("let it go on with: msb resume {name}")
         }
         MicrosandboxError::SandboxNotRunning { name, .. } => format!("start it with: msb start {name}"),
         MicrosandboxError::StopTimeout { name, .. } => format!("end it by force with: msb kill {name}"),

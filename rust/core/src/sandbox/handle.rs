@@ -127,8 +127,9 @@ impl SandboxHandle {
         let mut turn = 1;
         loop {
             let now = self.refresh().await?;
-            let done =
-                if now.status_snapshot().is_live() { now.connect(None).await } else { now.start(detached).await };
+            // A paused one is not started: connecting says what it is.
+            let exists = now.status_snapshot().is_live() || now.status_snapshot() == SandboxStatus::Paused;
+            let done = if exists { now.connect(None).await } else { now.start(detached).await };
             match done {
                 // It ended by itself, or somebody else started it.
                 Err(MicrosandboxError::SandboxNotRunning { .. } | MicrosandboxError::SandboxStillRunning(_))
