@@ -138,8 +138,10 @@ async def test_signals_input_as_bytes_and_time_limits(shared_box: Sandbox) -> No
     with pytest.raises(RuntimeError, match="read-only"):
         await attached.write_stdin(b"")
     assert (await summed.wait()).code == 5
-    ignoring = await shared_box.exec_detached("sh", ["-c", "trap 'exit 9' USR1; while true; do sleep 0.02; done"])
-    await asyncio.sleep(0.3)
+    script = "trap 'exit 9' USR1; echo up; while true; do sleep 0.02; done"
+    ignoring = await shared_box.exec_detached("sh", ["-c", script])
+    # It is ready when it says so.
+    assert (await (await ignoring.attach()).recv()).value == ("stdout", b"up\n")
     await ignoring.signal(10)
     assert (await asyncio.wait_for(ignoring.wait(), 20)).code == 9
     endless = await shared_box.exec_detached("sleep", ["600"])
