@@ -68,6 +68,7 @@ check: ## Formatting, lints, types, stubs, licences and advisories, and the clai
 	scripts/check-types
 	scripts/run-cargo-deny
 	$(BIN)/python scripts/check_claims.py
+	$(BIN)/python scripts/surface_report.py > target/surface.md
 
 .PHONY: bench
 bench: ## Measure against crun, runc, bwrap, plain subprocess and tar in one run; writes benches/results.md

@@ -1,9 +1,10 @@
-"""The public surface with a test for each name, from the package's own source and stubs: `python scripts/surface_report.py`.
+"""The public surface with a test for each name, from the package's own source and stubs.
 
-A name is a public class, function or constant of `microsandbox.__all__`, or a public method or property of such a class.
-It has a test when a file of tests uses it: by attribute, by name, by keyword or by import. A class that no test names is
-covered by its members, and by the tests that go through all of `__all__`. Prints a table by section of the specification,
-then what has no test; ends with 1 if there is such a name.
+A name is a public class, function or constant of `microsandbox.__all__`, or a public method or property of such a
+class. It has a test when a file of tests uses it: by attribute, by name, by keyword or by import. A class that no
+test names is covered by its members, and by the tests that go through all of `__all__`. Prints a table by section
+of the specification, then what has no test; ends with 1 if there is such a name. Run it as `python
+scripts/surface_report.py`.
 """
 
 from __future__ import annotations
