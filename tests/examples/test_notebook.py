@@ -81,5 +81,5 @@ def look_at(executed: Any, tmp_path: Path) -> None:
     assert picture.stat().st_size > 50_000
     dom = done.stdout.decode()
     assert "<polyline" in dom and "exit 3" in dom and "499999500000" in dom
-    if kept := os.environ.get("MSB_KEEP_PICTURE"):
+    if kept := os.environ.get("KEEP_NOTEBOOK_PICTURE"):
         shutil.copy(picture, kept)
