@@ -27,7 +27,7 @@ class Display:
         """Shows an object that has a picture, or the line."""
         if self._notebook:
             if self._handle is None:
-                from IPython.display import display
+                from IPython.display import display  # type: ignore[import-not-found]
 
                 self._handle = display(shown, display_id=True)
             else:

@@ -42,7 +42,7 @@ class Instrumentation:
 
     def __init__(self, meter_provider: Any, max_age: float) -> None:
         try:
-            from opentelemetry import metrics
+            from opentelemetry import metrics  # type: ignore[import-not-found]
         except ImportError:
             text = "microsandbox.otel needs opentelemetry-api: pip install 'microsandbox[otel]'"
             raise ImportError(text) from None
