@@ -166,3 +166,13 @@ def test_the_setting_for_slow_machines_reaches_every_deadline(tmp_path: Path) ->
         env={**os.environ, "MSB_TEST_SLOWNESS": "5"},
     )
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_shares_divide_the_tests_and_leave_none_out() -> None:
+    def tests(*arguments: str) -> list[str]:
+        return [line for line in collect("tests/conformance/test_logs.py", *arguments).splitlines() if "::" in line]
+
+    shares = [tests("--share", f"{number}/3") for number in (1, 2, 3)]
+    assert sorted(test for share in shares for test in share) == sorted(tests())
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert "1 <= K <= N" in collect("tests/conformance/test_logs.py", "--share", "4/3")

@@ -121,10 +121,14 @@ class Harness:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", default=EVERYWHERE, help=f"comma-separated, of {', '.join(DIFFERENCES)}")
+    parser.addoption(
+        "--share", default="1/1", help="K/N: every N-th test beginning with the K-th, for N runs that divide the work"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(what): skipped on backends whose declared difference is `what`")
+    share_of(config)
     if unknown := set(config.getoption("backend").split(",")) - set(DIFFERENCES):
         raise pytest.UsageError(f"no such backend: {', '.join(sorted(unknown))}")
 
@@ -134,6 +138,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.parts[-2:] == ("tests", "microvm") and "microvm" not in config.getoption("backend"):
         return True
     return None
+
+
+def share_of(config: pytest.Config) -> tuple[int, int]:
+    """`--share`, as numbers: which share of how many."""
+    number, _, count = config.getoption("share").partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise pytest.UsageError(f"--share {config.getoption('share')}: K/N is meant, 1 <= K <= N")
+    return int(number), int(count)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    number, count = share_of(config)
+    mine = items[number - 1 :: count]
+    if others := [item for place, item in enumerate(items) if place % count != number - 1]:
+        config.hook.pytest_deselected(items=others)
+        items[:] = mine
 
 
 def pytest_report_header(config: pytest.Config) -> str:
