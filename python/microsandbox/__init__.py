@@ -227,9 +227,11 @@ if TYPE_CHECKING:
         VolumeFs as VolumeFs,
         VolumeHandle as VolumeHandle,
     )
-    from .agent import (
+    from ._agent import (
         AgentClient as AgentClient,
         AgentStream as AgentStream,
+    )
+    from .agent import (
         FLAG_SESSION_START as FLAG_SESSION_START,
         FLAG_SHUTDOWN as FLAG_SHUTDOWN,
         FLAG_TERMINAL as FLAG_TERMINAL,
@@ -359,7 +361,8 @@ _HOME = {
     "_ssh": "SandboxSshOps SftpClient SshClient SshOutput SshServer",
     "_storage": "MemoryCacheEntry MemoryCacheReport Storage StorageCategoryUsage StorageItemUsage StorageUsage",
     "_volume": "Volume VolumeFs VolumeHandle",
-    "agent": "AgentClient AgentStream FLAG_SESSION_START FLAG_SHUTDOWN FLAG_TERMINAL RawFrame",
+    "_agent": "AgentClient AgentStream",
+    "agent": "FLAG_SESSION_START FLAG_SHUTDOWN FLAG_TERMINAL RawFrame",
     "errors": "AgentLostError AuthError BootStartError CloudHttpError ExecFailedError ExecTimeoutError "
     "FilesystemError GuestStalledError ImageInUseError ImageNotFoundError ImagePullFailedError "
     "InvalidConfigError InvalidStateError IoError IsolationUnavailableError IsolationWarning JobError "

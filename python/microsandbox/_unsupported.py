@@ -11,7 +11,6 @@ SAVE = "when image export lands"
 SNAPSHOTS = "when snapshots land"
 SSH = "when the SSH server lands"
 STORAGE = "when storage accounting lands"
-AGENT = "when the raw agent client lands"
 
 
 def unsupported(operation: str, hint: str) -> UnsupportedError:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "microsandbox"
 TWINS = [
+    "_agent",
     "_create",
     "_exec",
     "_files",

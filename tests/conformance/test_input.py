@@ -125,7 +125,7 @@ async def test_a_missing_root_directory_is_a_configuration_error(harness: Harnes
 
 
 async def test_what_is_not_built_says_so_and_leaves_nothing(harness: Harness) -> None:
-    for option in ({"ports": {8080: 80}}, {"thp": "always"}, {"init": "auto"}):
+    for option in ({"ports": {8080: 80}}, {"thp": "always"}):
         with pytest.raises(UnsupportedError) as caught:
             await harness.create("box", **option)
         assert isinstance(caught.value, NotImplementedError)

@@ -216,7 +216,7 @@ async def test_a_coroutine_may_be_awaited_in_another_task(sandbox: Sandbox) -> N
     assert output.stdout_text == "hi\n"
 
 
-@pytest.mark.parametrize("option", [{"thp": "always"}, {"network": Network()}, {"init": "auto"}])
+@pytest.mark.parametrize("option", [{"thp": "always"}, {"network": Network()}])
 async def test_an_option_that_cannot_be_honoured_is_refused_by_name(option: Any, backend: MemoryBackend) -> None:
     with pytest.raises(UnsupportedError) as caught:
         await Sandbox.create("box", image="host", backend=backend, **option)

@@ -230,9 +230,11 @@ if TYPE_CHECKING:
         VolumeFs as VolumeFs,
         VolumeHandle as VolumeHandle,
     )
-    from ..agent import (
+    from ._agent import (
         AgentClient as AgentClient,
         AgentStream as AgentStream,
+    )
+    from ..agent import (
         FLAG_SESSION_START as FLAG_SESSION_START,
         FLAG_SHUTDOWN as FLAG_SHUTDOWN,
         FLAG_TERMINAL as FLAG_TERMINAL,
@@ -335,6 +337,7 @@ _HOME = {
     "_pull": "PullProgressIter PullSession",
     "_sandbox": "Sandbox",
     "_volume": "Volume VolumeFs VolumeHandle",
+    "_agent": "AgentClient AgentStream",
     "_jobs": "Job JobAttachment JobLogStream",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}

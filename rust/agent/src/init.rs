@@ -11,6 +11,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 
 use crate::exec::limits::RawLimit;
 use crate::files::root::Root;
+use crate::handover::Successor;
 use crate::procfs::Procfs;
 use crate::{machine, sys};
 
@@ -32,6 +33,10 @@ pub struct Setup {
     pub is_init: bool,
     /// The kernel is its own too.
     pub owns_machine: bool,
+    /// Another program becomes the init, as soon as the runtime says which.
+    pub successor: Option<Successor>,
+    /// It is to, or has.
+    pub hands_over: bool,
     /// The descriptor limit programs get: the one the agent was started with.
     pub nofile: RawLimit,
     /// When the first instruction ran.
@@ -40,7 +45,7 @@ pub struct Setup {
 }
 
 /// Makes this process fit to be PID 1. From here on children are reaped: their ends wait in the signal descriptor.
-pub fn prepare(owns_machine: bool) -> io::Result<(Setup, OwnedFd)> {
+pub fn prepare(owns_machine: bool, successor: Option<Successor>) -> io::Result<(Setup, OwnedFd)> {
     let started = Instant::now();
     let started_ns = monotonic_ns();
     sys::quiet_signals();
@@ -63,6 +68,8 @@ pub fn prepare(owns_machine: bool) -> io::Result<(Setup, OwnedFd)> {
         procfs: Procfs::open(),
         is_init,
         owns_machine,
+        hands_over: successor.is_some(),
+        successor,
         nofile: raise_nofile(),
         started,
         started_ns,

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`init`] | what must be true before the first frame: signals, descriptors, limits; reaping |
+//! | [`handover`] | the same where the first process is an init of the image's |
 //! | [`machine`] | the same on a kernel of its own, and the end of that |
 //! | [`server`] | the loop: who may be polled, what happens when it is ready, which deadline comes next |
 //! | [`connection`], [`hello`], [`queue`] | one client: token, id range, frames in, bounded frames out |
@@ -24,6 +25,7 @@ pub mod errno;
 pub mod exec;
 pub mod files;
 pub mod handlers;
+pub mod handover;
 pub mod hello;
 pub mod init;
 pub mod jobs;
@@ -37,14 +39,26 @@ pub mod sys;
 pub mod tree;
 pub mod workers;
 
+/// Status of an agent that could not begin (`EX_SOFTWARE` of sysexits.h).
+const FAILED: u8 = 70;
+
 /// Runs the agent to its end; the exit status of the process.
 pub fn run() -> u8 {
     let owns_machine = machine::is_ours();
-    let code = match init::prepare(owns_machine).and_then(|(setup, control)| server::Server::new(setup, control)) {
+    let successor = match handover::is_wanted().then(handover::split).transpose() {
+        Ok(Some(None)) => return FAILED,
+        Ok(successor) => Ok(successor.flatten()),
+        Err(error) => Err(error),
+    };
+    let serve = |successor| {
+        let (setup, control) = init::prepare(owns_machine, successor)?;
+        server::Server::new(setup, control)
+    };
+    let code = match successor.and_then(serve) {
         Ok(server) => server.run(),
         Err(error) => {
             eprintln!("agent: {error}");
-            70
+            FAILED
         }
     };
     if owns_machine {

@@ -60,6 +60,8 @@ pub struct Server {
     pub(crate) shutdown: Option<Shutdown>,
     /// No new programs; the end comes with that of the last one.
     pub(crate) draining: bool,
+    /// The init of the machine has said that it ends.
+    pub(crate) dismissed: bool,
     pub(crate) oom: OomWatch,
     pub(crate) childless: bool,
     pub(crate) exit_code: Option<u8>,
@@ -105,6 +107,7 @@ impl Server {
             workers: Workers::new()?,
             shutdown: None,
             draining: false,
+            dismissed: false,
             oom,
             childless: false,
             exit_code: None,
@@ -341,7 +344,7 @@ impl Server {
         let mut record = [0u8; 128];
         while let Ok(got) = rustix::io::read(&self.setup.signals, &mut record[..]) {
             if sys::signal_number(&record[..got]).is_some_and(|signal| sys::END_REQUESTS.contains(&signal)) {
-                self.begin_shutdown(None);
+                if self.setup.hands_over { self.dismiss() } else { self.begin_shutdown(None) }
             }
         }
         self.sweep();

@@ -1,6 +1,7 @@
 //! System calls that `rustix` does not offer as safe functions.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -92,6 +93,55 @@ pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
 pub fn hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut set = [libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
     poll(&mut set, 0).is_ok() && set[0].revents & libc::POLLHUP != 0
+}
+
+/// Splits this process, which must have one thread only: true in the child.
+pub fn fork() -> io::Result<bool> {
+    // SAFETY: with one thread no lock can be held by another, so the child may do everything that its parent may.
+    check(unsafe { libc::fork() }).map(|pid| pid == 0)
+}
+
+/// Closes everything but the standard streams and what closes by itself at an exec.
+pub fn close_inherited() {
+    // SAFETY: plain flags on descriptors of this process; none is used under its number afterwards.
+    unsafe {
+        for fd in 3..64 {
+            let flags = libc::fcntl(fd, libc::F_GETFD);
+            if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+/// Collects what has ended; true if there is no child left.
+pub fn is_childless() -> bool {
+    loop {
+        // SAFETY: no status is asked for.
+        match check(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.raw_os_error() == Some(libc::ECHILD),
+        }
+    }
+}
+
+/// Becomes the program `argv[0]`, with every signal as a new program expects it. Returns only on failure.
+pub fn execute(argv: &[CString], envp: &[CString]) -> rustix::io::Errno {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let Some(program) = argv.first() else { return rustix::io::Errno::INVAL };
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    quiet_signals();
+    // SAFETY: the set is initialised by sigemptyset; all pointers are to null-terminated data that outlives the call.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
+    }
+    rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::NOEXEC)
 }
 
 /// Sends any signal number, also unnamed real-time ones. A negative pid is a process group.

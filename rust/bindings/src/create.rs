@@ -219,7 +219,6 @@ impl CreateKeywords {
         let given = [
             ("create(from_snapshot=)", self.from_snapshot.is_some(), available_when::SNAPSHOTS),
             ("create(root_disk=)", self.image.as_ref().is_some_and(|image| image.root_disk), available_when::ROOT_DISK),
-            ("create(init=)", self.init.is_some(), available_when::INIT),
             ("create(registry_auth=)", self.registry_auth.is_some(), available_when::REGISTRY),
             ("create(registry_insecure=)", on(&self.registry_insecure), available_when::REGISTRY),
             (
@@ -277,6 +276,7 @@ impl CreateKeywords {
             },
             env: env.into_iter().map(|(key, value)| EnvVar { key, value }).collect(),
             labels: self.labels.map(|map| map.0).unwrap_or_default(),
+            init: self.init.map(|init| init.0),
             mounts: self.volumes.map(|volumes| volumes.0.0).unwrap_or_default(),
             pull_policy: match self.pull_policy.as_ref().map(|policy| policy.0.as_str()) {
                 Some("always") => model::PullPolicy::Always,

@@ -15,6 +15,7 @@
 //! waits for it in `microsandbox.sync`.
 #![deny(unsafe_code)]
 
+mod agent;
 mod attach;
 mod backend;
 mod cli;
@@ -46,6 +47,8 @@ use pyo3::prelude::*;
 mod _microsandbox {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::agent::{NativeAgent, NativeAgentStream, agent_of_sandbox, agent_of_socket, agent_socket_path};
     #[pymodule_export]
     use super::backend::{
         BackendInfo, NativeBackend, cloud_backend, cloud_backend_from_env, cloud_backend_from_profile,
@@ -96,6 +99,8 @@ mod _microsandbox {
 #[pyfunction(name = "__getattr__")]
 fn from_the_package<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let names = [
+        "AgentClient",
+        "AgentStream",
         "BackendScope",
         "ExecHandle",
         "ExecSink",

@@ -21,7 +21,7 @@ use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
 use crate::runtime::{Owned, Pending};
 
-type Backend<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
+pub type Backend<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
 /// Reads an argument and names it in the refusal.
 pub fn argument<'py, T>(object: &Bound<'py, PyAny>, name: &str) -> PyResult<T>

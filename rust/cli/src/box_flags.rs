@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use microsandbox_core::model::{
-    EnvVar, Isolation, LogLevel, PullPolicy, Rlimit, SandboxConfig, SandboxSpec, SecurityProfile,
+    EnvVar, InitConfig, Isolation, LogLevel, PullPolicy, Rlimit, SandboxConfig, SandboxSpec, SecurityProfile,
 };
 
 use crate::duration::parse_duration;
@@ -57,6 +57,15 @@ pub struct BoxFlags {
     /// Program to run instead of the image's entrypoint (one word; arguments follow `--`).
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
+    /// Init system that becomes the first process: a path inside, or `auto` for the image's own.
+    #[arg(long, value_name = "PATH|auto")]
+    init: Option<String>,
+    /// Argument of the init; may be repeated.
+    #[arg(long, value_name = "ARG", requires = "init", allow_hyphen_values = true)]
+    init_arg: Vec<String>,
+    /// Environment variable of the init; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair, requires = "init")]
+    init_env: Vec<(String, String)>,
     /// Limit of every program, like nofile=1024 or cpu=10:20; may be repeated.
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_rlimit)]
     rlimit: Vec<Rlimit>,
@@ -148,6 +157,11 @@ impl BoxFlags {
         spec.env = self.env.clone();
         spec.labels = self.label.iter().cloned().collect();
         spec.rlimits = self.rlimit.clone();
+        spec.init = self.init.clone().map(|cmd| InitConfig {
+            cmd,
+            args: self.init_arg.clone(),
+            env: self.init_env.iter().cloned().collect(),
+        });
         spec.lifecycle.max_duration_secs = self.max_duration.map(|time| time.as_secs_f64());
         spec.lifecycle.idle_timeout_secs = self.idle_timeout.map(|time| time.as_secs_f64());
         spec.isolation = self.demanded_isolation();

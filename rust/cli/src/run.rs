@@ -23,7 +23,7 @@ one runs the program in that. Ctrl-C goes to the program; three times within two
 
 The status is the program's own; 127: not found, 126: not executable, 1: any other failure, 130: interrupted.
 
-Ports, networks, secrets and init systems are not there yet: their flags are refused by name.")]
+Ports, networks and secrets are not there yet: their flags are refused by name.")]
 pub struct RunArgs {
     /// `host` (this machine's own programs), an image reference, or a directory.
     #[arg(value_name = "IMAGE", required_unless_present = "name")]

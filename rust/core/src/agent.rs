@@ -8,6 +8,7 @@
 //! | [`exec_collect`], [`exec_stream`] | a program run to its end; a program with live events |
 //! | [`fs_call`], [`fs_transfer`], [`fs_watch`] | file operations; file content in either direction; changes |
 //! | [`jobs`] | programs that outlive their client |
+//! | [`raw`] | frames for callers who speak the protocol themselves |
 //! | [`relay`] | a connection handed over raw |
 //! | [`failure`] | the agent's errors in our words |
 //!
@@ -26,6 +27,7 @@ mod fs_call;
 mod fs_transfer;
 mod fs_watch;
 mod jobs;
+mod raw;
 mod relay;
 
 use std::os::fd::AsRawFd;
@@ -46,6 +48,8 @@ pub(crate) use exec_request::{check_exec, exec_request};
 pub(crate) use fs_call::check_path;
 pub(crate) use fs_transfer::READ_BYTES;
 pub use fs_transfer::{FileReader, FileWriter};
+pub use microsandbox_protocol::frame::Frame as RawFrame;
+pub use raw::{RawClient, RawStream};
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;

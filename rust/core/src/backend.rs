@@ -119,7 +119,7 @@ pub mod available_when {
     pub const PLACEMENT: &str = "when CPU placement lands";
     pub const HUGE_PAGES: &str = "when policies for huge pages land";
     pub const PATCHES: &str = "on the local backend; write the files after create";
-    pub const INIT: &str = "when init hand-off lands";
+    pub const INIT: &str = "on the local backend";
     pub const DISK_VOLUMES: &str = "when disk images land; use a directory volume";
     pub const QUOTAS: &str = "when quotas of directories can be kept; leave it out, or use a tmpfs with a size";
     pub const MOUNT_POLICIES: &str = "when policies for owners and modes land; leave it out";

@@ -68,6 +68,7 @@ impl Agent {
             drain_ms: 300,
             max_clients: 64,
             machine: None,
+            init: None,
         };
         ours.write_all(&encode(0, Flags::NONE, &Kind::Bootstrap, &bootstrap).unwrap()).unwrap();
         // Takes what the runtime would log, for as long as the agent lives.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use microsandbox_core::backend::{CloudBackend, ListQuery, SharedBackend, Wire};
 use microsandbox_core::model::{
-    EnvVar, ExecOptions, ImageSource, Isolation, LogLevel, Mount, MountOptions, Patch, PullPolicy, Rlimit,
+    EnvVar, ExecOptions, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, Patch, PullPolicy, Rlimit,
     SandboxConfig, SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
@@ -300,7 +300,7 @@ async fn the_flat_dialect_refuses_in_order() {
         ),
         (("cmd", |c| c.spec.runtime.cmd = Some(vec!["x".into()])), "when cmd lands on the cloud API"),
         ((".replace()", |c| c.replace_existing = true), "when cloud sandbox replace semantics land"),
-        (("init", |c| given(c, "create(init=)")), "when cloud init wrapper lands"),
+        (("init", |c| c.spec.init = Some(InitConfig::default())), "when cloud init wrapper lands"),
         (("pull_policy", |c| c.spec.pull_policy = PullPolicy::Always), "when cloud pull policy lands"),
         (("registry_auth", |c| given(c, "create(registry_auth=)")), "when cloud registry auth lands"),
         (

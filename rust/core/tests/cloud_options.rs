@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use microsandbox_core::backend::{SharedBackend, Wire};
 use microsandbox_core::model::{
-    EnvVar, ImageSource, Isolation, LogLevel, Mount, MountOptions, MountPolicy, Patch, PullPolicy, Rlimit,
+    EnvVar, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, MountPolicy, Patch, PullPolicy, Rlimit,
     SandboxConfig, SandboxSpec, SecurityProfile, UnsupportedOption,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
@@ -192,7 +192,13 @@ fn rows() -> Vec<Row> {
         ),
         nested("mounts: memory", tmpfs, "/mounts", tmpfs_value, "mounts"),
         nested("mounts: a volume", named, "/mounts", named_value, "mounts"),
-        nested("init", |c| c.spec.init = Some(json!({"cmd": "auto"})), "/init", json!({"cmd": "auto"}), "init"),
+        nested(
+            "init",
+            |c| c.spec.init = Some(InitConfig { cmd: "auto".into(), ..InitConfig::default() }),
+            "/init",
+            json!({"cmd": "auto"}),
+            "init",
+        ),
         nested(
             "pull: always",
             |c| c.spec.pull_policy = PullPolicy::Always,
@@ -236,7 +242,6 @@ fn rows() -> Vec<Row> {
         nested("no network", |c| c.no_network = true, "/network/enabled", json!(false), network),
         of_surface("create(volumes=)", |c| given(c, "create(volumes=)"), "mounts"),
         of_surface("create(patches=)", |c| c.patches = vec![Patch::Remove { path: "/x".into() }], "patches"),
-        of_surface("create(init=)", |c| given(c, "create(init=)"), "init"),
         of_surface("create(registry_auth=)", |c| given(c, "create(registry_auth=)"), "registry_auth"),
         of_surface("create(registry_insecure=)", |c| given(c, "create(registry_insecure=)"), "insecure registries"),
         of_surface("create(registry_ca_certs=)", |c| given(c, "create(registry_ca_certs=)"), "ca_certs"),

@@ -131,15 +131,20 @@ pub fn encode<T: Serialize>(id: u32, flags: Flags, kind: &Kind, payload: &T) -> 
     let payload = minicbor_serde::to_vec(payload).map_err(|e| malformed(&e))?;
     let body = minicbor_serde::to_vec(Envelope { v: GENERATION, t: kind.as_wire(), p: &payload })
         .map_err(|e| malformed(&e))?;
+    encode_raw(id, flags, &body)
+}
+
+/// A whole frame around an envelope that somebody else has encoded.
+pub fn encode_raw(id: u32, flags: Flags, body: &[u8]) -> Result<Vec<u8>, ProtocolError> {
     let len = body.len() + FIXED;
-    if len > MAX_FRAME {
+    if body.is_empty() || len > MAX_FRAME {
         return Err(ProtocolError::FrameLength { len: len as u64, min: FIXED + 1, max: MAX_FRAME });
     }
     let mut out = Vec::with_capacity(len + 4);
     out.put_u32(len as u32);
     out.put_u32(id);
     out.put_u8(flags.0);
-    out.extend_from_slice(&body);
+    out.extend_from_slice(body);
     Ok(out)
 }
 

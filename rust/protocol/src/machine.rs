@@ -12,5 +12,7 @@ pub const GUEST_CID: u32 = 3;
 pub const INIT_NAME: &CStr = c".msb-init";
 /// The argument that tells the agent where it is; without it, it expects the descriptors of a container.
 pub const INIT_ARGUMENT: &str = "machine";
+/// The argument that tells the agent to leave its place as first process to an init ([`crate::message::Bootstrap::init`]).
+pub const HANDOVER_ARGUMENT: &CStr = c"handover";
 /// Status with which a machine ends whose agent did not end it: a panic of its kernel, a power-off by a program.
 pub const ENDED_UNTOLD: u8 = 86;

@@ -662,6 +662,26 @@ pub struct Bootstrap {
     /// What only the kernel of a microVM needs to be told; absent where the jail has done it.
     #[serde(default)]
     pub machine: Option<Machine>,
+    /// Becomes the first process; the agent goes on as another. Only for an agent that was started for that.
+    #[serde(default)]
+    pub init: Option<InitProgram>,
+}
+
+/// An init system: the first of `candidates` that can be executed.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InitProgram {
+    /// Absolute paths inside.
+    pub candidates: Vec<String>,
+    /// Without the program's own name.
+    pub args: Vec<String>,
+    /// `K=V`: its whole environment.
+    pub env: Vec<String>,
+}
+
+impl std::fmt::Debug for InitProgram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InitProgram").field("candidates", &self.candidates).finish_non_exhaustive()
+    }
 }
 
 /// Settings of a machine whose agent is the first process of its own kernel.

@@ -33,6 +33,14 @@ fn rlimit() -> impl Strategy<Value = Rlimit> {
     (".{0,12}", any::<u64>(), any::<u64>()).prop_map(|(resource, soft, hard)| Rlimit { resource, soft, hard })
 }
 
+fn init() -> impl Strategy<Value = InitProgram> {
+    (vec("/.{0,20}", 1..4), vec(".*", 0..3), vec(".*", 0..3)).prop_map(|(candidates, args, env)| InitProgram {
+        candidates,
+        args,
+        env,
+    })
+}
+
 fn machine() -> impl Strategy<Value = Machine> {
     let tmpfs = ("/.{0,20}", any::<u64>(), any::<u32>()).prop_map(|(target, size_bytes, mode)| MachineTmpfs {
         target,
@@ -217,9 +225,9 @@ proptest! {
     }
 
     #[test]
-    fn bootstraps(token in vec(any::<u8>(), 0..64), env in vec(".*", 0..8), cwd in ".*", max_clients: u32, rlimits in vec(rlimit(), 0..4), machine in option::of(machine())) {
+    fn bootstraps(token in vec(any::<u8>(), 0..64), env in vec(".*", 0..8), cwd in ".*", max_clients: u32, rlimits in vec(rlimit(), 0..4), machine in option::of(machine()), init in option::of(init())) {
         let bootstrap =
-            Bootstrap { token, env, cwd, user: None, rlimits, shutdown_grace_ms: 1, drain_ms: 2, max_clients, machine };
+            Bootstrap { token, env, cwd, user: None, rlimits, shutdown_grace_ms: 1, drain_ms: 2, max_clients, machine, init };
         same(Kind::Bootstrap, bootstrap)?;
     }
 

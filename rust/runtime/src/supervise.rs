@@ -102,6 +102,8 @@ pub struct Supervisor {
     phase: Phase,
     stop: Option<Stop>,
     own: ProcessIdentity,
+    /// The first process is an init of the image's: it may outlive the agent while it ends the sandbox.
+    hands_over: bool,
     exit: Option<(Option<i32>, Option<i32>)>,
     boot_deadline: Instant,
     ends_at: Option<Instant>,
@@ -152,6 +154,7 @@ impl Supervisor {
             ends_at: None,
             last_activity: now,
             running: 0,
+            hands_over: spec.bootstrap.init.is_some(),
             spec: Some(Box::new(spec)),
             dir,
             guest,
@@ -227,7 +230,7 @@ impl Supervisor {
 
     fn next_deadline(&self) -> Option<Instant> {
         let booting = matches!(self.phase, Phase::Booting { .. }).then_some(self.boot_deadline);
-        let silent = self.channel_ended.map(|since| since + SILENT_LIMIT);
+        let silent = self.channel_ended.map(|since| since + SILENT_LIMIT).filter(|_| self.stop.is_none());
         let stop = self.stop.as_ref().filter(|stop| !stop.killed).map(|stop| stop.kill_at);
         let lifetime = self.ends_at.filter(|_| self.stop.is_none());
         [booting, silent, stop, lifetime, self.idle_deadline()].into_iter().flatten().min()
@@ -250,12 +253,23 @@ impl Supervisor {
         if self.idle_deadline().is_some_and(|at| now >= at) {
             self.begin_stop("IdleTimeout", "nothing happened in the sandbox for its idle timeout".into(), false);
         }
-        if self.channel_ended.is_some_and(|since| now >= since + SILENT_LIMIT) {
-            self.begin_stop("AgentUnresponsive", "the agent closed its channel and did not end".into(), true);
+        if self.stop.is_none() && self.channel_ended.is_some_and(|since| now >= since + SILENT_LIMIT) {
+            self.agent_gone();
         }
         if self.stop.as_ref().is_some_and(|stop| !stop.killed && now >= stop.kill_at) {
             self.kill();
         }
+    }
+
+    /// The agent has closed its end. An init that ends the sandbox has ended the agent first, and gets the time to finish.
+    fn agent_gone(&mut self) {
+        let booting = matches!(self.phase, Phase::Booting { .. });
+        if !self.hands_over || booting {
+            return self.begin_stop("AgentUnresponsive", "the agent closed its channel and did not end".into(), true);
+        }
+        self.note("ending: the agent is gone, as when an init ends its sandbox");
+        let kill_at = Instant::now() + Duration::from_millis(self.lifecycle.stop_grace_ms) + AGENT_MARGIN;
+        self.stop = Some(Stop { reason: "Completed", detail: "its init ended it".into(), kill_at, killed: false });
     }
 
     fn handle(&mut self, event: Event, reporter: &mut Reporter) {
@@ -480,6 +494,9 @@ impl Supervisor {
     fn kill(&mut self) {
         if let Some(stop) = &mut self.stop {
             stop.killed = true;
+            if stop.reason == "Completed" {
+                (stop.reason, stop.detail) = ("AgentUnresponsive", "the agent is gone, and the init went on".into());
+            }
         }
         self.guest.cgroups.kill();
         let _ = rustix::process::pidfd_send_signal(&self.guest.pidfd, Signal::KILL);

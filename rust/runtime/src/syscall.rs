@@ -132,9 +132,9 @@ pub fn close_from(first: u32) -> Result<()> {
     Ok(())
 }
 
-/// Executes the program behind `program` with one argument and an empty environment. Returns only on failure.
-pub fn exec_fd(program: impl AsFd, argv0: &CStr) -> Errno {
-    let argv = [argv0.as_ptr(), ptr::null()];
+/// Executes the program behind `program` with an empty environment. Returns only on failure.
+pub fn exec_fd(program: impl AsFd, arguments: &[&CStr]) -> Errno {
+    let argv: Vec<*const libc::c_char> = arguments.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
     let envp = [ptr::null::<libc::c_char>()];
     // SAFETY: all pointers are to null-terminated data that outlives the call.
     let result = check(unsafe {

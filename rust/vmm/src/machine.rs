@@ -51,11 +51,17 @@ pub fn resources(spec: &MachineSpec, image: u64, agent: &'static [u8]) -> Result
         prolog: Some(command_line(spec.private_files)),
         krun_env: None,
         // After the devices that libkrun lists: the rest of the line is the agent's.
-        epilog: Some(format!(" -- {}", machine::INIT_ARGUMENT)),
+        epilog: Some(format!(" -- {}", arguments(spec.hands_over))),
     };
     resources.add_fs_device(root(agent, spec.private_files.then(|| direct_window(memory))));
     resources.vsock.insert(sockets()).map_err(|error| format!("{error}"))?;
     Ok(resources)
+}
+
+/// What the kernel tells its first process.
+fn arguments(hands_over: bool) -> String {
+    let handover = if hands_over { machine::HANDOVER_ARGUMENT.to_string_lossy() } else { "".into() };
+    format!("{} {handover}", machine::INIT_ARGUMENT).trim_end().to_owned()
 }
 
 /// Address space, in bytes, through which the guest sees pages of files in the host's page cache, without a copy of its own and

@@ -47,6 +47,13 @@ impl Server {
             self.exit_code = Some(70);
             return;
         }
+        if let Some(successor) = self.setup.successor.take()
+            && let Err(error) = successor.begin(&bootstrap.init.clone().unwrap_or_default())
+        {
+            eprintln!("agent: {error}");
+            self.exit_code = Some(70);
+            return;
+        }
         self.bootstrap = Some(bootstrap);
         let ready = self.ready_message(init_time_ns, None);
         self.control.ready(&ready);

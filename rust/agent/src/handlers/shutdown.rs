@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::handover;
 use crate::init;
 use crate::server::Server;
 use crate::sys;
@@ -11,6 +12,8 @@ use crate::tree;
 const KILL_WAIT: Duration = Duration::from_secs(2);
 /// How long the runtime and clients may take for the last bytes.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
+/// An init that ends its machine gives programs this long, and then kills them and this process (systemd: ten seconds).
+const DISMISSED_GRACE_MS: u64 = 3000;
 /// How often the state is looked at while nothing else happens.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -56,6 +59,13 @@ impl Server {
         self.abandon_all_calls();
         self.end_all_watches();
         self.sweep();
+        if self.setup.hands_over && !self.dismissed {
+            // The machine may end at any moment from here on, and that is what was asked for.
+            if self.setup.owns_machine {
+                sys::set_machine_status(0);
+            }
+            let _ = sys::kill(1, handover::request());
+        }
         if !self.childless {
             self.signal_everything(libc::SIGTERM);
             // A stopped process takes its TERM only when it runs again.
@@ -68,12 +78,12 @@ impl Server {
             self.sweep();
             let late = self.shutdown.as_ref().is_some_and(|s| s.until <= now);
             let next = match phase {
-                Phase::Asked if self.no_process_left() => Some((Phase::Flushing, FLUSH_WAIT)),
+                Phase::Asked if self.no_process_left(phase) => Some((Phase::Flushing, FLUSH_WAIT)),
                 Phase::Asked if late => {
                     self.kill_everything();
                     Some((Phase::Killed, KILL_WAIT))
                 }
-                Phase::Killed if self.no_process_left() || late => Some((Phase::Flushing, FLUSH_WAIT)),
+                Phase::Killed if self.no_process_left(phase) || late => Some((Phase::Flushing, FLUSH_WAIT)),
                 Phase::Flushing if self.all_delivered() || late => {
                     let sync = self.shutdown.as_ref().is_some_and(|s| s.sync);
                     init::finish(&self.setup.root, sync);
@@ -96,7 +106,20 @@ impl Server {
         }
     }
 
-    fn no_process_left(&self) -> bool {
+    /// The init ends the machine, and has told this process so.
+    pub(crate) fn dismiss(&mut self) {
+        self.dismissed = true;
+        if self.setup.owns_machine {
+            sys::set_machine_status(0);
+        }
+        self.begin_shutdown(Some(DISMISSED_GRACE_MS));
+    }
+
+    fn no_process_left(&self, phase: Phase) -> bool {
+        if self.setup.hands_over && !self.dismissed && phase == Phase::Asked {
+            // The init is at it, and with it the machine goes on.
+            return false;
+        }
         self.childless || (!self.setup.is_init && self.sessions.values().all(|session| session.reported))
     }
 
@@ -110,6 +133,11 @@ impl Server {
     }
 
     fn signal_everything(&self, signal: i32) {
+        if self.setup.hands_over && signal == libc::SIGKILL {
+            // All but this process and the init, which is not to be killed from inside.
+            let _ = sys::kill(-1, signal);
+            return;
+        }
         if self.setup.is_init {
             // Everything in the pid namespace but the agent itself.
             let _ = sys::kill(-1, signal);
@@ -123,7 +151,7 @@ impl Server {
     /// KILL for every process of the sandbox.
     pub(crate) fn kill_everything(&mut self) {
         self.signal_everything(libc::SIGKILL);
-        if self.setup.is_init {
+        if self.setup.is_init || self.setup.hands_over {
             return;
         }
         for session in self.sessions.values() {

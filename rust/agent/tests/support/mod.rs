@@ -76,6 +76,7 @@ pub fn bootstrap() -> Bootstrap {
         drain_ms: 300,
         max_clients: 16,
         machine: None,
+        init: None,
     }
 }
 

@@ -141,12 +141,17 @@ impl LocalBackend {
         self.sandboxes_dir().join(name)
     }
 
+    /// Where the agent of this sandbox listens while it runs.
+    pub fn agent_socket(&self, name: &str) -> PathBuf {
+        self.sandbox_dir(name).join("runtime/agent.sock")
+    }
+
     /// Where the agent of a running sandbox listens, and what it wants to see.
     pub fn agent_address(&self, name: &str) -> MicrosandboxResult<AgentAddress> {
         crate::model::validate_sandbox_name(name)?;
         let runtime = self.sandbox_dir(name).join("runtime");
         match std::fs::read(runtime.join("token")) {
-            Ok(token) => Ok(AgentAddress { name: name.into(), socket: runtime.join("agent.sock"), token }),
+            Ok(token) => Ok(AgentAddress { name: name.into(), socket: self.agent_socket(name), token }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let paused = runtime.join(crate::agent::PAUSED_TOKEN).exists();
                 let status = if paused { SandboxStatus::Paused } else { SandboxStatus::Stopped };

@@ -41,6 +41,19 @@ pub struct UnsupportedOption {
     pub available_when: String,
 }
 
+/// An init system that is handed the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InitConfig {
+    /// An absolute path inside, or `auto`: the image's entrypoint if it is an init, else the first that there is of
+    /// `/sbin/init`, `/lib/systemd/systemd` and `/usr/lib/systemd/systemd`.
+    pub cmd: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Beside the sandbox's own environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
 /// What a sandbox is. Serialises to `config_json`; every field has a compile-time default, so reading an old row does
 /// no configuration I/O.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -55,7 +68,8 @@ pub struct SandboxSpec {
     pub rlimits: Vec<Rlimit>,
     /// Parents before children.
     pub mounts: Vec<Mount>,
-    pub init: Option<serde_json::Value>,
+    /// Becomes the first process in place of the agent.
+    pub init: Option<InitConfig>,
     pub pull_policy: PullPolicy,
     pub lifecycle: SandboxPolicy,
     pub security_profile: SecurityProfile,

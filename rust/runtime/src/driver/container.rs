@@ -1,6 +1,7 @@
 //! The namespace driver: the agent runs as PID 1 of its own namespaces on the host's kernel.
 
 use microsandbox_protocol::launch::{Mechanism, MechanismState};
+use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -35,7 +36,8 @@ impl Driver for Container {
             .map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         fs::fcntl_setfl(&ours, OFlags::NONBLOCK).map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         steps.finish(Step::BindSocket);
-        let agent = Agent { program: boot.agent, listener, private };
+        let hands_over = boot.spec.bootstrap.init.is_some();
+        let agent = Agent { program: boot.agent, listener, private, hands_over };
         jailed::boot(boot.spec, boot.dir, agent, Control::Connected(ours), steps).inspect_err(|_| {
             let _ = directory::remove_file(&boot.dir.runtime, "agent.sock");
         })
@@ -47,6 +49,7 @@ struct Agent {
     program: Option<OwnedFd>,
     listener: OwnedFd,
     private: OwnedFd,
+    hands_over: bool,
 }
 
 impl Tenant for Agent {
@@ -102,7 +105,8 @@ impl Tenant for Agent {
         Step::ExecuteAgent
     }
 
-    fn program(&self) -> Option<(BorrowedFd<'_>, &'static std::ffi::CStr)> {
-        self.program.as_ref().map(|program| (program.as_fd(), c"msb-agent"))
+    fn program(&self) -> Option<(BorrowedFd<'_>, Vec<&'static std::ffi::CStr>)> {
+        let arguments = if self.hands_over { vec![c"msb-agent", HANDOVER_ARGUMENT] } else { vec![c"msb-agent"] };
+        self.program.as_ref().map(|program| (program.as_fd(), arguments))
     }
 }

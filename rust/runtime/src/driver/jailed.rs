@@ -50,8 +50,8 @@ pub trait Tenant {
     fn filter(&self) -> Result<Mechanism, Errno>;
     /// The step that executing the program is.
     fn last_step(&self) -> Step;
-    /// The program and its name; none for a probe.
-    fn program(&self) -> Option<(BorrowedFd<'_>, &'static std::ffi::CStr)>;
+    /// The program, its name and its arguments; none for a probe.
+    fn program(&self) -> Option<(BorrowedFd<'_>, Vec<&'static std::ffi::CStr>)>;
 }
 
 /// What the child has of its parent.
@@ -329,11 +329,11 @@ fn become_tenant(
     told.tell(&Note::Mechanism(filter));
     told.step(tenant.last_step(), || Ok(()))?;
     told.send();
-    let Some((program, name)) = tenant.program() else { syscall::exit_now(0) };
-    let error = syscall::exec_fd(program, name);
+    let Some((program, arguments)) = tenant.program() else { syscall::exit_now(0) };
+    let error = syscall::exec_fd(program, &arguments);
     Err(Failure::call(
         tenant.last_step(),
-        format!("execute {}", name.to_string_lossy()),
+        format!("execute {}", arguments.first().copied().unwrap_or_default().to_string_lossy()),
         error,
         "this is a fault of the build: report it",
     ))

@@ -36,7 +36,9 @@ impl Supervisor {
         let record = self.exit_record(oom_kills);
         if let Phase::Booting { failed } = &mut self.phase {
             let waiting = if self.awaited.is_some() { Step::BootKernel } else { Step::WaitForAgent };
-            let failure = failed.take().unwrap_or_else(|| ended_while_booting(waiting, &record, self.stop.as_ref()));
+            let said = last_words(&self.kernel_log.tail());
+            let failure =
+                failed.take().unwrap_or_else(|| ended_while_booting(waiting, &record, self.stop.as_ref(), said));
             let error = failure.into_boot_error(self.kernel_log.tail() + &self.runtime_log.tail());
             if let Ok(text) = serde_json::to_vec(&error) {
                 let _ = directory::publish(&self.dir.logs, "boot-error.json", &text);
@@ -84,6 +86,7 @@ impl Supervisor {
         let (exit_code, signal) = self.exit.unwrap_or((None, None));
         let (reason, detail) = match &self.stop {
             Some(stop) => (stop.reason, Some(stop.detail.clone())),
+            None if self.hands_over => init_ended(exit_code, signal),
             None => match (exit_code, signal) {
                 (Some(0), _) => ("Completed", None),
                 (Some(code), _) if code == i32::from(ENDED_UNTOLD) => ("Failed", Some(KERNEL_ENDED.to_owned())),
@@ -110,11 +113,29 @@ impl Supervisor {
     }
 }
 
-fn ended_while_booting(waiting: Step, record: &ExitRecord, stop: Option<&Stop>) -> Failure {
+/// How an init that was handed the sandbox ended it. A namespace whose init calls `reboot(2)` ends by a signal (reboot(2), "Behavior inside
+/// PID namespaces"): INT for a halt or power-off, HUP for a restart.
+fn init_ended(exit_code: Option<i32>, signal: Option<i32>) -> (&'static str, Option<String>) {
+    match (exit_code, signal) {
+        (Some(0), _) | (_, Some(libc::SIGINT | libc::SIGHUP)) => ("Completed", Some("its init ended it".into())),
+        (Some(code), _) if code == i32::from(ENDED_UNTOLD) => ("Failed", Some(KERNEL_ENDED.to_owned())),
+        (Some(code), _) => ("Failed", Some(format!("its init ended with status {code}"))),
+        (_, Some(number)) => ("Signal", Some(format!("its init was killed by signal {number}"))),
+        _ => ("InternalError", None),
+    }
+}
+
+/// What the agent said last on its way out.
+fn last_words(log: &str) -> Option<String> {
+    log.lines().rev().find_map(|line| Some(line.split_once("agent: ")?.1.to_owned()))
+}
+
+fn ended_while_booting(waiting: Step, record: &ExitRecord, stop: Option<&Stop>, said: Option<String>) -> Failure {
     let who = if waiting == Step::BootKernel { "the virtual machine" } else { "the agent" };
     let text = match stop {
         Some(stop) if waiting == Step::BootKernel => format!("{}: its kernel has not started it", stop.detail),
         Some(stop) => stop.detail.clone(),
+        None if said.is_some() && waiting != Step::BootKernel => said.unwrap_or_default(),
         None if record.oom_killed => format!("{who} was killed for lack of memory: give the sandbox more"),
         None => {
             format!("{who} ended before the agent was ready ({})", record.detail.as_deref().unwrap_or("with status 0"))

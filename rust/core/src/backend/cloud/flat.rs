@@ -33,7 +33,7 @@ const REFUSED: [Check; 13] = [
     (|c| !c.spec.rlimits.is_empty(), "rlimits", "when rlimits land on the cloud API"),
     (|c| c.spec.runtime.cmd.is_some(), "cmd", "when cmd lands on the cloud API"),
     (|c| c.replace_existing, ".replace()", "when cloud sandbox replace semantics land"),
-    (|c| c.spec.init.is_some() || given(c, &["create(init=)"]), "init", "when cloud init wrapper lands"),
+    (|c| c.spec.init.is_some(), "init", "when cloud init wrapper lands"),
     (|c| c.spec.pull_policy != PullPolicy::IfMissing, "pull_policy", "when cloud pull policy lands"),
     (|c| given(c, &["create(registry_auth=)"]), "registry_auth", "when cloud registry auth lands"),
     (

@@ -74,7 +74,7 @@ pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
             .collect::<MicrosandboxResult<_>>()?,
         patches: Vec::new(),
         network: Network { enabled: !no_network, ..Network::default() },
-        init: init.clone(),
+        init: init.as_ref().and_then(|init| serde_json::to_value(init).ok()),
         pull_policy: match pull_policy {
             PullPolicy::IfMissing => WirePull::IfMissing,
             PullPolicy::Always => WirePull::Always,

@@ -1,5 +1,6 @@
 //! From a stored specification to a running agent.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -9,12 +10,12 @@ use microsandbox_protocol::launch::{
     BootError, Driver, IdMap, Job, KernelSpec, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits, Report,
     ResourceLimits, RootSpec,
 };
-use microsandbox_protocol::message::{Bootstrap, Rlimit};
+use microsandbox_protocol::message::{Bootstrap, InitProgram, Rlimit};
 
 use super::{LocalBackend, embedded, isolation, root, spawn};
 use crate::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use crate::krunfw::{self, GuestKernel};
-use crate::model::{BootTrace, EnvVar, Isolation, SandboxSpec};
+use crate::model::{BootTrace, EnvVar, InitConfig, Isolation, SandboxSpec};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
@@ -304,10 +305,33 @@ fn launch_spec(
             drain_ms: millis(DRAIN),
             max_clients: MAX_CLIENTS,
             machine: None,
+            init: spec.init.as_ref().map(|init| init_program(init, &env, spec)),
         },
         log_level: spec.runtime.log_level.map(|level| level.as_str().to_owned()),
         fail_at: runtime_failpoint(),
     }
+}
+
+/// Paths at which an image has its init; the last three are looked for where nothing is said (systemd(1), Filesystem
+/// Hierarchy Standard 3.0 section 3.16.2).
+const INITS: [&str; 4] = ["/init", "/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"];
+/// Where an image says nothing.
+const INIT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn init_program(init: &InitConfig, image_env: &[EnvVar], spec: &SandboxSpec) -> InitProgram {
+    let entrypoint = spec.runtime.entrypoint.as_ref().or(spec.image_defaults.entrypoint.as_ref());
+    let entrypoint = entrypoint.and_then(|words| words.first()).filter(|first| INITS.contains(&first.as_str()));
+    let candidates = match (init.cmd.as_str(), entrypoint) {
+        ("auto", Some(entrypoint)) => vec![entrypoint.clone()],
+        ("auto", None) => INITS[1..].iter().map(|path| (*path).to_owned()).collect(),
+        (cmd, _) => vec![cmd.to_owned()],
+    };
+    // Later ones win, as for programs; the kernel gives an init the first three.
+    let mut env = BTreeMap::from([("HOME", "/"), ("TERM", "linux"), ("PATH", INIT_PATH)]);
+    env.extend(image_env.iter().chain(&spec.env).map(|var| (var.key.as_str(), var.value.as_str())));
+    env.extend(init.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let env = env.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    InitProgram { candidates, args: init.args.clone(), env }
 }
 
 /// A name over 64 bytes becomes its first 55, a dash and 8 hex digits of its SHA-256. Names are ASCII.

@@ -97,9 +97,6 @@ async fn prepare_spec(backend: &LocalBackend, spec: &mut SandboxSpec) -> Microsa
         validate::microvm(spec)?;
     }
     spec.isolation_actual = Some(isolation::decide(backend, spec.isolation).await?);
-    if spec.init.is_some() {
-        return Err(MicrosandboxError::unsupported("init", crate::backend::available_when::INIT));
-    }
     super::mounts::exist(backend, spec).await?;
     spec.image_defaults = root::image_defaults(backend, &spec.image).await?;
     if spec.isolation_actual == Some(Isolation::Microvm) {

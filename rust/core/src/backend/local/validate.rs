@@ -24,6 +24,7 @@ pub fn spec(spec: &SandboxSpec, config: &LocalConfig) -> MicrosandboxResult<()> 
     labels(spec)?;
     lifecycle(spec)?;
     runtime(spec)?;
+    init(spec)?;
     super::mounts::check(&spec.mounts, config)?;
     image(&spec.image, &config.home)
 }
@@ -113,6 +114,21 @@ fn environment(spec: &SandboxSpec) -> MicrosandboxResult<()> {
         return invalid(format!("the environment is {total} bytes; sandbox.env_total is {ENV_TOTAL}"));
     }
     Ok(())
+}
+
+fn init(spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    let Some(init) = &spec.init else { return Ok(()) };
+    if init.cmd != "auto" && !init.cmd.starts_with('/') {
+        return invalid(format!("init: cmd must be an absolute path inside, or \"auto\": got {:?}", init.cmd));
+    }
+    if std::iter::once(&init.cmd).chain(&init.args).any(|word| word.contains('\0')) {
+        return invalid("init: cmd and args must not hold NUL bytes".into());
+    }
+    let total: usize = init.args.iter().map(|word| word.len() + 1).sum();
+    if total > ENV_TOTAL {
+        return invalid(format!("init: args are {total} bytes; the limit is {ENV_TOTAL}"));
+    }
+    init.env.iter().try_for_each(|(key, value)| variable(key, value))
 }
 
 /// One `K=V`: what `execve(2)` can carry.

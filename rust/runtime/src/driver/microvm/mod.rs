@@ -49,6 +49,7 @@ impl Driver for Microvm {
             cpus: u8::try_from(spec.limits.cpus).unwrap_or(u8::MAX),
             memory_mib: spec.limits.memory_mib,
             kernel: spec.kernel.ok_or_else(|| missing("kernel"))?,
+            hands_over: spec.bootstrap.init.is_some(),
             private_files: is_private(&spec.root),
             origin_ns: steps.origin_ns(),
         };
@@ -242,8 +243,8 @@ impl Tenant for Monitor {
         Step::ExecuteMonitor
     }
 
-    fn program(&self) -> Option<(BorrowedFd<'_>, &'static std::ffi::CStr)> {
-        Some((self.program.as_fd(), c"msb-vmm"))
+    fn program(&self) -> Option<(BorrowedFd<'_>, Vec<&'static std::ffi::CStr>)> {
+        Some((self.program.as_fd(), vec![c"msb-vmm"]))
     }
 }
 
