@@ -146,10 +146,11 @@ fn is_systemd(path: &str) -> bool {
 /// | any other | `SIGTERM` | what a process is asked with |
 pub fn request() -> i32 {
     let name = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
-    if name.trim_end() == "systemd" {
+    let program = std::fs::read_link("/proc/1/exe").unwrap_or_default();
+    // In its first seconds systemd still has the name that it was executed by.
+    if name.trim_end() == "systemd" || program.file_name() == Path::new("systemd").file_name() {
         return SYSTEMD_POWER_OFF;
     }
-    let program = std::fs::read_link("/proc/1/exe").unwrap_or_default();
     let is_busybox = name.trim_end() == "init" && program.file_name() == Path::new("busybox").file_name();
     if is_busybox { libc::SIGUSR2 } else { libc::SIGTERM }
 }
