@@ -40,7 +40,7 @@ pub mod tree;
 pub mod workers;
 
 /// Status of an agent that could not begin (`EX_SOFTWARE` of sysexits.h).
-const FAILED: u8 = 70;
+pub(crate) const FAILED: u8 = 70;
 
 /// Runs the agent to its end; the exit status of the process.
 pub fn run() -> u8 {

@@ -126,11 +126,13 @@ pub fn is_childless() -> bool {
     }
 }
 
+/// As `execve` wants them: valid as long as the strings are.
+pub fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
 /// Becomes the program `argv[0]`, with every signal as a new program expects it. Returns only on failure.
 pub fn execute(argv: &[CString], envp: &[CString]) -> rustix::io::Errno {
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
-    };
     let Some(program) = argv.first() else { return rustix::io::Errno::INVAL };
     let (argv, envp) = (pointers(argv), pointers(envp));
     quiet_signals();

@@ -52,6 +52,7 @@ pub use microsandbox_protocol::frame::Frame as RawFrame;
 pub use raw::{RawClient, RawStream};
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::model::SandboxStatus;
 use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;
 
 /// Longest silence within a request before the agent counts as lost (`agent.silence_deadline`).
@@ -75,6 +76,20 @@ pub struct AgentAddress {
 }
 
 impl AgentAddress {
+    /// The agent of `name` on `socket`; the token of a running sandbox lies beside it.
+    pub fn read(name: &str, socket: PathBuf) -> MicrosandboxResult<AgentAddress> {
+        let token = socket.with_file_name("token");
+        match std::fs::read(&token) {
+            Ok(token) => Ok(AgentAddress { name: name.into(), socket, token }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let paused = socket.with_file_name(PAUSED_TOKEN).exists();
+                let status = if paused { SandboxStatus::Paused } else { SandboxStatus::Stopped };
+                Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status })
+            }
+            Err(error) => Err(MicrosandboxError::io("read", &token, error)),
+        }
+    }
+
     /// A connection for one call.
     pub fn dial(&self) -> impl Future<Output = MicrosandboxResult<AgentClient>> {
         AgentClient::connect(self, DEFAULT_CONNECT_TIMEOUT)

@@ -96,6 +96,13 @@ pub struct LaunchSpec {
     pub fail_at: Option<String>,
 }
 
+impl LaunchSpec {
+    /// The agent leaves its place as first process to an init of the image's.
+    pub fn hands_over(&self) -> bool {
+        self.bootstrap.init.is_some()
+    }
+}
+
 /// The root file system: an overlay of `lowers` under the sandbox's own upper directory, then binds and tmpfs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RootSpec {

@@ -642,6 +642,9 @@ pub struct FsEntry {
     pub created: Option<i64>,
 }
 
+/// `PATH` of a sandbox whose image sets none.
+pub const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What the agent needs to know before it serves: the first frame on the private channel.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bootstrap {

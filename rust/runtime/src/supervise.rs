@@ -72,6 +72,8 @@ struct Stop {
     detail: String,
     kill_at: Instant,
     killed: bool,
+    /// Reason and detail should the guest have to be killed, where that makes it another end.
+    if_killed: Option<(&'static str, &'static str)>,
 }
 
 enum Phase {
@@ -154,7 +156,7 @@ impl Supervisor {
             ends_at: None,
             last_activity: now,
             running: 0,
-            hands_over: spec.bootstrap.init.is_some(),
+            hands_over: spec.hands_over(),
             spec: Some(Box::new(spec)),
             dir,
             guest,
@@ -268,8 +270,8 @@ impl Supervisor {
             return self.begin_stop("AgentUnresponsive", "the agent closed its channel and did not end".into(), true);
         }
         self.note("ending: the agent is gone, as when an init ends its sandbox");
-        let kill_at = Instant::now() + Duration::from_millis(self.lifecycle.stop_grace_ms) + AGENT_MARGIN;
-        self.stop = Some(Stop { reason: "Completed", detail: "its init ended it".into(), kill_at, killed: false });
+        let if_killed = Some(("AgentUnresponsive", "the agent is gone, and the init went on"));
+        self.stop = Some(Stop { if_killed, ..self.stop_for("Completed", "its init ended it".into()) });
     }
 
     fn handle(&mut self, event: Event, reporter: &mut Reporter) {
@@ -478,9 +480,7 @@ impl Supervisor {
         }
         self.note(&format!("ending: {reason}: {detail}"));
         let booting = matches!(self.phase, Phase::Booting { .. });
-        let grace = Duration::from_millis(self.lifecycle.stop_grace_ms);
-        let kill_at = Instant::now() + grace + AGENT_MARGIN;
-        self.stop = Some(Stop { reason, detail, kill_at, killed: false });
+        self.stop = Some(self.stop_for(reason, detail));
         if at_once || booting {
             return self.kill();
         }
@@ -490,12 +490,17 @@ impl Supervisor {
         }
     }
 
+    fn stop_for(&self, reason: &'static str, detail: String) -> Stop {
+        let kill_at = Instant::now() + Duration::from_millis(self.lifecycle.stop_grace_ms) + AGENT_MARGIN;
+        Stop { reason, detail, kill_at, killed: false, if_killed: None }
+    }
+
     /// Kills the init, and with it (it is PID 1 of its namespace) every process of the sandbox.
     fn kill(&mut self) {
         if let Some(stop) = &mut self.stop {
             stop.killed = true;
-            if stop.reason == "Completed" {
-                (stop.reason, stop.detail) = ("AgentUnresponsive", "the agent is gone, and the init went on".into());
+            if let Some((reason, detail)) = stop.if_killed.take() {
+                (stop.reason, stop.detail) = (reason, detail.into());
             }
         }
         self.guest.cgroups.kill();

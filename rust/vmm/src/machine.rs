@@ -60,8 +60,10 @@ pub fn resources(spec: &MachineSpec, image: u64, agent: &'static [u8]) -> Result
 
 /// What the kernel tells its first process.
 fn arguments(hands_over: bool) -> String {
-    let handover = if hands_over { machine::HANDOVER_ARGUMENT.to_string_lossy() } else { "".into() };
-    format!("{} {handover}", machine::INIT_ARGUMENT).trim_end().to_owned()
+    match hands_over {
+        true => format!("{} {}", machine::INIT_ARGUMENT, machine::HANDOVER_ARGUMENT.to_string_lossy()),
+        false => machine::INIT_ARGUMENT.to_owned(),
+    }
 }
 
 /// Address space, in bytes, through which the guest sees pages of files in the host's page cache, without a copy of its own and

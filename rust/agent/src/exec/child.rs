@@ -13,6 +13,8 @@ use std::ptr;
 
 use libc::{c_char, c_int, c_long, c_void};
 
+use crate::sys::pointers;
+
 use super::limits::RawLimit;
 use super::user::Account;
 
@@ -91,10 +93,6 @@ pub fn spawn(plan: &Plan<'_>) -> Result<i32, SpawnError> {
             Err(failure)
         }
     }
-}
-
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
 }
 
 extern "C" fn child_main(argument: *mut c_void) -> c_int {

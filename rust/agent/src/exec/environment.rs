@@ -2,13 +2,13 @@
 
 use std::ffi::CString;
 
+use microsandbox_protocol::message::BASE_PATH;
+
 use super::failure::{Failure, FailureKind, quote};
 use super::user::Account;
 
 /// First on every session's `PATH`: the scripts the caller put into the sandbox.
 const SCRIPTS: &str = "/.msb/scripts";
-/// `PATH` of a sandbox whose image sets none.
-const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An ordered set of `K=V`; a later entry for the same key replaces the earlier one in its place.
 #[derive(Debug, Default, Clone)]

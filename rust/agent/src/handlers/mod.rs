@@ -40,23 +40,25 @@ impl Server {
 
     fn start_serving(&mut self, bootstrap: Bootstrap) {
         let init_time_ns = monotonic_ns();
-        if let Some(settings) = bootstrap.machine.as_ref().filter(|_| self.setup.owns_machine)
-            && let Err(error) = machine::settle(settings)
-        {
+        if let Err(error) = self.settle_in(&bootstrap) {
             eprintln!("agent: {error}");
-            self.exit_code = Some(70);
-            return;
-        }
-        if let Some(successor) = self.setup.successor.take()
-            && let Err(error) = successor.begin(&bootstrap.init.clone().unwrap_or_default())
-        {
-            eprintln!("agent: {error}");
-            self.exit_code = Some(70);
+            self.exit_code = Some(crate::FAILED);
             return;
         }
         self.bootstrap = Some(bootstrap);
         let ready = self.ready_message(init_time_ns, None);
         self.control.ready(&ready);
+    }
+
+    /// The machine as the runtime wants it, then the init, which finds it so.
+    fn settle_in(&mut self, bootstrap: &Bootstrap) -> std::io::Result<()> {
+        if let Some(settings) = bootstrap.machine.as_ref().filter(|_| self.setup.owns_machine) {
+            machine::settle(settings)?;
+        }
+        match self.setup.successor.take() {
+            Some(successor) => successor.begin(&bootstrap.init.clone().unwrap_or_default()),
+            None => Ok(()),
+        }
     }
 
     fn ready_message(&self, init_time_ns: u64, extension: Option<u32>) -> Ready {

@@ -59,12 +59,14 @@ impl Server {
         self.abandon_all_calls();
         self.end_all_watches();
         self.sweep();
-        if self.setup.hands_over && !self.dismissed {
+        if self.setup.hands_over {
             // The machine may end at any moment from here on, and that is what was asked for.
             if self.setup.owns_machine {
                 sys::set_machine_status(0);
             }
-            let _ = sys::kill(1, handover::request());
+            if !self.dismissed {
+                let _ = sys::kill(1, handover::request());
+            }
         }
         if !self.childless {
             self.signal_everything(libc::SIGTERM);
@@ -109,9 +111,6 @@ impl Server {
     /// The init ends the machine, and has told this process so.
     pub(crate) fn dismiss(&mut self) {
         self.dismissed = true;
-        if self.setup.owns_machine {
-            sys::set_machine_status(0);
-        }
         self.begin_shutdown(Some(DISMISSED_GRACE_MS));
     }
 

@@ -14,9 +14,8 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::{AgentAddress, AgentClient, Connection, PAUSED_TOKEN, failure};
+use super::{AgentAddress, AgentClient, Connection, failure};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::SandboxStatus;
 
 /// Frames of one call that wait to be taken.
 const WAITING: usize = 64;
@@ -53,21 +52,11 @@ pub struct RawStream {
 }
 
 impl AgentAddress {
-    /// The sandbox whose agent listens on `socket`: its token lies beside it.
+    /// The sandbox whose agent listens on `socket`, which is named as the product names it.
     pub fn of_socket(socket: &Path) -> MicrosandboxResult<AgentAddress> {
         // <sandboxes>/<name>/runtime/agent.sock
         let owner = socket.parent().and_then(Path::parent).and_then(Path::file_name).unwrap_or_default();
-        let name = owner.to_string_lossy().into_owned();
-        let token = socket.with_file_name("token");
-        match std::fs::read(&token) {
-            Ok(token) => Ok(AgentAddress { name, socket: socket.to_owned(), token }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let paused = socket.with_file_name(PAUSED_TOKEN).exists();
-                let status = if paused { SandboxStatus::Paused } else { SandboxStatus::Stopped };
-                Err(MicrosandboxError::SandboxNotRunning { name, status })
-            }
-            Err(error) => Err(MicrosandboxError::io("read", &token, error)),
-        }
+        AgentAddress::read(&owner.to_string_lossy(), socket.to_owned())
     }
 }
 

@@ -54,7 +54,7 @@ use super::{Backend, BackendKind, ImageBackend, SandboxBackend, SharedBackend, V
 use crate::agent::AgentAddress;
 use crate::config::{LocalConfig, LocalConfigOverrides};
 use crate::error::{Lack, MicrosandboxError, MicrosandboxResult};
-use crate::model::{Isolation, SandboxStatus};
+use crate::model::Isolation;
 use crate::store::Store;
 
 pub use idmap::find_program;
@@ -149,16 +149,7 @@ impl LocalBackend {
     /// Where the agent of a running sandbox listens, and what it wants to see.
     pub fn agent_address(&self, name: &str) -> MicrosandboxResult<AgentAddress> {
         crate::model::validate_sandbox_name(name)?;
-        let runtime = self.sandbox_dir(name).join("runtime");
-        match std::fs::read(runtime.join("token")) {
-            Ok(token) => Ok(AgentAddress { name: name.into(), socket: self.agent_socket(name), token }),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let paused = runtime.join(crate::agent::PAUSED_TOKEN).exists();
-                let status = if paused { SandboxStatus::Paused } else { SandboxStatus::Stopped };
-                Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status })
-            }
-            Err(e) => Err(MicrosandboxError::io("read", &runtime.join("token"), e)),
-        }
+        AgentAddress::read(name, self.agent_socket(name))
     }
 
     /// How ids inside sandboxes of this home map to host ids.

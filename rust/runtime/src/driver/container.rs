@@ -36,8 +36,7 @@ impl Driver for Container {
             .map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         fs::fcntl_setfl(&ours, OFlags::NONBLOCK).map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         steps.finish(Step::BindSocket);
-        let hands_over = boot.spec.bootstrap.init.is_some();
-        let agent = Agent { program: boot.agent, listener, private, hands_over };
+        let agent = Agent { program: boot.agent, listener, private, hands_over: boot.spec.hands_over() };
         jailed::boot(boot.spec, boot.dir, agent, Control::Connected(ours), steps).inspect_err(|_| {
             let _ = directory::remove_file(&boot.dir.runtime, "agent.sock");
         })

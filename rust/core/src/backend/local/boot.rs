@@ -10,7 +10,7 @@ use microsandbox_protocol::launch::{
     BootError, Driver, IdMap, Job, KernelSpec, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits, Report,
     ResourceLimits, RootSpec,
 };
-use microsandbox_protocol::message::{Bootstrap, InitProgram, Rlimit};
+use microsandbox_protocol::message::{BASE_PATH, Bootstrap, InitProgram, Rlimit};
 
 use super::{LocalBackend, embedded, isolation, root, spawn};
 use crate::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
@@ -315,8 +315,6 @@ fn launch_spec(
 /// Paths at which an image has its init; the last three are looked for where nothing is said (systemd(1), Filesystem
 /// Hierarchy Standard 3.0 section 3.16.2).
 const INITS: [&str; 4] = ["/init", "/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"];
-/// Where an image says nothing.
-const INIT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn init_program(init: &InitConfig, image_env: &[EnvVar], spec: &SandboxSpec) -> InitProgram {
     let entrypoint = spec.runtime.entrypoint.as_ref().or(spec.image_defaults.entrypoint.as_ref());
@@ -327,7 +325,7 @@ fn init_program(init: &InitConfig, image_env: &[EnvVar], spec: &SandboxSpec) -> 
         (cmd, _) => vec![cmd.to_owned()],
     };
     // Later ones win, as for programs; the kernel gives an init the first three.
-    let mut env = BTreeMap::from([("HOME", "/"), ("TERM", "linux"), ("PATH", INIT_PATH)]);
+    let mut env = BTreeMap::from([("HOME", "/"), ("TERM", "linux"), ("PATH", BASE_PATH)]);
     env.extend(image_env.iter().chain(&spec.env).map(|var| (var.key.as_str(), var.value.as_str())));
     env.extend(init.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     let env = env.into_iter().map(|(key, value)| format!("{key}={value}")).collect();

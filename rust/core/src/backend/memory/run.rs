@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use microsandbox_protocol::message::BASE_PATH;
 use tokio::sync::{mpsc, watch};
 
 use super::files::Files;
@@ -142,8 +143,7 @@ impl Place {
 
     /// The sandbox's variables, then the call's.
     fn environment(&self, options: &ExecOptions) -> Vec<(String, String)> {
-        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let base = [("PATH", path), ("HOME", "/root")].map(|(key, value)| (key.to_string(), value.to_string()));
+        let base = [("PATH", BASE_PATH), ("HOME", "/root")].map(|(key, value)| (key.to_string(), value.to_string()));
         let own = self.spec.env.iter().map(|var| (var.key.clone(), var.value.clone()));
         let mut merged: Vec<(String, String)> = Vec::new();
         for (key, value) in base.into_iter().chain(own).chain(options.env.iter().cloned()) {

@@ -41,7 +41,7 @@ pub struct MachineSpec {
     pub cpus: u8,
     pub memory_mib: u64,
     pub kernel: KernelSpec,
-    /// The agent leaves its place as first process to an init of the image's.
+    /// [`microsandbox_protocol::launch::LaunchSpec::hands_over`].
     pub hands_over: bool,
     /// Nobody but this sandbox changes a file that its guest sees, so the guest may look at the host's own pages of them.
     pub private_files: bool,

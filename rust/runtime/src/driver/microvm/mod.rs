@@ -49,7 +49,7 @@ impl Driver for Microvm {
             cpus: u8::try_from(spec.limits.cpus).unwrap_or(u8::MAX),
             memory_mib: spec.limits.memory_mib,
             kernel: spec.kernel.ok_or_else(|| missing("kernel"))?,
-            hands_over: spec.bootstrap.init.is_some(),
+            hands_over: spec.hands_over(),
             private_files: is_private(&spec.root),
             origin_ns: steps.origin_ns(),
         };
