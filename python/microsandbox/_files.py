@@ -35,6 +35,9 @@ _List = list
 class SandboxFsOps:
     """Files of a running sandbox, from `Sandbox.fs`. Paths are absolute guest paths.
 
+    A name that is not UTF-8 is given and told as `os.fsdecode` writes it, with lone surrogates (PEP 383):
+    `await sb.fs.read(os.fsdecode(b"/tmp/caf\\xe9"))`.
+
     Every method raises `FilesystemError` (`PathNotFoundError` for a missing path) when the guest refuses, and
     `SandboxNotRunningError` after the stop.
     """
@@ -216,9 +219,9 @@ class SandboxFsOps:
     async def write_tar(self, path: str) -> FsWriteSink:
         """A sink that unpacks a tar archive, not compressed, below the directory `path`, which is made if missing.
 
-        Files replace what stands in their place, directories are merged. An entry that leads out of the archive, a
-        device, or a name that is not UTF-8 is an error of `write` or `close`; what was unpacked before stays. Owners
-        that the sandbox does not map become root.
+        Files replace what stands in their place, directories are merged. An entry that leads out of the archive, or
+        a device, is an error of `write` or `close`; what was unpacked before stays. Owners that the sandbox does not
+        map become root.
 
         Example:
             >>> async with await sb.fs.write_tar("/src") as sink:

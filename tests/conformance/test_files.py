@@ -464,3 +464,52 @@ async def test_zeros_become_holes_on_both_sides(shared_box: Sandbox, tmp_path: P
     back = (tmp_path / "back").stat()
     assert (back.st_size, back.st_blocks * 512 < 1 << 20) == (size, True)
     assert filecmp.cmp(source, tmp_path / "back", shallow=False)
+
+
+async def test_a_name_that_is_not_utf8_is_a_name(shared_box: Sandbox) -> None:
+    fs = shared_box.fs
+    top = os.fsdecode(b"/tmp/caf\xe9")
+    await fs.mkdir(top)
+    await fs.write(os.fsdecode(b"/tmp/caf\xe9/\xff\xfe"), b"one")
+    # What the wire writes for the byte is a name of its own.
+    await fs.write(top + "/\U0010feff", b"two")
+    listed = {os.fsencode(entry.path): entry.size for entry in await fs.list(top)}
+    assert listed == {b"/tmp/caf\xe9/\xff\xfe": 3, b"/tmp/caf\xe9/\xf4\x8f\xbb\xbf": 3}
+    for path in listed:
+        await fs.rename(os.fsdecode(path), os.fsdecode(path + b"\x80"))
+    assert await fs.read(os.fsdecode(b"/tmp/caf\xe9/\xff\xfe\x80")) == b"one"
+    assert len(await fs.glob(top + "/*\udc80")) == 2
+    await fs.remove(os.fsdecode(b"/tmp/caf\xe9/\xff\xfe\x80"))
+    with pytest.raises(PathNotFoundError, match=r"caf\\xe9/\\xff\\xfe\\x80") as caught:
+        await fs.read(os.fsdecode(b"/tmp/caf\xe9/\xff\xfe\x80"))
+    assert caught.value.path == os.fsdecode(b"/tmp/caf\xe9/\xff\xfe\x80")
+    await fs.remove_dir(top)
+    with pytest.raises(UnicodeEncodeError):
+        # A surrogate that stands for no byte.
+        await fs.read("/tmp/\ud800")
+
+
+@pytest.mark.needs("processes")
+async def test_programs_and_the_host_see_the_bytes_of_a_name(shared_box: Sandbox, tmp_path: Path) -> None:
+    fs = shared_box.fs
+    made = await shared_box.shell(r"d=$(printf '/tmp/n\351'); mkdir $d && printf hello > $d/$(printf 'f\377')")
+    assert made.success
+    path = os.fsdecode(b"/tmp/n\xe9/f\xff")
+    assert [entry.path for entry in await fs.list(os.fsdecode(b"/tmp/n\xe9"))] == [path]
+    await fs.copy_to_host(path, tmp_path / os.fsdecode(b"out\xff"))
+    assert (tmp_path / os.fsdecode(b"out\xff")).read_bytes() == b"hello"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        tar.add(tmp_path / os.fsdecode(b"out\xff"), arcname=os.fsdecode(b"in\xff"))
+    async with await fs.write_tar(os.fsdecode(b"/tmp/n\xe9")) as sink:
+        await sink.write(archive.getvalue())
+    await fs.symlink(os.fsdecode(b"in\xff"), os.fsdecode(b"/tmp/n\xe9/l\xff"))
+    assert await fs.readlink(os.fsdecode(b"/tmp/n\xe9/l\xff")) == os.fsdecode(b"in\xff")
+    assert await fs.realpath(os.fsdecode(b"/tmp/n\xe9/l\xff")) == os.fsdecode(b"/tmp/n\xe9/in\xff")
+    watch = await fs.watch(os.fsdecode(b"/tmp/n\xe9"))
+    async with watch:
+        await fs.rename(os.fsdecode(b"/tmp/n\xe9/l\xff"), os.fsdecode(b"/tmp/n\xe9/m\xff"))
+        event = await asyncio.wait_for(anext(watch), 20)
+    assert (event.moved_from, event.path) == (os.fsdecode(b"/tmp/n\xe9/l\xff"), os.fsdecode(b"/tmp/n\xe9/m\xff"))
+    seen = await shared_box.shell("ls -b /tmp/n*")
+    assert seen.stdout_text.split() == [r"f\377", r"in\377", r"m\377"]

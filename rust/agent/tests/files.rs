@@ -535,3 +535,38 @@ fn too_many_calls_at_once_are_refused_and_the_others_finish() {
         }
     });
 }
+
+#[test]
+fn a_name_that_is_not_utf8_is_a_name() {
+    use microsandbox_protocol::names::{to_bytes, to_text};
+    within(20, || {
+        let agent = Agent::jailed();
+        let mut client = agent.connect();
+        let at = |name: &[u8]| to_text(&[b"/tmp/", name].concat()).into_owned();
+        client.sh(r"mkdir /tmp/$(printf 'd\351') && printf hello > /tmp/$(printf 'd\351/f\377')");
+        let listed = list(&mut client, &at(b"d\xe9"));
+        assert_eq!(listed.len(), 1);
+        assert_eq!(&*to_bytes(&listed[0].path), b"/tmp/d\xe9/f\xff");
+        assert_eq!(client.read_file(&listed[0].path).unwrap(), b"hello");
+        // The character that stands for the byte is a name of its own.
+        assert_eq!(kind(client.fs(FsOp::Stat { path: at("d\u{10fee9}".as_bytes()), follow_symlink: true })), "ENOENT");
+        for atomic in [false, true] {
+            ok(client.write_file(&at(b"d\xe9/g\x80"), b"more", atomic));
+        }
+        ok(client.fs(FsOp::Symlink { target: to_text(b"g\x80").into_owned(), link_path: at(b"d\xe9/l\xfe") }));
+        let said = ok(client.fs(FsOp::ReadLink { path: at(b"d\xe9/l\xfe") })).data;
+        assert_eq!(said, Some(FsData::Path(to_text(b"g\x80").into_owned())));
+        let real = ok(client.fs(FsOp::RealPath { path: at(b"d\xe9/l\xfe") })).data;
+        assert_eq!(real, Some(FsData::Path(at(b"d\xe9/g\x80"))));
+        ok(client.write_file(&at(b"d\xe9/l\xfe"), b"through the link", true));
+        assert_eq!(client.sh(r"cat /tmp/$(printf 'd\351/g\200')").stdout, b"through the link");
+        ok(client.fs(FsOp::Mkdir { path: at(b"d\xe9/\xf0/\xf1"), mode: None }));
+        ok(client.fs(FsOp::Copy { src: at(b"d\xe9/g\x80"), dst: at(b"d\xe9/\xf0/\xf1/c") }));
+        ok(client.fs(FsOp::Rename { src: at(b"d\xe9/\xf0"), dst: at(b"d\xe9/\xf2") }));
+        ok(client.fs(FsOp::RemoveDir { path: at(b"d\xe9/\xf2"), recursive: true }));
+        ok(client.fs(FsOp::Remove { path: at(b"d\xe9/l\xfe") }));
+        let left: Vec<Vec<u8>> =
+            list(&mut client, &at(b"d\xe9")).iter().map(|e| to_bytes(&e.path)[8..].to_vec()).collect();
+        assert_eq!(left, [b"f\xff".to_vec(), b"g\x80".to_vec()]);
+    });
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use microsandbox_core::model::{InitConfig, Mount, Patch};
+use microsandbox_core::names;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -119,6 +120,26 @@ argument!(
         Err(_) => refuse(object, "str"),
     }
 );
+
+argument!(
+    /// A path inside: `str`, whose lone surrogates are bytes that are not UTF-8 (PEP 383), as `os.fsdecode` makes them.
+    GuestPath(String) = |object| {
+        let Ok(text) = object.cast::<PyString>() else { return refuse(object, "str") };
+        if let Ok(plain) = text.to_str() {
+            return Ok(names::to_text(plain.as_bytes()).into_owned());
+        }
+        let bytes = text.call_method1("encode", ("utf-8", "surrogateescape"))?;
+        Ok(names::to_text(bytes.cast::<PyBytes>()?.as_bytes()).into_owned())
+    }
+);
+
+/// A path from inside, the other way.
+pub fn guest_path<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyAny>> {
+    if !names::is_escaped(path) {
+        return Ok(PyString::new(py, path).into_any());
+    }
+    PyBytes::new(py, &names::to_bytes(path)).call_method1("decode", ("utf-8", "surrogateescape"))
+}
 
 argument!(
     /// `True` or `False`.

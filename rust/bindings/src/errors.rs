@@ -2,9 +2,11 @@
 
 use microsandbox_core::MicrosandboxError as E;
 use microsandbox_core::error::{BootFailure, ExecFailure};
+use microsandbox_core::names;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 
+use crate::convert::guest_path;
 use crate::exec::ExecOutput;
 
 /// The exception for `error`, with its fields as attributes. Never fails: what cannot be built is itself the exception.
@@ -24,7 +26,7 @@ struct Raise<'py> {
 impl<'py> Raise<'py> {
     fn new(py: Python<'py>, class: &str, message: &str) -> PyResult<Self> {
         let class = py.import("microsandbox.errors")?.getattr(class)?.cast_into::<PyType>()?;
-        Ok(Raise { error: class.call1((PyString::new(py, message),))? })
+        Ok(Raise { error: class.call1((PyString::new(py, &names::shown(message)),))? })
     }
     fn with(self, field: &str, value: impl IntoPyObject<'py>) -> PyResult<Self> {
         self.error.setattr(field, value)?;
@@ -61,13 +63,13 @@ fn build(py: Python<'_>, error: E) -> PyResult<PyErr> {
         }
         E::Filesystem { operation, path, kind, errno, message } => plain("FilesystemError")?
             .with("operation", operation)?
-            .with("path", path)?
+            .with("path", guest_path(py, &path)?)?
             .with("kind", kind)?
             .with("errno", errno)?
             .with("message", message)?,
         E::PathNotFound { operation, path } => plain("PathNotFoundError")?
             .with("operation", operation)?
-            .with("path", path)?
+            .with("path", guest_path(py, &path)?)?
             .with("kind", "ENOENT")?
             .with("errno", 2)?,
         E::Job { code, message, job } => job_error(py, (code, message, job))?,

@@ -6,12 +6,13 @@ use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::model;
+use microsandbox_core::names;
 use microsandbox_core::sandbox::SandboxFs;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::convert::{self, Data, Location, Text};
+use crate::convert::{self, Data, GuestPath, Location};
 use crate::errors;
 use crate::runtime::{Owned, Pending};
 
@@ -24,6 +25,18 @@ impl<'py> IntoPyObject<'py> for Chunk {
     type Error = std::convert::Infallible;
     fn into_pyobject(self, py: Python<'py>) -> Result<Self::Output, Self::Error> {
         Ok(PyBytes::new(py, &self.0))
+    }
+}
+
+/// A path on its way to Python.
+struct Inside(String);
+
+impl<'py> IntoPyObject<'py> for Inside {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        convert::guest_path(py, &self.0)
     }
 }
 
@@ -43,8 +56,8 @@ impl FsEntry {
 impl FsEntry {
     /// Full guest path.
     #[getter]
-    fn path(&self) -> &str {
-        &self.entry.path
+    fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::guest_path(py, &self.entry.path)
     }
     /// File, directory, symlink or other.
     #[getter]
@@ -67,7 +80,12 @@ impl FsEntry {
         self.entry.modified_ms
     }
     fn __repr__(&self) -> String {
-        format!("FsEntry({:?}, {}, {} bytes)", self.entry.path, self.entry.kind.as_str(), self.entry.size)
+        format!(
+            "FsEntry({:?}, {}, {} bytes)",
+            names::shown(&self.entry.path),
+            self.entry.kind.as_str(),
+            self.entry.size
+        )
     }
 }
 
@@ -147,9 +165,9 @@ impl NativeFs {
     }
 }
 
-fn text(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
-    let taken = object.extract::<Text>();
-    taken.map(|text| text.0).map_err(|e| convert::named(object.py(), name, e))
+fn inside(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+    let taken = object.extract::<GuestPath>();
+    taken.map(|path| path.0).map_err(|e| convert::named(object.py(), name, e))
 }
 
 fn location(object: &Bound<'_, PyAny>, name: &str) -> PyResult<std::path::PathBuf> {
@@ -160,96 +178,96 @@ fn location(object: &Bound<'_, PyAny>, name: &str) -> PyResult<std::path::PathBu
 #[pymethods]
 impl NativeFs {
     fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))
     }
     fn read_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).read_stream(&path).await.map(NativeReadStream::new)
         }))
     }
     fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).write(&path, data).await }))
     }
     fn write_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).write_stream(&path).await.map(NativeWriteSink::new)
         }))
     }
     fn list(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             let entries = SandboxFs::with_backend(&backend, &name).list(&path).await?;
             Ok(entries.into_iter().map(FsEntry::new).collect::<Vec<_>>())
         }))
     }
     fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>, follow: bool) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).stat(&path, follow).await.map(FsMetadata::new)
         }))
     }
     fn set(&self, py: Python<'_>, path: &Bound<'_, PyAny>, attributes: Attributes) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         let attributes = attributes.into();
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).set(&path, attributes).await }))
     }
     fn symlink(&self, py: Python<'_>, target: &Bound<'_, PyAny>, link: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), target, link) = (self.target(py)?, text(target, "target")?, text(link, "link")?);
+        let ((backend, name), target, link) = (self.target(py)?, inside(target, "target")?, inside(link, "link")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).symlink(&target, &link).await }))
     }
     fn readlink(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).readlink(&path).await }))
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).readlink(&path).await.map(Inside) }))
     }
     fn realpath(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).realpath(&path).await }))
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).realpath(&path).await.map(Inside) }))
     }
     fn read_tar(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).read_tar(&path).await.map(NativeReadStream::new)
         }))
     }
     fn write_tar(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).write_tar(&path).await.map(NativeWriteSink::new)
         }))
     }
     fn watch(&self, py: Python<'_>, path: &Bound<'_, PyAny>, recursive: bool) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).watch(&path, recursive).await.map(NativeWatch::new)
         }))
     }
     fn exists(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).exists(&path).await }))
     }
     fn mkdir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).mkdir(&path).await }))
     }
     fn remove(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).remove(&path).await }))
     }
     fn remove_dir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).remove_dir(&path).await }))
     }
     fn copy(&self, py: Python<'_>, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), src, dst) = (self.target(py)?, text(src, "src")?, text(dst, "dst")?);
+        let ((backend, name), src, dst) = (self.target(py)?, inside(src, "src")?, inside(dst, "dst")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).copy(&src, &dst).await }))
     }
     fn rename(&self, py: Python<'_>, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), src, dst) = (self.target(py)?, text(src, "src")?, text(dst, "dst")?);
+        let ((backend, name), src, dst) = (self.target(py)?, inside(src, "src")?, inside(dst, "dst")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).rename(&src, &dst).await }))
     }
     fn copy_from_host(
@@ -260,7 +278,7 @@ impl NativeFs {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Pending> {
         let (backend, name) = self.target(py)?;
-        let (host, guest, progress) = (location(host, "host_path")?, text(guest, "guest_path")?, progress.map(told));
+        let (host, guest, progress) = (location(host, "host_path")?, inside(guest, "guest_path")?, progress.map(told));
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).copy_from_host(&host, &guest, progress).await
         }))
@@ -273,7 +291,7 @@ impl NativeFs {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Pending> {
         let (backend, name) = self.target(py)?;
-        let (guest, host, progress) = (text(guest, "guest_path")?, location(host, "host_path")?, progress.map(told));
+        let (guest, host, progress) = (inside(guest, "guest_path")?, location(host, "host_path")?, progress.map(told));
         Ok(Pending::new(
             async move { SandboxFs::with_backend(&backend, &name).copy_to_host(&guest, &host, progress).await },
         ))
@@ -327,13 +345,13 @@ impl FsEvent {
     }
     /// Full guest path; of a move the new one; empty for an overflow.
     #[getter]
-    fn path(&self) -> &str {
-        &self.event.path
+    fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::guest_path(py, &self.event.path)
     }
     /// The old path of a move.
     #[getter]
-    fn moved_from(&self) -> Option<&str> {
-        self.event.from.as_deref()
+    fn moved_from<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.event.from.as_ref().map(|path| convert::guest_path(py, path)).transpose()
     }
     /// Whether it is a directory.
     #[getter]
@@ -341,7 +359,7 @@ impl FsEvent {
         self.event.is_dir
     }
     fn __repr__(&self) -> String {
-        format!("FsEvent({}, {:?})", self.event.kind.as_str(), self.event.path)
+        format!("FsEvent({}, {:?})", self.event.kind.as_str(), names::shown(&self.event.path))
     }
 }
 

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::backend::{NativeBackend, chosen};
-use crate::convert::{self, Count, Data, StrMap, Text};
+use crate::convert::{self, Count, Data, GuestPath, StrMap, Text};
 use crate::files::{Chunk, FsEntry, FsMetadata, NativeReadStream, NativeWriteSink};
 use crate::runtime::{Owned, Pending};
 use crate::sandbox::{argument, optional};
@@ -180,66 +180,66 @@ impl NativeVolumeFs {
     }
 }
 
-fn text(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
-    Ok(argument::<Text>(object, name)?.0)
+fn inside(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+    Ok(argument::<GuestPath>(object, name)?.0)
 }
 
 #[pymethods]
 impl NativeVolumeFs {
     fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))
     }
     fn read_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             VolumeFs::with_backend(&backend, &name).read_stream(&path).await.map(NativeReadStream::new)
         }))
     }
     fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).write(&path, data).await }))
     }
     fn write_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             VolumeFs::with_backend(&backend, &name).write_stream(&path).await.map(NativeWriteSink::new)
         }))
     }
     fn list(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
             let entries = VolumeFs::with_backend(&backend, &name).list(&path).await?;
             Ok(entries.into_iter().map(FsEntry::new).collect::<Vec<_>>())
         }))
     }
     fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).stat(&path).await.map(FsMetadata::new) }))
     }
     fn exists(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).exists(&path).await }))
     }
     fn mkdir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).mkdir(&path).await }))
     }
     fn remove_file(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove(&path).await }))
     }
     fn remove_dir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, text(path, "path")?);
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove_dir(&path).await }))
     }
     fn copy(&self, py: Python<'_>, from_: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), from, to) = (self.target(py)?, text(from_, "from_")?, text(to, "to")?);
+        let ((backend, name), from, to) = (self.target(py)?, inside(from_, "from_")?, inside(to, "to")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).copy(&from, &to).await }))
     }
     fn rename(&self, py: Python<'_>, from_: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), from, to) = (self.target(py)?, text(from_, "from_")?, text(to, "to")?);
+        let ((backend, name), from, to) = (self.target(py)?, inside(from_, "from_")?, inside(to, "to")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).rename(&from, &to).await }))
     }
 }

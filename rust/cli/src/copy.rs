@@ -3,6 +3,7 @@
 //! Names that come from a guest are not trusted: a listing may not lead out of the target directory. Symbolic links and
 //! special files are left out and named.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +11,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::{FsEntryKind, validate_sandbox_name};
+use microsandbox_core::names;
 use microsandbox_core::sandbox::SandboxFs;
 
 use crate::failure::{Failure, Outcome};
@@ -59,22 +61,21 @@ impl Place {
     fn describe(&self) -> String {
         match self {
             Place::Host(path) => path.display().to_string(),
-            Place::Guest { sandbox, path } => format!("{sandbox}:{path}"),
+            Place::Guest { sandbox, path } => format!("{sandbox}:{}", names::shown(path)),
         }
     }
 
     /// The last component.
     fn name(&self) -> Option<String> {
-        let path = match self {
-            Place::Host(path) => path.as_path(),
-            Place::Guest { path, .. } => Path::new(path),
-        };
-        path.file_name().map(|name| name.to_string_lossy().into_owned())
+        match self {
+            Place::Host(path) => path.file_name().map(|name| names::to_text(name.as_bytes()).into_owned()),
+            Place::Guest { path, .. } => Path::new(path).file_name()?.to_str().map(str::to_owned),
+        }
     }
 
     fn join(&self, name: &str) -> Place {
         match self {
-            Place::Host(path) => Place::Host(path.join(name)),
+            Place::Host(path) => Place::Host(path.join(names::to_os(name))),
             Place::Guest { sandbox, path } => {
                 Place::Guest { sandbox: sandbox.clone(), path: format!("{}/{name}", path.trim_end_matches('/')) }
             }
@@ -210,10 +211,7 @@ fn host_entries(path: &Path) -> std::io::Result<Vec<(String, FsEntryKind)>> {
             kind if kind.is_symlink() => FsEntryKind::Symlink,
             _ => FsEntryKind::Other,
         };
-        let name = entry.file_name().into_string().map_err(|name| {
-            std::io::Error::new(std::io::ErrorKind::InvalidData, format!("the name {name:?} is not UTF-8"))
-        })?;
-        entries.push((name, kind));
+        entries.push((names::to_text(entry.file_name().as_bytes()).into_owned(), kind));
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(entries)

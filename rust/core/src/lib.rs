@@ -7,6 +7,7 @@
 //! | [`backend`] | the [`Backend`] trait, the ambient default, the local and the memory backend |
 //! | [`krunfw`] | the library that holds the guest kernel of a microVM |
 //! | [`private`], [`random`] | files of mode 0600; random bits |
+//! | [`names`] | file names as text, also those that are not UTF-8 |
 //! | [`error`] | [`MicrosandboxError`] |
 
 pub mod agent;
@@ -25,4 +26,5 @@ pub use backend::{
     Backend, BackendKind, ListQuery, LocalBackend, MemoryBackend, SandboxBackend, SandboxList, SharedBackend,
 };
 pub use error::{MicrosandboxError, MicrosandboxResult};
+pub use microsandbox_protocol::names;
 pub use sandbox::{Sandbox, SandboxHandle};

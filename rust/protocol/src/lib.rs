@@ -5,6 +5,7 @@
 //! | [`frame`] | framing: length, correlation id, flags, `{v, t, p}` envelope; all limits are checked before allocation |
 //! | [`message`] | every payload that travels in a frame |
 //! | [`version`] | the wire generation, our extension number and how two sides agree on them |
+//! | [`names`] | file names as text, also those that are not UTF-8 |
 //! | [`machine`] | what a microVM and its agent agree on beforehand |
 //! | [`launch`] | what the SDK hands `msb-runtime` (host side only) and what comes back |
 //!
@@ -14,6 +15,7 @@ pub mod frame;
 pub mod launch;
 pub mod machine;
 pub mod message;
+pub mod names;
 pub mod version;
 
 pub use frame::{Flags, Frame, FrameDecoder, Message, ProtocolError};

@@ -616,7 +616,7 @@ pub enum FsData {
     Path(String),
 }
 
-/// `path` is the full guest path; non-UTF-8 names are carried with `U+FFFD` and can be neither opened nor removed by it.
+/// `path` is the full guest path, as [`crate::names`] writes names that are not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FsEntry {
     pub path: String,

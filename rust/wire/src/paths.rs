@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// base64url without padding of the UTF-8 path.
+/// base64url without padding of the path.
 pub const FILE_PATH_HEADER: &str = "x-msb-file-path";
 /// `true` or `false`.
 pub const FILE_RECURSIVE_HEADER: &str = "x-msb-file-recursive";
@@ -64,12 +64,12 @@ pub fn files(id: &str) -> String {
 }
 
 /// A path for [`FILE_PATH_HEADER`].
-pub fn encode_file_path(path: &str) -> String {
+pub fn encode_file_path(path: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(path)
 }
 /// The path in [`FILE_PATH_HEADER`]; `None` when it is not one.
-pub fn decode_file_path(header: &str) -> Option<String> {
-    String::from_utf8(URL_SAFE_NO_PAD.decode(header.trim()).ok()?).ok()
+pub fn decode_file_path(header: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(header.trim()).ok()
 }
 
 #[cfg(test)]
@@ -84,8 +84,9 @@ mod tests {
 
     #[test]
     fn file_paths_travel_in_a_header() {
-        let path = "naïve/Ω ?.txt";
-        assert_eq!(decode_file_path(&encode_file_path(path)).as_deref(), Some(path));
+        for path in ["naïve/Ω ?.txt".as_bytes(), b"not/\xff"] {
+            assert_eq!(decode_file_path(&encode_file_path(path)).as_deref(), Some(path));
+        }
         assert_eq!(decode_file_path("***"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Why a program could not be started, in the words of the protocol.
 
 use microsandbox_protocol::message::ExecFailed;
+use microsandbox_protocol::names;
 
 use crate::errno;
 
@@ -80,7 +81,7 @@ impl Failure {
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(200) + 2);
     out.push('`');
-    for (index, c) in text.chars().enumerate() {
+    for (index, c) in names::shown(text).chars().enumerate() {
         if index == 200 {
             out.push('…');
             break;

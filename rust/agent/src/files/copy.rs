@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::buffer::spare_capacity;
@@ -27,7 +28,7 @@ pub fn copy(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<()
     let source = open_path(root, src, true, "cannot copy")?;
     let stat = rustix::fs::fstat(&source).map_err(|e| FsError::at(e, "cannot copy", src))?;
     let (dir, name) = parent(root, dst, "cannot copy to")?;
-    let name = CString::new(name).map_err(|_| FsError::invalid(dst, "holds a NUL byte"))?;
+    let name = CString::new(name.as_bytes()).map_err(|_| FsError::invalid(dst, "holds a NUL byte"))?;
     let mut job = Copy { cancel, entries: 0, special: 0 };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {

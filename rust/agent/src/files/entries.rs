@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::PoisonError;
 
 use microsandbox_protocol::message::FsEntry;
+use microsandbox_protocol::names;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
@@ -95,9 +96,8 @@ fn size(entry: &FsEntry) -> usize {
     entry.path.len() + ENTRY_BYTES
 }
 
-/// Bytes that are not UTF-8 become U+FFFD: shown, but not usable as a name.
 fn join(dir: &str, name: &CStr) -> String {
-    format!("{}/{}", dir.trim_end_matches('/'), name.to_string_lossy())
+    format!("{}/{}", dir.trim_end_matches('/'), names::to_text(name.to_bytes()))
 }
 
 /// Describes `name` in `dir`, or `dir` itself if the name is empty.

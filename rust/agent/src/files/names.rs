@@ -1,7 +1,10 @@
 //! Operations on names: directories, links, renames.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use microsandbox_protocol::names;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -15,7 +18,7 @@ const MAX_COMPONENTS: usize = 1024;
 const DEFAULT_DIR_MODE: u32 = 0o755;
 
 /// The parent directory and last component of a path whose name is to be changed.
-pub fn parent<'a>(root: &Root, path: &'a str, verb: &str) -> Result<(OwnedFd, &'a str), FsError> {
+pub fn parent<'a>(root: &Root, path: &'a str, verb: &str) -> Result<(OwnedFd, Cow<'a, OsStr>), FsError> {
     check_path(path)?;
     root.parent(path).map_err(|error| match error {
         Errno::INVAL => FsError::invalid(path, "ends in `.` or `..`"),
@@ -27,7 +30,7 @@ pub fn parent<'a>(root: &Root, path: &'a str, verb: &str) -> Result<(OwnedFd, &'
 pub fn mkdir(root: &Root, path: &str, mode: Option<u32>) -> Result<(), FsError> {
     check_path(path)?;
     let failed = |e| FsError::at(e, "cannot create directory", path);
-    let mut missing: Vec<&str> = Vec::new();
+    let mut missing: Vec<Cow<'_, OsStr>> = Vec::new();
     let mut at = path;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut dir = loop {
@@ -38,19 +41,19 @@ pub fn mkdir(root: &Root, path: &str, mode: Option<u32>) -> Result<(), FsError> 
         }
         // A missing component before `..` has no parent to go back to.
         let (parent, name) = split(at).map_err(|_| failed(Errno::NOENT))?;
-        missing.push(name);
+        missing.push(names::to_os(name));
         at = parent;
     };
     while let Some(name) = missing.pop() {
         let wanted = if missing.is_empty() { mode.unwrap_or(DEFAULT_DIR_MODE) } else { DEFAULT_DIR_MODE };
-        let made = match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(wanted & 0o1777)) {
+        let made = match rustix::fs::mkdirat(&dir, &*name, Mode::from_raw_mode(wanted & 0o1777)) {
             Ok(()) => true,
             // Somebody was faster; what stands there is opened below, and not followed.
             Err(Errno::EXIST) => false,
             Err(error) => return Err(failed(error)),
         };
         let step = flags | OFlags::NOFOLLOW;
-        dir = rustix::fs::openat(&dir, name, step, Mode::empty()).map_err(failed)?;
+        dir = rustix::fs::openat(&dir, &*name, step, Mode::empty()).map_err(failed)?;
         if made && wanted & 0o6000 != 0 {
             // `mkdir` ignores the set-id bits.
             chmod(dir.as_fd(), wanted).map_err(failed)?;
@@ -64,14 +67,14 @@ pub fn symlink(root: &Root, target: &str, link: &str) -> Result<(), FsError> {
         return Err(FsError::invalid(target, "cannot be the target of a link"));
     }
     let (dir, name) = parent(root, link, "cannot create link")?;
-    rustix::fs::symlinkat(target, &dir, name).map_err(|e| FsError::at(e, "cannot create link", link))
+    rustix::fs::symlinkat(&*names::to_os(target), &dir, &*name).map_err(|e| FsError::at(e, "cannot create link", link))
 }
 
 /// A second name of a file; a link is linked itself, not followed.
 pub fn link(root: &Root, existing: &str, new: &str) -> Result<(), FsError> {
     let (from, old) = parent(root, existing, "cannot link")?;
     let (to, name) = parent(root, new, "cannot create link")?;
-    rustix::fs::linkat(&from, old, &to, name, rustix::fs::AtFlags::empty())
+    rustix::fs::linkat(&from, &*old, &to, &*name, rustix::fs::AtFlags::empty())
         .map_err(|e| FsError::at(e, "cannot create link", new))
 }
 
@@ -83,7 +86,7 @@ pub fn readlink(root: &Root, path: &str) -> Result<String, FsError> {
         return Err(failed(Errno::INVAL));
     }
     let target = rustix::fs::readlinkat(&fd, c"", Vec::new()).map_err(failed)?;
-    Ok(target.to_string_lossy().into_owned())
+    Ok(names::to_text(target.as_bytes()).into_owned())
 }
 
 /// The canonical path of an existing file, as the kernel sees it from the root.
@@ -92,7 +95,7 @@ pub fn real_path(root: &Root, path: &str) -> Result<String, FsError> {
     let fd = open_path(root, path, true, "cannot resolve")?;
     let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let real = rustix::fs::readlink(own, Vec::new()).map_err(failed)?;
-    let real = real.to_string_lossy().into_owned();
+    let real = names::to_text(real.as_bytes()).into_owned();
     if !real.starts_with('/') {
         return Err(FsError::new("PathEscapes", format!("{path} is not beneath the root any more")));
     }
@@ -102,12 +105,12 @@ pub fn real_path(root: &Root, path: &str) -> Result<String, FsError> {
 /// Removes a file, link or special file.
 pub fn remove(root: &Root, path: &str) -> Result<(), FsError> {
     let (dir, name) = parent(root, path, "cannot remove")?;
-    rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty()).map_err(|e| FsError::at(e, "cannot remove", path))
+    rustix::fs::unlinkat(&dir, &*name, rustix::fs::AtFlags::empty()).map_err(|e| FsError::at(e, "cannot remove", path))
 }
 
 /// Replaces what may stand at `dst`, as `rename(2)` does.
 pub fn rename(root: &Root, src: &str, dst: &str) -> Result<(), FsError> {
     let (from, old) = parent(root, src, "cannot rename")?;
     let (to, new) = parent(root, dst, "cannot rename to")?;
-    rustix::fs::renameat(&from, old, &to, new).map_err(|e| FsError::at(e, "cannot rename", src))
+    rustix::fs::renameat(&from, &*old, &to, &*new).map_err(|e| FsError::at(e, "cannot rename", src))
 }

@@ -20,12 +20,12 @@ pub fn remove_dir(root: &Root, path: &str, recursive: bool, cancel: &AtomicBool)
     let (dir, name) = parent(root, path, "cannot remove")?;
     let failed = |e| FsError::at(e, "cannot remove", path);
     if recursive {
-        let top = open_dir(dir.as_fd(), name).map_err(failed)?;
+        let top = open_dir(dir.as_fd(), &*name).map_err(failed)?;
         let device = rustix::fs::fstat(&top).map_err(failed)?.st_dev;
         let mut sweep = Sweep { top: top.as_fd(), device, moved: 0, cancel };
         sweep.empty_top().map_err(failed)?;
     }
-    rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR).map_err(failed)
+    rustix::fs::unlinkat(&dir, &*name, AtFlags::REMOVEDIR).map_err(failed)
 }
 
 fn open_dir<P: rustix::path::Arg>(dir: BorrowedFd<'_>, name: P) -> Result<OwnedFd, Errno> {

@@ -1,9 +1,12 @@
 //! Opening paths beneath the root, without magic links. Every path of a client goes through here; what happens
 //! afterwards happens on descriptors.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use microsandbox_protocol::names;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -49,6 +52,7 @@ impl Root {
         if path.contains('\0') || path.is_empty() {
             return Err(Errno::INVAL);
         }
+        let path = &*names::to_bytes(path);
         if self.by_hand.load(Ordering::Relaxed) {
             return walk::open(self.fd(), path, flags, mode);
         }
@@ -74,7 +78,7 @@ impl Root {
         if path.starts_with('/') {
             return self.open(path, flags, mode);
         }
-        openat2(cwd, path, flags, mode, ResolveFlags::NO_MAGICLINKS)
+        openat2(cwd, &names::to_bytes(path), flags, mode, ResolveFlags::NO_MAGICLINKS)
     }
 
     /// A regular file for reading; anything else is refused without blocking on it.
@@ -89,10 +93,10 @@ impl Root {
 
     /// The directory that holds the last component of `path`, and that component. Paths that end in `.`, `..` or
     /// name the root itself have no such component: EBUSY for the root, EINVAL else.
-    pub fn parent<'a>(&self, path: &'a str) -> Result<(OwnedFd, &'a str), Errno> {
+    pub fn parent<'a>(&self, path: &'a str) -> Result<(OwnedFd, Cow<'a, OsStr>), Errno> {
         let (parent, name) = split(path)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok((self.open(parent, flags, Mode::empty())?, name))
+        Ok((self.open(parent, flags, Mode::empty())?, names::to_os(name)))
     }
 }
 
@@ -118,7 +122,7 @@ pub fn split(path: &str) -> Result<(&str, &str), Errno> {
 /// Resolution from a directory descriptor, repeated when it raced with a rename.
 fn openat2(
     dir: BorrowedFd<'_>,
-    path: &str,
+    path: &[u8],
     flags: OFlags,
     mode: Mode,
     resolve: ResolveFlags,
@@ -135,6 +139,6 @@ fn openat2(
 }
 
 /// `fstatat` of a name in an opened directory, not following it.
-pub fn lstat_at(dir: BorrowedFd<'_>, name: &str) -> Result<rustix::fs::Stat, Errno> {
+pub fn lstat_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<rustix::fs::Stat, Errno> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
 }

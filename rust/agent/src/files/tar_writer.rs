@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use microsandbox_protocol::message::FsAttrs;
+use microsandbox_protocol::names::to_text;
 
 use super::error::{FsError, check_path};
 use super::names;
@@ -124,10 +125,9 @@ fn target(base: &str, entry: &tar::Entry<'_, Feed>) -> Result<String, FsError> {
 }
 
 fn beneath(base: &str, name: &[u8]) -> Result<String, FsError> {
-    let shown = String::from_utf8_lossy(name);
-    let text = std::str::from_utf8(name).map_err(|_| FsError::invalid(&shown, "in the archive is not UTF-8"))?;
+    let text = to_text(name);
     let mut target = base.to_owned();
-    for part in std::path::Path::new(text).components() {
+    for part in std::path::Path::new(&*text).components() {
         match part {
             Component::Normal(part) => {
                 target.push('/');
@@ -135,7 +135,7 @@ fn beneath(base: &str, name: &[u8]) -> Result<String, FsError> {
             }
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(FsError::invalid(&shown, "in the archive leads out of it"));
+                return Err(FsError::invalid(&text, "in the archive leads out of it"));
             }
         }
     }
@@ -166,11 +166,7 @@ fn place(root: &Root, base: &str, target: &str, entry: &mut tar::Entry<'_, Feed>
     clear(root, target)?;
     let link = entry.link_name_bytes().unwrap_or_default().into_owned();
     match kind {
-        EntryType::Symlink => {
-            let link =
-                String::from_utf8(link).map_err(|_| FsError::invalid(target, "links to a name that is not UTF-8"))?;
-            names::symlink(root, &link, target).map(|()| true)
-        }
+        EntryType::Symlink => names::symlink(root, &to_text(&link), target).map(|()| true),
         EntryType::Link => names::link(root, &beneath(base, &link)?, target).map(|()| false),
         _ => pour(root, target, entry).map(|()| true),
     }

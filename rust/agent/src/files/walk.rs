@@ -21,11 +21,11 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 const PROC_ROOT_INO: u64 = 1;
 
 /// `openat2(root, path, …, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)`.
-pub fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+pub fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let mut stack: Vec<OwnedFd> = Vec::new();
-    let mut todo = components(path.as_bytes());
+    let mut todo = components(path);
     let mut links = 0;
-    let must_be_dir = path.ends_with('/');
+    let must_be_dir = path.ends_with(b"/");
     while let Some(name) = todo.pop_front() {
         match name.as_slice() {
             b"." => continue,

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use microsandbox_protocol::message::FsEvent;
+use microsandbox_protocol::names;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -135,7 +136,7 @@ impl Watch {
                 at: event.wd(),
                 flags: event.events(),
                 cookie: event.cookie(),
-                name: event.file_name().map(|name| name.to_string_lossy().into_owned()),
+                name: event.file_name().map(|name| names::to_text(name.to_bytes()).into_owned()),
             });
             if reader.is_buffer_empty() {
                 break;
@@ -259,7 +260,8 @@ fn children(root: &Root, directory: &str) -> Vec<(String, bool)> {
     let path = if directory.is_empty() { "/" } else { directory };
     let Ok(listing) = root.open(path, flags, Mode::empty()).and_then(Dir::read_from) else { return Vec::new() };
     let entries = listing.filter_map(Result::ok).filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
-    let described = entries
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.file_type() == FileType::Directory));
+    let described = entries.map(|entry| {
+        (names::to_text(entry.file_name().to_bytes()).into_owned(), entry.file_type() == FileType::Directory)
+    });
     described.collect()
 }

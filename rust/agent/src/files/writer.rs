@@ -1,8 +1,10 @@
 //! Writing a file from a stream of chunks.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use microsandbox_protocol::names;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
@@ -38,7 +40,7 @@ enum Target {
     InPlace(OwnedFd),
     Atomic {
         temporary: Temporary,
-        name: String,
+        name: OsString,
     },
     Handle(Arc<Handle>),
 }
@@ -106,7 +108,7 @@ impl Writer {
         match self.target {
             Target::Atomic { temporary, name } => {
                 rustix::fs::fsync(temporary.file()).map_err(failed)?;
-                temporary.publish(name.as_str()).map_err(failed)
+                temporary.publish(&*name).map_err(failed)
             }
             _ => Ok(()),
         }
@@ -169,7 +171,7 @@ fn existing(root: &Root, path: &str) -> Result<Option<Stat>, FsError> {
 }
 
 /// The directory and name that a rename must replace: links at the end are followed, so that a link stays a link.
-fn final_name(root: &Root, path: &str) -> Result<(OwnedFd, String), FsError> {
+fn final_name(root: &Root, path: &str) -> Result<(OwnedFd, OsString), FsError> {
     let failed = |e| FsError::at(e, "cannot write", path);
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -177,15 +179,16 @@ fn final_name(root: &Root, path: &str) -> Result<(OwnedFd, String), FsError> {
             return Err(failed(Errno::ISDIR));
         }
         let (parent, name) = root::split(&at).map_err(|_| failed(Errno::ISDIR))?;
+        let name = names::to_os(name);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = root.open(parent, flags, Mode::empty()).map_err(failed)?;
-        match root::lstat_at(dir.as_fd(), name) {
+        match root::lstat_at(dir.as_fd(), &name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&dir, name, Vec::new()).map_err(failed)?;
-                let target = target.into_string().map_err(|_| failed(Errno::ILSEQ))?;
-                at = if target.starts_with('/') { target } else { format!("{parent}/{target}") };
+                let target = rustix::fs::readlinkat(&dir, &*name, Vec::new()).map_err(failed)?;
+                let target = names::to_text(target.as_bytes());
+                at = if target.starts_with('/') { target.into_owned() } else { format!("{parent}/{target}") };
             }
-            _ => return Ok((dir, name.to_owned())),
+            _ => return Ok((dir, name.into_owned())),
         }
     }
     Err(failed(Errno::LOOP))

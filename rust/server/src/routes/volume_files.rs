@@ -11,6 +11,7 @@ use futures::StreamExt;
 use http_body_util::BodyExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::{FsEntry, FsMetadata};
+use microsandbox_core::names;
 use microsandbox_wire::error::code;
 use microsandbox_wire::paths::{FILE_PATH_HEADER, FILE_RECURSIVE_HEADER, decode_file_path};
 use microsandbox_wire::sandbox::CloudMessageResponse;
@@ -23,7 +24,8 @@ use crate::error::{Answer, ApiError};
 
 fn path(headers: &HeaderMap) -> Answer<String> {
     let text = headers.get(FILE_PATH_HEADER).and_then(|value| value.to_str().ok());
-    text.and_then(decode_file_path).ok_or_else(|| {
+    let bytes = text.and_then(decode_file_path);
+    bytes.map(|bytes| names::to_text(&bytes).into_owned()).ok_or_else(|| {
         let text = format!("the header {FILE_PATH_HEADER} must hold the path as base64url without padding");
         ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_VOLUME_PATH, text)
     })

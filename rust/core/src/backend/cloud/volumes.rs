@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use futures::stream;
+use microsandbox_protocol::names;
 use microsandbox_wire::paths;
 use microsandbox_wire::volume::{
     CloudVolume, CreateVolume, FileEntries, FileExists, FileInfo, FileMetadata, FromTo, PathBody,
@@ -74,7 +75,7 @@ impl CloudBackend {
         let id = self.volume(route.subject).await?.id;
         let call = Call::new(method, format!("{}{suffix}", paths::files(&id)), route);
         Ok(match path {
-            Some(path) => call.header(paths::FILE_PATH_HEADER, paths::encode_file_path(path)),
+            Some(path) => call.header(paths::FILE_PATH_HEADER, paths::encode_file_path(&names::to_bytes(path))),
             None => call,
         })
     }

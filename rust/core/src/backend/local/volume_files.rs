@@ -6,14 +6,18 @@
 mod fresh;
 mod walk;
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{TryStreamExt as _, stream};
 use microsandbox_protocol::launch::IdMap;
+use microsandbox_protocol::names;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
@@ -120,13 +124,13 @@ fn relative<'a>(operation: &str, path: &'a str) -> MicrosandboxResult<&'a str> {
 }
 
 /// Directory and name; the root has neither.
-fn split<'a>(operation: &str, path: &'a str) -> MicrosandboxResult<(&'a str, &'a str)> {
+fn split<'a>(operation: &str, path: &'a str) -> MicrosandboxResult<(&'a str, Cow<'a, OsStr>)> {
     let path = relative(operation, path)?;
     let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
     if matches!(name, "." | "..") {
         return Err(refused(operation, path, "EINVAL", "this names no file of the volume"));
     }
-    Ok((if parent.is_empty() { "." } else { parent }, name))
+    Ok((if parent.is_empty() { "." } else { parent }, names::to_os(name)))
 }
 
 impl Tree {
@@ -136,6 +140,7 @@ impl Tree {
 
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let path = &*names::to_os(path);
         for _ in 0..TRIES {
             let opened = rustix::fs::openat2(&*self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
             if !matches!(opened, Err(Errno::AGAIN)) {
@@ -272,7 +277,7 @@ impl Tree {
                 // It may have gone meanwhile.
                 let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
                 entries.push(FsEntry {
-                    path: format!("{prefix}{}", name.to_string_lossy()),
+                    path: format!("{prefix}{}", names::to_text(name.to_bytes())),
                     kind: kind_of(&stat),
                     size: u64::try_from(stat.st_size).unwrap_or_default(),
                     mode: stat.st_mode,
@@ -297,6 +302,7 @@ impl Tree {
                 if part == ".." {
                     continue;
                 }
+                let part = &*names::to_os(part);
                 match rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
                     Ok(()) => {
                         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -320,7 +326,7 @@ impl Tree {
             let (parent, name) = split("remove", &path)?;
             let parent = self.directory(parent).map_err(fail)?;
             if !recursive {
-                return rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(fail);
+                return rustix::fs::unlinkat(&parent, &*name, AtFlags::empty()).map_err(fail);
             }
             walk::remove_tree(&parent, name.as_bytes(), 0).map_err(fail)
         })
@@ -353,7 +359,8 @@ impl Tree {
             let (to_dir, to_name) = split("rename", &to)?;
             let from_dir = self.directory(from_dir).map_err(|errno| failed("rename", &from, errno))?;
             let to_dir = self.directory(to_dir).map_err(|errno| failed("rename", &to, errno))?;
-            rustix::fs::renameat(&from_dir, from_name, &to_dir, to_name).map_err(|errno| failed("rename", &from, errno))
+            rustix::fs::renameat(&from_dir, &*from_name, &to_dir, &*to_name)
+                .map_err(|errno| failed("rename", &from, errno))
         })
         .await
     }

@@ -34,7 +34,7 @@ impl Fresh {
         let fail = |errno| failed(operation, path, errno);
         let (parent, name) = split(operation, path)?;
         let parent = tree.directory(parent).map_err(fail)?;
-        let old = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let old = match rustix::fs::statat(&parent, &*name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if kind_of(&stat) == FsEntryKind::Directory => return Err(fail(Errno::ISDIR)),
             Ok(stat) => Some(stat),
             Err(Errno::NOENT) => None,
@@ -50,7 +50,7 @@ impl Fresh {
             operation,
             path: path.into(),
             parent,
-            name: name.into(),
+            name: name.into_owned(),
             temporary,
             file: File::from(file),
             length: 0,
