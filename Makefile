@@ -14,6 +14,7 @@ export CARGO_TERM_COLOR ?= never
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PYTHONDONTWRITEBYTECODE := 1
 ARCHIVE := .cache/debian-python.oci.tar
+SYSTEMD_ARCHIVE := .cache/debian-systemd.oci.tar
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
 
@@ -39,6 +40,7 @@ test: ## Install what the tests need, then run the Rust and Python tests, and th
 	scripts/build-wheel
 	scripts/install-venv test
 	scripts/build-debian-archive $(ARCHIVE)
+	DEBIAN_PACKAGES=systemd-sysv,dbus scripts/build-debian-archive $(SYSTEMD_ARCHIVE)
 	scripts/run-cargo-tests
 	scripts/run-python-tests
 	scripts/run-microvm-tests
@@ -51,9 +53,10 @@ test-python: ## The Python tests alone; PYTEST_ARGS="tests/conformance -k exec" 
 
 .PHONY: test-microvm
 test-microvm: ## The tests of the microVM alone, in an emulated machine; PYTEST_ARGS narrows
-	scripts/install-packages build emulator
+	scripts/install-packages build demo emulator
 	scripts/build-wheel
 	scripts/install-venv test
+	DEBIAN_PACKAGES=systemd-sysv,dbus scripts/build-debian-archive $(SYSTEMD_ARCHIVE)
 	scripts/run-microvm-tests $(PYTEST_ARGS)
 
 .PHONY: check

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -175,6 +177,67 @@ async def files(bench: Bench) -> list[Row]:
     return rows
 
 
+class Memory:
+    """The most that some processes have had resident beyond what they had at first, bytes; looked at every 5 ms."""
+
+    def __init__(self, *pids: int) -> None:
+        self.pids = pids
+        self.first = {pid: self.resident(pid) for pid in pids}
+        self.most = 0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    @staticmethod
+    def resident(pid: int) -> int:
+        # Shared pages of mapped files belong to the kernel's cache.
+        shared, total = 2, 1
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        return (int(fields[total]) - int(fields[shared])) * 4096
+
+    def watch(self) -> None:
+        while not self.over.wait(0.005):
+            self.most = max(self.most, sum(self.resident(pid) - self.first[pid] for pid in self.pids))
+
+    def __enter__(self) -> Memory:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+
+async def huge(bench: Bench) -> list[Row]:
+    """4 GiB into a sandbox of 256 MiB and out again, told of as it goes, compared; what that costs in memory on our side."""
+    size = 4096 * MIB
+    source, back = bench.work / "huge", bench.work / "back"
+    block = os.urandom(64 * MIB)
+    with source.open("wb") as file:
+        for number in range(64):
+            # No two blocks are the same.
+            file.write(number.to_bytes(8, "little") + block[8:])
+    box = await bench.create("huge", memory=256)
+    identity = json.loads((bench.work / "home" / "sandboxes" / "huge" / "runtime" / "identity.json").read_text())
+    told: list[tuple[int, int | None]] = []
+    with Memory(os.getpid(), *(identity[who]["pid"] for who in ("runtime", "init"))) as memory:
+        seconds_in = await timed_async(
+            lambda: box.fs.copy_from_host(source, "/root/huge", progress=lambda *now: told.append(now))
+        )
+        seconds_out = await timed_async(lambda: box.fs.copy_to_host("/root/huge", back))
+    assert told == sorted(told) and told[-1] == (size, size), "the progress is wrong"
+    assert subprocess.run(["cmp", source, back], check=False).returncode == 0, "wrong bytes"
+    await box.destroy(force=True)
+    os.sync()
+    back.unlink()
+    plain = timed(lambda: subprocess.run(["cp", "--reflink=never", "--sparse=never", source, back], check=True))
+    source.unlink()
+    back.unlink()
+    growth = memory.most / MIB
+    note = f"in {4096 / seconds_in:.0f} MiB/s, out {4096 / seconds_out:.0f} MiB/s; cp on the same disk {4096 / plain:.0f} MiB/s"
+    what = "4 GiB in and out: memory of client, runtime and agent, growth"
+    return [Row(what, f"{growth:.1f} MiB", "", None, "<= 64 MiB", growth <= 64, note)]
+
+
 async def workers(bench: Bench) -> list[Row]:
     """Eight at once: create, exec, remove."""
     total = bench.count(120)
@@ -205,8 +268,6 @@ async def workers(bench: Bench) -> list[Row]:
 
 async def idle(bench: Bench) -> list[Row]:
     """Fifty idle sandboxes: proportional set size of all their processes."""
-    import json
-
     count = bench.count(50)
     boxes = [await bench.create(f"idle{n}") for n in range(count)]
     await asyncio.sleep(1)
@@ -300,6 +361,7 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "exec": exec_true,
     "stream": stream_out,
     "files": files,
+    "huge": huge,
     "workers": workers,
     "idle": idle,
     "unpack": unpack,

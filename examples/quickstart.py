@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,7 @@ print(f"{sum(v['count'] for v in result.values())} rows with Python {platform.py
 
 
 @contextmanager
-def step(text: str) -> Iterator[None]:
+def step(text: str) -> Generator[None]:
     """Prints what is done and how long it took."""
     begin = time.perf_counter()
     yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from . import _checks, _glob
+from . import _checks, _glob, _progress
 from ._runtime import run, told
 from .errors import FilesystemError
 
@@ -191,16 +191,20 @@ class SandboxFsOps:
     async def copy_from_host(self, host_path: Path, guest_path: str, *, progress: _Progress | None = None) -> None:
         """Copies one host file into the guest. Trouble on the host side is `IoError`.
 
-        `progress(done, total)` is called with bytes as they arrive. Long runs of zeros become holes.
+        `progress(done, total)` is called with bytes as they arrive; without one, a bar is shown in a notebook or a
+        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
         """
-        await run(self._native.copy_from_host(host_path, guest_path, told(progress)))
+        with _progress.bar(f"copying to {guest_path!r}", progress) as callback:
+            await run(self._native.copy_from_host(host_path, guest_path, told(callback)))
 
     async def copy_to_host(self, guest_path: str, host_path: Path, *, progress: _Progress | None = None) -> None:
         """Copies one guest file to the host. Trouble on the host side is `IoError`.
 
-        `progress(done, total)` is called with bytes as they are written. Long runs of zeros become holes.
+        `progress(done, total)` is called with bytes as they are written; without one, a bar is shown in a notebook or a
+        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
         """
-        await run(self._native.copy_to_host(guest_path, host_path, told(progress)))
+        with _progress.bar(f"copying {guest_path!r}", progress) as callback:
+            await run(self._native.copy_to_host(guest_path, host_path, told(callback)))
 
     async def read_tar(self, path: str) -> FsReadStream:
         """What is in a directory as a tar archive, made while it is read.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ._enums import ExecEventType, LogReadSource, LogSource
+from ._enums import ExecEventType, LogReadSource, LogSource, SandboxStatus
 from ._logs import LogStream
 from ._runtime import run
-from ._unsupported import unsupported
+from .errors import JobError, SandboxNotRunningError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 #: What the agent says in the log after the last output of a program.
 _ENDED = re.compile(rb"exec ended: .* \(session (\d+)\)")
+#: What a reader of the log is told that came too late.
+_GAP = b"log rotated faster than it was read"
 
 
 def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
     """The job that an answer tells of."""
-    return Job(owner, owner.jobs(), known["id"], known["session"])
+    return Job(owner, owner.jobs(), known)
 
 
 async def find(owner: NativeSandbox | NativeHandle, id: str) -> Job:
@@ -65,13 +68,15 @@ class Job:
 
     It is found again by its id: `Sandbox.get_job`, from any process, as long as the sandbox runs; of ended ones the
     newest 1024 are remembered. Calls on one that is not known any more raise `JobError` with the code `unknown_job`.
+    One whose run has ended is `lost`: `inspect` says so, `wait` raises `JobError` with that code.
     """
 
-    def __init__(self, owner: NativeSandbox | NativeHandle, native: NativeJobs, id: str, session: int) -> None:
+    def __init__(self, owner: NativeSandbox | NativeHandle, native: NativeJobs, known: Mapping[str, Any]) -> None:
         self._owner = owner
         self._native = native
-        self._id = id
-        self._session = session
+        self._id: str = known["id"]
+        self._session: int = known["session"]
+        self._seen = _info(known)
 
     @property
     def id(self) -> str:
@@ -79,13 +84,38 @@ class Job:
         return self._id
 
     async def inspect(self) -> JobInfo:
-        """What is known about it now."""
-        (known,) = await run(self._native.inspect(self._id))
-        return _info(known)
+        """What is known about it now; if the run of its sandbox is over, what was known last, with the state `lost`."""
+        try:
+            (known,) = await run(self._native.inspect(self._id))
+        except (JobError, SandboxNotRunningError) as error:
+            if not await self._is_lost(error):
+                raise
+            return self._seen if self._seen.exit_code is not None else replace(self._seen, state="lost", pid=None)
+        self._seen = _info(known)
+        return self._seen
+
+    async def _is_lost(self, error: Exception) -> bool:
+        """Whether a call failed because the run that the job belongs to is over."""
+        if isinstance(error, SandboxNotRunningError):
+            return error.status is not SandboxStatus.PAUSED
+        if not isinstance(error, JobError) or error.code != "unknown_job":
+            return False
+        # A run that remembers none of its jobs has had none, or is another one than ours.
+        known = await run(self._native.list())
+        return all(job["runtime_boot_id"] != self._seen.runtime_boot_id for job in known)
 
     async def wait(self) -> JobExit:
-        """Waits for its end. Giving up the wait does nothing to it."""
-        (known,) = await run(self._native.wait(self._id))
+        """Waits for its end. Giving up the wait does nothing to it. `JobError` (`lost`) if its sandbox ended first."""
+        try:
+            (known,) = await run(self._native.wait(self._id))
+        except (JobError, SandboxNotRunningError) as error:
+            if not await self._is_lost(error):
+                raise
+            if self._seen.exit_code is None:
+                text = f"job {self._id} ended with the run of its sandbox; how is not known"
+                raise JobError("lost", text, self._id) from error
+            return _exit(self._seen.exit_code, self._seen.timed_out)
+        self._seen = _info(known)
         return _exit(known["exit_code"], known["timed_out"])
 
     async def signal(self, signal: int) -> None:
@@ -106,12 +136,21 @@ class Job:
         """Binds to its streams: first the newest `replay_bytes` of its output (all that is kept, up to 256 KiB), then
         what follows.
 
-        One client at a time: `JobError` with the code `job_attached` otherwise. `read_only` refuses input. A `cursor`
-        is `UnsupportedError`: read `logs(from_cursor=)` for that.
+        With the `cursor` of a `JobLogEntry` it begins strictly after that entry instead, out of the log, which has
+        every byte that was not rotated away; a `gap` event stands for what was rotated away while it was read. One
+        client at a time: `JobError` with the code `job_attached` otherwise. `read_only` refuses input.
+        `InvalidConfigError` for a cursor of another log, or of a place that is not kept any more.
         """
-        if cursor is not None:
-            raise unsupported("Job.attach(cursor=)", "with Job.logs(from_cursor=), which has every byte")
-        return JobAttachment(await run(self._native.attach(self._id, replay_bytes)), self._native, self._id, read_only)
+        if cursor is None:
+            return JobAttachment(
+                await run(self._native.attach(self._id, replay_bytes)), self._native, self._id, read_only
+            )
+        if replay_bytes is not None:
+            raise ValueError("replay_bytes and cursor exclude each other")
+        # Asked for first: a cursor that leads nowhere must not take the place of another client.
+        log = await self._stream({"from_cursor": cursor}, None, True, gaps=True)
+        native = await run(self._native.attach(self._id, 0))
+        return JobAttachment(native, self._native, self._id, read_only, log)
 
     async def logs(
         self,
@@ -150,10 +189,12 @@ class Job:
         """`log_stream` with `follow`."""
         return await self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, True)
 
-    async def _stream(self, options: dict[str, Any], sources: list[LogReadSource] | None, follow: bool) -> JobLogStream:
+    async def _stream(
+        self, options: dict[str, Any], sources: list[LogReadSource] | None, follow: bool, gaps: bool = False
+    ) -> JobLogStream:
         # The agent's word about the end comes after the last output, in the same log.
         native = await run(self._owner.log_stream({**options, "sources": [LogReadSource.ALL], "follow": follow}))
-        return JobLogStream(LogStream(native), self._session, sources)
+        return JobLogStream(LogStream(native), self._session, sources, gaps)
 
     def __repr__(self) -> str:
         return f"Job(id={self._id!r})"
@@ -162,9 +203,12 @@ class Job:
 class JobLogStream:
     """Captured output of one job: an async iterator of `JobLogEntry`."""
 
-    def __init__(self, stream: LogStream, session: int, sources: list[LogReadSource] | None) -> None:
+    def __init__(
+        self, stream: LogStream, session: int, sources: list[LogReadSource] | None, gaps: bool = False
+    ) -> None:
         self._stream = stream
         self._session = session
+        self._gaps = gaps
         self._over = False
         chosen = sources or [LogReadSource.STDOUT, LogReadSource.STDERR, LogReadSource.OUTPUT]
         self._sources = {str(source) for source in chosen}
@@ -176,6 +220,8 @@ class JobLogStream:
         while not self._over:
             entry = await self._stream.__anext__()
             if entry.session_id == self._session and self._wants(entry):
+                return _entry(entry)
+            if self._gaps and entry.source is LogSource.SYSTEM and _GAP in entry.data:
                 return _entry(entry)
             self._over = self._is_end(entry)
         raise StopAsyncIteration
@@ -201,9 +247,14 @@ def _entry(entry: LogEntry) -> JobLogEntry:
 class JobAttachment:
     """The streams of a job: an async iterator of `JobEvent`, ended by `completed`. Letting go leaves it running."""
 
-    def __init__(self, native: NativeExec, jobs: NativeJobs, id: str, read_only: bool) -> None:
+    def __init__(
+        self, native: NativeExec, jobs: NativeJobs, id: str, read_only: bool, log: JobLogStream | None = None
+    ) -> None:
         self._native: NativeExec | None = native
         self._sink: NativeSink | None = None if read_only else native.take_stdin()
+        self._log = log
+        if log is not None:
+            native.discard_output()
         self._jobs = jobs
         self._id = id
 
@@ -220,6 +271,15 @@ class JobAttachment:
         """The next event; None after the last, and once detached."""
         from .jobs import JobEvent
 
+        while self._native is not None and self._log is not None:
+            try:
+                entry = await self._log.__anext__()
+            except StopAsyncIteration:
+                self._log = None
+                return await self._completed()
+            if entry.source == "system":
+                return JobEvent("gap", entry.data.decode())
+            return JobEvent("output", ("stderr" if entry.source == "stderr" else "stdout", entry.data))
         while self._native is not None:
             event = await run(self._native.recv())
             if event is None:
@@ -227,9 +287,14 @@ class JobAttachment:
             if event.event_type in (ExecEventType.STDOUT, ExecEventType.STDERR):
                 return JobEvent("output", (event.event_type.value, event.data))
             if event.event_type is ExecEventType.EXITED:
-                (known,) = await run(self._jobs.inspect(self._id))
-                return JobEvent("completed", _exit(known["exit_code"], known["timed_out"]))
+                return await self._completed()
         return None
+
+    async def _completed(self) -> JobEvent:
+        from .jobs import JobEvent
+
+        (known,) = await run(self._jobs.wait(self._id))
+        return JobEvent("completed", _exit(known["exit_code"], known["timed_out"]))
 
     async def write_stdin(self, data: bytes) -> None:
         """Sends input; waits while the program does not read. `RuntimeError` if read-only or detached."""
@@ -247,3 +312,4 @@ class JobAttachment:
         """Lets go; the job goes on. A second time is fine."""
         self._native = None
         self._sink = None
+        self._log = None

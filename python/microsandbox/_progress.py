@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Callback = Callable[[int, Union[int, None]], None]
+
+#: What is over by then shows no bar that nobody asked for.
+_PATIENCE = 1.0
 
 
 def _in_notebook() -> bool:
@@ -22,6 +32,11 @@ class Display:
         wanted = os.environ.get("MSB_PROGRESS") != "0"
         self._notebook = wanted and _in_notebook()
         self._terminal = wanted and not self._notebook and sys.stderr is not None and sys.stderr.isatty()
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anybody looks."""
+        return self._notebook or self._terminal
 
     def update(self, shown: object, line: str) -> None:
         """Shows an object that has a picture, or the line."""
@@ -59,10 +74,13 @@ class Progress:
         self._title = title
         self._display = Display()
         self._done, self._total = 0, 0
+        self._quiet_until = 0.0
 
     def __call__(self, done: int, total: int | None) -> None:
         """`done` of `total` bytes."""
         self._done, self._total = done, total or 0
+        if time.monotonic() < self._quiet_until:
+            return
         share = f"{100 * done // self._total:3d} %" if self._total else ""
         self._display.update(self, f"{self._title}  {share}  {done / (1 << 20):.1f} MiB")
 
@@ -76,3 +94,15 @@ class Progress:
         from . import _picture
 
         return _picture.progress(self._title, self._done, self._total)
+
+
+def bar(title: str, given: Callback | None) -> AbstractContextManager[Callback | None]:
+    """The callback of an operation that may take long: the caller's, or a bar once it takes longer than a second, or,
+    where nobody looks, none."""
+    if given is not None:
+        return nullcontext(given)
+    shown = Progress(title)
+    if not shown._display.is_seen:
+        return nullcontext(None)
+    shown._quiet_until = time.monotonic() + _PATIENCE
+    return shown

@@ -28,8 +28,8 @@ class JobInfo:
     """A detached program; times in milliseconds since the epoch, by the guest's clock.
 
     `command` is cut after 4 KiB. `exit_code` is 128 + signal for one that a signal ended. `runtime_boot_id` names the
-    run of the sandbox that it belongs to. `failure` and `error` are for what could not be started; here that is an
-    exception of `exec_detached`, so they are None.
+    run of the sandbox that it belongs to; when that is over, a job that was still running is `lost`. `failure` and
+    `error` are for what could not be started; here that is an exception of `exec_detached`, so they are None.
     """
 
     id: str
@@ -79,7 +79,8 @@ class JobLogEntry:
 class JobEvent:
     """Something that an attachment saw.
 
-    `output`: `value` is a pair of the stream, `"stdout"` or `"stderr"`, and bytes. `completed`: `value` is a `JobExit`.
+    `output`: `value` is a pair of the stream, `"stdout"` or `"stderr"`, and bytes. `gap`: output was rotated away
+    before it was read; `value` is a text that says so. `completed`: `value` is a `JobExit`.
     """
 
     type: Literal["output", "gap", "completed"]

@@ -10,11 +10,11 @@ import pytest
 from backends import Harness
 from microsandbox import (
     ExecFailedError,
+    InvalidConfigError,
     JobError,
     LogReadSource,
     Sandbox,
     Stdin,
-    UnsupportedError,
 )
 
 pytestmark = pytest.mark.needs("jobs")
@@ -166,8 +166,10 @@ async def test_what_cannot_be_is_refused(shared_box: Sandbox) -> None:
     job = await shared_box.exec_detached("true")
     with pytest.raises(ValueError, match="signal must be 1 to 64"):
         await job.signal(0)
-    with pytest.raises(UnsupportedError):
+    with pytest.raises(InvalidConfigError):
         await job.attach(cursor="x")
+    with pytest.raises(ValueError, match="exclude each other"):
+        await job.attach(cursor="x", replay_bytes=1)
     for bad in ({"limit": 0}, {"limit": True}, {"cursor": "x"}):
         with pytest.raises(ValueError):
             await shared_box.list_jobs(**bad)
@@ -186,8 +188,54 @@ async def test_pages_of_jobs_go_from_the_newest(shared_box: Sandbox) -> None:
 
 async def test_jobs_end_with_the_run_of_their_sandbox(harness: Harness, box: Sandbox) -> None:
     job = await box.exec_detached("sleep", ["600"])
+    done = await box.exec_detached("sh", ["-c", "exit 4"])
+    await done.wait()
+    waiting = asyncio.create_task((await box.get_job(job.id)).wait())
+    await asyncio.sleep(0.1)
     await box.stop()
+    # Who waited has seen the end that the stop made; who did not cannot know it any more.
+    assert (await asyncio.wait_for(waiting, 20)).code == 128 + 15
+    with pytest.raises(JobError) as caught:
+        await job.wait()
+    assert (caught.value.code, caught.value.job_id) == ("lost", job.id)
     again = await Sandbox.start("box", backend=harness.backend)
-    assert (await again.list_jobs(all=True)).items == []
+    # Over the new run and a job of its own.
+    for later in range(2):
+        info = await job.inspect()
+        assert (info.state, info.exit_code, info.command) == ("lost", None, ["sleep", "600"])
+        assert ((await done.inspect()).state, (await done.wait()).code) == ("exited", 4)
+        if later == 0:
+            await (await again.exec_detached("true")).wait()
+    with pytest.raises(JobError, match="ended with the run of its sandbox"):
+        await job.wait()
+    assert job.id not in [item.id for item in (await again.list_jobs(all=True)).items]
     with pytest.raises(JobError, match="no job"):
         await again.get_job(job.id)
+
+
+async def test_an_attachment_goes_on_at_a_cursor(shared_box: Sandbox) -> None:
+    script = "for i in 1 2 3; do echo $i; sleep 0.05; done; read line; echo got $line >&2; exit 6"
+    job = await shared_box.exec_detached("sh", ["-c", script], stdin=Stdin.pipe())
+    seen = []
+    async for entry in await job.follow_logs():
+        seen.append(entry)
+        if b"2" in entry.data:
+            break
+    attached = await job.attach(cursor=seen[-1].cursor)
+    assert (await asyncio.wait_for(attached.recv(), 20)).value == ("stdout", b"3\n")
+    with pytest.raises(JobError):
+        # It takes the one place, as any attachment does.
+        await (await job.attach()).recv()
+    await attached.write_stdin(b"words\n")
+    events = [event async for event in attached]
+    assert [event.type for event in events] == ["output", "completed"]
+    assert events[0].value == ("stderr", b"got words\n")
+    assert events[1].value.code == 6
+    assert await attached.recv() is None
+    # From the end on there is nothing but the end.
+    last = (await job.logs())[-1].cursor
+    assert [event.type async for event in await job.attach(cursor=last)] == ["completed"]
+    # More than any window holds: nobody reads it here, and the program is not held back.
+    much = await shared_box.exec_detached("sh", ["-c", "echo go; head -c 9000000 /dev/zero"])
+    begin = (await anext(await much.follow_logs())).cursor
+    assert sum([len(e.value[1]) async for e in await much.attach(cursor=begin) if e.type == "output"]) == 9000000

@@ -16,6 +16,7 @@ from pace import SLOWNESS, within
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARCHIVE = REPOSITORY / ".cache" / "debian-python.oci.tar"
+SYSTEMD_ARCHIVE = REPOSITORY / ".cache" / "debian-systemd.oci.tar"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -115,3 +116,11 @@ def debian_archive() -> Path:
     if not ARCHIVE.exists():
         pytest.skip("no .cache/debian-python.oci.tar (scripts/build-debian-archive needs root once)")
     return ARCHIVE
+
+
+@pytest.fixture(scope="session")
+def systemd_archive() -> Path:
+    """The OCI archive of Debian with systemd that scripts/build-debian-archive made."""
+    if not SYSTEMD_ARCHIVE.exists():
+        pytest.skip("no .cache/debian-systemd.oci.tar (scripts/build-debian-archive needs root once)")
+    return SYSTEMD_ARCHIVE

@@ -95,6 +95,32 @@ def test_a_terminal_gets_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch
         assert "\n" not in terminal.getvalue()
 
 
+def test_a_bar_that_nobody_asked_for_waits_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from microsandbox import _progress
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("MSB_PROGRESS", "1")
+    for patience, said in ((60.0, False), (0.0, True)):
+        monkeypatch.setattr(_progress, "_PATIENCE", patience)
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with _progress.bar("loading x", None) as callback:
+            assert callback is not None
+            callback(1 << 20, 2 << 20)
+        assert ("loading x" in terminal.getvalue()) is said
+    mine: list[tuple[int, int | None]] = []
+    with _progress.bar("loading x", lambda done, total: mine.append((done, total))) as callback:
+        assert callback is not None
+        callback(1, None)
+    assert mine == [(1, None)]
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with _progress.bar("loading x", None) as callback:
+        assert callback is None
+
+
 def test_pictures_are_not_loaded_by_the_import() -> None:
     program = "import sys, microsandbox; microsandbox.Sandbox; print([m for m in sys.modules if 'picture' in m or 'html' in m])"
     assert run(program).stdout == "[]\n"

@@ -5,15 +5,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
-from .. import _backend, _deprecation, _microsandbox
+from .. import _backend, _deprecation, _microsandbox, _progress
 from .. import _unsupported as later
 from .._checks import checked
 from .._config import ImageSource, Path, RootDiskConfig
 from .._enums import DiskImageFormat, ImageArchiveFormat, ImageSourceKind
-from .._runtime import wait as run
+from .._runtime import wait as run, told_here as told
 from .._unsupported import unsupported
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from .._microsandbox import ImageConfigDetail, ImageLayerDetail, ImagePruneReport, NativeImage, NativeImageDetail
+    _Progress = Callable[[int, int | None], None]
 
 class ImageHandle:
     """A row of the image store."""
@@ -151,14 +153,17 @@ class Image:
         return run(_microsandbox.image_prune(_backend.pick(backend)))
 
     @staticmethod
-    def load(input_path: Path, *, tag: str | None=None, backend: _backend.BackendObject | None=None) -> Sequence[ImageHandle]:
+    def load(input_path: Path, *, tag: str | None=None, progress: _Progress | None=None, backend: _backend.BackendObject | None=None) -> Sequence[ImageHandle]:
         """Imports a Docker or OCI archive (`"-"` is standard input); every imported image.
 
         `tag` is added to the first one. Digests are verified, and nothing is written outside the store.
+        `progress(done, total)` is called with bytes of the archive's layers; without one, a bar is shown in a notebook
+        or a terminal once it takes longer than a second (`MSB_PROGRESS=0`: never).
 
         Example: `Image.load("python.tar")[0].reference`
         """
-        natives = run(_microsandbox.image_load(input_path, tag, _backend.pick(backend)))
+        with _progress.bar(f'loading {input_path}', progress) as callback:
+            natives = run(_microsandbox.image_load(input_path, tag, told(callback), _backend.pick(backend)))
         return [ImageHandle(native) for native in natives]
 
     @staticmethod

@@ -266,7 +266,8 @@ class Sandbox(_later.LaterSandbox):
 
         Keys go to the program as they are typed, the size of the window follows. `detach_keys`, `"ctrl-]"` unless said
         otherwise, `"ctrl-p,ctrl-q"` for two keys, gives the terminal back, leaves the program running and returns 0.
-        The terminal's mode is restored on every way out. Where standard input is no terminal its end ends a shell.
+        The terminal's mode is restored on every way out. Where standard input is no terminal, the program gets pipes
+        instead, and the end of ours is the end of its input.
         `MicrosandboxError` if the terminal cannot be set up; else as `exec_stream`.
 
         Example: `status = sb.attach("python3")`

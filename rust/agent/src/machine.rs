@@ -81,7 +81,7 @@ pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Applies what the runtime asked for; programs start only after it.
-pub fn settle(machine: &Machine) -> io::Result<()> {
+pub fn settle(machine: &Machine, restricted: bool) -> io::Result<()> {
     rustix::system::sethostname(machine.hostname.as_bytes()).map_err(|error| named("set the host name", error))?;
     let _ = rustix::fs::mkdir("/dev/shm", Mode::from_raw_mode(0o1777));
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
@@ -90,7 +90,26 @@ pub fn settle(machine: &Machine) -> io::Result<()> {
     for tmpfs in &machine.tmpfs {
         mount_tmpfs(tmpfs).map_err(|error| named(&format!("mount {}", tmpfs.target), error))?;
     }
-    limit_processes(machine.pids)
+    limit_processes(machine.pids)?;
+    if restricted { restrict_programs() } else { Ok(()) }
+}
+
+/// What no program of this machine may do, its root included: mount, make devices, load code into the kernel, become more than it
+/// was. They inherit it from this thread, which starts them; what this process has already, it keeps.
+fn restrict_programs() -> io::Result<()> {
+    let refused = [CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_MODULE, CapabilitySet::SYS_RAWIO, CapabilitySet::MKNOD];
+    for capability in refused {
+        rustix::thread::remove_capability_from_bounding_set(capability)
+            .map_err(|error| named("restrict the capabilities of programs", error))?;
+    }
+    // In a user namespace of its own a program would have all of them again. A kernel without these has no such file.
+    match std::fs::write("/proc/sys/user/max_user_namespaces", "0") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io::Error::new(error.kind(), format!("refuse user namespaces: {error}")));
+        }
+        _ => {}
+    }
+    rustix::thread::set_no_new_privs(true).map_err(|error| named("refuse programs new privileges", error))
 }
 
 /// Beneath the root and through its own descriptor, so that a link in the image leads nowhere else.

@@ -517,3 +517,35 @@ fn leftovers_of_ended_sessions_do_not_use_up_the_session_limit() {
         assert_eq!(client.sh("echo fine").text(), "fine\n");
     });
 }
+
+#[test]
+fn a_jobs_input_may_end_while_it_is_full() {
+    within(30, || {
+        let agent = Agent::jailed();
+        let mut client = agent.connect();
+        let request = ExecRequest { job: true, kill_on_disconnect: false, no_stdin: false, ..sh("read go; wc -c") };
+        let id = client.start(&request);
+        let started = client.recv().unwrap();
+        assert_eq!((started.id, &started.kind), (id, &Kind::ExecStarted));
+        let job = started.parse::<ExecStarted>().unwrap().job.unwrap();
+        let mut ask = |op: JobOp| client.ask(&Kind::JobRequest, &JobRequest { op }).parse::<JobResponse>().unwrap();
+        // Nothing of it is read before the first line ends.
+        let mut sent = 0;
+        loop {
+            let data = vec![b'x'; 64 << 10];
+            sent += data.len();
+            let answer = ask(JobOp::Input { job: job.clone(), data });
+            match answer.refused.as_deref() {
+                None => assert!(sent < 64 << 20, "it never fills up"),
+                Some(refused) => {
+                    assert_eq!(refused, "input_full");
+                    break;
+                }
+            }
+        }
+        let answer = ask(JobOp::CloseInput { job: job.clone() });
+        assert_eq!(answer.refused, None);
+        let ended = ask(JobOp::Wait { job }).jobs.remove(0);
+        assert_eq!(ended.exit.unwrap().code, 0);
+    });
+}

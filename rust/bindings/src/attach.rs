@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use microsandbox_cli::{DEFAULT_SIZE, DetachKeys, terminal_size};
+use microsandbox_cli::{DEFAULT_SIZE, DetachKeys, has_terminal, terminal_size};
 use microsandbox_core::Sandbox;
 use microsandbox_core::model::{ExecOptions, StdinSource};
 use pyo3::prelude::*;
@@ -12,7 +12,8 @@ use crate::errors::invalid_config;
 use crate::runtime::Pending;
 use crate::sandbox::optional;
 
-/// Starts the program with a terminal of the size of this one; the status of the program, 0 when the user let go.
+/// Starts the program with a terminal of the size of this one, or without one where there is none here: an end of file
+/// is then an end of file. The status of the program, 0 when the user let go.
 pub fn attach(
     py: Python<'_>,
     sandbox: Arc<Sandbox>,
@@ -27,18 +28,21 @@ pub fn attach(
         None => DetachKeys::default(),
     };
     options.args = args.unwrap_or(options.args);
-    options.tty = true;
+    let tty = has_terminal();
+    options.tty = tty;
     options.stdin = StdinSource::Pipe;
-    options.detachable = true;
+    // Without a terminal there are no keys to let go with: then the program ends with us.
+    options.detachable = tty;
     (options.rows, options.cols) = terminal_size().unwrap_or(DEFAULT_SIZE);
-    if let Ok(term) = std::env::var("TERM")
+    if tty
+        && let Ok(term) = std::env::var("TERM")
         && !options.env.iter().any(|(key, _)| key == "TERM")
     {
         options.env.push(("TERM".into(), term));
     }
     Ok(Pending::new(async move {
         let program = sandbox.exec_stream(cmd, options).await?;
-        let exit = microsandbox_cli::bind_terminal(&program, keys).await?;
+        let exit = microsandbox_cli::bind_terminal(&program, tty, keys).await?;
         Ok(exit.map_or(0, |exit| exit.code))
     }))
 }

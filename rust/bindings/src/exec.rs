@@ -1,6 +1,6 @@
 //! Programs: keywords, results, events and the handle of a running one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use microsandbox_core::model::{self, ExecOptions, StdinSource};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
@@ -8,6 +8,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use tokio::sync::oneshot;
 
 use crate::convert::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Text, Texts, keywords};
 use crate::runtime::{Owned, Pending};
@@ -299,12 +301,14 @@ pub struct NativeExec {
     handle: Owned<Arc<model::ExecHandle>>,
     limit: Option<u64>,
     id: String,
+    /// While this object is there, somebody reads the output only to throw it away.
+    discarding: OnceLock<oneshot::Sender<()>>,
 }
 
 impl NativeExec {
     pub fn new(handle: model::ExecHandle, limit: Option<u64>) -> Self {
         let id = handle.id().to_owned();
-        NativeExec { handle: Owned::new(Arc::new(handle)), limit, id }
+        NativeExec { handle: Owned::new(Arc::new(handle)), limit, id, discarding: OnceLock::new() }
     }
 
     fn share(&self, py: Python<'_>) -> PyResult<Arc<model::ExecHandle>> {
@@ -348,6 +352,19 @@ impl NativeExec {
     fn resize(&self, py: Python<'_>, rows: Cells, cols: Cells) -> PyResult<Pending> {
         let handle = self.share(py)?;
         Ok(Pending::new(async move { handle.resize(rows.0, cols.0).await }))
+    }
+    /// Throws its output away as it comes, for one that reads it elsewhere: a program whose output nobody takes stands
+    /// still. For as long as this object is there.
+    fn discard_output(&self, py: Python<'_>) -> PyResult<()> {
+        let handle = self.share(py)?;
+        let (here, gone) = oneshot::channel::<()>();
+        if self.discarding.set(here).is_ok() {
+            crate::runtime::handle()?.spawn(async move {
+                let reading = async { while let Ok(Some(_)) = handle.recv().await {} };
+                futures::future::select(std::pin::pin!(reading), gone).await;
+            });
+        }
+        Ok(())
     }
 }
 

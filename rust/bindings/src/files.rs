@@ -299,7 +299,7 @@ impl NativeFs {
 }
 
 /// Calls `progress(done, total)`. What it raises is reported as Python reports errors that nobody can catch.
-fn told(progress: Py<PyAny>) -> model::TransferProgress {
+pub fn told(progress: Py<PyAny>) -> model::TransferProgress {
     Arc::new(move |done, total| {
         // Without an interpreter nobody is left to be told.
         Python::try_attach(|py| {

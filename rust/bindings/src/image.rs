@@ -1,11 +1,16 @@
 //! The image store.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use microsandbox_core::SharedBackend;
+use microsandbox_core::backend::ProgressFn;
 use microsandbox_core::model;
 use pyo3::prelude::*;
 
 use crate::backend::{NativeBackend, chosen};
 use crate::convert::{self, Flag, Location, Text};
+use crate::files;
 use crate::runtime::{Owned, Pending};
 use crate::sandbox::{argument, optional};
 
@@ -247,19 +252,35 @@ impl ImagePruneReport {
     }
 }
 
+/// Layers are told of one by one; a caller wants to know of all of them.
+fn in_sum(progress: Py<PyAny>) -> ProgressFn {
+    let told = files::told(progress);
+    let layers: Mutex<BTreeMap<usize, (u64, u64)>> = Mutex::default();
+    Arc::new(move |step| {
+        let mut layers = layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.insert(step.layer_index, (step.completed_bytes, step.total_bytes));
+        // Before the last layer is known of, the total is not.
+        let total = (layers.len() == step.layer_count).then(|| layers.values().map(|layer| layer.1).sum());
+        let done = layers.values().map(|layer| layer.0).sum();
+        drop(layers);
+        told(done, total);
+    })
+}
+
 #[pyfunction]
-#[pyo3(signature = (input_path, tag, backend=None))]
+#[pyo3(signature = (input_path, tag, progress=None, backend=None))]
 pub fn image_load(
     py: Python<'_>,
     input_path: &Bound<'_, PyAny>,
     tag: &Bound<'_, PyAny>,
+    progress: Option<Py<PyAny>>,
     backend: Given<'_, '_>,
 ) -> PyResult<Pending> {
     let Location(path) = argument(input_path, "input_path")?;
     let tag = optional::<Text>(tag, "tag")?.map(|text| text.0);
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
-        let infos = backend.images().load(&path, tag, None).await?;
+        let infos = backend.images().load(&path, tag, progress.map(in_sum)).await?;
         Ok(all(infos, &backend))
     }))
 }

@@ -31,7 +31,7 @@ pub fn mount_of(guest: String, config: &Bound<'_, PyAny>) -> PyResult<Result<Mou
     let kind = text("kind")?.unwrap_or_default();
     Ok(match kind.as_str() {
         "bind" => Ok(Mount::Bind {
-            host: text("bind")?.unwrap_or_default(),
+            host: here(text("bind")?.unwrap_or_default()),
             guest,
             options,
             policy,
@@ -54,4 +54,9 @@ pub fn mount_of(guest: String, config: &Bound<'_, PyAny>) -> PyResult<Result<Mou
         }),
         _ => Err("Volume.owned".into()),
     })
+}
+
+/// A path of this machine, from the working directory of this moment on; it is looked at again when the sandbox starts.
+fn here(path: String) -> String {
+    std::path::absolute(&path).ok().and_then(|path| path.into_os_string().into_string().ok()).unwrap_or(path)
 }

@@ -35,12 +35,17 @@ pub enum AttachEnd {
     Detached,
 }
 
-/// This process's own terminal bound to a program that has one, for callers that are no command: its end, or `None` when
-/// the user let go. The terminal's mode and the handlers of signals are as before when this is over, however it ends.
-pub async fn bind_terminal(program: &ExecHandle, detach_keys: DetachKeys) -> MicrosandboxResult<Option<ExecExit>> {
+/// This process's own terminal, or what its standard streams are instead, bound to a program, for callers that are no
+/// command: its end, or `None` when the user let go. The terminal's mode and the handlers of signals are as before when
+/// this is over, however it ends. `tty`: the program has a terminal.
+pub async fn bind_terminal(
+    program: &ExecHandle,
+    tty: bool,
+    detach_keys: DetachKeys,
+) -> MicrosandboxResult<Option<ExecExit>> {
     let failed = |error| MicrosandboxError::Io { context: "listen to signals".into(), source: error };
     let (console, signals) = (Console::host(), Signals::listen().map_err(failed)?);
-    match attach(&console, &signals, program, AttachOptions { tty: true, stdin: true, detach_keys }).await {
+    match attach(&console, &signals, program, AttachOptions { tty, stdin: true, detach_keys }).await {
         Ok(AttachEnd::Exited(exit)) => Ok(Some(exit)),
         Ok(AttachEnd::Detached) => Ok(None),
         Err(Failure::Core(error)) => Err(error),

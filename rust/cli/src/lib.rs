@@ -77,7 +77,7 @@ use microsandbox_core::backend::{BackendInfo, default_backend, default_backend_i
 pub use attach::bind_terminal;
 pub use console::{Console, Input, Sink};
 use invocation::Home;
-pub use terminal::{DEFAULT_SIZE, DetachKeys, size as terminal_size};
+pub use terminal::{DEFAULT_SIZE, DetachKeys, is_present as has_terminal, size as terminal_size};
 
 /// Runs the command line `args`, whose first word is the program's own name, and returns the exit status. `python` is the
 /// interpreter that runs it; unknown, the `python3` of the search path is asked where one is needed.

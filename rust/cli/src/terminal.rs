@@ -34,9 +34,15 @@ fn stdin() -> BorrowedFd<'static> {
     rustix::stdio::stdin()
 }
 
-/// Whether this process may read its terminal without being stopped for it (a background job may not).
+/// Whether standard input is a terminal.
+pub fn is_present() -> bool {
+    rustix::termios::isatty(stdin())
+}
+
+/// Whether this process may read its terminal without being stopped for it (a background job may not). One that does not
+/// control our session, as under setsid(1), stops nobody.
 pub fn is_foreground() -> bool {
-    tcgetpgrp(stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+    tcgetpgrp(stdin()).map_or(true, |group| group == rustix::process::getpgrp())
 }
 
 /// Rows and columns, of whichever standard stream is a terminal.

@@ -69,6 +69,7 @@ impl Agent {
             max_clients: 64,
             machine: None,
             init: None,
+            restricted: false,
         };
         ours.write_all(&encode(0, Flags::NONE, &Kind::Bootstrap, &bootstrap).unwrap()).unwrap();
         // Takes what the runtime would log, for as long as the agent lives.

@@ -668,6 +668,9 @@ pub struct Bootstrap {
     /// Becomes the first process; the agent goes on as another. Only for an agent that was started for that.
     #[serde(default)]
     pub init: Option<InitProgram>,
+    /// No program gains privileges or administers mounts. In a container none ever does.
+    #[serde(default)]
+    pub restricted: bool,
 }
 
 /// An init system: the first of `candidates` that can be executed.

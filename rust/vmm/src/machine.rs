@@ -48,7 +48,7 @@ pub fn resources(spec: &MachineSpec, image: u64, agent: &'static [u8]) -> Result
     };
     resources.set_kernel_bundle(bundle).map_err(|error| format!("{error}"))?;
     resources.kernel_cmdline = KernelCmdlineConfig {
-        prolog: Some(command_line(spec.private_files)),
+        prolog: Some(command_line(spec.private_files, spec.hands_over)),
         krun_env: None,
         // After the devices that libkrun lists: the rest of the line is the agent's.
         epilog: Some(format!(" -- {}", arguments(spec.hands_over))),
@@ -103,16 +103,19 @@ fn sockets() -> VsockDeviceConfig {
 }
 
 /// Panics and power-offs end the machine at once (`panic=-1`, `reboot=k`); devices that it does not have are not looked
-/// for, and drivers that no agent uses are not started. Kernel documentation: admin-guide/kernel-parameters.
-fn command_line(direct: bool) -> String {
+/// for, and drivers that no agent uses are not started. Kernel documentation: admin-guide/kernel-parameters. Nobody logs in at
+/// the console: systemd is told so, which would wait 90 seconds for it (systemd-getty-generator(8)).
+fn command_line(direct: bool, hands_over: bool) -> String {
     let init = format!("init=/{}", machine::INIT_NAME.to_string_lossy());
     let flags = if direct { "rootflags=dax" } else { "" };
+    let getty = if hands_over { "systemd.getty_auto=0" } else { "" };
     let skipped = format!("initcall_blacklist={}", SKIPPED.join(","));
     [
         "reboot=k panic=-1 panic_print=0 nomodule console=hvc0 quiet no-kvmapf rootfstype=virtiofs rw",
         flags,
         "random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd loop.max_loop=0",
         &skipped,
+        getty,
         &init,
     ]
     .join(" ")

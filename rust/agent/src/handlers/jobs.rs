@@ -93,7 +93,8 @@ impl Server {
             return Err("input_closed");
         }
         let Some(session) = self.sessions.get_mut(&info.session) else { return Err("ended") };
-        if session.stdin.is_full() {
+        // The end takes no room.
+        if !data.is_empty() && session.stdin.is_full() {
             return Err("input_full");
         }
         let fed = session.stdin.push(data);

@@ -53,7 +53,7 @@ impl Server {
     /// The machine as the runtime wants it, then the init, which finds it so.
     fn settle_in(&mut self, bootstrap: &Bootstrap) -> std::io::Result<()> {
         if let Some(settings) = bootstrap.machine.as_ref().filter(|_| self.setup.owns_machine) {
-            machine::settle(settings)?;
+            machine::settle(settings, bootstrap.restricted)?;
         }
         match self.setup.successor.take() {
             Some(successor) => successor.begin(&bootstrap.init.clone().unwrap_or_default()),

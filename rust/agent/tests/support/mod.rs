@@ -77,6 +77,7 @@ pub fn bootstrap() -> Bootstrap {
         max_clients: 16,
         machine: None,
         init: None,
+        restricted: false,
     }
 }
 

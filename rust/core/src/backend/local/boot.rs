@@ -15,7 +15,7 @@ use microsandbox_protocol::message::{BASE_PATH, Bootstrap, InitProgram, Rlimit};
 use super::{LocalBackend, embedded, isolation, root, spawn};
 use crate::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use crate::krunfw::{self, GuestKernel};
-use crate::model::{BootTrace, EnvVar, InitConfig, Isolation, SandboxSpec};
+use crate::model::{BootTrace, EnvVar, InitConfig, Isolation, SandboxSpec, SecurityProfile};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
@@ -306,6 +306,7 @@ fn launch_spec(
             max_clients: MAX_CLIENTS,
             machine: None,
             init: spec.init.as_ref().map(|init| init_program(init, &env, spec)),
+            restricted: spec.security_profile == SecurityProfile::Restricted,
         },
         log_level: spec.runtime.log_level.map(|level| level.as_str().to_owned()),
         fail_at: runtime_failpoint(),

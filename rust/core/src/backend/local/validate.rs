@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{ImageSource, SandboxSpec, validate_sandbox_name};
+use crate::model::{ImageSource, SandboxSpec, SecurityProfile, validate_sandbox_name};
 
 /// Below this a guest cannot even hold its agent (`sandbox.memory_min`).
 pub const MEMORY_MIN_MIB: u32 = 16;
@@ -118,6 +118,9 @@ fn environment(spec: &SandboxSpec) -> MicrosandboxResult<()> {
 
 fn init(spec: &SandboxSpec) -> MicrosandboxResult<()> {
     let Some(init) = &spec.init else { return Ok(()) };
+    if spec.security_profile == SecurityProfile::Restricted {
+        return invalid("init: an init system mounts and starts services with privileges of their own; security=RESTRICTED refuses both, so give one of the two".into());
+    }
     if init.cmd != "auto" && !init.cmd.starts_with('/') {
         return invalid(format!("init: cmd must be an absolute path inside, or \"auto\": got {:?}", init.cmd));
     }
