@@ -30,6 +30,8 @@ class AgentClient:
         ping = bytes.fromhex("a3 6176 07 6174 69 636f72652e70696e67 6170 41a0")
         frame = await client.request(0, ping)
         await client.close()
+
+    Example: `async with await AgentClient.connect_sandbox("box") as client: print(client.ready_bytes())`
     """
 
     def __init__(self, native: NativeAgent) -> None:
@@ -43,37 +45,60 @@ class AgentClient:
 
         Raises `SandboxNotRunningError`, `AgentLostError` if it does not answer, `ValueError` for a negative or endless
         timeout, and `UnsupportedError` on a backend that is not on this machine.
+
+        Example: `client = await AgentClient.connect_sandbox("box")`
         """
         return cls(await run(_microsandbox.agent_of_sandbox(name, timeout, _backend.pick(backend))))
 
     @classmethod
     async def connect(cls, path: str | os.PathLike[str], *, timeout: float | None = None) -> AgentClient:
-        """Connects to the socket that `socket_path` names; the errors are those of `connect_sandbox`."""
+        """Connects to the socket that `socket_path` names; the errors are those of `connect_sandbox`.
+
+        Example: `client = await AgentClient.connect(AgentClient.socket_path("box"))`
+        """
         return cls(await run(_microsandbox.agent_of_socket(path, timeout)))
 
     @staticmethod
     def socket_path(name: str, *, backend: BackendObject | None = None) -> str:
-        """Where the agent of the sandbox `name` listens while it runs; nothing is connected and it need not exist."""
+        """Where the agent of the sandbox `name` listens while it runs; nothing is connected and it need not exist.
+
+        Example: `path = AgentClient.socket_path("box")`
+        """
         return str(_microsandbox.agent_socket_path(name, _backend.pick(backend)))
 
     async def request(self, flags: int, body: bytes) -> RawFrame:
-        """Sends a frame under a new id; the first one that answers it. `AgentLostError` if none will come."""
+        """Sends a frame under a new id; the first one that answers it. `AgentLostError` if none will come.
+
+        Example: `frame = await client.request(FLAG_SESSION_START, body)`
+        """
         return await run(self._native.request(flags, body))
 
     async def stream(self, flags: int, body: bytes) -> AgentStream:
-        """Sends a frame under a new id; the answers are the stream's. One that is not read holds the others back."""
+        """Sends a frame under a new id; the answers are the stream's. One that is not read holds the others back.
+
+        Example: `frames = await client.stream(FLAG_SESSION_START, body)`
+        """
         return AgentStream(await run(self._native.stream_open(flags, body)))
 
     async def send(self, id: int, flags: int, body: bytes) -> None:
-        """Sends one more frame under the id of a stream."""
+        """Sends one more frame under the id of a stream.
+
+        Example: `await client.send(frames.id, 0, body)`
+        """
         await run(self._native.send(id, flags, body))
 
     def ready_bytes(self) -> bytes:
-        """The body of the agent's first frame, `core.ready`: its version and its times."""
+        """The body of the agent's first frame, `core.ready`: its version and its times.
+
+        Example: `greeting = client.ready_bytes()`
+        """
         return self._native.ready_bytes()
 
     async def close(self) -> None:
-        """Ends the connection. Again, it does nothing."""
+        """Ends the connection. Again, it does nothing.
+
+        Example: `await client.close()`
+        """
         await run(self._native.close())
 
     async def __aenter__(self) -> AgentClient:
@@ -84,7 +109,10 @@ class AgentClient:
 
 
 class AgentStream:
-    """The frames of one id: an async iterator, ended by the frame with `FLAG_TERMINAL`, and a context manager."""
+    """The frames of one id: an async iterator, ended by the frame with `FLAG_TERMINAL`, and a context manager.
+
+    Example: `async for frame in frames: print(frame["flags"])`
+    """
 
     def __init__(self, native: NativeAgentStream) -> None:
         self._native = native
@@ -95,11 +123,17 @@ class AgentStream:
         return self._native.id
 
     async def next(self) -> RawFrame | None:
-        """The next frame; None after the terminal one. `AgentLostError` if the connection ends before that."""
+        """The next frame; None after the terminal one. `AgentLostError` if the connection ends before that.
+
+        Example: `frame = await frames.next()`
+        """
         return await run(self._native.stream_next())
 
     async def close(self) -> None:
-        """No more frames are wanted. Again, it does nothing."""
+        """No more frames are wanted. Again, it does nothing.
+
+        Example: `await frames.close()`
+        """
         await run(self._native.stream_close())
 
     def __aiter__(self) -> AgentStream:

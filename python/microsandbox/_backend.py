@@ -125,12 +125,18 @@ class CloudBackend(BackendObject):
 
     @classmethod
     def from_env(cls) -> CloudBackend:
-        """From `MSB_API_KEY`, and `MSB_API_URL` if set. Raises `InvalidConfigError`."""
+        """From `MSB_API_KEY`, and `MSB_API_URL` if set. Raises `InvalidConfigError`.
+
+        Example: `set_default_backend(CloudBackend.from_env())`
+        """
         return cls._of(_microsandbox.cloud_backend_from_env())
 
     @classmethod
     def from_profile(cls, name: str) -> CloudBackend:
-        """From a cloud profile of the configuration file. Raises `InvalidConfigError`."""
+        """From a cloud profile of the configuration file. Raises `InvalidConfigError`.
+
+        Example: `async with CloudBackend.from_profile("lab"): print(await Sandbox.list())`
+        """
         return cls._of(_microsandbox.cloud_backend_from_profile(_text("name", name)))
 
     @property
@@ -212,18 +218,26 @@ def set_default_backend(
     `kind` is a `BackendKind`, its value in any case, or a backend object. The cloud needs `api_key` (with `url`) or
     `profile`, the local backend takes none of them: `ValueError` otherwise. The variables of the environment are not
     asked.
+
+    Example: `set_default_backend(LocalBackend(home="/srv/sandboxes"))`
     """
     _microsandbox.set_default_backend(_resolve(kind, url, api_key, profile)._native)
 
 
 class BackendScope:
-    """What `backend_scope` gives: a context manager, or `restore()` by hand."""
+    """What `backend_scope` gives: a context manager, or `restore()` by hand.
+
+    Example: `with backend_scope(BackendKind.LOCAL): print(default_backend_kind())`
+    """
 
     def __init__(self, backend: BackendObject) -> None:
         self._token: Token[Any] | None = _scoped.set(backend)
 
     def restore(self) -> None:
-        """Ends the scope; a second call does nothing."""
+        """Ends the scope; a second call does nothing.
+
+        Example: `scope = backend_scope(BackendKind.LOCAL); scope.restore()`
+        """
         token, self._token = self._token, None
         if token is not None:
             _scoped.reset(token)
@@ -244,18 +258,24 @@ def backend_scope(
 ) -> BackendScope:
     """The backend of calls that name none, in the current context only: tasks made inside inherit it, others do not.
 
-    Example: `with backend_scope(LocalBackend(home=tmp)): await Sandbox.create("x", image="host")`
+    Example: `with backend_scope(LocalBackend(home="/tmp/state")): await Sandbox.create("x", image="host")`
     """
     return BackendScope(_resolve(kind, url, api_key, profile))
 
 
 def default_backend_kind() -> BackendKind:
-    """Kind of the backend that a call without `backend=` uses now."""
+    """Kind of the backend that a call without `backend=` uses now.
+
+    Example: `assert default_backend_kind() is BackendKind.LOCAL`
+    """
     scoped = _scoped.get()
     return _microsandbox.default_backend_kind() if scoped is None else scoped.kind
 
 
 def default_backend_info() -> BackendInfo:
-    """Kind, address, profile and origin of the backend that a call without `backend=` uses now; never a key."""
+    """Kind, address, profile and origin of the backend that a call without `backend=` uses now; never a key.
+
+    Example: `print(default_backend_info().source)`
+    """
     scoped = _scoped.get()
     return _microsandbox.default_backend_info() if scoped is None else scoped._native.info

@@ -43,12 +43,18 @@ class Size:
 
     @classmethod
     def mib(cls, n: int) -> Size:
-        """`n` mebibytes."""
+        """`n` mebibytes.
+
+        Example: `assert Size.mib(2).bytes == 2 * MiB`
+        """
         return cls(n * MiB)
 
     @classmethod
     def gib(cls, n: int) -> Size:
-        """`n` gibibytes."""
+        """`n` gibibytes.
+
+        Example: `assert Size.gib(1).mib_count == 1024`
+        """
         return cls(n * GiB)
 
     @property
@@ -70,37 +76,58 @@ class Rlimit:
 
     @classmethod
     def nofile(cls, limit: int) -> Rlimit:
-        """Open files."""
+        """Open files.
+
+        Example: `await sb.exec("make", rlimits=[Rlimit.nofile(4096)])`
+        """
         return cls(RlimitResource.NOFILE, limit, limit)
 
     @classmethod
     def cpu(cls, secs: int) -> Rlimit:
-        """CPU seconds."""
+        """CPU seconds.
+
+        Example: `await sb.exec("make", rlimits=[Rlimit.cpu(60)])`
+        """
         return cls(RlimitResource.CPU, secs, secs)
 
     @classmethod
     def as_(cls, *, soft: int, hard: int) -> Rlimit:
-        """Address space, bytes."""
+        """Address space, bytes.
+
+        Example: `await sb.exec("make", rlimits=[Rlimit.as_(soft=1 << 30, hard=2 << 30)])`
+        """
         return cls(RlimitResource.AS, soft, hard)
 
     @classmethod
     def nproc(cls, limit: int) -> Rlimit:
-        """Processes of the user."""
+        """Processes of the user.
+
+        Example: `await sb.exec("make", rlimits=[Rlimit.nproc(64)])`
+        """
         return cls(RlimitResource.NPROC, limit, limit)
 
     @classmethod
     def fsize(cls, limit: int) -> Rlimit:
-        """Size of one written file, bytes."""
+        """Size of one written file, bytes.
+
+        Example: `await sb.exec("make", rlimits=[Rlimit.fsize(100 << 20)])`
+        """
         return cls(RlimitResource.FSIZE, limit, limit)
 
     @classmethod
     def memlock(cls, limit: int) -> Rlimit:
-        """Locked memory, bytes."""
+        """Locked memory, bytes.
+
+        Example: `await sb.exec("make", rlimits=[Rlimit.memlock(64 << 10)])`
+        """
         return cls(RlimitResource.MEMLOCK, limit, limit)
 
     @classmethod
     def stack(cls, limit: int) -> Rlimit:
-        """Stack, bytes."""
+        """Stack, bytes.
+
+        Example: `await sb.exec("make", rlimits=[Rlimit.stack(8 << 20)])`
+        """
         return cls(RlimitResource.STACK, limit, limit)
 
     def _to_dict(self) -> dict[str, Any]:
@@ -119,17 +146,26 @@ class Stdin:
 
     @classmethod
     def null(cls) -> Stdin:
-        """An empty input."""
+        """An empty input.
+
+        Example: `await sb.exec("cat", stdin=Stdin.null())`
+        """
         return cls(StdinMode.NULL)
 
     @classmethod
     def pipe(cls) -> Stdin:
-        """Written through `ExecHandle.take_stdin`; streaming calls only."""
+        """Written through `ExecHandle.take_stdin`; streaming calls only.
+
+        Example: `process = await sb.exec_stream("cat", stdin=Stdin.pipe())`
+        """
         return cls(StdinMode.PIPE)
 
     @classmethod
     def bytes(cls, data: Any) -> Stdin:
-        """These bytes, then the end of file."""
+        """These bytes, then the end of file.
+
+        Example: `await sb.exec("wc", ["-c"], stdin=Stdin.bytes(b"12345"))`
+        """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"Stdin.bytes() needs bytes, not {type(data).__name__}")
         return cls(StdinMode.BYTES, bytes(data))
@@ -137,14 +173,20 @@ class Stdin:
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a program ended: its exit status (or 128 + signal), and whether that is 0."""
+    """How a program ended: its exit status (or 128 + signal), and whether that is 0.
+
+    Example: `status = ExitStatus(*await process.wait())`
+    """
 
     code: int
     success: bool
 
 
 class ExecOptions(TypedDict, total=False):
-    """Second positional argument of `exec` and `exec_stream` as a mapping; its values win over keywords."""
+    """Second positional argument of `exec` and `exec_stream` as a mapping; its values win over keywords.
+
+    Example: `await sb.exec("make", ExecOptions(args=["-j2"], cwd="/src", timeout=600))`
+    """
 
     args: list[str]
     cwd: str
@@ -160,14 +202,20 @@ class ExecOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class RegistryAuth:
-    """Credentials of a registry. Its `repr` hides the password."""
+    """Credentials of a registry. Its `repr` hides the password.
+
+    Example: `auth = RegistryAuth("me", os.environ["REGISTRY_PASSWORD"])`
+    """
 
     username: str
     password: str = field(repr=False)
 
     @classmethod
     def basic(cls, username: str, password: str) -> RegistryAuth:
-        """User name and password (or token)."""
+        """User name and password (or token).
+
+        Example: `auth = RegistryAuth.basic("me", os.environ["REGISTRY_PASSWORD"])`
+        """
         return cls(username, password)
 
     def _to_dict(self) -> dict[str, Any]:
@@ -179,7 +227,10 @@ class RegistryAuth:
 
 @dataclass(frozen=True)
 class RootDiskConfig:
-    """Shape of a sandbox's writable root; made by `RootDisk`."""
+    """Shape of a sandbox's writable root; made by `RootDisk`.
+
+    Example: `disk: RootDiskConfig = RootDisk.managed(8192)`
+    """
 
     kind: RootDiskKind
     size_mib: Union[int, None] = None
@@ -204,36 +255,54 @@ class RootDiskConfig:
 
 
 class RootDisk:
-    """Factories of `RootDiskConfig`."""
+    """Factories of `RootDiskConfig`.
+
+    Example: `Image.oci("debian:12", root_disk=RootDisk.managed(8192))`
+    """
 
     @staticmethod
     def managed(size_mib: Union[int, None] = None) -> RootDiskConfig:
-        """A disk that the product makes and grows; 4096 MiB by default."""
+        """A disk that the product makes and grows; 4096 MiB by default.
+
+        Example: `Image.oci("debian:12", root_disk=RootDisk.managed(8192))`
+        """
         return RootDiskConfig(RootDiskKind.MANAGED, size_mib=size_mib)
 
     @staticmethod
     def tmpfs(size_mib: Union[int, None] = None) -> RootDiskConfig:
-        """Memory; gone when the sandbox stops."""
+        """Memory; gone when the sandbox stops.
+
+        Example: `Image.oci("debian:12", root_disk=RootDisk.tmpfs(1024))`
+        """
         return RootDiskConfig(RootDiskKind.TMPFS, size_mib=size_mib)
 
     @staticmethod
     def disk(
         path: Path, *, format: Union[DiskImageFormat, None] = None, fstype: Union[str, None] = None
     ) -> RootDiskConfig:
-        """An image file of yours."""
+        """An image file of yours.
+
+        Example: `Image.oci("debian:12", root_disk=RootDisk.disk("root.qcow2"))`
+        """
         return RootDiskConfig(RootDiskKind.DISK_IMAGE, path=os.fspath(path), format=format, fstype=fstype)
 
     @staticmethod
     def flat(
         size_mib: Union[int, None] = None, *, fstype: Union[str, None] = None, clone: FlatClone = FlatClone.AUTO
     ) -> RootDiskConfig:
-        """The image copied into one disk."""
+        """The image copied into one disk.
+
+        Example: `Image.oci("debian:12", root_disk=RootDisk.flat(8192))`
+        """
         return RootDiskConfig(RootDiskKind.FLAT, size_mib=size_mib, fstype=fstype, clone=clone)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where a root file system comes from; made by `Image.oci`, `.bind`, `.disk` and `.host`."""
+    """Where a root file system comes from; made by `Image.oci`, `.bind`, `.disk` and `.host`.
+
+    Example: `source: ImageSource = Image.host()`
+    """
 
     _type: ImageSourceKind
     _path: Union[str, None] = None
@@ -252,7 +321,10 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class MountConfig:
-    """One mount; made by the factories of `Volume`."""
+    """One mount; made by the factories of `Volume`.
+
+    Example: `mounts: dict[str, MountConfig] = {"/data": Volume.bind("/srv/data", readonly=True)}`
+    """
 
     kind: MountKind
     bind: Union[str, None] = None
@@ -326,7 +398,10 @@ class MountConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """A program that becomes process 1 of the sandbox."""
+    """A program that becomes process 1 of the sandbox.
+
+    Example: `InitConfig("/sbin/init", ("--unit=multi-user.target",), {"container": "other"})`
+    """
 
     cmd: str
     args: tuple[str, ...] = ()
@@ -341,7 +416,10 @@ class _InitRequired(TypedDict):
 
 
 class InitOptions(_InitRequired, total=False):
-    """`InitConfig` as a mapping."""
+    """`InitConfig` as a mapping.
+
+    Example: `sb = await Sandbox.create("box", image="debian:12", init=InitOptions(cmd="/sbin/init"))`
+    """
 
     args: list[str]
     env: dict[str, str]
@@ -349,7 +427,10 @@ class InitOptions(_InitRequired, total=False):
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One mechanism of isolation: its state, and why it is not on (or what exactly is)."""
+    """One mechanism of isolation: its state, and why it is not on (or what exactly is).
+
+    Example: `print([(m.name, m.state) for m in (await sb.isolation_report()).mechanisms])`
+    """
 
     name: str
     state: MechanismState
@@ -358,7 +439,10 @@ class Mechanism:
 
 @dataclass(frozen=True)
 class IsolationReport:
-    """What separates a sandbox from its host: driver (`container` or `microvm`), accelerator, each mechanism."""
+    """What separates a sandbox from its host: driver (`container` or `microvm`), accelerator, each mechanism.
+
+    Example: `print([m.name for m in (await sb.isolation_report()).mechanisms if m.reason])`
+    """
 
     driver: str
     accelerator: Union[str, None]
@@ -367,7 +451,10 @@ class IsolationReport:
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """One thing that `doctor` looked at, and what to do when it is not on."""
+    """One thing that `doctor` looked at, and what to do when it is not on.
+
+    Example: `print([check.hint for check in (await doctor()).checks if check.hint])`
+    """
 
     name: str
     state: MechanismState
@@ -381,6 +468,8 @@ class LibraryRung:
 
     `rung` is `MSB_LIBKRUNFW_PATH`, `set_libkrunfw_path`, `paths.libkrunfw`, `system` or `home`; `found` is `unset`,
     `absent`, `unusable`, `taken` or `passed over` (an earlier place decided); `detail` says why, or the digest.
+
+    Example: `print([rung.found for rung in (await doctor()).libkrunfw])`
     """
 
     rung: str
@@ -391,7 +480,10 @@ class LibraryRung:
 
 @dataclass(frozen=True)
 class BootStep:
-    """One step of a boot: whose (`sdk` or `runtime`), which, and when it was finished, in µs since the request."""
+    """One step of a boot: whose (`sdk` or `runtime`), which, and when it was finished, in µs since the request.
+
+    Example: `print(max(sb.boot_timings, key=lambda step: step.at_us))`
+    """
 
     side: str
     step: str
@@ -400,7 +492,10 @@ class BootStep:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What isolation `Isolation.AUTO` gives on this host, why not more, and every check."""
+    """What isolation `Isolation.AUTO` gives on this host, why not more, and every check.
+
+    Example: `report = await doctor(); print(report.isolation, report.hint)`
+    """
 
     isolation: Isolation
     reason: Union[str, None]

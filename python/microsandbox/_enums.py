@@ -17,7 +17,10 @@ else:
 
 
 class PullPolicy(StrEnum):
-    """When an image is fetched."""
+    """When an image is fetched.
+
+    Example: `sb = await Sandbox.create("box", image="debian:12", pull_policy=PullPolicy.NEVER)`
+    """
 
     ALWAYS = "always"
     IF_MISSING = "if-missing"
@@ -25,7 +28,10 @@ class PullPolicy(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """Verbosity of the host process of a sandbox."""
+    """Verbosity of the host process of a sandbox.
+
+    Example: `sb = await Sandbox.create("box", image="host", log_level=LogLevel.DEBUG)`
+    """
 
     TRACE = "trace"
     DEBUG = "debug"
@@ -35,7 +41,10 @@ class LogLevel(StrEnum):
 
 
 class SandboxStatus(StrEnum):
-    """Where a sandbox is in its life."""
+    """Where a sandbox is in its life.
+
+    Example: `assert (await Sandbox.get("box")).status is SandboxStatus.RUNNING`
+    """
 
     CREATED = "created"
     STARTING = "starting"
@@ -47,14 +56,20 @@ class SandboxStatus(StrEnum):
 
 
 class BackendKind(StrEnum):
-    """Where sandboxes live."""
+    """Where sandboxes live.
+
+    Example: `assert default_backend_kind() is BackendKind.LOCAL`
+    """
 
     LOCAL = "local"
     CLOUD = "cloud"
 
 
 class StdinMode(StrEnum):
-    """What a program reads as standard input."""
+    """What a program reads as standard input.
+
+    Example: `assert StdinMode("pipe") is StdinMode.PIPE`
+    """
 
     NULL = "null"
     PIPE = "pipe"
@@ -62,7 +77,10 @@ class StdinMode(StrEnum):
 
 
 class ExecEventType(StrEnum):
-    """What happened to a running program."""
+    """What happened to a running program.
+
+    Example: `assert event.event_type is ExecEventType.STDOUT`
+    """
 
     STARTED = "started"
     STDOUT = "stdout"
@@ -73,7 +91,10 @@ class ExecEventType(StrEnum):
 
 
 class FsEntryKind(StrEnum):
-    """Kind of a guest file."""
+    """Kind of a guest file.
+
+    Example: `print([e.path for e in await sb.fs.list("/etc") if e.kind is FsEntryKind.DIRECTORY])`
+    """
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -82,7 +103,10 @@ class FsEntryKind(StrEnum):
 
 
 class FsEventKind(StrEnum):
-    """What happened to a watched guest file."""
+    """What happened to a watched guest file.
+
+    Example: `print([change.path async for change in watch if change.kind is FsEventKind.DELETED])`
+    """
 
     CREATED = "created"
     MODIFIED = "modified"
@@ -96,7 +120,10 @@ class FsEventKind(StrEnum):
 
 
 class LogSource(StrEnum):
-    """Where a log entry came from."""
+    """Where a log entry came from.
+
+    Example: `print([e.text() for e in await sb.logs() if e.source is LogSource.STDERR])`
+    """
 
     STDOUT = "stdout"
     STDERR = "stderr"
@@ -105,7 +132,10 @@ class LogSource(StrEnum):
 
 
 class LogReadSource(StrEnum):
-    """Which log entries to read."""
+    """Which log entries to read.
+
+    Example: `entries = await sb.logs(sources=[LogReadSource.ALL])`
+    """
 
     STDOUT = "stdout"
     STDERR = "stderr"
@@ -115,7 +145,10 @@ class LogReadSource(StrEnum):
 
 
 class MountKind(StrEnum):
-    """Kind of a mount."""
+    """Kind of a mount.
+
+    Example: `assert Volume.tmpfs(size_mib=64).kind is MountKind.TMPFS`
+    """
 
     BIND = "bind"
     NAMED = "named"
@@ -125,14 +158,20 @@ class MountKind(StrEnum):
 
 
 class VolumeKind(StrEnum):
-    """Kind of a volume."""
+    """Kind of a volume.
+
+    Example: `assert volume.kind is VolumeKind.DIRECTORY`
+    """
 
     DIRECTORY = "dir"
     DISK = "disk"
 
 
 class NamedVolumeMode(StrEnum):
-    """What a named mount does about an absent or existing volume."""
+    """What a named mount does about an absent or existing volume.
+
+    Example: `Volume.named("data", mode=NamedVolumeMode.EXISTING)`
+    """
 
     EXISTING = "existing"
     CREATE = "create"
@@ -140,14 +179,20 @@ class NamedVolumeMode(StrEnum):
 
 
 class Action(StrEnum):
-    """What a network rule does."""
+    """What a network rule does.
+
+    Example: `Rule(Action.DENY, destination=Destination.cidr("10.0.0.0/8"))`
+    """
 
     ALLOW = "allow"
     DENY = "deny"
 
 
 class Direction(StrEnum):
-    """Which way a network rule looks."""
+    """Which way a network rule looks.
+
+    Example: `Rule(Action.DENY, direction=Direction.INGRESS)`
+    """
 
     EGRESS = "egress"
     INGRESS = "ingress"
@@ -155,7 +200,10 @@ class Direction(StrEnum):
 
 
 class Protocol(StrEnum):
-    """Protocol of a network rule."""
+    """Protocol of a network rule.
+
+    Example: `Rule.allow(protocol=Protocol.TCP, port=443)`
+    """
 
     TCP = "tcp"
     UDP = "udp"
@@ -164,14 +212,20 @@ class Protocol(StrEnum):
 
 
 class PortProtocol(StrEnum):
-    """Protocol of a published port."""
+    """Protocol of a published port.
+
+    Example: `PortBinding(5353, 53, protocol=PortProtocol.UDP)`
+    """
 
     TCP = "tcp"
     UDP = "udp"
 
 
 class DestGroup(StrEnum):
-    """A named group of addresses."""
+    """A named group of addresses.
+
+    Example: `Rule.deny(destination=Destination.group(DestGroup.METADATA))`
+    """
 
     PUBLIC = "public"
     LOOPBACK = "loopback"
@@ -183,7 +237,10 @@ class DestGroup(StrEnum):
 
 
 class NetworkProfile(StrEnum):
-    """A ready-made set of network rules."""
+    """A ready-made set of network rules.
+
+    Example: `Network.from_profiles(NetworkProfile.PUBLIC, NetworkProfile.PRIVATE)`
+    """
 
     PUBLIC = "public"
     PRIVATE = "private"
@@ -191,7 +248,10 @@ class NetworkProfile(StrEnum):
 
 
 class NetworkDestinationKind(StrEnum):
-    """Kind of a rule's destination."""
+    """Kind of a rule's destination.
+
+    Example: `assert Destination.any().kind is NetworkDestinationKind.ANY`
+    """
 
     ANY = "any"
     IP = "ip"
@@ -202,7 +262,10 @@ class NetworkDestinationKind(StrEnum):
 
 
 class ImageSourceKind(StrEnum):
-    """Kind of a root file system's source."""
+    """Kind of a root file system's source.
+
+    Example: `assert Image.host() == ImageSource(ImageSourceKind.HOST)`
+    """
 
     OCI = "oci"
     BIND = "bind"
@@ -211,7 +274,10 @@ class ImageSourceKind(StrEnum):
 
 
 class DiskImageFormat(StrEnum):
-    """Format of a disk image."""
+    """Format of a disk image.
+
+    Example: `Volume.disk("data.img", format=DiskImageFormat.RAW)`
+    """
 
     QCOW2 = "qcow2"
     RAW = "raw"
@@ -219,7 +285,10 @@ class DiskImageFormat(StrEnum):
 
 
 class Isolation(StrEnum):
-    """What separates a sandbox from its host."""
+    """What separates a sandbox from its host.
+
+    Example: `sb = await Sandbox.create("box", image="host", isolation=Isolation.MICROVM)`
+    """
 
     AUTO = "auto"
     MICROVM = "microvm"
@@ -227,7 +296,10 @@ class Isolation(StrEnum):
 
 
 class MechanismState(StrEnum):
-    """Whether a mechanism of isolation is in force."""
+    """Whether a mechanism of isolation is in force.
+
+    Example: `print([m for m in (await sb.isolation_report()).mechanisms if m.state is MechanismState.OFF])`
+    """
 
     ON = "on"
     OFF = "off"
@@ -235,7 +307,10 @@ class MechanismState(StrEnum):
 
 
 class CpuPlacement(StrEnum):
-    """Where the CPUs of a sandbox run."""
+    """Where the CPUs of a sandbox run.
+
+    Example: `sb = await Sandbox.create("box", image="host", cpu_placement=CpuPlacement.INHERIT)`
+    """
 
     INHERIT = "inherit"
     AUTO = "auto"
@@ -244,21 +319,30 @@ class CpuPlacement(StrEnum):
 
 
 class SecurityProfile(StrEnum):
-    """How much a guest program may do inside its sandbox."""
+    """How much a guest program may do inside its sandbox.
+
+    Example: `sb = await Sandbox.create("box", image="host", security=SecurityProfile.RESTRICTED)`
+    """
 
     DEFAULT = "default"
     RESTRICTED = "restricted"
 
 
 class DeploymentProfile(StrEnum):
-    """Whether guests of different owners share the host."""
+    """Whether guests of different owners share the host.
+
+    Example: `profile = DeploymentProfile("multi-tenant")`
+    """
 
     SINGLE_TENANT = "single-tenant"
     MULTI_TENANT = "multi-tenant"
 
 
 class ModificationPolicy(StrEnum):
-    """When a modification may take effect."""
+    """When a modification may take effect.
+
+    Example: `await sb.modify(max_memory=2048, policy=ModificationPolicy.NEXT_START)`
+    """
 
     NO_RESTART = "no_restart"
     NEXT_START = "next_start"
@@ -266,14 +350,20 @@ class ModificationPolicy(StrEnum):
 
 
 class PlannedChangeKind(StrEnum):
-    """Kind of a planned change."""
+    """Kind of a planned change.
+
+    Example: `print([c for c in plan["changes"] if c["kind"] is PlannedChangeKind.CONFIG])`
+    """
 
     CONFIG = "config"
     SECRET = "secret"
 
 
 class ChangeKind(StrEnum):
-    """What happens to a setting."""
+    """What happens to a setting.
+
+    Example: `print([change for change in plan["changes"] if change["change"] is ChangeKind.ADDED])`
+    """
 
     ADDED = "added"
     UPDATED = "updated"
@@ -281,7 +371,10 @@ class ChangeKind(StrEnum):
 
 
 class SecretChangeKind(StrEnum):
-    """What happens to a secret."""
+    """What happens to a secret.
+
+    Example: `assert SecretChangeKind("rotated") is SecretChangeKind.ROTATED`
+    """
 
     ADDED = "added"
     ROTATED = "rotated"
@@ -292,7 +385,10 @@ class SecretChangeKind(StrEnum):
 
 
 class ModificationDisposition(StrEnum):
-    """When a change takes effect."""
+    """When a change takes effect.
+
+    Example: `print([c for c in plan["changes"] if c["disposition"] is ModificationDisposition.LIVE])`
+    """
 
     LIVE = "live"
     NEXT_START = "next start"
@@ -301,14 +397,20 @@ class ModificationDisposition(StrEnum):
 
 
 class ResourceKind(StrEnum):
-    """A resource that can be resized."""
+    """A resource that can be resized.
+
+    Example: `assert ResourceKind("cpus") is ResourceKind.CPUS`
+    """
 
     CPUS = "cpus"
     MEMORY = "memory"
 
 
 class ResourceConvergenceState(StrEnum):
-    """How far a resize is."""
+    """How far a resize is.
+
+    Example: `print(ResourceConvergenceState.APPLIED)`
+    """
 
     ACCEPTED = "accepted"
     CONVERGING = "converging"
@@ -318,14 +420,20 @@ class ResourceConvergenceState(StrEnum):
 
 
 class VsockSocketType(StrEnum):
-    """Type of a vsock route."""
+    """Type of a vsock route.
+
+    Example: `VsockRoute("/run/app.sock", 5000, VsockSocketType.DGRAM)`
+    """
 
     STREAM = "stream"
     DGRAM = "dgram"
 
 
 class ViolationAction(StrEnum):
-    """What happens when a secret is about to leave for a host that may not have it."""
+    """What happens when a secret is about to leave for a host that may not have it.
+
+    Example: `Network(secret_violation_action=ViolationAction.BLOCK_AND_TERMINATE)`
+    """
 
     BLOCK = "block"
     BLOCK_AND_LOG = "block-and-log"
@@ -334,7 +442,10 @@ class ViolationAction(StrEnum):
 
 
 class StatVirtualization(StrEnum):
-    """How owners of mounted files appear in the guest."""
+    """How owners of mounted files appear in the guest.
+
+    Example: `Volume.bind("/srv/data", stat_virtualization=StatVirtualization.STRICT)`
+    """
 
     STRICT = "strict"
     RELAXED = "relaxed"
@@ -342,21 +453,30 @@ class StatVirtualization(StrEnum):
 
 
 class HostPermissions(StrEnum):
-    """Mode of files that the guest makes in a mount."""
+    """Mode of files that the guest makes in a mount.
+
+    Example: `Volume.bind("/srv/data", host_permissions=HostPermissions.PRIVATE)`
+    """
 
     PRIVATE = "private"
     MIRROR = "mirror"
 
 
 class ImageArchiveFormat(StrEnum):
-    """Format of a saved image."""
+    """Format of a saved image.
+
+    Example: `await Image.save("debian:12", output_path="debian.tar", format=ImageArchiveFormat.OCI)`
+    """
 
     DOCKER = "docker"
     OCI = "oci"
 
 
 class RootDiskKind(StrEnum):
-    """Kind of the writable root."""
+    """Kind of the writable root.
+
+    Example: `assert RootDisk.tmpfs().kind is RootDiskKind.TMPFS`
+    """
 
     MANAGED = "managed"
     TMPFS = "tmpfs"
@@ -365,7 +485,10 @@ class RootDiskKind(StrEnum):
 
 
 class FlatClone(StrEnum):
-    """How a flat root is copied."""
+    """How a flat root is copied.
+
+    Example: `Image.oci("debian:12", root_disk=RootDisk.flat(clone=FlatClone.COPY))`
+    """
 
     AUTO = "auto"
     COPY = "copy"
@@ -373,7 +496,10 @@ class FlatClone(StrEnum):
 
 
 class PatchKind(StrEnum):
-    """Kind of a change before boot."""
+    """Kind of a change before boot.
+
+    Example: `assert Patch.mkdir("/opt").kind is PatchKind.MKDIR`
+    """
 
     TEXT = "text"
     FILE = "file"
@@ -386,21 +512,30 @@ class PatchKind(StrEnum):
 
 
 class SnapshotStateKind(StrEnum):
-    """What a snapshot holds."""
+    """What a snapshot holds.
+
+    Example: `assert SnapshotStateKind("file") is SnapshotStateKind.FILE`
+    """
 
     FILE = "file"
     CHECKPOINT = "checkpoint"
 
 
 class SnapshotFormat(StrEnum):
-    """Format of a snapshot's disk."""
+    """Format of a snapshot's disk.
+
+    Example: `assert SnapshotFormat("qcow2") is SnapshotFormat.QCOW2`
+    """
 
     RAW = "raw"
     QCOW2 = "qcow2"
 
 
 class SnapshotScope(StrEnum):
-    """Whether memory is part of a snapshot."""
+    """Whether memory is part of a snapshot.
+
+    Example: `assert SnapshotScope("disk") is SnapshotScope.DISK`
+    """
 
     DISK = "disk"
     RESUMABLE = "resumable"
@@ -408,7 +543,10 @@ class SnapshotScope(StrEnum):
 
 
 class RlimitResource(StrEnum):
-    """A resource of setrlimit(2)."""
+    """A resource of setrlimit(2).
+
+    Example: `Rlimit(RlimitResource.NOFILE, 1024, 4096)`
+    """
 
     CPU = "cpu"
     FSIZE = "fsize"
@@ -429,7 +567,10 @@ class RlimitResource(StrEnum):
 
 
 class PullEventType(StrEnum):
-    """A step of an image pull."""
+    """A step of an image pull.
+
+    Example: `print([e async for e in session.progress if e.event_type is PullEventType.RESOLVED])`
+    """
 
     RESOLVING = "resolving"
     RESOLVED = "resolved"
@@ -449,7 +590,10 @@ class PullEventType(StrEnum):
 
 
 class GuestFlush(StrEnum):
-    """Whether the guest writes its caches back first."""
+    """Whether the guest writes its caches back first.
+
+    Example: `await sb.pause(guest_flush=GuestFlush.REQUIRED)`
+    """
 
     AUTO = "auto"
     REQUIRED = "required"

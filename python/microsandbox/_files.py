@@ -40,6 +40,8 @@ class SandboxFsOps:
 
     Every method raises `FilesystemError` (`PathNotFoundError` for a missing path) when the guest refuses, and
     `SandboxNotRunningError` after the stop.
+
+    Example: `await sb.fs.write_text("/tmp/in", "1 2 3"); print(await sb.fs.list("/tmp"))`
     """
 
     def __init__(self, native: NativeFs) -> None:
@@ -53,16 +55,25 @@ class SandboxFsOps:
         return await run(self._native.read(path))
 
     async def read_text(self, path: str) -> str:
-        """The whole file as UTF-8; `UnicodeDecodeError` for anything else."""
+        """The whole file as UTF-8; `UnicodeDecodeError` for anything else.
+
+        Example: `text = await sb.fs.read_text("/etc/hostname")`
+        """
         data = await run(self._native.read(path))
         return data.decode("utf-8")
 
     async def write(self, path: str, data: bytes) -> None:
-        """Creates or truncates the file and writes `data`."""
+        """Creates or truncates the file and writes `data`.
+
+        Example: `await sb.fs.write("/data.bin", b"\\x00" * 1024)`
+        """
         await run(self._native.write(path, data))
 
     async def write_text(self, path: str, text: str) -> None:
-        """Writes `text` as UTF-8."""
+        """Writes `text` as UTF-8.
+
+        Example: `await sb.fs.write_text("/etc/motd", "Welcome.\\n")`
+        """
         await run(self._native.write(path, text.encode("utf-8")))
 
     async def read_stream(self, path: str) -> FsReadStream:
@@ -80,11 +91,17 @@ class SandboxFsOps:
         return FsWriteSink(await run(self._native.write_stream(path)))
 
     async def list(self, path: str) -> _List[FsEntry]:
-        """Entries of a directory, one level."""
+        """Entries of a directory, one level.
+
+        Example: `print([entry.path for entry in await sb.fs.list("/etc")])`
+        """
         return await run(self._native.list(path))
 
     async def stat(self, path: str, *, follow_symlinks: bool = True) -> FsMetadata:
-        """Kind, size, mode, owner and times; of a link itself with `follow_symlinks=False`."""
+        """Kind, size, mode, owner and times; of a link itself with `follow_symlinks=False`.
+
+        Example: `print((await sb.fs.stat("/etc/passwd")).size)`
+        """
         return await run(self._native.stat(path, follow_symlinks))
 
     async def chmod(self, path: str, mode: int) -> None:
@@ -97,7 +114,10 @@ class SandboxFsOps:
     async def chown(
         self, path: str, uid: int | None = None, gid: int | None = None, *, follow_symlinks: bool = True
     ) -> None:
-        """Sets owner and group, as numbers; what is None stays. An id that the sandbox does not map is refused."""
+        """Sets owner and group, as numbers; what is None stays. An id that the sandbox does not map is refused.
+
+        Example: `await sb.fs.chown("/srv/data", uid=1000, gid=1000)`
+        """
         uid = None if uid is None else _checks.bounded("uid", uid, 0, _MAX_ID)
         gid = None if gid is None else _checks.bounded("gid", gid, 0, _MAX_ID)
         await self._set(path, uid=uid, gid=gid, of_link=not follow_symlinks)
@@ -110,13 +130,19 @@ class SandboxFsOps:
         modified: float | None = None,
         follow_symlinks: bool = True,
     ) -> None:
-        """Sets times, in milliseconds since the epoch; whole seconds are kept, what is None stays."""
+        """Sets times, in milliseconds since the epoch; whole seconds are kept, what is None stays.
+
+        Example: `await sb.fs.utime("/srv/data", modified=1.7e12)`
+        """
         times = {"accessed": accessed, "modified": modified}
         seconds = {name: None if time is None else int(time // 1000) for name, time in times.items()}
         await self._set(path, **seconds, of_link=not follow_symlinks)
 
     async def truncate(self, path: str, size: int) -> None:
-        """Cuts a file to `size` bytes, or fills it up with zeros."""
+        """Cuts a file to `size` bytes, or fills it up with zeros.
+
+        Example: `await sb.fs.truncate("/var/log/app.log", 0)`
+        """
         await self._set(path, size=_checks.bounded("size", size, 0, 2**63 - 1))
 
     async def _set(self, path: str, *, of_link: bool = False, **given: int | None) -> None:
@@ -124,15 +150,24 @@ class SandboxFsOps:
         await run(self._native.set(path, {**dict.fromkeys(names), **given, "of_link": of_link}))
 
     async def symlink(self, target: str, link: str) -> None:
-        """Makes a symbolic link at `link`. `target` is kept as it is: it need not exist, and may be relative."""
+        """Makes a symbolic link at `link`. `target` is kept as it is: it need not exist, and may be relative.
+
+        Example: `await sb.fs.symlink("releases/7", "/srv/current")`
+        """
         await run(self._native.symlink(target, link))
 
     async def readlink(self, path: str) -> str:
-        """What a symbolic link says; `FilesystemError` for anything else."""
+        """What a symbolic link says; `FilesystemError` for anything else.
+
+        Example: `print(await sb.fs.readlink("/srv/current"))`
+        """
         return await run(self._native.readlink(path))
 
     async def realpath(self, path: str) -> str:
-        """The path of an existing file without links, `.` and `..`."""
+        """The path of an existing file without links, `.` and `..`.
+
+        Example: `print(await sb.fs.realpath("/srv/current/../current"))`
+        """
         return await run(self._native.realpath(path))
 
     async def glob(self, pattern: str) -> _List[FsEntry]:
@@ -165,27 +200,45 @@ class SandboxFsOps:
             return []
 
     async def exists(self, path: str) -> bool:
-        """Whether the path is there; never raises for absence."""
+        """Whether the path is there; never raises for absence.
+
+        Example: `print(await sb.fs.exists("/etc/passwd"))`
+        """
         return await run(self._native.exists(path))
 
     async def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine."""
+        """Makes a directory and its parents; an existing one is fine.
+
+        Example: `await sb.fs.mkdir("/srv/data/new")`
+        """
         await run(self._native.mkdir(path))
 
     async def remove(self, path: str) -> None:
-        """Removes a file."""
+        """Removes a file.
+
+        Example: `await sb.fs.remove("/tmp/file")`
+        """
         await run(self._native.remove(path))
 
     async def remove_dir(self, path: str) -> None:
-        """Removes a directory with everything in it."""
+        """Removes a directory with everything in it.
+
+        Example: `await sb.fs.remove_dir("/tmp/tree")`
+        """
         await run(self._native.remove_dir(path))
 
     async def copy(self, src: str, dst: str) -> None:
-        """Copies inside the guest; an existing file at `dst` is replaced."""
+        """Copies inside the guest; an existing file at `dst` is replaced.
+
+        Example: `await sb.fs.copy("/etc/hosts", "/tmp/hosts")`
+        """
         await run(self._native.copy(src, dst))
 
     async def rename(self, src: str, dst: str) -> None:
-        """Renames inside the guest; an existing file at `dst` is replaced."""
+        """Renames inside the guest; an existing file at `dst` is replaced.
+
+        Example: `await sb.fs.rename("/tmp/new", "/srv/data")`
+        """
         await run(self._native.rename(src, dst))
 
     async def copy_from_host(self, host_path: Path, guest_path: str, *, progress: _Progress | None = None) -> None:
@@ -193,6 +246,8 @@ class SandboxFsOps:
 
         `progress(done, total)` is called with bytes as they arrive; without one, a bar is shown in a notebook or a
         terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+
+        Example: `await sb.fs.copy_from_host("data.csv", "/tmp/data.csv")`
         """
         with _progress.bar(f"copying to {guest_path!r}", progress) as callback:
             await run(self._native.copy_from_host(host_path, guest_path, told(callback)))
@@ -202,6 +257,8 @@ class SandboxFsOps:
 
         `progress(done, total)` is called with bytes as they are written; without one, a bar is shown in a notebook or a
         terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+
+        Example: `await sb.fs.copy_to_host("/tmp/result.json", "result.json")`
         """
         with _progress.bar(f"copying {guest_path!r}", progress) as callback:
             await run(self._native.copy_to_host(guest_path, host_path, told(callback)))
@@ -249,7 +306,10 @@ class SandboxFsOps:
 
 
 class FsWatch:
-    """Changes of guest files, from `SandboxFsOps.watch`: an async iterator of `FsEvent`."""
+    """Changes of guest files, from `SandboxFsOps.watch`: an async iterator of `FsEvent`.
+
+    Example: `async for change in watch: print(change.kind, change.path)`
+    """
 
     def __init__(self, native: NativeWatch) -> None:
         self._native = native
@@ -264,7 +324,10 @@ class FsWatch:
         return event
 
     async def close(self) -> None:
-        """Ends it, also for a task that waits for the next change; a second time is fine."""
+        """Ends it, also for a task that waits for the next change; a second time is fine.
+
+        Example: `await watch.close()`
+        """
         self._native.close()
 
     async def __aenter__(self) -> FsWatch:
@@ -275,7 +338,10 @@ class FsWatch:
 
 
 class FsReadStream:
-    """A guest file being read: an async iterator of non-empty `bytes`."""
+    """A guest file being read: an async iterator of non-empty `bytes`.
+
+    Example: `print(sum([len(chunk) async for chunk in await sb.fs.read_stream("/data")]))`
+    """
 
     def __init__(self, native: NativeReadStream) -> None:
         self._native = native
@@ -290,7 +356,10 @@ class FsReadStream:
         return chunk
 
     async def collect(self) -> bytes:
-        """Everything that was not read yet."""
+        """Everything that was not read yet.
+
+        Example: `data = await reader.collect()`
+        """
         return await run(self._native.collect())
 
 
@@ -300,19 +369,25 @@ class FsWriteSink:
     `async with` closes it. When its block ends with an exception, the file is given up: what was there before stays.
 
     Example:
-        >>> async with await box.fs.write_stream("/data/big") as sink:
-        ...     await sink.write(first)
+        >>> async with await sb.fs.write_stream("/data/big") as sink:
+        ...     await sink.write(chunk)
     """
 
     def __init__(self, native: NativeWriteSink) -> None:
         self._native = native
 
     async def write(self, data: bytes) -> None:
-        """Appends `data`; waits while the guest is slower."""
+        """Appends `data`; waits while the guest is slower.
+
+        Example: `await writer.write(b"more")`
+        """
         await run(self._native.write(data))
 
     async def close(self) -> None:
-        """Completes the file."""
+        """Completes the file.
+
+        Example: `await writer.close()`
+        """
         await run(self._native.close())
 
     async def __aenter__(self) -> FsWriteSink:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SandboxPage:
-    """One page of records, newest first; `next_cursor` is None on the last."""
+    """One page of records, newest first; `next_cursor` is None on the last.
+
+    Example: `page = await Sandbox.list(); print(len(page.sandboxes), page.next_cursor)`
+    """
 
     sandboxes: list[SandboxHandle]
     next_cursor: Union[str, None] = None
@@ -36,7 +39,10 @@ class SandboxPage:
 
 @dataclass(frozen=True)
 class SandboxPingResult:
-    """A round trip to the agent, in milliseconds."""
+    """A round trip to the agent, in milliseconds.
+
+    Example: `print((await sb.ping()).latency_ms)`
+    """
 
     name: str
     latency_ms: float
@@ -44,7 +50,10 @@ class SandboxPingResult:
 
 @dataclass(frozen=True)
 class SandboxTouchResult:
-    """The new activity number, above 0."""
+    """The new activity number, above 0.
+
+    Example: `print((await sb.touch()).activity_seq)`
+    """
 
     name: str
     activity_seq: int
@@ -90,7 +99,10 @@ class SandboxHandle(_later.LaterHandle):
         return self._native.isolation or Isolation.AUTO
 
     async def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason."""
+        """Driver, accelerator, and the state of each mechanism with its reason.
+
+        Example: `print((await handle.isolation_report()).driver)`
+        """
         return await run(self._native.isolation_report())
 
     @property
@@ -100,7 +112,10 @@ class SandboxHandle(_later.LaterHandle):
 
     def config(self) -> dict[str, Any]:
         """The stored configuration. `UnsupportedError` on the cloud, whose answer is not the creator's configuration:
-        its own view is in `config_json`."""
+        its own view is in `config_json`.
+
+        Example: `print(handle.config()["resources"]["memory_mib"])`
+        """
         if self._native.backend_kind == "cloud":
             raise unsupported("SandboxHandle::config on cloud", "when SandboxConfig is the cloud wire shape")
         parsed: dict[str, Any] = json.loads(self._native.config_json)
@@ -122,54 +137,86 @@ class SandboxHandle(_later.LaterHandle):
         return self._native.backend_kind
 
     async def refresh(self) -> SandboxHandle:
-        """The record, read again; this object stays as it is. Raises `SandboxNotFoundError`."""
+        """The record, read again; this object stays as it is. Raises `SandboxNotFoundError`.
+
+        Example: `handle = await handle.refresh()`
+        """
         return SandboxHandle(await run(self._native.refresh()))
 
     async def connect(self, timeout: float | None = None) -> Sandbox:
         """A connection that does not own the sandbox, within `timeout` seconds (10).
 
         Raises `SandboxNotRunningError` when the record says so; `refresh` it first if it is old.
+
+        Example: `sb = await handle.connect()`
         """
         return _sandbox(await run(self._native.connect(timeout)))
 
     async def start(self, *, detached: bool = False) -> Sandbox:
-        """Boots it with its stored configuration."""
+        """Boots it with its stored configuration.
+
+        Example: `sb = await handle.start(detached=True)`
+        """
         native = await run(self._native.start(detached))
         await _isolation.notice(native)
         return _sandbox(native)
 
     async def connect_or_start(self, *, detached: bool = False) -> Sandbox:
-        """Connects to it if it runs, else starts it."""
+        """Connects to it if it runs, else starts it.
+
+        Example: `sb = await handle.connect_or_start()`
+        """
         native = await run(self._native.connect_or_start(detached))
         await _isolation.notice(native)
         return _sandbox(native)
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox."""
+        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
+
+        Example: `await handle.stop(timeout=30)`
+        """
         await run(self._native.stop(timeout))
 
     async def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds."""
+        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
+
+        Example: `await handle.stop_with_timeout(30)`
+        """
         await run(self._native.stop_with_timeout(timeout))
 
     async def kill(self, timeout: float | None = None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5)."""
+        """Ends it by force and waits up to `timeout` seconds (5).
+
+        Example: `await handle.kill()`
+        """
         await run(self._native.kill(timeout))
 
     async def request_stop(self) -> None:
-        """Asks for an orderly end and returns."""
+        """Asks for an orderly end and returns.
+
+        Example: `await handle.request_stop(); await handle.wait_until_stopped()`
+        """
         await run(self._native.request_stop())
 
     async def request_kill(self) -> None:
-        """Asks for a forced end and returns."""
+        """Asks for a forced end and returns.
+
+        Example: `await handle.request_kill(); await handle.wait_until_stopped()`
+        """
         await run(self._native.request_kill())
 
     async def get_job(self, id: str) -> Job:
-        """As `Sandbox.get_job`."""
+        """As `Sandbox.get_job`.
+
+        Example: `job = await handle.get_job(id)`
+        """
         return await _jobs.find(self._native, id)
 
     async def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """As `Sandbox.list_jobs`."""
+        """As `Sandbox.list_jobs`.
+
+        Example: `print([info.id for info in (await handle.list_jobs(all=True)).items])`
+        """
         return await _jobs.page(self._native, all, limit, cursor)
 
     async def modify(
@@ -192,7 +239,10 @@ class SandboxHandle(_later.LaterHandle):
         ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
         ports_rm: Sequence[PortEndpoint] | None = None,
     ) -> SandboxModificationPlan:
-        """As `Sandbox.modify`; needs no running sandbox."""
+        """As `Sandbox.modify`; needs no running sandbox.
+
+        Example: `plan = await handle.modify(memory=1024, dry_run=True)`
+        """
         _modify.refuse(root_disk_size, secrets, secrets_rm, ports, ports_rm)
         asked = {
             "cpus": cpus,
@@ -210,47 +260,73 @@ class SandboxHandle(_later.LaterHandle):
         return _modify.plan(await run(self._native.modify(asked)))
 
     async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
-        """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that."""
+        """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that.
+
+        Example: `await handle.pause()`
+        """
         wanted = _checks.checked(guest_flush, GuestFlush, "guest_flush")
         if wanted is GuestFlush.REQUIRED:
             raise unsupported("SandboxHandle.pause(guest_flush=REQUIRED)", "on a connection: Sandbox.pause")
         await run(self._native.pause())
 
     async def resume(self) -> None:
-        """As `Sandbox.resume`."""
+        """As `Sandbox.resume`.
+
+        Example: `await handle.resume()`
+        """
         await run(self._native.resume())
 
     async def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns."""
+        """Lets running programs end, refuses new ones, and returns.
+
+        Example: `await handle.request_drain(); await handle.wait_until_stopped()`
+        """
         await run(self._native.request_drain())
 
     async def restart(self, *, force: bool = False, timeout: float | None = None, detached: bool = False) -> Sandbox:
-        """Stops (or kills) it and starts it again."""
+        """Stops (or kills) it and starts it again.
+
+        Example: `sb = await handle.restart()`
+        """
         await run(self._native.kill(timeout) if force else self._native.stop(timeout))
         return await self.start(detached=detached)
 
     async def destroy(self, *, force: bool = False, timeout: float | None = None) -> None:
-        """Stops (or kills) it and removes it."""
+        """Stops (or kills) it and removes it.
+
+        Example: `await handle.destroy(force=True)`
+        """
         await run(self._native.kill(timeout) if force else self._native.stop(timeout))
         await run(self._native.remove())
 
     async def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it."""
+        """Waits for its end without asking for it.
+
+        Example: `print((await handle.wait_until_stopped()).exit_code)`
+        """
         return await run(self._native.wait_until_stopped())
 
     async def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
-        """Waits until `status` is seen."""
+        """Waits until `status` is seen.
+
+        Example: `handle = await handle.wait_for_status(SandboxStatus.RUNNING)`
+        """
         return SandboxHandle(await run(self._native.wait_for_status(status)))
 
     async def remove(self) -> None:
         """Deletes it: record, disk and logs. Refuses to act on a later sandbox of the same name.
 
         Raises `SandboxStillRunningError`, `SandboxNotFoundError`, `SandboxReplacedError`.
+
+        Example: `await handle.remove()`
         """
         await run(self._native.remove())
 
     async def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`."""
+        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
+
+        Example: `print((await handle.metrics()).memory_bytes)`
+        """
         return await run(self._native.metrics())
 
     async def logs(
@@ -260,7 +336,10 @@ class SandboxHandle(_later.LaterHandle):
         until_ms: float | None = None,
         sources: list[LogReadSource] | None = None,
     ) -> list[LogEntry]:
-        """Captured output, running or not; as `Sandbox.logs`."""
+        """Captured output, running or not; as `Sandbox.logs`.
+
+        Example: `print("".join([entry.text() for entry in await handle.logs(tail=20)]))`
+        """
         options = {"tail": tail, "since_ms": since_ms, "until_ms": until_ms, "sources": sources}
         return await run(self._native.logs(options))
 
@@ -272,7 +351,10 @@ class SandboxHandle(_later.LaterHandle):
         until_ms: float | None = None,
         follow: bool = False,
     ) -> LogStream:
-        """Captured output as a stream; as `Sandbox.log_stream`."""
+        """Captured output as a stream; as `Sandbox.log_stream`.
+
+        Example: `async for entry in await handle.log_stream(): print(entry.text(), end="")`
+        """
         options = {
             "sources": sources,
             "since_ms": since_ms,
@@ -283,11 +365,17 @@ class SandboxHandle(_later.LaterHandle):
         return LogStream(await run(self._native.log_stream(options)))
 
     async def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity."""
+        """A round trip to the agent; does not count as activity.
+
+        Example: `print((await handle.ping()).latency_ms)`
+        """
         return SandboxPingResult(self._native.name, await run(self._native.ping()))
 
     async def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer."""
+        """Resets the idle timer.
+
+        Example: `print((await handle.touch()).activity_seq)`
+        """
         return SandboxTouchResult(self._native.name, await run(self._native.touch()))
 
     def _repr_html_(self) -> str:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class ImageHandle:
-    """A row of the image store."""
+    """A row of the image store.
+
+    Example: `print([(image.reference, image.size_bytes) for image in await Image.list()])`
+    """
 
     def __init__(self, native: NativeImage) -> None:
         self._native = native
@@ -70,11 +73,17 @@ class ImageHandle:
         return self._native.created_at
 
     async def inspect(self) -> ImageDetail:
-        """Configuration and layers."""
+        """Configuration and layers.
+
+        Example: `detail = await image.inspect()`
+        """
         return _detail(await run(_microsandbox.image_inspect(self.reference, self._native.backend)))
 
     async def remove(self, *, force: bool = False) -> None:
-        """Removes it from the store. Raises `ImageInUseError` unless `force`."""
+        """Removes it from the store. Raises `ImageInUseError` unless `force`.
+
+        Example: `await image.remove(force=True)`
+        """
         await run(_microsandbox.image_remove(self.reference, force, self._native.backend))
 
     def __repr__(self) -> str:
@@ -83,7 +92,10 @@ class ImageHandle:
 
 @dataclass(frozen=True)
 class ImageDetail:
-    """An image with its configuration and its layers, bottom first."""
+    """An image with its configuration and its layers, bottom first.
+
+    Example: `print([layer.diff_id for layer in (await Image.inspect("debian:12")).layers])`
+    """
 
     handle: ImageHandle
     config: Union[ImageConfigDetail, None]
@@ -95,13 +107,18 @@ def _detail(native: NativeImageDetail) -> ImageDetail:
 
 
 class Image:
-    """Factories of `ImageSource`, and the image store."""
+    """Factories of `ImageSource`, and the image store.
+
+    Example: `sb = await Sandbox.create("box", image=Image.oci("debian:12"))`
+    """
 
     @staticmethod
     def host() -> ImageSource:
         """This machine's system directories and the running interpreter's prefix, read-only, under a private overlay.
 
         Homes, keys, the machine id and password files are never in it. Nothing is downloaded.
+
+        Example: `sb = await Sandbox.create("box", image=Image.host())`
         """
         return ImageSource(ImageSourceKind.HOST)
 
@@ -109,7 +126,10 @@ class Image:
     def oci(
         reference: str, *, root_disk: RootDiskConfig | int | None = None, upper_size_mib: int | None = None
     ) -> ImageSource:
-        """An image of the store or a registry. `root_disk` shapes its writable root; an int is MiB."""
+        """An image of the store or a registry. `root_disk` shapes its writable root; an int is MiB.
+
+        Example: `sb = await Sandbox.create("box", image=Image.oci("debian:12"))`
+        """
         if not isinstance(reference, str):
             raise TypeError(f"reference must be str, not {type(reference).__name__}")
         if root_disk is not None and upper_size_mib is not None:
@@ -126,12 +146,18 @@ class Image:
 
     @staticmethod
     def bind(path: Path) -> ImageSource:
-        """A directory of the host, copied on write: it is never changed."""
+        """A directory of the host, copied on write: it is never changed.
+
+        Example: `sb = await Sandbox.create("box", image=Image.bind("./rootfs"))`
+        """
         return ImageSource(ImageSourceKind.BIND, _path=os.fspath(path))
 
     @staticmethod
     def disk(path: Path, *, fstype: str | None = None) -> ImageSource:
-        """A disk image; its format is its extension: qcow2, raw or vmdk."""
+        """A disk image; its format is its extension: qcow2, raw or vmdk.
+
+        Example: `source = Image.disk("disk.qcow2", fstype="ext4")`
+        """
         text = os.fspath(path)
         extension = text.rpartition(".")[2].lower()
         try:
@@ -142,28 +168,43 @@ class Image:
 
     @staticmethod
     async def get(reference: str, *, backend: _backend.BackendObject | None = None) -> ImageHandle:
-        """A stored image. Raises `ImageNotFoundError`."""
+        """A stored image. Raises `ImageNotFoundError`.
+
+        Example: `image = await Image.get("debian:12")`
+        """
         return ImageHandle(await run(_microsandbox.image_get(reference, _backend.pick(backend))))
 
     @staticmethod
     async def list(*, backend: _backend.BackendObject | None = None) -> Sequence[ImageHandle]:
-        """Every stored image, as a list."""
+        """Every stored image, as a list.
+
+        Example: `print([image.reference for image in await Image.list()])`
+        """
         natives = await run(_microsandbox.image_list(_backend.pick(backend)))
         return [ImageHandle(native) for native in natives]
 
     @staticmethod
     async def inspect(reference: str, *, backend: _backend.BackendObject | None = None) -> ImageDetail:
-        """Configuration and layers of a stored image. Raises `ImageNotFoundError`."""
+        """Configuration and layers of a stored image. Raises `ImageNotFoundError`.
+
+        Example: `print((await Image.inspect("debian:12")).layers)`
+        """
         return _detail(await run(_microsandbox.image_inspect(reference, _backend.pick(backend))))
 
     @staticmethod
     async def remove(reference: str, *, force: bool = False, backend: _backend.BackendObject | None = None) -> None:
-        """Removes an image. Raises `ImageInUseError` unless `force`, `ImageNotFoundError`."""
+        """Removes an image. Raises `ImageInUseError` unless `force`, `ImageNotFoundError`.
+
+        Example: `await Image.remove("debian:12", force=True)`
+        """
         await run(_microsandbox.image_remove(reference, force, _backend.pick(backend)))
 
     @staticmethod
     async def prune(*, backend: _backend.BackendObject | None = None) -> ImagePruneReport:
-        """Removes every image that no sandbox uses."""
+        """Removes every image that no sandbox uses.
+
+        Example: `print((await Image.prune()).bytes_reclaimed)`
+        """
         return await run(_microsandbox.image_prune(_backend.pick(backend)))
 
     @staticmethod
@@ -193,7 +234,10 @@ class Image:
         output_path: str,
         format: ImageArchiveFormat = ImageArchiveFormat.DOCKER,
     ) -> Any:
-        """Writes images to an archive. `UnsupportedError` for now."""
+        """Writes images to an archive. `UnsupportedError` for now.
+
+        Example: `await Image.save("debian:12", output_path="debian.tar", format=ImageArchiveFormat.OCI)`
+        """
         checked(format, ImageArchiveFormat, "format")
         if not reference:
             raise ValueError("at least one image reference is needed")

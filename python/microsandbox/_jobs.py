@@ -69,6 +69,8 @@ class Job:
     It is found again by its id: `Sandbox.get_job`, from any process, as long as the sandbox runs; of ended ones the
     newest 1024 are remembered. Calls on one that is not known any more raise `JobError` with the code `unknown_job`.
     One whose run has ended is `lost`: `inspect` says so, `wait` raises `JobError` with that code.
+
+    Example: `job = await sb.exec_detached("make", ["-j2"]); print(job.id)`
     """
 
     def __init__(self, owner: NativeSandbox | NativeHandle, native: NativeJobs, known: Mapping[str, Any]) -> None:
@@ -84,7 +86,10 @@ class Job:
         return self._id
 
     async def inspect(self) -> JobInfo:
-        """What is known about it now; if the run of its sandbox is over, what was known last, with the state `lost`."""
+        """What is known about it now; if the run of its sandbox is over, what was known last, with the state `lost`.
+
+        Example: `print((await job.inspect()).state)`
+        """
         try:
             (known,) = await run(self._native.inspect(self._id))
         except (JobError, SandboxNotRunningError) as error:
@@ -105,7 +110,10 @@ class Job:
         return all(job["runtime_boot_id"] != self._seen.runtime_boot_id for job in known)
 
     async def wait(self) -> JobExit:
-        """Waits for its end. Giving up the wait does nothing to it. `JobError` (`lost`) if its sandbox ended first."""
+        """Waits for its end. Giving up the wait does nothing to it. `JobError` (`lost`) if its sandbox ended first.
+
+        Example: `print((await job.wait()).code)`
+        """
         try:
             (known,) = await run(self._native.wait(self._id))
         except (JobError, SandboxNotRunningError) as error:
@@ -119,15 +127,24 @@ class Job:
         return _exit(known["exit_code"], known["timed_out"])
 
     async def signal(self, signal: int) -> None:
-        """Sends a signal, 1 to 64, to its process group; 9 kills its whole tree. `JobError` if it has ended."""
+        """Sends a signal, 1 to 64, to its process group; 9 kills its whole tree. `JobError` if it has ended.
+
+        Example: `await job.signal(signal.SIGTERM)`
+        """
         await run(self._native.signal(self._id, signal))
 
     async def kill(self) -> None:
-        """SIGKILL to its whole tree. `JobError` if it has ended."""
+        """SIGKILL to its whole tree. `JobError` if it has ended.
+
+        Example: `await job.kill()`
+        """
         await run(self._native.signal(self._id, 9))
 
     async def eof(self) -> None:
-        """Ends its input; Ctrl-D for a terminal. `JobError` if it is closed."""
+        """Ends its input; Ctrl-D for a terminal. `JobError` if it is closed.
+
+        Example: `await job.eof()`
+        """
         await run(self._native.eof(self._id))
 
     async def attach(
@@ -140,6 +157,8 @@ class Job:
         every byte that was not rotated away; a `gap` event stands for what was rotated away while it was read. One
         client at a time: `JobError` with the code `job_attached` otherwise. `read_only` refuses input.
         `InvalidConfigError` for a cursor of another log, or of a place that is not kept any more.
+
+        Example: `async for event in await job.attach(): print(event.type, event.value)`
         """
         if cursor is None:
             return JobAttachment(
@@ -161,7 +180,10 @@ class Job:
         sources: list[LogReadSource] | None = None,
         from_cursor: str | None = None,
     ) -> list[JobLogEntry]:
-        """Its captured output, oldest first; times in milliseconds since the epoch, otherwise as `Sandbox.logs`."""
+        """Its captured output, oldest first; times in milliseconds since the epoch, otherwise as `Sandbox.logs`.
+
+        Example: `print(b"".join([entry.data for entry in await job.logs(tail=10)]))`
+        """
         stream = self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, False)
         entries = [entry async for entry in await stream]
         return entries if tail is None else entries[max(0, len(entries) - tail) :]
@@ -175,7 +197,10 @@ class Job:
         from_cursor: str | None = None,
         follow: bool = False,
     ) -> JobLogStream:
-        """As `logs`, entry by entry; with `follow` until it has ended and its last word was given."""
+        """As `logs`, entry by entry; with `follow` until it has ended and its last word was given.
+
+        Example: `async for entry in await job.log_stream(follow=True): print(entry.data)`
+        """
         return await self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, follow)
 
     async def follow_logs(
@@ -186,7 +211,10 @@ class Job:
         sources: list[LogReadSource] | None = None,
         from_cursor: str | None = None,
     ) -> JobLogStream:
-        """`log_stream` with `follow`."""
+        """`log_stream` with `follow`.
+
+        Example: `async for entry in await job.follow_logs(): print(entry.data)`
+        """
         return await self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, True)
 
     async def _stream(
@@ -201,7 +229,10 @@ class Job:
 
 
 class JobLogStream:
-    """Captured output of one job: an async iterator of `JobLogEntry`."""
+    """Captured output of one job: an async iterator of `JobLogEntry`.
+
+    Example: `async for entry in job_logs: print(entry.data)`
+    """
 
     def __init__(
         self, stream: LogStream, session: int, sources: list[LogReadSource] | None, gaps: bool = False
@@ -234,7 +265,10 @@ class JobLogStream:
         return said is not None and int(said.group(1)) == self._session
 
     async def close(self) -> None:
-        """Ends it; a second time is fine."""
+        """Ends it; a second time is fine.
+
+        Example: `await job_logs.close()`
+        """
         self._over = True
 
 
@@ -245,7 +279,10 @@ def _entry(entry: LogEntry) -> JobLogEntry:
 
 
 class JobAttachment:
-    """The streams of a job: an async iterator of `JobEvent`, ended by `completed`. Letting go leaves it running."""
+    """The streams of a job: an async iterator of `JobEvent`, ended by `completed`. Letting go leaves it running.
+
+    Example: `attachment = await job.attach(); await attachment.write_stdin(b"yes\\n")`
+    """
 
     def __init__(
         self, native: NativeExec, jobs: NativeJobs, id: str, read_only: bool, log: JobLogStream | None = None
@@ -268,7 +305,10 @@ class JobAttachment:
         return event
 
     async def recv(self) -> JobEvent | None:
-        """The next event; None after the last, and once detached."""
+        """The next event; None after the last, and once detached.
+
+        Example: `event = await attachment.recv()`
+        """
         from .jobs import JobEvent
 
         while self._native is not None and self._log is not None:
@@ -297,19 +337,28 @@ class JobAttachment:
         return JobEvent("completed", _exit(known["exit_code"], known["timed_out"]))
 
     async def write_stdin(self, data: bytes) -> None:
-        """Sends input; waits while the program does not read. `RuntimeError` if read-only or detached."""
+        """Sends input; waits while the program does not read. `RuntimeError` if read-only or detached.
+
+        Example: `await attachment.write_stdin(b"yes\\n")`
+        """
         if self._sink is None:
             raise RuntimeError("this attachment takes no input: it is read-only or detached")
         await run(self._sink.write(data))
 
     async def resize(self, rows: int, cols: int) -> None:
-        """Tells a job with `tty=True` the size of its terminal."""
+        """Tells a job with `tty=True` the size of its terminal.
+
+        Example: `await attachment.resize(40, 120)`
+        """
         if self._native is None:
             raise RuntimeError("this attachment is detached")
         await run(self._native.resize(rows, cols))
 
     async def detach(self) -> None:
-        """Lets go; the job goes on. A second time is fine."""
+        """Lets go; the job goes on. A second time is fine.
+
+        Example: `await attachment.detach()`
+        """
         self._native = None
         self._sink = None
         self._log = None

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class LogStream:
-    """Log entries as they come: an async iterator of `LogEntry`."""
+    """Log entries as they come: an async iterator of `LogEntry`.
+
+    Example: `async for entry in await sb.log_stream(follow=True): print(entry.text(), end="")`
+    """
 
     def __init__(self, native: NativeLogStream) -> None:
         self._native = native

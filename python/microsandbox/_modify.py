@@ -26,7 +26,10 @@ class _ConfigRequired(TypedDict):
 
 
 class ConfigPlannedChange(_ConfigRequired, total=False):
-    """A setting that changes."""
+    """A setting that changes.
+
+    Example: `print([(change["field"], change["disposition"]) for change in plan["changes"]])`
+    """
 
     before: str
     after: str
@@ -42,7 +45,10 @@ class _SecretRequired(TypedDict):
 
 
 class SecretPlannedChange(_SecretRequired, total=False):
-    """A secret that changes; values never appear."""
+    """A secret that changes; values never appear.
+
+    Example: `print([change["field"] for change in plan["changes"]])`
+    """
 
     before_ref: str
     after_ref: str
@@ -54,21 +60,30 @@ PlannedChange = Union[ConfigPlannedChange, SecretPlannedChange]
 
 
 class ModificationConflict(TypedDict):
-    """Why a change cannot be made."""
+    """Why a change cannot be made.
+
+    Example: `print([conflict["message"] for conflict in plan["conflicts"]])`
+    """
 
     field: str
     message: str
 
 
 class ModificationWarning(TypedDict):
-    """What a change brings with it."""
+    """What a change brings with it.
+
+    Example: `print([warning["message"] for warning in plan["warnings"]])`
+    """
 
     field: str
     message: str
 
 
 class ResourceResizeStatus(TypedDict):
-    """How far a live resize is."""
+    """How far a live resize is.
+
+    Example: `print([status["state"] for status in plan.get("resize_status", [])])`
+    """
 
     resource: ResourceKind
     requested: str
@@ -88,7 +103,10 @@ class _PlanRequired(TypedDict):
 
 
 class SandboxModificationPlan(_PlanRequired, total=False):
-    """What `modify` did or would do."""
+    """What `modify` did or would do.
+
+    Example: `plan = await sb.modify(memory=1024, dry_run=True); print(plan["changes"])`
+    """
 
     resize_status: list[ResourceResizeStatus]
 
@@ -154,7 +172,10 @@ def _change(
 
 
 class DiskCompactionDiskResult(TypedDict):
-    """Merged layers of one disk."""
+    """Merged layers of one disk.
+
+    Example: `print([disk["guest_path"] for disk in (await sb.compact())["disks"]])`
+    """
 
     guest_path: str
     input_layers: int
@@ -165,7 +186,10 @@ class DiskCompactionDiskResult(TypedDict):
 
 
 class DiskCompactionResult(TypedDict):
-    """Merged layers of a sandbox."""
+    """Merged layers of a sandbox.
+
+    Example: `print((await sb.compact(dry_run=True))["input_layers"])`
+    """
 
     dry_run: bool
     input_layers: int
@@ -179,7 +203,10 @@ class DiskCompactionResult(TypedDict):
 
 @dataclass(frozen=True)
 class ForkOutcome:
-    """One copy of `fork_many`: a sandbox or an error."""
+    """One copy of `fork_many`: a sandbox or an error.
+
+    Example: `print([outcome.error for outcome in await sb.fork_many(["a", "b"])])`
+    """
 
     name: str
     sandbox: Any = None
@@ -191,7 +218,10 @@ BranchOutcome = ForkOutcome
 
 @dataclass(frozen=True)
 class ExternalMountWarning:
-    """A host mount that changed since the snapshot."""
+    """A host mount that changed since the snapshot.
+
+    Example: `print([warning.guest_path for warning in await sb.restore_warnings()])`
+    """
 
     guest_path: str
     reason: str

@@ -26,7 +26,10 @@ from ._secrets import SecretSource, ViolationPolicy
 
 @dataclass(frozen=True)
 class NetworkDestination:
-    """What a rule matches; made by `Destination`."""
+    """What a rule matches; made by `Destination`.
+
+    Example: `NetworkDestination(NetworkDestinationKind.DOMAIN, "pypi.org")`
+    """
 
     kind: NetworkDestinationKind
     value: Union[str, None] = None
@@ -39,42 +42,66 @@ NetworkDestinationLike = Union[str, NetworkDestination]
 
 
 class Destination:
-    """Factories of `NetworkDestination`."""
+    """Factories of `NetworkDestination`.
+
+    Example: `Rule.allow(destination=Destination.domain("pypi.org"), port=443)`
+    """
 
     @staticmethod
     def any() -> NetworkDestination:
-        """Everything."""
+        """Everything.
+
+        Example: `Rule.allow(destination=Destination.any())`
+        """
         return NetworkDestination(NetworkDestinationKind.ANY)
 
     @staticmethod
     def ip(s: str) -> NetworkDestination:
-        """One address."""
+        """One address.
+
+        Example: `Rule.allow(destination=Destination.ip("192.0.2.7"))`
+        """
         return NetworkDestination(NetworkDestinationKind.IP, s)
 
     @staticmethod
     def cidr(s: str) -> NetworkDestination:
-        """A range of addresses."""
+        """A range of addresses.
+
+        Example: `Rule.deny(destination=Destination.cidr("10.0.0.0/8"))`
+        """
         return NetworkDestination(NetworkDestinationKind.CIDR, s)
 
     @staticmethod
     def domain(s: str) -> NetworkDestination:
-        """One name."""
+        """One name.
+
+        Example: `Rule.allow(destination=Destination.domain("pypi.org"))`
+        """
         return NetworkDestination(NetworkDestinationKind.DOMAIN, s)
 
     @staticmethod
     def domain_suffix(s: str) -> NetworkDestination:
-        """A name and everything below it."""
+        """A name and everything below it.
+
+        Example: `Rule.allow(destination=Destination.domain_suffix("pythonhosted.org"))`
+        """
         return NetworkDestination(NetworkDestinationKind.DOMAIN_SUFFIX, s)
 
     @staticmethod
     def group(group: DestGroup) -> NetworkDestination:
-        """A named group of addresses."""
+        """A named group of addresses.
+
+        Example: `Rule.deny(destination=Destination.group(DestGroup.PRIVATE))`
+        """
         return NetworkDestination(NetworkDestinationKind.GROUP, checked(group, DestGroup, "group").value)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: the first that matches wins. `port` is a number or a range such as `"8000-8100"`."""
+    """One rule: the first that matches wins. `port` is a number or a range such as `"8000-8100"`.
+
+    Example: `NetworkPolicy(rules=(Rule.allow(destination="pypi.org", port=443),))`
+    """
 
     action: Action
     direction: Direction = Direction.EGRESS
@@ -91,7 +118,10 @@ class Rule:
         port: Union[int, str, None] = None,
         destination: Union[str, NetworkDestination, None] = None,
     ) -> Rule:
-        """Let it through."""
+        """Let it through.
+
+        Example: `Rule.allow(destination="pypi.org", port=443)`
+        """
         return cls(Action.ALLOW, direction, destination, protocol, port)
 
     @classmethod
@@ -103,17 +133,26 @@ class Rule:
         port: Union[int, str, None] = None,
         destination: Union[str, NetworkDestination, None] = None,
     ) -> Rule:
-        """Refuse it."""
+        """Refuse it.
+
+        Example: `Rule.deny(destination="10.0.0.0/8")`
+        """
         return cls(Action.DENY, direction, destination, protocol, port)
 
     @classmethod
     def allow_dns(cls) -> tuple[Rule, Rule]:
-        """Name look-ups at the gateway, UDP and TCP."""
+        """Name look-ups at the gateway, UDP and TCP.
+
+        Example: `NetworkPolicy(rules=Rule.allow_dns())`
+        """
         return cls._dns(Action.ALLOW)
 
     @classmethod
     def deny_dns(cls) -> tuple[Rule, Rule]:
-        """No name look-ups."""
+        """No name look-ups.
+
+        Example: `NetworkPolicy(rules=Rule.deny_dns())`
+        """
         return cls._dns(Action.DENY)
 
     @classmethod
@@ -136,7 +175,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class NetworkPolicy:
-    """Defaults and rules; outgoing traffic is denied and incoming allowed unless a rule says otherwise."""
+    """Defaults and rules; outgoing traffic is denied and incoming allowed unless a rule says otherwise.
+
+    Example: `policy = NetworkPolicy(rules=Rule.allow_dns())`
+    """
 
     default_egress: Action = Action.DENY
     default_ingress: Action = Action.ALLOW
@@ -144,17 +186,26 @@ class NetworkPolicy:
 
     @classmethod
     def none(cls) -> NetworkPolicy:
-        """Nothing in, nothing out."""
+        """Nothing in, nothing out.
+
+        Example: `network = Network(policy=NetworkPolicy.none())`
+        """
         return cls(Action.DENY, Action.DENY)
 
     @classmethod
     def allow_all(cls) -> NetworkPolicy:
-        """Everything."""
+        """Everything.
+
+        Example: `network = Network(policy=NetworkPolicy.allow_all())`
+        """
         return cls(Action.ALLOW, Action.ALLOW)
 
     @classmethod
     def from_profiles(cls, profiles: Iterable[NetworkProfile]) -> NetworkPolicy:
-        """DNS, then one rule for each profile in the order public, private, host."""
+        """DNS, then one rule for each profile in the order public, private, host.
+
+        Example: `policy = NetworkPolicy.from_profiles([NetworkProfile.PUBLIC])`
+        """
         wanted = {checked(profile, NetworkProfile, "profile") for profile in profiles}
         groups = {
             NetworkProfile.PUBLIC: DestGroup.PUBLIC,
@@ -175,7 +226,10 @@ class NetworkPolicy:
 
 @dataclass(frozen=True)
 class PortBinding:
-    """A host port that leads to a guest port."""
+    """A host port that leads to a guest port.
+
+    Example: `PortBinding(8080, 80)`
+    """
 
     host_port: int
     guest_port: int
@@ -184,12 +238,18 @@ class PortBinding:
 
     @classmethod
     def tcp(cls, host_port: int, guest_port: int, *, bind: str = "127.0.0.1") -> PortBinding:
-        """A TCP port."""
+        """A TCP port.
+
+        Example: `PortBinding.tcp(8080, 80)`
+        """
         return cls(host_port, guest_port, bind, PortProtocol.TCP)
 
     @classmethod
     def udp(cls, host_port: int, guest_port: int, *, bind: str = "127.0.0.1") -> PortBinding:
-        """A UDP port."""
+        """A UDP port.
+
+        Example: `PortBinding.udp(5353, 53, bind="0.0.0.0")`
+        """
         return cls(host_port, guest_port, bind, PortProtocol.UDP)
 
     def _to_dict(self) -> dict[str, Any]:
@@ -204,7 +264,10 @@ class PortBinding:
 
 @dataclass(frozen=True)
 class PortEndpoint:
-    """A published port to withdraw."""
+    """A published port to withdraw.
+
+    Example: `await sb.modify(ports_rm=[PortEndpoint(8080)])`
+    """
 
     host_port: int
     bind: str = "127.0.0.1"
@@ -216,7 +279,10 @@ class PortEndpoint:
 
 @dataclass(frozen=True)
 class DnsConfig:
-    """How names are resolved. `query_timeout_ms` is 5000 by default."""
+    """How names are resolved. `query_timeout_ms` is 5000 by default.
+
+    Example: `Network(dns=DnsConfig(query_timeout_ms=2000))`
+    """
 
     rebind_protection: bool = True
     nameservers: tuple[str, ...] = ()
@@ -225,7 +291,10 @@ class DnsConfig:
 
 @dataclass(frozen=True)
 class ScopedUpstreamCACert:
-    """A CA certificate trusted for hosts that match a pattern."""
+    """A CA certificate trusted for hosts that match a pattern.
+
+    Example: `TlsConfig(scoped_upstream_ca_certs=(ScopedUpstreamCACert("*.corp", "ca.pem"),))`
+    """
 
     pattern: str
     path: str
@@ -233,7 +302,10 @@ class ScopedUpstreamCACert:
 
 @dataclass(frozen=True)
 class ScopedVerifyUpstream:
-    """Whether certificates of hosts that match a pattern are verified."""
+    """Whether certificates of hosts that match a pattern are verified.
+
+    Example: `TlsConfig(scoped_verify_upstream=(ScopedVerifyUpstream("*.test", False),))`
+    """
 
     pattern: str
     verify: bool
@@ -241,7 +313,10 @@ class ScopedVerifyUpstream:
 
 @dataclass(frozen=True)
 class TlsConfig:
-    """Interception of TLS."""
+    """Interception of TLS.
+
+    Example: `Network(tls=TlsConfig(bypass=("*.bank.example",)))`
+    """
 
     bypass: tuple[str, ...] = ()
     verify_upstream: bool = True
@@ -257,7 +332,10 @@ class TlsConfig:
 
 @dataclass(frozen=True)
 class TokenBucket:
-    """`size` tokens, refilled over `refill_time_ms`."""
+    """`size` tokens, refilled over `refill_time_ms`.
+
+    Example: `TokenBucket(size=1_000_000, refill_time_ms=1000)`
+    """
 
     size: int
     refill_time_ms: int
@@ -266,7 +344,10 @@ class TokenBucket:
 
 @dataclass(frozen=True)
 class RateLimiter:
-    """Limits on bytes and on packets."""
+    """Limits on bytes and on packets.
+
+    Example: `RateLimiter(bandwidth=TokenBucket(1_000_000, 1000))`
+    """
 
     bandwidth: Union[TokenBucket, None] = None
     ops: Union[TokenBucket, None] = None
@@ -274,7 +355,10 @@ class RateLimiter:
 
 @dataclass(frozen=True)
 class NetworkRateLimiter:
-    """Limits on each direction."""
+    """Limits on each direction.
+
+    Example: `NetworkRateLimiter(egress=RateLimiter(bandwidth=TokenBucket(1_000_000, 1000)))`
+    """
 
     egress: Union[RateLimiter, None] = None
     ingress: Union[RateLimiter, None] = None
@@ -282,7 +366,10 @@ class NetworkRateLimiter:
 
 @dataclass(frozen=True)
 class VsockRoute:
-    """A host socket that leads to a guest vsock port."""
+    """A host socket that leads to a guest vsock port.
+
+    Example: `VsockRoute("/run/app.sock", 5000)`
+    """
 
     host_socket: Path
     port: int
@@ -290,12 +377,18 @@ class VsockRoute:
 
     @classmethod
     def stream(cls, host_socket: Path, port: int) -> VsockRoute:
-        """A stream socket."""
+        """A stream socket.
+
+        Example: `VsockRoute.stream("/run/app.sock", 5000)`
+        """
         return cls(host_socket, port, VsockSocketType.STREAM)
 
     @classmethod
     def dgram(cls, host_socket: Path, port: int) -> VsockRoute:
-        """A datagram socket."""
+        """A datagram socket.
+
+        Example: `VsockRoute.dgram("/run/app.sock", 5000)`
+        """
         return cls(host_socket, port, VsockSocketType.DGRAM)
 
     def _to_dict(self) -> dict[str, Any]:
@@ -304,7 +397,10 @@ class VsockRoute:
 
 @dataclass(frozen=True)
 class HttpConfig:
-    """What a denied HTTP request is answered; `deny_response_format` is `"json"` or `"text"`."""
+    """What a denied HTTP request is answered; `deny_response_format` is `"json"` or `"text"`.
+
+    Example: `Network(http=HttpConfig(deny_message="ask the operators"))`
+    """
 
     deny_response: bool = True
     deny_message: Union[str, None] = None
@@ -319,7 +415,10 @@ class HttpConfig:
 
 @dataclass(frozen=True)
 class OutboundProxy:
-    """A proxy of the host side; `protocol` is `http_connect`, `socks4` or `socks5`."""
+    """A proxy of the host side; `protocol` is `http_connect`, `socks4` or `socks5`.
+
+    Example: `proxy = OutboundProxy.socks5("proxy.example:1080")`
+    """
 
     protocol: str
     address: str
@@ -337,21 +436,33 @@ class OutboundProxy:
 
     @classmethod
     def http_connect(cls, addr: str) -> OutboundProxy:
-        """HTTP CONNECT."""
+        """HTTP CONNECT.
+
+        Example: `proxy = OutboundProxy.http_connect("proxy.example:3128")`
+        """
         return cls("http_connect", addr)
 
     @classmethod
     def socks4(cls, addr: str, *, user_id: Union[str, None] = None) -> OutboundProxy:
-        """SOCKS 4."""
+        """SOCKS 4.
+
+        Example: `proxy = OutboundProxy.socks4("proxy.example:1080", user_id="me")`
+        """
         return cls("socks4", addr, user_id=user_id)
 
     @classmethod
     def socks5(cls, addr: str) -> OutboundProxy:
-        """SOCKS 5."""
+        """SOCKS 5.
+
+        Example: `proxy = OutboundProxy.socks5("proxy.example:1080")`
+        """
         return cls("socks5", addr)
 
     def credentials(self, username: str, password: SecretSource) -> OutboundProxy:
-        """The same proxy with a login."""
+        """The same proxy with a login.
+
+        Example: `proxy.credentials("me", SecretSource.env("PROXY_PASSWORD"))`
+        """
         return OutboundProxy(self.protocol, self.address, self.user_id, username, password)
 
 
@@ -361,6 +472,8 @@ class Network:
 
     Today a sandbox has loopback only, which is what `Network.none()` asks for; any other value is checked and then
     refused by `create` with `UnsupportedError`.
+
+    Example: `Network(policy=NetworkPolicy.none(), ports={8080: 80})`
     """
 
     policy: Union[NetworkPolicy, None] = None
@@ -395,17 +508,26 @@ class Network:
 
     @classmethod
     def none(cls) -> Network:
-        """No traffic in either direction."""
+        """No traffic in either direction.
+
+        Example: `sb = await Sandbox.create("box", image="host", network=Network.none())`
+        """
         return cls(policy=NetworkPolicy.none())
 
     @classmethod
     def from_profiles(cls, *profiles: NetworkProfile) -> Network:
-        """The union of ready-made rule sets."""
+        """The union of ready-made rule sets.
+
+        Example: `network = Network.from_profiles(NetworkProfile.PUBLIC)`
+        """
         return cls(policy=NetworkPolicy.from_profiles(profiles))
 
     @classmethod
     def allow_all(cls) -> Network:
-        """Everything."""
+        """Everything.
+
+        Example: `network = Network.allow_all()`
+        """
         return cls(policy=NetworkPolicy.allow_all())
 
     def _is_none(self) -> bool:

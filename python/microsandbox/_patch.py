@@ -24,7 +24,10 @@ _NEEDS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class PatchConfig:
-    """One change; made by the factories of `Patch`."""
+    """One change; made by the factories of `Patch`.
+
+    Example: `patches: list[PatchConfig] = [Patch.mkdir("/opt/app")]`
+    """
 
     kind: PatchKind
     path: Union[str, None] = None
@@ -58,45 +61,69 @@ class Patch:
     absolute; missing parents are made; `mode` is permission bits; `replace` allows an existing target, which is an
     error otherwise. One that fails ends the creation with `PatchFailedError`, and no sandbox is left.
 
-    Example: `Sandbox.create("demo", image="host", patches=[Patch.text("/etc/motd", "hello", replace=True)])`
+    Example: `await Sandbox.create("demo", image="host", patches=[Patch.text("/etc/motd", "hello", replace=True)])`
     """
 
     @staticmethod
     def text(path: str, content: str, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
-        """A text file, written as UTF-8."""
+        """A text file, written as UTF-8.
+
+        Example: `Patch.text("/etc/motd", "Welcome.\\n", replace=True)`
+        """
         return PatchConfig(PatchKind.TEXT, path, content, mode=mode, replace=replace)
 
     @staticmethod
     def file(path: str, content: bytes, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
-        """A file with these bytes."""
+        """A file with these bytes.
+
+        Example: `Patch.file("/opt/key.bin", b"\\x00\\x01", mode=0o600)`
+        """
         return PatchConfig(PatchKind.FILE, path, content, mode=mode, replace=replace)
 
     @staticmethod
     def mkdir(path: str, *, mode: Union[int, None] = None) -> PatchConfig:
-        """A directory; an existing one is fine and gets the mode."""
+        """A directory; an existing one is fine and gets the mode.
+
+        Example: `Patch.mkdir("/opt/app", mode=0o755)`
+        """
         return PatchConfig(PatchKind.MKDIR, path, mode=mode)
 
     @staticmethod
     def append(path: str, content: str) -> PatchConfig:
-        """Text at the end of a file that exists."""
+        """Text at the end of a file that exists.
+
+        Example: `Patch.append("/etc/hosts", "127.0.0.1 app.local\\n")`
+        """
         return PatchConfig(PatchKind.APPEND, path, content)
 
     @staticmethod
     def copy_file(src: Path, dst: str, *, mode: Union[int, None] = None, replace: bool = False) -> PatchConfig:
-        """A file of the host, with its permission bits unless `mode` is given."""
+        """A file of the host, with its permission bits unless `mode` is given.
+
+        Example: `Patch.copy_file("settings.json", "/opt/settings.json")`
+        """
         return PatchConfig(PatchKind.COPY_FILE, src=os.fspath(src), dst=dst, mode=mode, replace=replace)
 
     @staticmethod
     def copy_dir(src: Path, dst: str, *, replace: bool = False) -> PatchConfig:
-        """A directory of the host with all that is in it, owned by root; with `replace` merged into an existing one."""
+        """A directory of the host with all that is in it, owned by root; with `replace` merged into an existing one.
+
+        Example: `Patch.copy_dir("src", "/opt/src")`
+        """
         return PatchConfig(PatchKind.COPY_DIR, src=os.fspath(src), dst=dst, replace=replace)
 
     @staticmethod
     def symlink(target: str, link: str, *, replace: bool = False) -> PatchConfig:
-        """A symbolic link at `link`; `target` is kept as it is."""
+        """A symbolic link at `link`; `target` is kept as it is.
+
+        Example: `Patch.symlink("/opt/app/bin/tool", "/usr/local/bin/tool")`
+        """
         return PatchConfig(PatchKind.SYMLINK, target=target, link=link, replace=replace)
 
     @staticmethod
     def remove(path: str) -> PatchConfig:
-        """No file or directory there; absence is fine."""
+        """No file or directory there; absence is fine.
+
+        Example: `Patch.remove("/etc/motd")`
+        """
         return PatchConfig(PatchKind.REMOVE, path)

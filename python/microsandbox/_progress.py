@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Callback = Callable[[int, Union[int, None]], None]
+    _Callback = Callable[[int, Union[int, None]], None]
 
 #: What is over by then shows no bar that nobody asked for.
 _PATIENCE = 1.0
@@ -96,7 +96,7 @@ class Progress:
         return _picture.progress(self._title, self._done, self._total)
 
 
-def bar(title: str, given: Callback | None) -> AbstractContextManager[Callback | None]:
+def bar(title: str, given: _Callback | None) -> AbstractContextManager[_Callback | None]:
     """The callback of an operation that may take long: the caller's, or a bar once it takes longer than a second, or,
     where nobody looks, none."""
     if given is not None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PullEvent:
-    """One step of a pull; fields that do not apply are None. Sizes are bytes."""
+    """One step of a pull; fields that do not apply are None. Sizes are bytes.
+
+    Example: `print([event.event_type async for event in session.progress])`
+    """
 
     event_type: PullEventType
     reference: Union[str, None] = None
@@ -33,7 +36,10 @@ class PullEvent:
 
 
 class PullProgressIter:
-    """An async iterator of `PullEvent`. Empty while nothing is pulled from a registry."""
+    """An async iterator of `PullEvent`. Empty while nothing is pulled from a registry.
+
+    Example: `async for event in session.progress: print(event.event_type)`
+    """
 
     def __aiter__(self) -> PullProgressIter:
         return self
@@ -43,7 +49,10 @@ class PullProgressIter:
 
 
 class PullSession:
-    """A sandbox in the making: its progress, and the sandbox itself through `result()`."""
+    """A sandbox in the making: its progress, and the sandbox itself through `result()`.
+
+    Example: `session = Sandbox.create_with_progress("box", image="host"); sb = await session.result()`
+    """
 
     def __init__(
         self, call: Pending[NativeSandbox], finish: Callable[[Pending[NativeSandbox]], Coroutine[Any, Any, Sandbox]]
@@ -58,14 +67,20 @@ class PullSession:
         return PullProgressIter()
 
     async def result(self) -> Sandbox:
-        """The sandbox, or the error that `create` raises. Once; a second call is a RuntimeError."""
+        """The sandbox, or the error that `create` raises. Once; a second call is a RuntimeError.
+
+        Example: `sb = await session.result()`
+        """
         call, self._call = self._call, None
         if call is None:
             raise RuntimeError("the result was already consumed")
         return await self._finish(call)
 
     def cancel(self) -> None:
-        """Gives the work up; a half-made sandbox is torn down."""
+        """Gives the work up; a half-made sandbox is torn down.
+
+        Example: `session.cancel()`
+        """
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -233,7 +233,10 @@ class Sandbox(_later.LaterSandbox):
         isolation: Isolation | None = None,
         backend: BackendObject | None = None,
     ) -> PullSession:
-        """As `create`, started at once, also outside a loop; failures appear in `result()`."""
+        """As `create`, started at once, also outside a loop; failures appear in `result()`.
+
+        Example: `sb = await Sandbox.create_with_progress("box", image="host").result()`
+        """
         return PullSession(_create.call(_microsandbox.create, locals()), _made)
 
     @staticmethod
@@ -284,7 +287,10 @@ class Sandbox(_later.LaterSandbox):
         isolation: Isolation | None = None,
         backend: BackendObject | None = None,
     ) -> Coroutine[Any, Any, Sandbox]:
-        """Connects to a running sandbox of this name, starts a stopped one, else creates it as `create` does."""
+        """Connects to a running sandbox of this name, starts a stopped one, else creates it as `create` does.
+
+        Example: `sb = await Sandbox.connect_or_create("box", image="host")`
+        """
         call = _create.call(_microsandbox.connect_or_create, locals())
         require_loop()
         return _opened(call)
@@ -294,17 +300,25 @@ class Sandbox(_later.LaterSandbox):
         """Boots a stopped or crashed sandbox with its stored configuration.
 
         Raises `SandboxNotFoundError`, `SandboxStillRunningError`, `BootStartError`.
+
+        Example: `sb = await Sandbox.start("box")`
         """
         return await _opened(_microsandbox.start(name, detached, _backend.pick(backend)))
 
     @staticmethod
     async def get(name: str, *, backend: BackendObject | None = None) -> SandboxHandle:
-        """The record of a sandbox in any state. Raises `SandboxNotFoundError`."""
+        """The record of a sandbox in any state. Raises `SandboxNotFoundError`.
+
+        Example: `print((await Sandbox.get("box")).status)`
+        """
         return SandboxHandle(await run(_microsandbox.get(name, _backend.pick(backend))))
 
     @staticmethod
     async def list(*, backend: BackendObject | None = None) -> SandboxPage:
-        """The first page of records: newest first, 20 entries."""
+        """The first page of records: newest first, 20 entries.
+
+        Example: `print([handle.name for handle in (await Sandbox.list()).sandboxes])`
+        """
         return await Sandbox.list_with(backend=backend)
 
     @staticmethod
@@ -319,6 +333,8 @@ class Sandbox(_later.LaterSandbox):
 
         `cursor` is `next_cursor` of the page before, `limit` 1 to 100 (20), and all `labels` must match; the filter
         precedes paging. A bad cursor or limit raises `InvalidConfigError`.
+
+        Example: `page = await Sandbox.list_with(labels={"team": "data"}, limit=50)`
         """
         natives, following = await run(_microsandbox.list(cursor, limit, labels, _backend.pick(backend)))
         return SandboxPage([SandboxHandle(native) for native in natives], following)
@@ -328,6 +344,8 @@ class Sandbox(_later.LaterSandbox):
         """Deletes a sandbox that does not run: record, disk and logs. Goes on if the wait is cancelled.
 
         Raises `SandboxNotFoundError`, `SandboxStillRunningError`.
+
+        Example: `await Sandbox.remove("box")`
         """
         await run(_microsandbox.remove(name, _backend.pick(backend)))
 
@@ -365,7 +383,10 @@ class Sandbox(_later.LaterSandbox):
         return self._live.boot_timings
 
     async def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason."""
+        """Driver, accelerator, and the state of each mechanism with its reason.
+
+        Example: `print((await sb.isolation_report()).driver)`
+        """
         return await run(self._live.isolation_report())
 
     @property
@@ -442,6 +463,8 @@ class Sandbox(_later.LaterSandbox):
         """Runs a script with the sandbox's shell; keywords and errors as for `exec`.
 
         Work put in the background with its streams closed or redirected does not hold the call back.
+
+        Example: `print((await sb.shell("echo $HOME | wc -c", timeout=10)).stdout_text)`
         """
         call = self._live.shell(script, _exec.options(None, locals()))
         return run(call)
@@ -460,7 +483,10 @@ class Sandbox(_later.LaterSandbox):
         rlimits: _List[Rlimit] | None = None,
         max_output_bytes: int | None = None,
     ) -> Coroutine[Any, Any, ExecHandle]:
-        """Runs a script with live events."""
+        """Runs a script with live events.
+
+        Example: `async for event in await sb.shell_stream("make 2>&1"): print(event.data)`
+        """
         call = self._live.shell_stream(script, _exec.options(None, locals()))
         return _running(call)
 
@@ -477,7 +503,10 @@ class Sandbox(_later.LaterSandbox):
         rlimits: _List[Rlimit] | None = None,
         max_output_bytes: int | None = None,
     ) -> Coroutine[Any, Any, ExecOutput]:
-        """Runs the sandbox's ENTRYPOINT and CMD. Raises `NoDefaultCommandError` if it has neither."""
+        """Runs the sandbox's ENTRYPOINT and CMD. Raises `NoDefaultCommandError` if it has neither.
+
+        Example: `output = await sb.exec_default(timeout=60)`
+        """
         call = self._live.exec_default(_exec.options(None, locals()))
         return run(call)
 
@@ -494,7 +523,10 @@ class Sandbox(_later.LaterSandbox):
         rlimits: _List[Rlimit] | None = None,
         max_output_bytes: int | None = None,
     ) -> Coroutine[Any, Any, ExecHandle]:
-        """Runs the sandbox's ENTRYPOINT and CMD with live events."""
+        """Runs the sandbox's ENTRYPOINT and CMD with live events.
+
+        Example: `process = await sb.exec_default_stream()`
+        """
         call = self._live.exec_default_stream(_exec.options(None, locals()))
         return _running(call)
 
@@ -524,11 +556,17 @@ class Sandbox(_later.LaterSandbox):
         return _job(native, native.exec_detached(cmd, options))
 
     async def get_job(self, id: str) -> Job:
-        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none."""
+        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none.
+
+        Example: `job = await sb.get_job(id)`
+        """
         return await _jobs.find(self._live, id)
 
     async def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000."""
+        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000.
+
+        Example: `print([info.id for info in (await sb.list_jobs(all=True)).items])`
+        """
         return await _jobs.page(self._live, all, limit, cursor)
 
     @eager
@@ -564,21 +602,33 @@ class Sandbox(_later.LaterSandbox):
         env: Mapping[str, str] | None = None,
         detach_keys: str | None = None,
     ) -> Coroutine[Any, Any, int]:
-        """As `attach`, with the default command: ENTRYPOINT and CMD. Raises `NoDefaultCommandError`."""
+        """As `attach`, with the default command: ENTRYPOINT and CMD. Raises `NoDefaultCommandError`.
+
+        Example: `status = await sb.attach_default()`
+        """
         options = _exec.options(None, {"cwd": cwd, "user": user, "env": env})
         return _status(self._live.attach(None, options, detach_keys))
 
     @eager
     def attach_shell(self) -> Coroutine[Any, Any, int]:
-        """As `attach`, with the sandbox's shell."""
+        """As `attach`, with the sandbox's shell.
+
+        Example: `status = await sb.attach_shell()`
+        """
         return _status(self._live.attach_shell({}, None))
 
     async def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`."""
+        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
+
+        Example: `print((await sb.metrics()).memory_bytes)`
+        """
         return await run(self._live.metrics())
 
     async def metrics_stream(self, interval: float = 1.0) -> MetricsStream:
-        """A sample now and one every `interval` seconds."""
+        """A sample now and one every `interval` seconds.
+
+        Example: `async for sample in await sb.metrics_stream(0.5): print(sample.cpu_percent)`
+        """
         return MetricsStream(await run(self._live.metrics_stream(interval)))
 
     async def logs(
@@ -592,6 +642,8 @@ class Sandbox(_later.LaterSandbox):
 
         `since_ms` (inclusive) and `until_ms` (exclusive) are milliseconds since the epoch, `tail` keeps the newest,
         `sources` is stdout, stderr and output unless said otherwise.
+
+        Example: `print("".join([entry.text() for entry in await sb.logs(tail=20)]))`
         """
         options = {"tail": tail, "since_ms": since_ms, "until_ms": until_ms, "sources": sources}
         return await run(self._live.logs(options))
@@ -604,7 +656,10 @@ class Sandbox(_later.LaterSandbox):
         until_ms: float | None = None,
         follow: bool = False,
     ) -> LogStream:
-        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry."""
+        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry.
+
+        Example: `async for entry in await sb.log_stream(follow=True): print(entry.text(), end="")`
+        """
         options = {
             "sources": sources,
             "since_ms": since_ms,
@@ -615,44 +670,70 @@ class Sandbox(_later.LaterSandbox):
         return LogStream(await run(self._live.log_stream(options)))
 
     async def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`."""
+        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`.
+
+        Example: `print((await sb.ping()).latency_ms)`
+        """
         native = self._live
         return SandboxPingResult(native.name, await run(native.ping()))
 
     async def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer. Raises `SandboxNotRunningError`."""
+        """Resets the idle timer. Raises `SandboxNotRunningError`.
+
+        Example: `print((await sb.touch()).activity_seq)`
+        """
         native = self._live
         return SandboxTouchResult(native.name, await run(native.touch()))
 
     async def status(self) -> SandboxStatus:
-        """Its status now; one look at the record."""
+        """Its status now; one look at the record.
+
+        Example: `print(await sb.status())`
+        """
         return (await run(self._live.handle())).status
 
     async def stop(self, timeout: float | None = None) -> None:
         """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
 
         Keeps the record. Goes on if the wait is cancelled.
+
+        Example: `await sb.stop(timeout=30)`
         """
         await run(self._live.stop(timeout))
 
     async def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds."""
+        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
+
+        Example: `await sb.stop_with_timeout(30)`
+        """
         await run(self._live.stop_with_timeout(timeout))
 
     async def request_stop(self) -> None:
-        """Asks for an orderly end and returns."""
+        """Asks for an orderly end and returns.
+
+        Example: `await sb.request_stop(); await sb.wait_until_stopped()`
+        """
         await run(self._live.request_stop())
 
     async def request_kill(self) -> None:
-        """Asks for a forced end and returns."""
+        """Asks for a forced end and returns.
+
+        Example: `await sb.request_kill(); await sb.wait_until_stopped()`
+        """
         await run(self._live.request_kill())
 
     async def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns."""
+        """Lets running programs end, refuses new ones, and returns.
+
+        Example: `await sb.request_drain(); await sb.wait_until_stopped()`
+        """
         await run(self._live.request_drain())
 
     async def drain(self) -> None:
-        """The older name of `request_drain`."""
+        """The older name of `request_drain`.
+
+        Example: `await sb.drain()`
+        """
         await run(self._live.request_drain())
 
     async def modify(
@@ -719,36 +800,57 @@ class Sandbox(_later.LaterSandbox):
         await run(handle.pause())
 
     async def resume(self) -> None:
-        """Lets a paused one go on where it was. Fine on a running one."""
+        """Lets a paused one go on where it was. Fine on a running one.
+
+        Example: `await sb.resume()`
+        """
         handle = await run(self._live.handle())
         await run(handle.resume())
 
     async def kill(self, timeout: float | None = None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5)."""
+        """Ends it by force and waits up to `timeout` seconds (5).
+
+        Example: `await sb.kill()`
+        """
         await run(self._live.kill(timeout))
 
     async def restart(self, *, force: bool = False, timeout: float | None = None, detached: bool = False) -> Sandbox:
-        """Stops (or kills) it and starts it again; the new connection."""
+        """Stops (or kills) it and starts it again; the new connection.
+
+        Example: `sb = await sb.restart()`
+        """
         native = self._live
         await run(native.kill(timeout) if force else native.stop(timeout))
         handle = await run(native.handle())
         return await _opened(handle.start(detached))
 
     async def destroy(self, *, force: bool = False, timeout: float | None = None) -> None:
-        """Stops (or kills) it and removes it."""
+        """Stops (or kills) it and removes it.
+
+        Example: `await sb.destroy(force=True)`
+        """
         await run(self._live.destroy(force, timeout))
 
     async def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it."""
+        """Waits for its end without asking for it.
+
+        Example: `print((await sb.wait_until_stopped()).exit_code)`
+        """
         return await run(self._live.wait_until_stopped())
 
     async def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
-        """Waits until `status` is seen."""
+        """Waits until `status` is seen.
+
+        Example: `handle = await sb.wait_for_status(SandboxStatus.STOPPED)`
+        """
         handle = await run(self._live.handle())
         return SandboxHandle(await run(handle.wait_for_status(status)))
 
     async def wait(self) -> tuple[int, bool]:
-        """Waits for its end: exit status (0 for an orderly end where the backend knows none), and success."""
+        """Waits for its end: exit status (0 for an orderly end where the backend knows none), and success.
+
+        Example: `code, success = await sb.wait()`
+        """
         result: SandboxStopResult = await run(self._live.wait_until_stopped())
         success = result.status is SandboxStatus.STOPPED
         code = result.exit_code
@@ -757,13 +859,19 @@ class Sandbox(_later.LaterSandbox):
         return code, success and code == 0
 
     async def stop_and_wait(self) -> tuple[int, bool]:
-        """`stop`, then `wait`."""
+        """`stop`, then `wait`.
+
+        Example: `code, success = await sb.stop_and_wait()`
+        """
         await self.stop()
         return await self.wait()
 
     async def remove_persisted(self) -> None:
         """Removes its record and disk; the object is used up. Raises `SandboxStillRunningError`; on the cloud
-        `UnsupportedError`, and the object stays usable."""
+        `UnsupportedError`, and the object stays usable.
+
+        Example: `await sb.remove_persisted()`
+        """
         if self._live.backend_kind == "cloud":
             raise unsupported("Sandbox::remove_persisted on cloud", "on the local backend; use Sandbox.remove(name)")
         handle = await run(self._live.handle())
@@ -771,7 +879,10 @@ class Sandbox(_later.LaterSandbox):
         self._consume()
 
     async def detach(self) -> None:
-        """Gives up ownership: it goes on after this process. The object is used up."""
+        """Gives up ownership: it goes on after this process. The object is used up.
+
+        Example: `await sb.detach()`
+        """
         await run(self._live.detach())
         self._consume()
 

@@ -13,7 +13,10 @@ from ._enums import ViolationAction
 
 @dataclass(frozen=True)
 class SecretInjection:
-    """Where a secret may be put (older spelling of `SecretSubstitution`)."""
+    """Where a secret may be put (older spelling of `SecretSubstitution`).
+
+    Example: `SecretInjection(headers=True, body=True)`
+    """
 
     headers: bool = True
     basic_auth: bool = True
@@ -23,7 +26,10 @@ class SecretInjection:
 
 @dataclass(frozen=True)
 class SecretSubstitution:
-    """Where a secret may be put; `header_fields` narrows the headers."""
+    """Where a secret may be put; `header_fields` narrows the headers.
+
+    Example: `SecretSubstitution(headers=True, query=True)`
+    """
 
     headers: bool = True
     query: bool = False
@@ -37,7 +43,10 @@ class SecretSubstitution:
 
 @dataclass(frozen=True)
 class ViolationPolicy:
-    """What happens on a violation, host by host (older spelling)."""
+    """What happens on a violation, host by host (older spelling).
+
+    Example: `policy = ViolationPolicy.passthrough(hosts=["api.example"])`
+    """
 
     fallback: ViolationAction = ViolationAction.BLOCK_AND_LOG
     passthrough_hosts: tuple[str, ...] = ()
@@ -46,24 +55,36 @@ class ViolationPolicy:
 
     @classmethod
     def block(cls) -> ViolationPolicy:
-        """Block."""
+        """Block.
+
+        Example: `policy = ViolationPolicy.block()`
+        """
         return cls(ViolationAction.BLOCK)
 
     @classmethod
     def block_and_log(cls) -> ViolationPolicy:
-        """Block and log."""
+        """Block and log.
+
+        Example: `policy = ViolationPolicy.block_and_log()`
+        """
         return cls(ViolationAction.BLOCK_AND_LOG)
 
     @classmethod
     def block_and_terminate(cls) -> ViolationPolicy:
-        """Block and end the sandbox."""
+        """Block and end the sandbox.
+
+        Example: `policy = ViolationPolicy.block_and_terminate()`
+        """
         return cls(ViolationAction.BLOCK_AND_TERMINATE)
 
     @classmethod
     def passthrough(
         cls, *, hosts: Sequence[str] = (), host_patterns: Sequence[str] = (), all_hosts: bool = False
     ) -> ViolationPolicy:
-        """Let the placeholder itself through to these hosts."""
+        """Let the placeholder itself through to these hosts.
+
+        Example: `policy = ViolationPolicy.passthrough(hosts=["api.example"])`
+        """
         return cls(ViolationAction.BLOCK_AND_LOG, tuple(hosts), tuple(host_patterns), all_hosts)
 
     def _to_dict(self) -> dict[str, Any]:
@@ -72,7 +93,10 @@ class ViolationPolicy:
 
 @dataclass(frozen=True)
 class SecretSource:
-    """Where the host reads a secret from."""
+    """Where the host reads a secret from.
+
+    Example: `SecretSource.env("PROXY_PASSWORD")`
+    """
 
     kind: str
     var: str
@@ -85,13 +109,19 @@ class SecretSource:
 
     @classmethod
     def env(cls, variable: str) -> SecretSource:
-        """A variable of the host's environment."""
+        """A variable of the host's environment.
+
+        Example: `SecretSource.env("PROXY_PASSWORD")`
+        """
         return cls("env", variable)
 
 
 @dataclass(frozen=True)
 class SecretEntry:
-    """One secret; made by `Secret.env`. Its `repr` hides the value."""
+    """One secret; made by `Secret.env`. Its `repr` hides the value.
+
+    Example: `entry: SecretEntry = Secret.env("API_KEY", value="…", allow=["api.example"])`
+    """
 
     env_var: str
     value: str = field(repr=False)
@@ -114,7 +144,10 @@ class SecretEntry:
 
 
 class SecretModifySpec(TypedDict, total=False):
-    """A changed secret; at most one of `env`, `value` and `store`."""
+    """A changed secret; at most one of `env`, `value` and `store`.
+
+    Example: `await sb.modify(secrets={"API_KEY": SecretModifySpec(value=os.environ["API_KEY"])})`
+    """
 
     env: str
     value: str
@@ -129,7 +162,10 @@ class SecretModifySpec(TypedDict, total=False):
 
 
 class Secret:
-    """Factory of `SecretEntry`."""
+    """Factory of `SecretEntry`.
+
+    Example: `Secret.env("API_KEY", value=os.environ["API_KEY"], allow=["api.example"])`
+    """
 
     @staticmethod
     def env(
@@ -152,6 +188,8 @@ class Secret:
         """A secret that the guest sees as a placeholder in `env_var`, put into requests to allowed hosts only.
 
         Both spellings of the surface are accepted; host lists of both are merged.
+
+        Example: `Secret.env("API_KEY", value=os.environ["API_KEY"], allow=["api.example"])`
         """
         old = {
             "allow_hosts=": bool(allow_hosts),

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SnapshotArchive:
-    """A snapshot written straight to an archive."""
+    """A snapshot written straight to an archive.
+
+    Example: `print((await Snapshot.create_archive("base", "base.tar.zst", from_sandbox="box")).path)`
+    """
 
     id: str
     descriptor_digest: str
@@ -24,7 +27,10 @@ class SnapshotArchive:
 
 
 class Snapshot:
-    """The saved disk of a sandbox."""
+    """The saved disk of a sandbox.
+
+    Example: `snapshot = await Snapshot.create("base", from_sandbox="box")`
+    """
 
     def __init__(self) -> None:
         raise unsupported("Snapshot", SNAPSHOTS)
@@ -43,7 +49,10 @@ class Snapshot:
         full: bool = False,
         guest_flush: GuestFlush | None = None,
     ) -> NoReturn:
-        """Saves a sandbox's disk. `UnsupportedError` for now."""
+        """Saves a sandbox's disk. `UnsupportedError` for now.
+
+        Example: `snapshot = await Snapshot.create("base", from_sandbox="box")`
+        """
         if resumable:
             _deprecation.warn("Snapshot.create(resumable=)", "full=", depth=0)
         raise unsupported("Snapshot.create", SNAPSHOTS)
@@ -62,37 +71,58 @@ class Snapshot:
         plain_tar: bool = False,
         guest_flush: GuestFlush | None = None,
     ) -> NoReturn:
-        """Saves a sandbox's disk to an archive. `UnsupportedError` for now."""
+        """Saves a sandbox's disk to an archive. `UnsupportedError` for now.
+
+        Example: `archive = await Snapshot.create_archive("base", "base.tar.zst", from_sandbox="box")`
+        """
         raise unsupported("Snapshot.create_archive", SNAPSHOTS)
 
     @staticmethod
     async def open(path_or_name: Path) -> NoReturn:
-        """A snapshot by name or path. `UnsupportedError` for now."""
+        """A snapshot by name or path. `UnsupportedError` for now.
+
+        Example: `snapshot = await Snapshot.open("base")`
+        """
         raise unsupported("Snapshot.open", SNAPSHOTS)
 
     @staticmethod
     async def get(name_or_digest: str) -> NoReturn:
-        """The record of a snapshot. `UnsupportedError` for now."""
+        """The record of a snapshot. `UnsupportedError` for now.
+
+        Example: `snapshot = await Snapshot.get("base")`
+        """
         raise unsupported("Snapshot.get", SNAPSHOTS)
 
     @staticmethod
     async def list() -> NoReturn:
-        """Every snapshot. `UnsupportedError` for now."""
+        """Every snapshot. `UnsupportedError` for now.
+
+        Example: `snapshots = await Snapshot.list()`
+        """
         raise unsupported("Snapshot.list", SNAPSHOTS)
 
     @staticmethod
     async def list_dir(dir: Path) -> NoReturn:
-        """Snapshots of a directory. `UnsupportedError` for now."""
+        """Snapshots of a directory. `UnsupportedError` for now.
+
+        Example: `snapshots = await Snapshot.list_dir("/srv/snapshots")`
+        """
         raise unsupported("Snapshot.list_dir", SNAPSHOTS)
 
     @staticmethod
     async def remove(path_or_name: Path, *, force: bool = False) -> NoReturn:
-        """Removes a snapshot. `UnsupportedError` for now."""
+        """Removes a snapshot. `UnsupportedError` for now.
+
+        Example: `await Snapshot.remove("base", force=True)`
+        """
         raise unsupported("Snapshot.remove", SNAPSHOTS)
 
     @staticmethod
     async def reindex(dir: Path | None = None) -> NoReturn:
-        """Records snapshots found on disk. `UnsupportedError` for now."""
+        """Records snapshots found on disk. `UnsupportedError` for now.
+
+        Example: `count = await Snapshot.reindex()`
+        """
         raise unsupported("Snapshot.reindex", SNAPSHOTS)
 
     @staticmethod
@@ -106,7 +136,10 @@ class Snapshot:
         since: str | None = None,
         last_layers: int | None = None,
     ) -> NoReturn:
-        """Writes a snapshot to an archive. `UnsupportedError` for now."""
+        """Writes a snapshot to an archive. `UnsupportedError` for now.
+
+        Example: `await Snapshot.save("base", "base.tar.zst", with_image=True)`
+        """
         raise unsupported("Snapshot.save", SNAPSHOTS)
 
     @staticmethod
@@ -118,7 +151,10 @@ class Snapshot:
         group: str | None = None,
         set_head: bool = False,
     ) -> NoReturn:
-        """Reads a snapshot from an archive. `UnsupportedError` for now."""
+        """Reads a snapshot from an archive. `UnsupportedError` for now.
+
+        Example: `snapshot = await Snapshot.load("base.tar.zst")`
+        """
         raise unsupported("Snapshot.load", SNAPSHOTS)
 
     @staticmethod
@@ -130,17 +166,26 @@ class Snapshot:
         group: str | None = None,
         set_head: bool = False,
     ) -> NoReturn:
-        """Reads several. `UnsupportedError` for now."""
+        """Reads several. `UnsupportedError` for now.
+
+        Example: `snapshots = await Snapshot.load_many(["base.tar.zst", "delta.tar.zst"])`
+        """
         raise unsupported("Snapshot.load_many", SNAPSHOTS)
 
     @staticmethod
     async def group_head(selector: str) -> NoReturn:
-        """The head of a group. `UnsupportedError` for now."""
+        """The head of a group. `UnsupportedError` for now.
+
+        Example: `head = await Snapshot.group_head("nightly")`
+        """
         raise unsupported("Snapshot.group_head", SNAPSHOTS)
 
 
 class SnapshotHandle:
-    """The record of a snapshot. None exists until snapshots land."""
+    """The record of a snapshot. None exists until snapshots land.
+
+    Example: `snapshot = await Snapshot.get("base")`
+    """
 
     def __init__(self) -> None:
         raise unsupported("SnapshotHandle", SNAPSHOTS)

@@ -11,20 +11,35 @@ class _Later:
 
 
 class SandboxSshOps(_Later):
-    """SSH to a sandbox."""
+    """SSH to a sandbox.
+
+    Example: `ssh = sb.ssh()`
+    """
 
 
 class SshClient(_Later):
-    """A connection."""
+    """A connection.
+
+    Example: `ssh = sb.ssh()`
+    """
 
 
 class SshOutput(_Later):
-    """A finished command."""
+    """A finished command.
+
+    Example: `ssh = sb.ssh()`
+    """
 
 
 class SftpClient(_Later):
-    """Files over SSH."""
+    """Files over SSH.
+
+    Example: `ssh = sb.ssh()`
+    """
 
 
 class SshServer(_Later):
-    """Serves one connection."""
+    """Serves one connection.
+
+    Example: `ssh = sb.ssh()`
+    """

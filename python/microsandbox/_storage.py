@@ -11,7 +11,10 @@ from ._unsupported import STORAGE, unsupported
 
 @dataclass(frozen=True)
 class StorageItemUsage:
-    """One thing on disk; sizes in bytes."""
+    """One thing on disk; sizes in bytes.
+
+    Example: `print([item.name for item in (await Storage.usage()).images.items])`
+    """
 
     name: str
     path: str
@@ -24,7 +27,10 @@ class StorageItemUsage:
 
 @dataclass(frozen=True)
 class StorageCategoryUsage:
-    """All things of one kind; sizes in bytes."""
+    """All things of one kind; sizes in bytes.
+
+    Example: `print((await Storage.usage()).sandboxes.in_use)`
+    """
 
     count: int
     in_use: int
@@ -37,7 +43,10 @@ class StorageCategoryUsage:
 
 @dataclass(frozen=True)
 class StorageUsage:
-    """Everything that this product keeps on disk."""
+    """Everything that this product keeps on disk.
+
+    Example: `print((await Storage.usage()).volumes.count)`
+    """
 
     images: StorageCategoryUsage
     snapshots: StorageCategoryUsage
@@ -50,7 +59,10 @@ class StorageUsage:
 
 @dataclass(frozen=True)
 class MemoryCacheEntry:
-    """One cached memory file."""
+    """One cached memory file.
+
+    Example: `print([entry.path for entry in (await Storage.prune(dry_run=True)).entries])`
+    """
 
     path: str
     kind: str
@@ -62,7 +74,10 @@ class MemoryCacheEntry:
 
 @dataclass(frozen=True)
 class MemoryCacheReport:
-    """What `Storage.prune` removed."""
+    """What `Storage.prune` removed.
+
+    Example: `print((await Storage.prune(dry_run=True)).files_removed)`
+    """
 
     dry_run: bool
     entries: Sequence[MemoryCacheEntry]
@@ -73,14 +88,23 @@ class MemoryCacheReport:
 
 
 class Storage:
-    """Disk space of this product."""
+    """Disk space of this product.
+
+    Example: `print((await Storage.usage()).notes)`
+    """
 
     @staticmethod
     async def usage() -> StorageUsage:
-        """What uses how much. `UnsupportedError` for now."""
+        """What uses how much. `UnsupportedError` for now.
+
+        Example: `print((await Storage.usage()).images.allocated_bytes)`
+        """
         raise unsupported("Storage.usage", STORAGE)
 
     @staticmethod
     async def prune(*, dry_run: bool = False, older_than_seconds: int | None = None) -> MemoryCacheReport:
-        """Removes cached memory files. `UnsupportedError` for now."""
+        """Removes cached memory files. `UnsupportedError` for now.
+
+        Example: `print((await Storage.prune(dry_run=True)).files_removed)`
+        """
         raise unsupported("Storage.prune", STORAGE)

@@ -32,6 +32,8 @@ class VolumeFs:
 
     Every method raises `FilesystemError` (`PathNotFoundError` for a missing path; kind `PathEscapes` for `..` above the
     root and links out of it) and `VolumeNotFoundError`. Nothing but regular files is read.
+
+    Example: `await volume.fs.write("notes.txt", b"kept")`
     """
 
     def __init__(self, native: NativeVolumeFs) -> None:
@@ -45,7 +47,10 @@ class VolumeFs:
         return await run(self._native.read(path))
 
     async def read_text(self, path: str) -> str:
-        """The whole file as UTF-8; `UnicodeDecodeError` for anything else."""
+        """The whole file as UTF-8; `UnicodeDecodeError` for anything else.
+
+        Example: `text = await volume.fs.read_text("notes.txt")`
+        """
         data = await run(self._native.read(path))
         return data.decode("utf-8")
 
@@ -53,6 +58,8 @@ class VolumeFs:
         """Creates or replaces the file at once: another reader sees the old or the new content.
 
         Its directory must exist.
+
+        Example: `await volume.fs.write("data.bin", b"\\x00\\x01")`
         """
         await run(self._native.write(path, data))
 
@@ -71,40 +78,67 @@ class VolumeFs:
         return FsWriteSink(await run(self._native.write_stream(path)))
 
     async def list(self, path: str) -> _List[FsEntry]:
-        """Entries of a directory, one level, sorted; `""` is the root."""
+        """Entries of a directory, one level, sorted; `""` is the root.
+
+        Example: `print([entry.path for entry in await volume.fs.list("/")])`
+        """
         return await run(self._native.list(path))
 
     async def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine."""
+        """Makes a directory and its parents; an existing one is fine.
+
+        Example: `await volume.fs.mkdir("a/b")`
+        """
         await run(self._native.mkdir(path))
 
     async def remove_file(self, path: str) -> None:
-        """Removes a file or a link."""
+        """Removes a file or a link.
+
+        Example: `await volume.fs.remove_file("notes.txt")`
+        """
         await run(self._native.remove_file(path))
 
     async def remove_dir(self, path: str) -> None:
-        """Removes a directory with everything in it."""
+        """Removes a directory with everything in it.
+
+        Example: `await volume.fs.remove_dir("a")`
+        """
         await run(self._native.remove_dir(path))
 
     async def copy(self, from_: str, to: str) -> None:
-        """Copies a file; an existing file at `to` is replaced."""
+        """Copies a file; an existing file at `to` is replaced.
+
+        Example: `await volume.fs.copy("notes.txt", "copy.txt")`
+        """
         await run(self._native.copy(from_, to))
 
     async def rename(self, from_: str, to: str) -> None:
-        """Renames a file or directory; an existing file at `to` is replaced."""
+        """Renames a file or directory; an existing file at `to` is replaced.
+
+        Example: `await volume.fs.rename("copy.txt", "old.txt")`
+        """
         await run(self._native.rename(from_, to))
 
     async def stat(self, path: str) -> FsMetadata:
-        """Kind, size, mode and times; follows a link within the volume."""
+        """Kind, size, mode and times; follows a link within the volume.
+
+        Example: `print((await volume.fs.stat("notes.txt")).size)`
+        """
         return await run(self._native.stat(path))
 
     async def exists(self, path: str) -> bool:
-        """Whether the path is there; never raises for absence."""
+        """Whether the path is there; never raises for absence.
+
+        Example: `print(await volume.fs.exists("notes.txt"))`
+        """
         return await run(self._native.exists(path))
 
 
 class VolumeHandle:
-    """The record of a volume as it was when it was read. Bound to the backend it came from."""
+    """The record of a volume as it was when it was read. Bound to the backend it came from.
+
+    Example: `volume = await Volume.get("data"); print(volume.kind, volume.used_bytes)`
+    """
 
     def __init__(self, native: NativeVolume) -> None:
         self._native = native
@@ -166,7 +200,10 @@ class VolumeHandle:
         return VolumeFs(self._native.fs)
 
     async def remove(self) -> None:
-        """Removes it with its files. Raises `VolumeNotFoundError`, `VolumeInUseError`."""
+        """Removes it with its files. Raises `VolumeNotFoundError`, `VolumeInUseError`.
+
+        Example: `await volume.remove()`
+        """
         await run(self._native.remove())
 
     def __repr__(self) -> str:
@@ -217,6 +254,8 @@ class Volume:
         """Makes a volume. A disk needs `size_mib`; `quota_mib` bounds a directory.
 
         Raises `VolumeAlreadyExistsError`, `InvalidConfigError`.
+
+        Example: `volume = await Volume.create("data", labels={"team": "data"})`
         """
         call = _microsandbox.volume_create(name, kind, size_mib, quota_mib, labels, _backend.pick(backend))
         require_loop()
@@ -224,23 +263,35 @@ class Volume:
 
     @staticmethod
     async def get(name: str, *, backend: _backend.BackendObject | None = None) -> VolumeHandle:
-        """The record of a volume. Raises `VolumeNotFoundError`."""
+        """The record of a volume. Raises `VolumeNotFoundError`.
+
+        Example: `print((await Volume.get("data")).used_bytes)`
+        """
         return VolumeHandle(await run(_microsandbox.volume_get(name, _backend.pick(backend))))
 
     @staticmethod
     async def list(*, backend: _backend.BackendObject | None = None) -> Sequence[VolumeHandle]:
-        """Every volume, as a list."""
+        """Every volume, as a list.
+
+        Example: `print([volume.name for volume in await Volume.list()])`
+        """
         natives = await run(_microsandbox.volume_list(_backend.pick(backend)))
         return [VolumeHandle(native) for native in natives]
 
     @staticmethod
     async def remove(name: str, *, backend: _backend.BackendObject | None = None) -> None:
-        """Removes a volume. Raises `VolumeNotFoundError`, `VolumeInUseError`."""
+        """Removes a volume. Raises `VolumeNotFoundError`, `VolumeInUseError`.
+
+        Example: `await Volume.remove("data")`
+        """
         await run(_microsandbox.volume_remove(name, _backend.pick(backend)))
 
     @staticmethod
     async def get_default(*, backend: _backend.BackendObject | None = None) -> VolumeHandle:
-        """The account's default volume; cloud only, `UnsupportedError` on this machine."""
+        """The account's default volume; cloud only, `UnsupportedError` on this machine.
+
+        Example: `volume = await Volume.get_default()`
+        """
         return VolumeHandle(await run(_microsandbox.volume_get_default(_backend.pick(backend))))
 
     @staticmethod
@@ -256,7 +307,10 @@ class Volume:
         uid: int | None = None,
         gid: int | None = None,
     ) -> MountConfig:
-        """A host directory (or file), live both ways."""
+        """A host directory (or file), live both ways.
+
+        Example: `sb = await Sandbox.create("box", image="host", volumes={"/src": Volume.bind("./src")})`
+        """
         return MountConfig(
             MountKind.BIND,
             bind=os.fspath(path),
@@ -287,7 +341,10 @@ class Volume:
         uid: int | None = None,
         gid: int | None = None,
     ) -> MountConfig:
-        """A named volume; `mode` says what to do about an absent or existing one (it must exist by default)."""
+        """A named volume; `mode` says what to do about an absent or existing one (it must exist by default).
+
+        Example: `sb = await Sandbox.create("box", image="host", volumes={"/data": Volume.named("data")})`
+        """
         return MountConfig(
             MountKind.NAMED,
             named=name,
@@ -314,7 +371,10 @@ class Volume:
         nosuid: bool = False,
         nodev: bool = False,
     ) -> MountConfig:
-        """Memory; writes past `size_mib` give ENOSPC in the guest."""
+        """Memory; writes past `size_mib` give ENOSPC in the guest.
+
+        Example: `sb = await Sandbox.create("box", image="host", volumes={"/t": Volume.tmpfs(size_mib=64)})`
+        """
         return MountConfig(
             MountKind.TMPFS, size_mib=size_mib, readonly=readonly, noexec=noexec, nosuid=nosuid, nodev=nodev
         )
@@ -330,7 +390,10 @@ class Volume:
         nosuid: bool = False,
         nodev: bool = False,
     ) -> MountConfig:
-        """A disk image as a block device; its format is its extension unless given."""
+        """A disk image as a block device; its format is its extension unless given.
+
+        Example: `mount = Volume.disk("data.img", readonly=True)`
+        """
         return MountConfig(
             MountKind.DISK,
             disk=os.fspath(path),
@@ -357,7 +420,10 @@ class Volume:
         uid: int | None = None,
         gid: int | None = None,
     ) -> MountConfig:
-        """Private storage that goes with the sandbox."""
+        """Private storage that goes with the sandbox.
+
+        Example: `mount = Volume.owned(quota_mib=1024)`
+        """
         return MountConfig(
             MountKind.OWNED,
             owned_kind=kind,

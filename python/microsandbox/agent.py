@@ -17,7 +17,10 @@ FLAG_SHUTDOWN = 4
 
 
 class RawFrame(TypedDict):
-    """One frame; `body` is CBOR."""
+    """One frame; `body` is CBOR.
+
+    Example: `frame = await client.request(FLAG_SESSION_START, body); print(frame["id"], frame["flags"])`
+    """
 
     id: int
     flags: int

@@ -69,7 +69,10 @@ if TYPE_CHECKING:
 
 
 class MicrosandboxError(Exception):
-    """Base of all; raised itself for what has no better class. `retryable`: the same call may succeed later."""
+    """Base of all; raised itself for what has no better class. `retryable`: the same call may succeed later.
+
+    Example: `except MicrosandboxError as error: print(error.code, error)`
+    """
 
     code: str = "microsandbox-error"
     retryable: bool = False
@@ -79,13 +82,19 @@ class MicrosandboxError(Exception):
 
 
 class InvalidConfigError(MicrosandboxError, ValueError):
-    """A configuration, a name or a backend's settings were refused."""
+    """A configuration, a name or a backend's settings were refused.
+
+    Example: `except InvalidConfigError as error: print(error)`
+    """
 
     code = "invalid-config"
 
 
 class VolumeInUseError(InvalidConfigError):
-    """The volume is held by a live sandbox, `holder`."""
+    """The volume is held by a live sandbox, `holder`.
+
+    Example: `except VolumeInUseError as error: print(error)`
+    """
 
     code = "volume-in-use"
     name: str = ""
@@ -93,14 +102,20 @@ class VolumeInUseError(InvalidConfigError):
 
 
 class NoDefaultCommandError(MicrosandboxError, ValueError):
-    """The image has neither an entrypoint nor a command."""
+    """The image has neither an entrypoint nor a command.
+
+    Example: `except NoDefaultCommandError: await sb.shell("echo no command of its own")`
+    """
 
     code = "no-default-command"
     image: str = ""
 
 
 class CloudHttpError(MicrosandboxError, ConnectionError):
-    """A request to the service failed; `status` is its HTTP status, `error_code` its own word for it."""
+    """A request to the service failed; `status` is its HTTP status, `error_code` its own word for it.
+
+    Example: `except CloudHttpError as error: print(error.status, error.error_code)`
+    """
 
     code = "cloud-http"
     status: int | None = None
@@ -109,26 +124,38 @@ class CloudHttpError(MicrosandboxError, ConnectionError):
 
 
 class RateLimitedError(CloudHttpError):
-    """The service throttled the request beyond the retry budget."""
+    """The service throttled the request beyond the retry budget.
+
+    Example: `except RateLimitedError: await asyncio.sleep(1)`
+    """
 
     code = "rate-limited"
 
 
 class AuthError(CloudHttpError):
-    """The service refused the credentials."""
+    """The service refused the credentials.
+
+    Example: `except AuthError as error: print("look at MSB_API_KEY:", error)`
+    """
 
     code = "auth"
 
 
 class SandboxNotFoundError(MicrosandboxError, LookupError):
-    """No sandbox has this name."""
+    """No sandbox has this name.
+
+    Example: `except SandboxNotFoundError as error: print("no sandbox", error.name)`
+    """
 
     code = "sandbox-not-found"
     name: str = ""
 
 
 class SandboxNotRunningError(MicrosandboxError, RuntimeError):
-    """The call needs a running sandbox; `status` is what it has instead."""
+    """The call needs a running sandbox; `status` is what it has instead.
+
+    Example: `except SandboxNotRunningError as error: print(error.name, error.status)`
+    """
 
     code = "sandbox-not-running"
     name: str = ""
@@ -136,35 +163,50 @@ class SandboxNotRunningError(MicrosandboxError, RuntimeError):
 
 
 class AgentLostError(SandboxNotRunningError):
-    """The agent is gone or silent; the sandbox may still need a stop."""
+    """The agent is gone or silent; the sandbox may still need a stop.
+
+    Example: `except AgentLostError: await handle.wait_until_stopped()`
+    """
 
     code = "agent-lost"
     reason: str = ""
 
 
 class SandboxAlreadyExistsError(MicrosandboxError, FileExistsError):
-    """The name is taken and `replace` was not asked for."""
+    """The name is taken and `replace` was not asked for.
+
+    Example: `except SandboxAlreadyExistsError as error: sb = await Sandbox.start(error.name)`
+    """
 
     code = "sandbox-already-exists"
     name: str = ""
 
 
 class SandboxStillRunningError(MicrosandboxError, RuntimeError):
-    """The call needs a stopped sandbox."""
+    """The call needs a stopped sandbox.
+
+    Example: `except SandboxStillRunningError as error: await (await Sandbox.get(error.name)).stop()`
+    """
 
     code = "sandbox-still-running"
     name: str = ""
 
 
 class SandboxReplacedError(MicrosandboxError, RuntimeError):
-    """The name now means another sandbox than the one this object was made for."""
+    """The name now means another sandbox than the one this object was made for.
+
+    Example: `except SandboxReplacedError as error: handle = await Sandbox.get(error.name)`
+    """
 
     code = "sandbox-replaced"
     name: str = ""
 
 
 class SandboxStopTimedOutError(MicrosandboxError, TimeoutError):
-    """A sandbox did not stop in time; `timeout` is in seconds."""
+    """A sandbox did not stop in time; `timeout` is in seconds.
+
+    Example: `except SandboxStopTimedOutError: await sb.kill()`
+    """
 
     code = "sandbox-stop-timed-out"
     name: str = ""
@@ -172,13 +214,19 @@ class SandboxStopTimedOutError(MicrosandboxError, TimeoutError):
 
 
 class StopTimeoutError(SandboxStopTimedOutError):
-    """`stop_with_timeout` passed its timeout."""
+    """`stop_with_timeout` passed its timeout.
+
+    Example: `except StopTimeoutError as error: print(error.name, error.timeout)`
+    """
 
     code = "stop-timeout"
 
 
 class ExecTimeoutError(MicrosandboxError, TimeoutError):
-    """`timeout=` (seconds) passed; the process tree was killed. `output` is what it wrote until then, if known."""
+    """`timeout=` (seconds) passed; the process tree was killed. `output` is what it wrote until then, if known.
+
+    Example: `except ExecTimeoutError as error: print(error.output)`
+    """
 
     code = "exec-timeout"
     timeout: float = 0.0
@@ -186,7 +234,10 @@ class ExecTimeoutError(MicrosandboxError, TimeoutError):
 
 
 class ExecFailedError(MicrosandboxError, OSError):
-    """The program could not be started; `kind` says why (`not_found`, `permission_denied`, `bad_cwd` …)."""
+    """The program could not be started; `kind` says why (`not_found`, `permission_denied`, `bad_cwd` …).
+
+    Example: `except ExecFailedError as error: print(error.kind, error.errno_name)`
+    """
 
     code = "exec-failed"
     kind: str = "other"
@@ -196,7 +247,10 @@ class ExecFailedError(MicrosandboxError, OSError):
 
 
 class OutputLimitError(ExecFailedError):
-    """Collected output passed its bound; pass `max_output_bytes`, or read a stream."""
+    """Collected output passed its bound; pass `max_output_bytes`, or read a stream.
+
+    Example: `except OutputLimitError as error: print(error.limit)`
+    """
 
     code = "output-limit"
     kind = "output_limit"
@@ -207,7 +261,10 @@ class OutputLimitError(ExecFailedError):
 
 
 class FilesystemError(MicrosandboxError, OSError):
-    """An operation on a guest file failed; `kind` is a name of ours or the errno's."""
+    """An operation on a guest file failed; `kind` is a name of ours or the errno's.
+
+    Example: `except FilesystemError as error: print(error.path, error.kind, error.errno)`
+    """
 
     code = "filesystem-error"
     operation: str = ""
@@ -217,34 +274,49 @@ class FilesystemError(MicrosandboxError, OSError):
 
 
 class PathNotFoundError(FilesystemError, FileNotFoundError):
-    """A guest path does not exist."""
+    """A guest path does not exist.
+
+    Example: `except PathNotFoundError as error: print(error.path)`
+    """
 
     code = "path-not-found"
 
 
 class VolumeNotFoundError(MicrosandboxError, LookupError):
-    """No volume has this name."""
+    """No volume has this name.
+
+    Example: `except VolumeNotFoundError: await Volume.create("data")`
+    """
 
     code = "volume-not-found"
     name: str = ""
 
 
 class VolumeAlreadyExistsError(MicrosandboxError, FileExistsError):
-    """The volume's name is taken."""
+    """The volume's name is taken.
+
+    Example: `except VolumeAlreadyExistsError: handle = await Volume.get("data")`
+    """
 
     code = "volume-already-exists"
     name: str = ""
 
 
 class ImageNotFoundError(MicrosandboxError, LookupError):
-    """Neither the store nor a registry has this image."""
+    """Neither the store nor a registry has this image.
+
+    Example: `except ImageNotFoundError: await Image.load("debian.tar", tag="debian:12")`
+    """
 
     code = "image-not-found"
     reference: str = ""
 
 
 class ImageInUseError(MicrosandboxError, RuntimeError):
-    """A sandbox uses the image; remove that first, or force."""
+    """A sandbox uses the image; remove that first, or force.
+
+    Example: `except ImageInUseError: await Image.remove("debian:12", force=True)`
+    """
 
     code = "image-in-use"
     reference: str = ""
@@ -252,38 +324,56 @@ class ImageInUseError(MicrosandboxError, RuntimeError):
 
 
 class ImagePullFailedError(MicrosandboxError, OSError):
-    """An image could not be fetched or unpacked; `kind`: UnsafeEntry, LimitExceeded, DigestMismatch, CorruptLayer …"""
+    """An image could not be fetched or unpacked; `kind`: UnsafeEntry, LimitExceeded, DigestMismatch, CorruptLayer …
+
+    Example: `except ImagePullFailedError as error: print(error.kind)`
+    """
 
     code = "image-pull-failed"
     kind: str = ""
 
 
 class NetworkPolicyError(MicrosandboxError, ValueError):
-    """A network rule cannot be built."""
+    """A network rule cannot be built.
+
+    Example: `except NetworkPolicyError as error: print(error)`
+    """
 
     code = "network-policy-error"
 
 
 class SecretViolationError(MicrosandboxError, PermissionError):
-    """A secret was about to leave for a host that may not have it."""
+    """A secret was about to leave for a host that may not have it.
+
+    Example: `except SecretViolationError as error: print(error)`
+    """
 
     code = "secret-violation"
 
 
 class TlsError(MicrosandboxError, OSError):
-    """Trouble with an interception certificate."""
+    """Trouble with an interception certificate.
+
+    Example: `except TlsError as error: print(error)`
+    """
 
     code = "tls-error"
 
 
 class IoError(MicrosandboxError, OSError):
-    """Input or output failed on the host."""
+    """Input or output failed on the host.
+
+    Example: `except IoError as error: print("on this machine:", error)`
+    """
 
     code = "io-error"
 
 
 class ProtocolError(IoError):
-    """The other side of the agent's channel broke the rules; `what` says which."""
+    """The other side of the agent's channel broke the rules; `what` says which.
+
+    Example: `except ProtocolError as error: print("the other side broke its protocol:", error)`
+    """
 
     code = "protocol-error"
     name: str = ""
@@ -291,7 +381,10 @@ class ProtocolError(IoError):
 
 
 class GuestStalledError(IoError):
-    """The guest stopped consuming input for `timeout` seconds."""
+    """The guest stopped consuming input for `timeout` seconds.
+
+    Example: `except GuestStalledError: await sb.kill()`
+    """
 
     code = "guest-stalled"
     name: str = ""
@@ -299,52 +392,76 @@ class GuestStalledError(IoError):
 
 
 class ResourceExhaustedError(IoError):
-    """Descriptors, processes, memory, disk or slots are used up; `resource` says which."""
+    """Descriptors, processes, memory, disk or slots are used up; `resource` says which.
+
+    Example: `except ResourceExhaustedError as error: print(error.resource)`
+    """
 
     code = "resource-exhausted"
     resource: str = ""
 
 
 class StateError(IoError):
-    """The state database failed; `path` is its file."""
+    """The state database failed; `path` is its file.
+
+    Example: `except StateError as error: print(error.path)`
+    """
 
     code = "state-error"
     path: str = ""
 
 
 class StateBusyError(StateError):
-    """Another process holds the database for too long."""
+    """Another process holds the database for too long.
+
+    Example: `except StateBusyError as error: print("another process has", error.path)`
+    """
 
     code = "state-busy"
 
 
 class StateReadOnlyError(StateError):
-    """The database cannot be written."""
+    """The database cannot be written.
+
+    Example: `except StateReadOnlyError as error: print(error.path, "cannot be written to")`
+    """
 
     code = "state-read-only"
 
 
 class StateCorruptError(StateError):
-    """The database is damaged."""
+    """The database is damaged.
+
+    Example: `except StateCorruptError as error: print("restore a copy of", error.path)`
+    """
 
     code = "state-corrupt"
 
 
 class StateLostError(StateError):
-    """The database was replaced or removed while open."""
+    """The database was replaced or removed while open.
+
+    Example: `except StateLostError as error: print(error.path, "is gone")`
+    """
 
     code = "state-lost"
 
 
 class MetricsDisabledError(MicrosandboxError, RuntimeError):
-    """Sampling is switched off for this sandbox."""
+    """Sampling is switched off for this sandbox.
+
+    Example: `except MetricsDisabledError: print("sampling is switched off")`
+    """
 
     code = "metrics-disabled"
     name: str = ""
 
 
 class MetricsUnavailableError(MicrosandboxError, RuntimeError):
-    """The sandbox does not run, or has no sample yet."""
+    """The sandbox does not run, or has no sample yet.
+
+    Example: `except MetricsUnavailableError as error: print(error)`
+    """
 
     code = "metrics-unavailable"
     name: str = ""
@@ -352,13 +469,19 @@ class MetricsUnavailableError(MicrosandboxError, RuntimeError):
 
 
 class UnsupportedOperationError(MicrosandboxError, NotImplementedError):
-    """The agent of the running sandbox is too old."""
+    """The agent of the running sandbox is too old.
+
+    Example: `except UnsupportedOperationError as error: print(error)`
+    """
 
     code = "unsupported-operation"
 
 
 class UnsupportedError(MicrosandboxError, NotImplementedError):
-    """The backend lacks `operation`; `hint` says when it comes or what to use instead."""
+    """The backend lacks `operation`; `hint` says when it comes or what to use instead.
+
+    Example: `except UnsupportedError as error: print(error.operation, error.hint)`
+    """
 
     code = "unsupported"
     operation: str = ""
@@ -376,7 +499,10 @@ class UnsupportedError(MicrosandboxError, NotImplementedError):
 
 
 class IsolationUnavailableError(MicrosandboxError, RuntimeError):
-    """This host cannot give the isolation that was `demanded`; nothing was created."""
+    """This host cannot give the isolation that was `demanded`; nothing was created.
+
+    Example: `except IsolationUnavailableError as error: print(error.reason, error.hint)`
+    """
 
     code = "isolation-unavailable"
     demanded: str = ""
@@ -385,13 +511,19 @@ class IsolationUnavailableError(MicrosandboxError, RuntimeError):
 
 
 class InvalidStateError(MicrosandboxError, RuntimeError):
-    """The object cannot be used in this state or process (after a fork, for example)."""
+    """The object cannot be used in this state or process (after a fork, for example).
+
+    Example: `except InvalidStateError as error: print(error)`
+    """
 
     code = "invalid-state"
 
 
 class BootStartError(MicrosandboxError, RuntimeError):
-    """The sandbox ended before its agent answered; `stage`, `errno`, `hint` and `log_tail` say why."""
+    """The sandbox ended before its agent answered; `stage`, `errno`, `hint` and `log_tail` say why.
+
+    Example: `except BootStartError as error: print(error.stage, error.hint, error.log_tail)`
+    """
 
     code = "boot-start"
     name: str = ""
@@ -404,7 +536,10 @@ class BootStartError(MicrosandboxError, RuntimeError):
 
 
 class PatchFailedError(MicrosandboxError, RuntimeError):
-    """A change of the root file system before the first program failed; no sandbox is left. `path`, `message`."""
+    """A change of the root file system before the first program failed; no sandbox is left. `path`, `message`.
+
+    Example: `except PatchFailedError as error: print(error.path, error)`
+    """
 
     code = "patch-failed"
     path: str = ""
@@ -412,25 +547,37 @@ class PatchFailedError(MicrosandboxError, RuntimeError):
 
 
 class SnapshotMigrationError(MicrosandboxError, RuntimeError):
-    """An old snapshot cannot be converted."""
+    """An old snapshot cannot be converted.
+
+    Example: `except SnapshotMigrationError as error: print(error)`
+    """
 
     code = "snapshot-migration"
 
 
 class SnapshotNotFoundError(MicrosandboxError, LookupError):
-    """No snapshot has this name or digest."""
+    """No snapshot has this name or digest.
+
+    Example: `except SnapshotNotFoundError as error: print(error)`
+    """
 
     code = "snapshot-not-found"
 
 
 class SnapshotAlreadyExistsError(MicrosandboxError, FileExistsError):
-    """The snapshot's name is taken."""
+    """The snapshot's name is taken.
+
+    Example: `except SnapshotAlreadyExistsError as error: print(error)`
+    """
 
     code = "snapshot-already-exists"
 
 
 class PublishedSnapshotArtifact:
-    """A snapshot that was written although its source could not be brought back. Not an exception."""
+    """A snapshot that was written although its source could not be brought back. Not an exception.
+
+    Example: `except SnapshotSourceRecoveryError as error: print(error.artifact)`
+    """
 
     __slots__ = ("digest", "kind", "path", "snapshot_id")
 
@@ -451,7 +598,10 @@ class PublishedSnapshotArtifact:
 
 
 class SnapshotSourceRecoveryError(MicrosandboxError, RuntimeError):
-    """After a snapshot the source sandbox could not be brought back; `artifact` is what was written, if anything."""
+    """After a snapshot the source sandbox could not be brought back; `artifact` is what was written, if anything.
+
+    Example: `except SnapshotSourceRecoveryError as error: print(error.artifact)`
+    """
 
     code = "snapshot-source-recovery"
 
@@ -478,19 +628,28 @@ class SnapshotSourceRecoveryError(MicrosandboxError, RuntimeError):
 
 
 class RuntimeNotInstalledError(MicrosandboxError, FileNotFoundError):
-    """The host runtime is absent."""
+    """The host runtime is absent.
+
+    Example: `except RuntimeNotInstalledError: await install_runtime()`
+    """
 
     code = "runtime-not-installed"
 
 
 class RuntimeIncompleteError(MicrosandboxError, RuntimeError):
-    """Part of the host runtime is absent."""
+    """Part of the host runtime is absent.
+
+    Example: `except RuntimeIncompleteError: await install_runtime()`
+    """
 
     code = "runtime-incomplete"
 
 
 class JobError(MicrosandboxError, RuntimeError):
-    """A detached process failed; `code` is the instance's own."""
+    """A detached process failed; `code` is the instance's own.
+
+    Example: `except JobError as error: print(error.code, error.job_id)`
+    """
 
     def __init__(self, code: str, message: str, job_id: str | None = None) -> None:
         super().__init__(message)
@@ -499,7 +658,10 @@ class JobError(MicrosandboxError, RuntimeError):
 
 
 class IsolationWarning(UserWarning):
-    """`Isolation.AUTO` gave a container because this host cannot run a microVM; shown once per process."""
+    """`Isolation.AUTO` gave a container because this host cannot run a microVM; shown once per process.
+
+    Example: `warnings.simplefilter("error", IsolationWarning)`
+    """
 
 
 __all__ = [

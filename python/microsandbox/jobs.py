@@ -30,6 +30,8 @@ class JobInfo:
     `command` is cut after 4 KiB. `exit_code` is 128 + signal for one that a signal ended. `runtime_boot_id` names the
     run of the sandbox that it belongs to; when that is over, a job that was still running is `lost`. `failure` and
     `error` are for what could not be started; here that is an exception of `exec_detached`, so they are None.
+
+    Example: `print([info.command for info in (await sb.list_jobs()).items])`
     """
 
     id: str
@@ -50,7 +52,10 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class JobPage:
-    """One page of detached programs, newest first; `next_cursor` is None on the last."""
+    """One page of detached programs, newest first; `next_cursor` is None on the last.
+
+    Example: `page = await sb.list_jobs(limit=10); print(page.next_cursor)`
+    """
 
     items: Sequence[JobInfo]
     next_cursor: Union[str, None]
@@ -58,7 +63,10 @@ class JobPage:
 
 @dataclass(frozen=True)
 class JobExit:
-    """How a detached program ended; `code` is 128 + signal for one that a signal ended."""
+    """How a detached program ended; `code` is 128 + signal for one that a signal ended.
+
+    Example: `end = await job.wait(); print(end.code, end.timed_out)`
+    """
 
     code: int
     success: bool
@@ -67,7 +75,10 @@ class JobExit:
 
 @dataclass(frozen=True)
 class JobLogEntry:
-    """Captured output of a detached program; `timestamp` in milliseconds since the epoch."""
+    """Captured output of a detached program; `timestamp` in milliseconds since the epoch.
+
+    Example: `print([(entry.source, entry.data) for entry in await job.logs()])`
+    """
 
     timestamp: float
     source: str
@@ -81,6 +92,8 @@ class JobEvent:
 
     `output`: `value` is a pair of the stream, `"stdout"` or `"stderr"`, and bytes. `gap`: output was rotated away
     before it was read; `value` is a text that says so. `completed`: `value` is a `JobExit`.
+
+    Example: `print([e.value[1] async for e in attachment if e.type == "output"])`
     """
 
     type: Literal["output", "gap", "completed"]

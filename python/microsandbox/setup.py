@@ -33,7 +33,10 @@ _SOURCES = ("release_download", "archive", "directory", "embedded_archive")
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where the host runtime is looked for."""
+    """Where the host runtime is looked for.
+
+    Example: `RuntimeConfig(libkrunfw_path="/opt/libkrunfw.so.5")`
+    """
 
     home: Union[Path, None] = None
     msb_path: Union[Path, None] = None
@@ -42,7 +45,10 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class InstallOptions:
-    """Where the host runtime comes from."""
+    """Where the host runtime comes from.
+
+    Example: `await install_runtime(options=InstallOptions(force=True))`
+    """
 
     source: str = "release_download"
     source_path: Union[Path, None] = None
@@ -58,7 +64,10 @@ class InstallOptions:
 
 @dataclass(frozen=True)
 class ResolvedRuntime:
-    """The host runtime in use. `libkrunfw_path` names the guest kernel's library; None where there is no usable one."""
+    """The host runtime in use. `libkrunfw_path` names the guest kernel's library; None where there is no usable one.
+
+    Example: `print(resolve_runtime().msb_path)`
+    """
 
     msb_path: str
     libkrunfw_path: Union[str, None]
@@ -66,7 +75,10 @@ class ResolvedRuntime:
 
 
 def resolve_runtime(config: RuntimeConfig | None = None) -> ResolvedRuntime:
-    """The runtime that calls use: the one inside this package."""
+    """The runtime that calls use: the one inside this package.
+
+    Example: `print(resolve_runtime().origin)`
+    """
     from . import _microsandbox
 
     _refuse_config(config)
@@ -74,7 +86,10 @@ def resolve_runtime(config: RuntimeConfig | None = None) -> ResolvedRuntime:
 
 
 def is_runtime_installed(config: RuntimeConfig | None = None) -> bool:
-    """Whether the runtime is there; always, because it is inside this package."""
+    """Whether the runtime is there; always, because it is inside this package.
+
+    Example: `print(is_runtime_installed())`
+    """
     _refuse_config(config)
     return True
 
@@ -102,17 +117,26 @@ async def install_runtime(
 
 
 async def ensure_runtime(config: RuntimeConfig | None = None, options: InstallOptions | None = None) -> ResolvedRuntime:
-    """As `install_runtime`."""
+    """As `install_runtime`.
+
+    Example: `runtime = await ensure_runtime()`
+    """
     return await install_runtime(config, options)
 
 
 def install() -> None:
-    """Does nothing: the runtime is inside this package. The older name of `install_runtime`."""
+    """Does nothing: the runtime is inside this package. The older name of `install_runtime`.
+
+    Example: `install()`
+    """
     warnings.warn("install() is the older spelling; use install_runtime()", DeprecationWarning, stacklevel=2)
 
 
 def is_installed() -> bool:
-    """True. The older name of `is_runtime_installed`."""
+    """True. The older name of `is_runtime_installed`.
+
+    Example: `print(is_installed())`
+    """
     text = "is_installed() is the older spelling; use is_runtime_installed()"
     warnings.warn(text, DeprecationWarning, stacklevel=2)
     return True
@@ -122,6 +146,8 @@ def set_libkrunfw_path(path: str) -> None:
     """Names the guest kernel's library for this process; `MSB_LIBKRUNFW_PATH` still wins, the last call counts.
 
     The file is looked at when a microVM is wanted, not now. `ValueError` for an empty path.
+
+    Example: `set_libkrunfw_path("/opt/libkrunfw.so.5")`
     """
     from . import _microsandbox
 

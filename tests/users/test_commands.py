@@ -82,3 +82,107 @@ def test_patches_from_the_command_line(msb: Msb, tmp_path: Path) -> None:
     assert copied.stdout.splitlines() == ["copied", "copied", "/srv/empty", "gone"]
     assert "absolute path" in msb("run", "host", "--copy", "a:b", "--", "true", code=2).stderr
     assert "patch failed" in msb("run", "host", "--copy", "/no/such:/x", "--", "true", code=2).stderr
+
+
+def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
+    job = msb(
+        "exec",
+        "-d",
+        "box",
+        "--",
+        "sh",
+        "-c",
+        "echo mine; echo problem >&2; while [ ! -e /go ]; do sleep 0.02; done; echo got",
+    ).stdout.strip()
+    msb("exec", "box", "--", "echo", "somebody else")
+    assert json.loads(msb("inspect", "box", "--job", job, "--format", "json").stdout)["state"] == "running"
+    assert job in msb("inspect", "box", "--job", job).stdout
+    assert msb("logs", "box", "--job", job).stdout.splitlines() == ["mine", "problem"]
+    assert msb("logs", "box", "--job", job, "--tail", "1", "--source", "stdout").stdout == "mine\n"
+    following = subprocess.Popen(
+        [Path(sys.executable).parent / "msb", "logs", "box", "--job", job, "-f"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert following.stdout is not None and following.stdout.readline() == "mine\n"
+        msb("exec", "box", "--", "touch", "/go")
+        # It ends with the job, not with the sandbox.
+        out, _ = following.communicate(timeout=60)
+        assert out == "problem\ngot\n"
+    finally:
+        following.kill()
+        following.communicate()
+    endless = msb("exec", "-d", "box", "--", "sleep", "600").stdout.strip()
+    msb("kill", "box", "--job", endless)
+    assert msb("attach", "box", "--job", endless, "--no-stdin", code=128 + 9).stdout == ""
+    assert msb("exec", "box", "--", "echo", "still there").stdout == "still there\n"
+    assert "one sandbox" in msb("kill", "box", "other", "--job", endless, code=2).stderr
+
+
+def test_an_end_is_waited_for_and_told_as_json(msb: Msb) -> None:
+    assert "no stop was seen" not in msb("pause", "box", "--guest-flush", "required").stderr
+    msb("resume", "box")
+    msb("stop", "box")
+    (end,) = json.loads(msb("wait", "box", "--format", "json").stdout)
+    assert (end["name"], end["status"], end["exit_code"], end["signal"]) == ("box", "Stopped", 0, None)
+    assert end["observed_at"]
+
+
+def test_the_group_of_verbs_and_those_that_are_not_there_yet(msb: Msb) -> None:
+    assert msb("sandbox", "list", "-q").stdout == msb("sbx", "ls", "-q").stdout == "box\n"
+    for words, hint in (
+        (("snapshot", "create", "s", "--from", "box"), "when snapshots land"),
+        (("image", "pull", "alpine"), "when registry pulls land"),
+        (("self", "update", "-f"), "pip install --upgrade microsandbox"),
+    ):
+        refused = msb(*words, code=1)
+        verb = " ".join(words[:2] if words[0] in ("image", "self") else words[:1])
+        assert refused.stderr.startswith(f"error: msb {verb} is not supported\n") and hint in refused.stderr
+
+
+def test_a_program_in_a_sandbox_becomes_a_command(msb: Msb, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    installed = msb(
+        "install",
+        "host",
+        "-n",
+        "upper",
+        "-m",
+        "128M",
+        "-e",
+        "WHO=it's me",
+        "-v",
+        f"{tmp_path}/shared:/shared",
+        "--",
+        "sh",
+        "-c",
+        'echo "$WHO: $*" | tr a-z A-Z; cat; echo "$1" >> /kept; cat /kept',
+        "upper",
+    )
+    command = Path(installed.stdout.strip())
+    assert command == home / "bin" / "upper" and f"put {home}/bin on your PATH" in installed.stderr
+
+    def call(*arguments: str) -> list[str]:
+        done = subprocess.run([command, *arguments], input="from here\n", capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    assert call("one", "a b") == ["IT'S ME: ONE A B", "from here", "one"]
+    # Its files are kept from call to call.
+    assert call("two") == ["IT'S ME: TWO", "from here", "one", "two"]
+    assert "there is a command upper already" in msb("install", "host", "-n", "upper", "--", "true", code=1).stderr
+    msb("install", "host", "-n", "upper", "-f", "--tmp", "--", "sh", "-c", "echo x >> /kept; cat /kept; exit 3")
+    for _ in range(2):
+        done = subprocess.run([command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (3, "x\n")
+    (entry,) = json.loads(msb("install", "--list", "--format", "json").stdout)
+    assert (entry["name"], entry["image"], entry["tmp"], entry["path"]) == ("upper", "host", True, str(command))
+    assert msb("install", "-l").stdout.splitlines()[1].split()[:3] == ["upper", "host", "no"]
+    # What is somebody else's is left alone.
+    (home / "bin" / "theirs").write_text("#!/bin/sh\n")
+    assert "was not made by msb install" in msb("install", "host", "-n", "theirs", "-f", "--", "true", code=1).stderr
+    refused = msb("uninstall", "theirs", "upper", "../config.json", code=1)
+    assert refused.stdout == "upper\n" and refused.stderr.count("was made by msb install") == 2
+    assert not command.exists() and (home / "bin" / "theirs").exists() and (home / "config.json").exists()
+    assert "msb run" not in msb("install", "host", "-n", "x", "-m", "lots", "--", "true", code=2).stderr
+    assert "--from goes with libkrunfw only" in msb("install", "host", "--from", "x", code=2).stderr
+    msb("rm", "-f", "upper")

@@ -29,6 +29,8 @@ class ExecHandle:
 
     `signal`, `kill` and `resize` work while another task waits for events. Dropping the last reference before the end
     kills the program.
+
+    Example: `for event in sb.exec_stream("make"): print(event.event_type, event.data)`
     """
 
     def __init__(self, native: NativeExec) -> None:
@@ -40,32 +42,53 @@ class ExecHandle:
         return self._native.id
 
     def take_stdin(self) -> ExecSink | None:
-        """The input side: once, and only with `stdin=Stdin.pipe()`."""
+        """The input side: once, and only with `stdin=Stdin.pipe()`.
+
+        Example: `process = sb.exec_stream("cat", stdin=Stdin.pipe()); stdin = process.take_stdin()`
+        """
         sink = self._native.take_stdin()
         return None if sink is None else ExecSink(sink)
 
     def recv(self) -> ExecEvent | None:
-        """The next event; None after the last."""
+        """The next event; None after the last.
+
+        Example: `event = process.recv()`
+        """
         return run(self._native.recv())
 
     def wait(self) -> tuple[int, bool]:
-        """Waits for the end, dropping output: exit status (or 128 + signal), and whether it is 0."""
+        """Waits for the end, dropping output: exit status (or 128 + signal), and whether it is 0.
+
+        Example: `code, success = process.wait()`
+        """
         return run(self._native.wait())
 
     def collect(self) -> ExecOutput:
-        """Waits for the end and keeps the output that was not read yet. `OutputLimitError` above 64 MiB a stream."""
+        """Waits for the end and keeps the output that was not read yet. `OutputLimitError` above 64 MiB a stream.
+
+        Example: `output = process.collect()`
+        """
         return run(self._native.collect())
 
     def signal(self, sig: int) -> None:
-        """Sends signal `sig` to the program's process group; 9 kills its whole tree."""
+        """Sends signal `sig` to the program's process group; 9 kills its whole tree.
+
+        Example: `process.signal(signal.SIGTERM)`
+        """
         run(self._native.signal(sig))
 
     def kill(self) -> None:
-        """SIGKILL to the whole tree."""
+        """SIGKILL to the whole tree.
+
+        Example: `process.kill()`
+        """
         run(self._native.kill())
 
     def resize(self, rows: int, cols: int) -> None:
-        """Tells a program with `tty=True` the size of its terminal."""
+        """Tells a program with `tty=True` the size of its terminal.
+
+        Example: `process.resize(40, 120)`
+        """
         run(self._native.resize(rows, cols))
 
     def __iter__(self) -> ExecHandle:
@@ -78,15 +101,24 @@ class ExecHandle:
         return event
 
 class ExecSink:
-    """Standard input of a running program."""
+    """Standard input of a running program.
+
+    Example: `sink.write(b"6 * 7\\n"); sink.close()`
+    """
 
     def __init__(self, native: NativeSink) -> None:
         self._native = native
 
     def write(self, data: bytes) -> None:
-        """Sends `data`; waits while the program does not read. `IoError` once it has closed its end."""
+        """Sends `data`; waits while the program does not read. `IoError` once it has closed its end.
+
+        Example: `sink.write(b"a line\\n")`
+        """
         run(self._native.write(data))
 
     def close(self) -> None:
-        """End of file for a pipe; a terminal stays open."""
+        """End of file for a pipe; a terminal stays open.
+
+        Example: `sink.close()`
+        """
         run(self._native.close())

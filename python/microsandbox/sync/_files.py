@@ -22,6 +22,8 @@ class SandboxFsOps:
 
     Every method raises `FilesystemError` (`PathNotFoundError` for a missing path) when the guest refuses, and
     `SandboxNotRunningError` after the stop.
+
+    Example: `sb.fs.write_text("/tmp/in", "1 2 3"); printsb.fs.list("/tmp")`
     """
 
     def __init__(self, native: NativeFs) -> None:
@@ -35,16 +37,25 @@ class SandboxFsOps:
         return run(self._native.read(path))
 
     def read_text(self, path: str) -> str:
-        """The whole file as UTF-8; `UnicodeDecodeError` for anything else."""
+        """The whole file as UTF-8; `UnicodeDecodeError` for anything else.
+
+        Example: `text = sb.fs.read_text("/etc/hostname")`
+        """
         data = run(self._native.read(path))
         return data.decode('utf-8')
 
     def write(self, path: str, data: bytes) -> None:
-        """Creates or truncates the file and writes `data`."""
+        """Creates or truncates the file and writes `data`.
+
+        Example: `sb.fs.write("/data.bin", b"\\x00" * 1024)`
+        """
         run(self._native.write(path, data))
 
     def write_text(self, path: str, text: str) -> None:
-        """Writes `text` as UTF-8."""
+        """Writes `text` as UTF-8.
+
+        Example: `sb.fs.write_text("/etc/motd", "Welcome.\\n")`
+        """
         run(self._native.write(path, text.encode('utf-8')))
 
     def read_stream(self, path: str) -> FsReadStream:
@@ -62,11 +73,17 @@ class SandboxFsOps:
         return FsWriteSink(run(self._native.write_stream(path)))
 
     def list(self, path: str) -> _List[FsEntry]:
-        """Entries of a directory, one level."""
+        """Entries of a directory, one level.
+
+        Example: `print([entry.path for entry in sb.fs.list("/etc")])`
+        """
         return run(self._native.list(path))
 
     def stat(self, path: str, *, follow_symlinks: bool=True) -> FsMetadata:
-        """Kind, size, mode, owner and times; of a link itself with `follow_symlinks=False`."""
+        """Kind, size, mode, owner and times; of a link itself with `follow_symlinks=False`.
+
+        Example: `print(sb.fs.stat("/etc/passwd").size)`
+        """
         return run(self._native.stat(path, follow_symlinks))
 
     def chmod(self, path: str, mode: int) -> None:
@@ -77,19 +94,28 @@ class SandboxFsOps:
         self._set(path, mode=_checks.bounded('mode', mode, 0, 4095))
 
     def chown(self, path: str, uid: int | None=None, gid: int | None=None, *, follow_symlinks: bool=True) -> None:
-        """Sets owner and group, as numbers; what is None stays. An id that the sandbox does not map is refused."""
+        """Sets owner and group, as numbers; what is None stays. An id that the sandbox does not map is refused.
+
+        Example: `sb.fs.chown("/srv/data", uid=1000, gid=1000)`
+        """
         uid = None if uid is None else _checks.bounded('uid', uid, 0, _MAX_ID)
         gid = None if gid is None else _checks.bounded('gid', gid, 0, _MAX_ID)
         self._set(path, uid=uid, gid=gid, of_link=not follow_symlinks)
 
     def utime(self, path: str, *, accessed: float | None=None, modified: float | None=None, follow_symlinks: bool=True) -> None:
-        """Sets times, in milliseconds since the epoch; whole seconds are kept, what is None stays."""
+        """Sets times, in milliseconds since the epoch; whole seconds are kept, what is None stays.
+
+        Example: `sb.fs.utime("/srv/data", modified=1.7e12)`
+        """
         times = {'accessed': accessed, 'modified': modified}
         seconds = {name: None if time is None else int(time // 1000) for name, time in times.items()}
         self._set(path, **seconds, of_link=not follow_symlinks)
 
     def truncate(self, path: str, size: int) -> None:
-        """Cuts a file to `size` bytes, or fills it up with zeros."""
+        """Cuts a file to `size` bytes, or fills it up with zeros.
+
+        Example: `sb.fs.truncate("/var/log/app.log", 0)`
+        """
         self._set(path, size=_checks.bounded('size', size, 0, 2 ** 63 - 1))
 
     def _set(self, path: str, *, of_link: bool=False, **given: int | None) -> None:
@@ -97,15 +123,24 @@ class SandboxFsOps:
         run(self._native.set(path, {**dict.fromkeys(names), **given, 'of_link': of_link}))
 
     def symlink(self, target: str, link: str) -> None:
-        """Makes a symbolic link at `link`. `target` is kept as it is: it need not exist, and may be relative."""
+        """Makes a symbolic link at `link`. `target` is kept as it is: it need not exist, and may be relative.
+
+        Example: `sb.fs.symlink("releases/7", "/srv/current")`
+        """
         run(self._native.symlink(target, link))
 
     def readlink(self, path: str) -> str:
-        """What a symbolic link says; `FilesystemError` for anything else."""
+        """What a symbolic link says; `FilesystemError` for anything else.
+
+        Example: `printsb.fs.readlink("/srv/current")`
+        """
         return run(self._native.readlink(path))
 
     def realpath(self, path: str) -> str:
-        """The path of an existing file without links, `.` and `..`."""
+        """The path of an existing file without links, `.` and `..`.
+
+        Example: `printsb.fs.realpath("/srv/current/../current")`
+        """
         return run(self._native.realpath(path))
 
     def glob(self, pattern: str) -> _List[FsEntry]:
@@ -138,27 +173,45 @@ class SandboxFsOps:
             return []
 
     def exists(self, path: str) -> bool:
-        """Whether the path is there; never raises for absence."""
+        """Whether the path is there; never raises for absence.
+
+        Example: `printsb.fs.exists("/etc/passwd")`
+        """
         return run(self._native.exists(path))
 
     def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine."""
+        """Makes a directory and its parents; an existing one is fine.
+
+        Example: `sb.fs.mkdir("/srv/data/new")`
+        """
         run(self._native.mkdir(path))
 
     def remove(self, path: str) -> None:
-        """Removes a file."""
+        """Removes a file.
+
+        Example: `sb.fs.remove("/tmp/file")`
+        """
         run(self._native.remove(path))
 
     def remove_dir(self, path: str) -> None:
-        """Removes a directory with everything in it."""
+        """Removes a directory with everything in it.
+
+        Example: `sb.fs.remove_dir("/tmp/tree")`
+        """
         run(self._native.remove_dir(path))
 
     def copy(self, src: str, dst: str) -> None:
-        """Copies inside the guest; an existing file at `dst` is replaced."""
+        """Copies inside the guest; an existing file at `dst` is replaced.
+
+        Example: `sb.fs.copy("/etc/hosts", "/tmp/hosts")`
+        """
         run(self._native.copy(src, dst))
 
     def rename(self, src: str, dst: str) -> None:
-        """Renames inside the guest; an existing file at `dst` is replaced."""
+        """Renames inside the guest; an existing file at `dst` is replaced.
+
+        Example: `sb.fs.rename("/tmp/new", "/srv/data")`
+        """
         run(self._native.rename(src, dst))
 
     def copy_from_host(self, host_path: Path, guest_path: str, *, progress: _Progress | None=None) -> None:
@@ -166,6 +219,8 @@ class SandboxFsOps:
 
         `progress(done, total)` is called with bytes as they arrive; without one, a bar is shown in a notebook or a
         terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+
+        Example: `sb.fs.copy_from_host("data.csv", "/tmp/data.csv")`
         """
         with _progress.bar(f'copying to {guest_path!r}', progress) as callback:
             run(self._native.copy_from_host(host_path, guest_path, told(callback)))
@@ -175,6 +230,8 @@ class SandboxFsOps:
 
         `progress(done, total)` is called with bytes as they are written; without one, a bar is shown in a notebook or a
         terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+
+        Example: `sb.fs.copy_to_host("/tmp/result.json", "result.json")`
         """
         with _progress.bar(f'copying {guest_path!r}', progress) as callback:
             run(self._native.copy_to_host(guest_path, host_path, told(callback)))
@@ -221,7 +278,10 @@ class SandboxFsOps:
         return FsWatch(run(self._native.watch(path, recursive)))
 
 class FsWatch:
-    """Changes of guest files, from `SandboxFsOps.watch`: an iterator of `FsEvent`."""
+    """Changes of guest files, from `SandboxFsOps.watch`: an iterator of `FsEvent`.
+
+    Example: `for change in watch: print(change.kind, change.path)`
+    """
 
     def __init__(self, native: NativeWatch) -> None:
         self._native = native
@@ -236,7 +296,10 @@ class FsWatch:
         return event
 
     def close(self) -> None:
-        """Ends it, also for a task that waits for the next change; a second time is fine."""
+        """Ends it, also for a task that waits for the next change; a second time is fine.
+
+        Example: `watch.close()`
+        """
         self._native.close()
 
     def __enter__(self) -> FsWatch:
@@ -246,7 +309,10 @@ class FsWatch:
         self._native.close()
 
 class FsReadStream:
-    """A guest file being read: an iterator of non-empty `bytes`."""
+    """A guest file being read: an iterator of non-empty `bytes`.
+
+    Example: `print(sum([len(chunk) for chunk in sb.fs.read_stream("/data")]))`
+    """
 
     def __init__(self, native: NativeReadStream) -> None:
         self._native = native
@@ -261,7 +327,10 @@ class FsReadStream:
         return chunk
 
     def collect(self) -> bytes:
-        """Everything that was not read yet."""
+        """Everything that was not read yet.
+
+        Example: `data = reader.collect()`
+        """
         return run(self._native.collect())
 
 class FsWriteSink:
@@ -270,19 +339,25 @@ class FsWriteSink:
     `with` closes it. When its block ends with an exception, the file is given up: what was there before stays.
 
     Example:
-        >>> with box.fs.write_stream("/data/big") as sink:
-        ...     sink.write(first)
+        >>> with sb.fs.write_stream("/data/big") as sink:
+        ...     sink.write(chunk)
     """
 
     def __init__(self, native: NativeWriteSink) -> None:
         self._native = native
 
     def write(self, data: bytes) -> None:
-        """Appends `data`; waits while the guest is slower."""
+        """Appends `data`; waits while the guest is slower.
+
+        Example: `writer.write(b"more")`
+        """
         run(self._native.write(data))
 
     def close(self) -> None:
-        """Completes the file."""
+        """Completes the file.
+
+        Example: `writer.close()`
+        """
         run(self._native.close())
 
     def __enter__(self) -> FsWriteSink:

@@ -53,6 +53,8 @@ class Job:
     It is found again by its id: `Sandbox.get_job`, from any process, as long as the sandbox runs; of ended ones the
     newest 1024 are remembered. Calls on one that is not known any more raise `JobError` with the code `unknown_job`.
     One whose run has ended is `lost`: `inspect` says so, `wait` raises `JobError` with that code.
+
+    Example: `job = sb.exec_detached("make", ["-j2"]); print(job.id)`
     """
 
     def __init__(self, owner: NativeSandbox | NativeHandle, native: NativeJobs, known: Mapping[str, Any]) -> None:
@@ -68,7 +70,10 @@ class Job:
         return self._id
 
     def inspect(self) -> JobInfo:
-        """What is known about it now; if the run of its sandbox is over, what was known last, with the state `lost`."""
+        """What is known about it now; if the run of its sandbox is over, what was known last, with the state `lost`.
+
+        Example: `print(job.inspect().state)`
+        """
         try:
             known, = run(self._native.inspect(self._id))
         except (JobError, SandboxNotRunningError) as error:
@@ -88,7 +93,10 @@ class Job:
         return all((job['runtime_boot_id'] != self._seen.runtime_boot_id for job in known))
 
     def wait(self) -> JobExit:
-        """Waits for its end. Giving up the wait does nothing to it. `JobError` (`lost`) if its sandbox ended first."""
+        """Waits for its end. Giving up the wait does nothing to it. `JobError` (`lost`) if its sandbox ended first.
+
+        Example: `print(job.wait().code)`
+        """
         try:
             known, = run(self._native.wait(self._id))
         except (JobError, SandboxNotRunningError) as error:
@@ -102,15 +110,24 @@ class Job:
         return _exit(known['exit_code'], known['timed_out'])
 
     def signal(self, signal: int) -> None:
-        """Sends a signal, 1 to 64, to its process group; 9 kills its whole tree. `JobError` if it has ended."""
+        """Sends a signal, 1 to 64, to its process group; 9 kills its whole tree. `JobError` if it has ended.
+
+        Example: `job.signal(signal.SIGTERM)`
+        """
         run(self._native.signal(self._id, signal))
 
     def kill(self) -> None:
-        """SIGKILL to its whole tree. `JobError` if it has ended."""
+        """SIGKILL to its whole tree. `JobError` if it has ended.
+
+        Example: `job.kill()`
+        """
         run(self._native.signal(self._id, 9))
 
     def eof(self) -> None:
-        """Ends its input; Ctrl-D for a terminal. `JobError` if it is closed."""
+        """Ends its input; Ctrl-D for a terminal. `JobError` if it is closed.
+
+        Example: `job.eof()`
+        """
         run(self._native.eof(self._id))
 
     def attach(self, *, read_only: bool=False, replay_bytes: int | None=None, cursor: str | None=None) -> JobAttachment:
@@ -121,6 +138,8 @@ class Job:
         every byte that was not rotated away; a `gap` event stands for what was rotated away while it was read. One
         client at a time: `JobError` with the code `job_attached` otherwise. `read_only` refuses input.
         `InvalidConfigError` for a cursor of another log, or of a place that is not kept any more.
+
+        Example: `for event in job.attach(): print(event.type, event.value)`
         """
         if cursor is None:
             return JobAttachment(run(self._native.attach(self._id, replay_bytes)), self._native, self._id, read_only)
@@ -131,17 +150,26 @@ class Job:
         return JobAttachment(native, self._native, self._id, read_only, log)
 
     def logs(self, *, tail: int | None=None, since: float | None=None, until: float | None=None, sources: list[LogReadSource] | None=None, from_cursor: str | None=None) -> list[JobLogEntry]:
-        """Its captured output, oldest first; times in milliseconds since the epoch, otherwise as `Sandbox.logs`."""
+        """Its captured output, oldest first; times in milliseconds since the epoch, otherwise as `Sandbox.logs`.
+
+        Example: `print(b"".join([entry.data for entry in job.logs(tail=10)]))`
+        """
         stream = self._stream({'since_ms': since, 'until_ms': until, 'from_cursor': from_cursor}, sources, False)
         entries = [entry for entry in stream]
         return entries if tail is None else entries[max(0, len(entries) - tail):]
 
     def log_stream(self, *, since: float | None=None, until: float | None=None, sources: list[LogReadSource] | None=None, from_cursor: str | None=None, follow: bool=False) -> JobLogStream:
-        """As `logs`, entry by entry; with `follow` until it has ended and its last word was given."""
+        """As `logs`, entry by entry; with `follow` until it has ended and its last word was given.
+
+        Example: `for entry in job.log_stream(follow=True): print(entry.data)`
+        """
         return self._stream({'since_ms': since, 'until_ms': until, 'from_cursor': from_cursor}, sources, follow)
 
     def follow_logs(self, *, since: float | None=None, until: float | None=None, sources: list[LogReadSource] | None=None, from_cursor: str | None=None) -> JobLogStream:
-        """`log_stream` with `follow`."""
+        """`log_stream` with `follow`.
+
+        Example: `for entry in job.follow_logs(): print(entry.data)`
+        """
         return self._stream({'since_ms': since, 'until_ms': until, 'from_cursor': from_cursor}, sources, True)
 
     def _stream(self, options: dict[str, Any], sources: list[LogReadSource] | None, follow: bool, gaps: bool=False) -> JobLogStream:
@@ -152,7 +180,10 @@ class Job:
         return f'Job(id={self._id!r})'
 
 class JobLogStream:
-    """Captured output of one job: an iterator of `JobLogEntry`."""
+    """Captured output of one job: an iterator of `JobLogEntry`.
+
+    Example: `for entry in job_logs: print(entry.data)`
+    """
 
     def __init__(self, stream: LogStream, session: int, sources: list[LogReadSource] | None, gaps: bool=False) -> None:
         self._stream = stream
@@ -183,7 +214,10 @@ class JobLogStream:
         return said is not None and int(said.group(1)) == self._session
 
     def close(self) -> None:
-        """Ends it; a second time is fine."""
+        """Ends it; a second time is fine.
+
+        Example: `job_logs.close()`
+        """
         self._over = True
 
 def _entry(entry: LogEntry) -> JobLogEntry:
@@ -191,7 +225,10 @@ def _entry(entry: LogEntry) -> JobLogEntry:
     return JobLogEntry(entry.timestamp_ms, entry.source.value, entry.data, entry.cursor)
 
 class JobAttachment:
-    """The streams of a job: an iterator of `JobEvent`, ended by `completed`. Letting go leaves it running."""
+    """The streams of a job: an iterator of `JobEvent`, ended by `completed`. Letting go leaves it running.
+
+    Example: `attachment = job.attach(); attachment.write_stdin(b"yes\\n")`
+    """
 
     def __init__(self, native: NativeExec, jobs: NativeJobs, id: str, read_only: bool, log: JobLogStream | None=None) -> None:
         self._native: NativeExec | None = native
@@ -212,7 +249,10 @@ class JobAttachment:
         return event
 
     def recv(self) -> JobEvent | None:
-        """The next event; None after the last, and once detached."""
+        """The next event; None after the last, and once detached.
+
+        Example: `event = attachment.recv()`
+        """
         from ..jobs import JobEvent
         while self._native is not None and self._log is not None:
             try:
@@ -239,19 +279,28 @@ class JobAttachment:
         return JobEvent('completed', _exit(known['exit_code'], known['timed_out']))
 
     def write_stdin(self, data: bytes) -> None:
-        """Sends input; waits while the program does not read. `RuntimeError` if read-only or detached."""
+        """Sends input; waits while the program does not read. `RuntimeError` if read-only or detached.
+
+        Example: `attachment.write_stdin(b"yes\\n")`
+        """
         if self._sink is None:
             raise RuntimeError('this attachment takes no input: it is read-only or detached')
         run(self._sink.write(data))
 
     def resize(self, rows: int, cols: int) -> None:
-        """Tells a job with `tty=True` the size of its terminal."""
+        """Tells a job with `tty=True` the size of its terminal.
+
+        Example: `attachment.resize(40, 120)`
+        """
         if self._native is None:
             raise RuntimeError('this attachment is detached')
         run(self._native.resize(rows, cols))
 
     def detach(self) -> None:
-        """Lets go; the job goes on. A second time is fine."""
+        """Lets go; the job goes on. A second time is fine.
+
+        Example: `attachment.detach()`
+        """
         self._native = None
         self._sink = None
         self._log = None

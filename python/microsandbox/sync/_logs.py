@@ -7,7 +7,10 @@ if TYPE_CHECKING:
     from .._microsandbox import LogEntry, NativeLogStream
 
 class LogStream:
-    """Log entries as they come: an iterator of `LogEntry`."""
+    """Log entries as they come: an iterator of `LogEntry`.
+
+    Example: `for entry in sb.log_stream(follow=True): print(entry.text(), end="")`
+    """
 
     def __init__(self, native: NativeLogStream) -> None:
         self._native = native

@@ -12,6 +12,8 @@ class MetricsStream:
     """Samples at an interval, the first at once: an iterator of `SandboxMetrics`.
 
     In a notebook it shows the newest 300 samples that were read as curves; `show` keeps them moving.
+
+    Example: `for sample in sb.metrics_stream(): print(sample.cpu_percent)`
     """
 
     def __init__(self, native: NativeMetricsStream) -> None:

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from ._sandbox import Sandbox
 
 class PullProgressIter:
-    """An iterator of `PullEvent`. Empty while nothing is pulled from a registry."""
+    """An iterator of `PullEvent`. Empty while nothing is pulled from a registry.
+
+    Example: `for event in session.progress: print(event.event_type)`
+    """
 
     def __iter__(self) -> PullProgressIter:
         return self
@@ -20,7 +23,10 @@ class PullProgressIter:
         raise StopIteration
 
 class PullSession:
-    """A sandbox in the making: its progress, and the sandbox itself through `result()`."""
+    """A sandbox in the making: its progress, and the sandbox itself through `result()`.
+
+    Example: `session = Sandbox.create_with_progress("box", image="host"); sb = session.result()`
+    """
 
     def __init__(self, call: Pending[NativeSandbox], finish: Callable[[Pending[NativeSandbox]], Sandbox]) -> None:
         self._call: Pending[NativeSandbox] | None = call
@@ -33,14 +39,20 @@ class PullSession:
         return PullProgressIter()
 
     def result(self) -> Sandbox:
-        """The sandbox, or the error that `create` raises. Once; a second call is a RuntimeError."""
+        """The sandbox, or the error that `create` raises. Once; a second call is a RuntimeError.
+
+        Example: `sb = session.result()`
+        """
         call, self._call = (self._call, None)
         if call is None:
             raise RuntimeError('the result was already consumed')
         return self._finish(call)
 
     def cancel(self) -> None:
-        """Gives the work up; a half-made sandbox is torn down."""
+        """Gives the work up; a half-made sandbox is torn down.
+
+        Example: `session.cancel()`
+        """
         call, self._call = (self._call, None)
         if call is not None:
             call.cancel()

@@ -107,12 +107,18 @@ class Sandbox(_later.LaterSandbox):
 
     @staticmethod
     def create_with_progress(name: str, *, image: str | os.PathLike[str] | ImageSource | None=None, from_snapshot: Path | None=None, memory: int | None=None, cpus: int | None=None, max_memory: int | None=None, max_cpus: int | None=None, workdir: str | None=None, shell: str | None=None, security: SecurityProfile | None=None, hostname: str | None=None, user: str | None=None, entrypoint: Sequence[str] | None=None, cmd: Sequence[str] | None=None, init: str | InitConfig | InitOptions | None=None, replace: bool=False, replace_with_timeout: float | None=None, max_duration: float | None=None, idle_timeout: float | None=None, ephemeral: bool=False, env: Mapping[str, str] | None=None, labels: Mapping[str, str] | None=None, scripts: Mapping[str, str] | None=None, pull_policy: PullPolicy | None=None, log_level: LogLevel | None=None, registry_auth: RegistryAuth | None=None, registry_insecure: bool=False, registry_ca_certs: _List[bytes | bytearray | Path] | None=None, volumes: Mapping[str, MountConfig] | None=None, patches: Iterable[PatchConfig] | None=None, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, vsock: Mapping[str, int] | Sequence[VsockRoute] | None=None, network: Network | None=None, secrets: Iterable[SecretEntry] | None=None, on_secret_violation: ViolationAction | ViolationPolicy | None=None, secret_violation_action: ViolationAction | None=None, intercept_tls: bool=False, detached: bool=False, cpu_placement: CpuPlacement | None=None, placement_profile: str | None=None, thp: str | None=None, deployment_profile: DeploymentProfile | None=None, isolation: Isolation | None=None, backend: BackendObject | None=None) -> PullSession:
-        """As `create`, started at once; failures appear in `result()`."""
+        """As `create`, started at once; failures appear in `result()`.
+
+        Example: `sb = Sandbox.create_with_progress("box", image="host").result()`
+        """
         return PullSession(_create.call(_microsandbox.create, locals()), _made)
 
     @staticmethod
     def connect_or_create(name: str, *, image: str | os.PathLike[str] | ImageSource | None=None, from_snapshot: Path | None=None, memory: int | None=None, cpus: int | None=None, max_memory: int | None=None, max_cpus: int | None=None, workdir: str | None=None, shell: str | None=None, security: SecurityProfile | None=None, hostname: str | None=None, user: str | None=None, entrypoint: Sequence[str] | None=None, cmd: Sequence[str] | None=None, init: str | InitConfig | InitOptions | None=None, replace: bool=False, replace_with_timeout: float | None=None, max_duration: float | None=None, idle_timeout: float | None=None, ephemeral: bool=False, env: Mapping[str, str] | None=None, labels: Mapping[str, str] | None=None, scripts: Mapping[str, str] | None=None, pull_policy: PullPolicy | None=None, log_level: LogLevel | None=None, registry_auth: RegistryAuth | None=None, registry_insecure: bool=False, registry_ca_certs: _List[bytes | bytearray | Path] | None=None, volumes: Mapping[str, MountConfig] | None=None, patches: Iterable[PatchConfig] | None=None, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, vsock: Mapping[str, int] | Sequence[VsockRoute] | None=None, network: Network | None=None, secrets: Iterable[SecretEntry] | None=None, on_secret_violation: ViolationAction | ViolationPolicy | None=None, secret_violation_action: ViolationAction | None=None, intercept_tls: bool=False, detached: bool=False, cpu_placement: CpuPlacement | None=None, placement_profile: str | None=None, thp: str | None=None, deployment_profile: DeploymentProfile | None=None, isolation: Isolation | None=None, backend: BackendObject | None=None) -> Sandbox:
-        """Connects to a running sandbox of this name, starts a stopped one, else creates it as `create` does."""
+        """Connects to a running sandbox of this name, starts a stopped one, else creates it as `create` does.
+
+        Example: `sb = Sandbox.connect_or_create("box", image="host")`
+        """
         call = _create.call(_microsandbox.connect_or_create, locals())
         return _opened(call)
 
@@ -121,17 +127,25 @@ class Sandbox(_later.LaterSandbox):
         """Boots a stopped or crashed sandbox with its stored configuration.
 
         Raises `SandboxNotFoundError`, `SandboxStillRunningError`, `BootStartError`.
+
+        Example: `sb = Sandbox.start("box")`
         """
         return _opened(_microsandbox.start(name, detached, _backend.pick(backend)))
 
     @staticmethod
     def get(name: str, *, backend: BackendObject | None=None) -> SandboxHandle:
-        """The record of a sandbox in any state. Raises `SandboxNotFoundError`."""
+        """The record of a sandbox in any state. Raises `SandboxNotFoundError`.
+
+        Example: `print(Sandbox.get("box").status)`
+        """
         return SandboxHandle(run(_microsandbox.get(name, _backend.pick(backend))))
 
     @staticmethod
     def list(*, backend: BackendObject | None=None) -> SandboxPage:
-        """The first page of records: newest first, 20 entries."""
+        """The first page of records: newest first, 20 entries.
+
+        Example: `print([handle.name for handle in Sandbox.list().sandboxes])`
+        """
         return Sandbox.list_with(backend=backend)
 
     @staticmethod
@@ -140,6 +154,8 @@ class Sandbox(_later.LaterSandbox):
 
         `cursor` is `next_cursor` of the page before, `limit` 1 to 100 (20), and all `labels` must match; the filter
         precedes paging. A bad cursor or limit raises `InvalidConfigError`.
+
+        Example: `page = Sandbox.list_with(labels={"team": "data"}, limit=50)`
         """
         natives, following = run(_microsandbox.list(cursor, limit, labels, _backend.pick(backend)))
         return SandboxPage([SandboxHandle(native) for native in natives], following)
@@ -149,6 +165,8 @@ class Sandbox(_later.LaterSandbox):
         """Deletes a sandbox that does not run: record, disk and logs. Goes on if the wait is cancelled.
 
         Raises `SandboxNotFoundError`, `SandboxStillRunningError`.
+
+        Example: `Sandbox.remove("box")`
         """
         run(_microsandbox.remove(name, _backend.pick(backend)))
 
@@ -186,7 +204,10 @@ class Sandbox(_later.LaterSandbox):
         return self._live.boot_timings
 
     def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason."""
+        """Driver, accelerator, and the state of each mechanism with its reason.
+
+        Example: `print(sb.isolation_report().driver)`
+        """
         return run(self._live.isolation_report())
 
     @property
@@ -222,22 +243,33 @@ class Sandbox(_later.LaterSandbox):
         """Runs a script with the sandbox's shell; keywords and errors as for `exec`.
 
         Work put in the background with its streams closed or redirected does not hold the call back.
+
+        Example: `print(sb.shell("echo $HOME | wc -c", timeout=10).stdout_text)`
         """
         call = self._live.shell(script, _exec.options(None, locals()))
         return run(call)
 
     def shell_stream(self, script: str, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecHandle:
-        """Runs a script with live events."""
+        """Runs a script with live events.
+
+        Example: `for event in sb.shell_stream("make 2>&1"): print(event.data)`
+        """
         call = self._live.shell_stream(script, _exec.options(None, locals()))
         return _running(call)
 
     def exec_default(self, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecOutput:
-        """Runs the sandbox's ENTRYPOINT and CMD. Raises `NoDefaultCommandError` if it has neither."""
+        """Runs the sandbox's ENTRYPOINT and CMD. Raises `NoDefaultCommandError` if it has neither.
+
+        Example: `output = sb.exec_default(timeout=60)`
+        """
         call = self._live.exec_default(_exec.options(None, locals()))
         return run(call)
 
     def exec_default_stream(self, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, timeout: float | None=None, stdin: Stdin | bytes | None=None, tty: bool=False, rlimits: _List[Rlimit] | None=None, max_output_bytes: int | None=None) -> ExecHandle:
-        """Runs the sandbox's ENTRYPOINT and CMD with live events."""
+        """Runs the sandbox's ENTRYPOINT and CMD with live events.
+
+        Example: `process = sb.exec_default_stream()`
+        """
         call = self._live.exec_default_stream(_exec.options(None, locals()))
         return _running(call)
 
@@ -254,11 +286,17 @@ class Sandbox(_later.LaterSandbox):
         return _job(native, native.exec_detached(cmd, options))
 
     def get_job(self, id: str) -> Job:
-        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none."""
+        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none.
+
+        Example: `job = sb.get_job(id)`
+        """
         return _jobs.find(self._live, id)
 
     def list_jobs(self, *, all: bool=False, limit: int=50, cursor: str | None=None) -> JobPage:
-        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000."""
+        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000.
+
+        Example: `print([info.id for info in sb.list_jobs(all=True).items])`
+        """
         return _jobs.page(self._live, all, limit, cursor)
 
     def attach(self, cmd: str, args: _List[str] | None=None, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, detach_keys: str | None=None) -> int:
@@ -276,20 +314,32 @@ class Sandbox(_later.LaterSandbox):
         return _status(self._live.attach(cmd, options, detach_keys))
 
     def attach_default(self, *, cwd: str | None=None, user: str | None=None, env: Mapping[str, str] | None=None, detach_keys: str | None=None) -> int:
-        """As `attach`, with the default command: ENTRYPOINT and CMD. Raises `NoDefaultCommandError`."""
+        """As `attach`, with the default command: ENTRYPOINT and CMD. Raises `NoDefaultCommandError`.
+
+        Example: `status = sb.attach_default()`
+        """
         options = _exec.options(None, {'cwd': cwd, 'user': user, 'env': env})
         return _status(self._live.attach(None, options, detach_keys))
 
     def attach_shell(self) -> int:
-        """As `attach`, with the sandbox's shell."""
+        """As `attach`, with the sandbox's shell.
+
+        Example: `status = sb.attach_shell()`
+        """
         return _status(self._live.attach_shell({}, None))
 
     def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`."""
+        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
+
+        Example: `print(sb.metrics().memory_bytes)`
+        """
         return run(self._live.metrics())
 
     def metrics_stream(self, interval: float=1.0) -> MetricsStream:
-        """A sample now and one every `interval` seconds."""
+        """A sample now and one every `interval` seconds.
+
+        Example: `for sample in sb.metrics_stream(0.5): print(sample.cpu_percent)`
+        """
         return MetricsStream(run(self._live.metrics_stream(interval)))
 
     def logs(self, tail: int | None=None, since_ms: float | None=None, until_ms: float | None=None, sources: _List[LogReadSource] | None=None) -> _List[LogEntry]:
@@ -297,54 +347,85 @@ class Sandbox(_later.LaterSandbox):
 
         `since_ms` (inclusive) and `until_ms` (exclusive) are milliseconds since the epoch, `tail` keeps the newest,
         `sources` is stdout, stderr and output unless said otherwise.
+
+        Example: `print("".join([entry.text() for entry in sb.logs(tail=20)]))`
         """
         options = {'tail': tail, 'since_ms': since_ms, 'until_ms': until_ms, 'sources': sources}
         return run(self._live.logs(options))
 
     def log_stream(self, sources: _List[LogReadSource] | None=None, since_ms: float | None=None, from_cursor: str | None=None, until_ms: float | None=None, follow: bool=False) -> LogStream:
-        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry."""
+        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry.
+
+        Example: `for entry in sb.log_stream(follow=True): print(entry.text(), end="")`
+        """
         options = {'sources': sources, 'since_ms': since_ms, 'from_cursor': from_cursor, 'until_ms': until_ms, 'follow': follow}
         return LogStream(run(self._live.log_stream(options)))
 
     def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`."""
+        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`.
+
+        Example: `print(sb.ping().latency_ms)`
+        """
         native = self._live
         return SandboxPingResult(native.name, run(native.ping()))
 
     def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer. Raises `SandboxNotRunningError`."""
+        """Resets the idle timer. Raises `SandboxNotRunningError`.
+
+        Example: `print(sb.touch().activity_seq)`
+        """
         native = self._live
         return SandboxTouchResult(native.name, run(native.touch()))
 
     def status(self) -> SandboxStatus:
-        """Its status now; one look at the record."""
+        """Its status now; one look at the record.
+
+        Example: `printsb.status()`
+        """
         return run(self._live.handle()).status
 
     def stop(self, timeout: float | None=None) -> None:
         """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
 
         Keeps the record. Goes on if the wait is cancelled.
+
+        Example: `sb.stop(timeout=30)`
         """
         run(self._live.stop(timeout))
 
     def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds."""
+        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
+
+        Example: `sb.stop_with_timeout(30)`
+        """
         run(self._live.stop_with_timeout(timeout))
 
     def request_stop(self) -> None:
-        """Asks for an orderly end and returns."""
+        """Asks for an orderly end and returns.
+
+        Example: `sb.request_stop(); sb.wait_until_stopped()`
+        """
         run(self._live.request_stop())
 
     def request_kill(self) -> None:
-        """Asks for a forced end and returns."""
+        """Asks for a forced end and returns.
+
+        Example: `sb.request_kill(); sb.wait_until_stopped()`
+        """
         run(self._live.request_kill())
 
     def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns."""
+        """Lets running programs end, refuses new ones, and returns.
+
+        Example: `sb.request_drain(); sb.wait_until_stopped()`
+        """
         run(self._live.request_drain())
 
     def drain(self) -> None:
-        """The older name of `request_drain`."""
+        """The older name of `request_drain`.
+
+        Example: `sb.drain()`
+        """
         run(self._live.request_drain())
 
     def modify(self, *, cpus: int | None=None, max_cpus: int | None=None, memory: int | None=None, max_memory: int | None=None, root_disk_size: int | None=None, env: Mapping[str, str] | None=None, env_rm: Sequence[str] | None=None, labels: Mapping[str, str] | None=None, labels_rm: Sequence[str] | None=None, workdir: str | None=None, secrets: Mapping[str, SecretModifySpec] | None=None, secrets_rm: Sequence[str] | None=None, policy: ModificationPolicy | None=None, dry_run: bool=False, ports: Mapping[int, int] | Sequence[PortBinding] | None=None, ports_rm: Sequence[PortEndpoint] | None=None) -> SandboxModificationPlan:
@@ -380,36 +461,57 @@ class Sandbox(_later.LaterSandbox):
         run(handle.pause())
 
     def resume(self) -> None:
-        """Lets a paused one go on where it was. Fine on a running one."""
+        """Lets a paused one go on where it was. Fine on a running one.
+
+        Example: `sb.resume()`
+        """
         handle = run(self._live.handle())
         run(handle.resume())
 
     def kill(self, timeout: float | None=None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5)."""
+        """Ends it by force and waits up to `timeout` seconds (5).
+
+        Example: `sb.kill()`
+        """
         run(self._live.kill(timeout))
 
     def restart(self, *, force: bool=False, timeout: float | None=None, detached: bool=False) -> Sandbox:
-        """Stops (or kills) it and starts it again; the new connection."""
+        """Stops (or kills) it and starts it again; the new connection.
+
+        Example: `sb = sb.restart()`
+        """
         native = self._live
         run(native.kill(timeout) if force else native.stop(timeout))
         handle = run(native.handle())
         return _opened(handle.start(detached))
 
     def destroy(self, *, force: bool=False, timeout: float | None=None) -> None:
-        """Stops (or kills) it and removes it."""
+        """Stops (or kills) it and removes it.
+
+        Example: `sb.destroy(force=True)`
+        """
         run(self._live.destroy(force, timeout))
 
     def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it."""
+        """Waits for its end without asking for it.
+
+        Example: `print(sb.wait_until_stopped().exit_code)`
+        """
         return run(self._live.wait_until_stopped())
 
     def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
-        """Waits until `status` is seen."""
+        """Waits until `status` is seen.
+
+        Example: `handle = sb.wait_for_status(SandboxStatus.STOPPED)`
+        """
         handle = run(self._live.handle())
         return SandboxHandle(run(handle.wait_for_status(status)))
 
     def wait(self) -> tuple[int, bool]:
-        """Waits for its end: exit status (0 for an orderly end where the backend knows none), and success."""
+        """Waits for its end: exit status (0 for an orderly end where the backend knows none), and success.
+
+        Example: `code, success = sb.wait()`
+        """
         result: SandboxStopResult = run(self._live.wait_until_stopped())
         success = result.status is SandboxStatus.STOPPED
         code = result.exit_code
@@ -418,13 +520,19 @@ class Sandbox(_later.LaterSandbox):
         return (code, success and code == 0)
 
     def stop_and_wait(self) -> tuple[int, bool]:
-        """`stop`, then `wait`."""
+        """`stop`, then `wait`.
+
+        Example: `code, success = sb.stop_and_wait()`
+        """
         self.stop()
         return self.wait()
 
     def remove_persisted(self) -> None:
         """Removes its record and disk; the object is used up. Raises `SandboxStillRunningError`; on the cloud
-        `UnsupportedError`, and the object stays usable."""
+        `UnsupportedError`, and the object stays usable.
+
+        Example: `sb.remove_persisted()`
+        """
         if self._live.backend_kind == 'cloud':
             raise unsupported('Sandbox::remove_persisted on cloud', 'on the local backend; use Sandbox.remove(name)')
         handle = run(self._live.handle())
@@ -432,7 +540,10 @@ class Sandbox(_later.LaterSandbox):
         self._consume()
 
     def detach(self) -> None:
-        """Gives up ownership: it goes on after this process. The object is used up."""
+        """Gives up ownership: it goes on after this process. The object is used up.
+
+        Example: `sb.detach()`
+        """
         run(self._live.detach())
         self._consume()
 

@@ -18,6 +18,8 @@ class VolumeFs:
 
     Every method raises `FilesystemError` (`PathNotFoundError` for a missing path; kind `PathEscapes` for `..` above the
     root and links out of it) and `VolumeNotFoundError`. Nothing but regular files is read.
+
+    Example: `volume.fs.write("notes.txt", b"kept")`
     """
 
     def __init__(self, native: NativeVolumeFs) -> None:
@@ -31,7 +33,10 @@ class VolumeFs:
         return run(self._native.read(path))
 
     def read_text(self, path: str) -> str:
-        """The whole file as UTF-8; `UnicodeDecodeError` for anything else."""
+        """The whole file as UTF-8; `UnicodeDecodeError` for anything else.
+
+        Example: `text = volume.fs.read_text("notes.txt")`
+        """
         data = run(self._native.read(path))
         return data.decode('utf-8')
 
@@ -39,6 +44,8 @@ class VolumeFs:
         """Creates or replaces the file at once: another reader sees the old or the new content.
 
         Its directory must exist.
+
+        Example: `volume.fs.write("data.bin", b"\\x00\\x01")`
         """
         run(self._native.write(path, data))
 
@@ -57,39 +64,66 @@ class VolumeFs:
         return FsWriteSink(run(self._native.write_stream(path)))
 
     def list(self, path: str) -> _List[FsEntry]:
-        """Entries of a directory, one level, sorted; `""` is the root."""
+        """Entries of a directory, one level, sorted; `""` is the root.
+
+        Example: `print([entry.path for entry in volume.fs.list("/")])`
+        """
         return run(self._native.list(path))
 
     def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine."""
+        """Makes a directory and its parents; an existing one is fine.
+
+        Example: `volume.fs.mkdir("a/b")`
+        """
         run(self._native.mkdir(path))
 
     def remove_file(self, path: str) -> None:
-        """Removes a file or a link."""
+        """Removes a file or a link.
+
+        Example: `volume.fs.remove_file("notes.txt")`
+        """
         run(self._native.remove_file(path))
 
     def remove_dir(self, path: str) -> None:
-        """Removes a directory with everything in it."""
+        """Removes a directory with everything in it.
+
+        Example: `volume.fs.remove_dir("a")`
+        """
         run(self._native.remove_dir(path))
 
     def copy(self, from_: str, to: str) -> None:
-        """Copies a file; an existing file at `to` is replaced."""
+        """Copies a file; an existing file at `to` is replaced.
+
+        Example: `volume.fs.copy("notes.txt", "copy.txt")`
+        """
         run(self._native.copy(from_, to))
 
     def rename(self, from_: str, to: str) -> None:
-        """Renames a file or directory; an existing file at `to` is replaced."""
+        """Renames a file or directory; an existing file at `to` is replaced.
+
+        Example: `volume.fs.rename("copy.txt", "old.txt")`
+        """
         run(self._native.rename(from_, to))
 
     def stat(self, path: str) -> FsMetadata:
-        """Kind, size, mode and times; follows a link within the volume."""
+        """Kind, size, mode and times; follows a link within the volume.
+
+        Example: `print(volume.fs.stat("notes.txt").size)`
+        """
         return run(self._native.stat(path))
 
     def exists(self, path: str) -> bool:
-        """Whether the path is there; never raises for absence."""
+        """Whether the path is there; never raises for absence.
+
+        Example: `printvolume.fs.exists("notes.txt")`
+        """
         return run(self._native.exists(path))
 
 class VolumeHandle:
-    """The record of a volume as it was when it was read. Bound to the backend it came from."""
+    """The record of a volume as it was when it was read. Bound to the backend it came from.
+
+    Example: `volume = Volume.get("data"); print(volume.kind, volume.used_bytes)`
+    """
 
     def __init__(self, native: NativeVolume) -> None:
         self._native = native
@@ -151,7 +185,10 @@ class VolumeHandle:
         return VolumeFs(self._native.fs)
 
     def remove(self) -> None:
-        """Removes it with its files. Raises `VolumeNotFoundError`, `VolumeInUseError`."""
+        """Removes it with its files. Raises `VolumeNotFoundError`, `VolumeInUseError`.
+
+        Example: `volume.remove()`
+        """
         run(self._native.remove())
 
     def __repr__(self) -> str:
@@ -193,54 +230,83 @@ class Volume:
         """Makes a volume. A disk needs `size_mib`; `quota_mib` bounds a directory.
 
         Raises `VolumeAlreadyExistsError`, `InvalidConfigError`.
+
+        Example: `volume = Volume.create("data", labels={"team": "data"})`
         """
         call = _microsandbox.volume_create(name, kind, size_mib, quota_mib, labels, _backend.pick(backend))
         return _made(call)
 
     @staticmethod
     def get(name: str, *, backend: _backend.BackendObject | None=None) -> VolumeHandle:
-        """The record of a volume. Raises `VolumeNotFoundError`."""
+        """The record of a volume. Raises `VolumeNotFoundError`.
+
+        Example: `print(Volume.get("data").used_bytes)`
+        """
         return VolumeHandle(run(_microsandbox.volume_get(name, _backend.pick(backend))))
 
     @staticmethod
     def list(*, backend: _backend.BackendObject | None=None) -> Sequence[VolumeHandle]:
-        """Every volume, as a list."""
+        """Every volume, as a list.
+
+        Example: `print([volume.name for volume in Volume.list()])`
+        """
         natives = run(_microsandbox.volume_list(_backend.pick(backend)))
         return [VolumeHandle(native) for native in natives]
 
     @staticmethod
     def remove(name: str, *, backend: _backend.BackendObject | None=None) -> None:
-        """Removes a volume. Raises `VolumeNotFoundError`, `VolumeInUseError`."""
+        """Removes a volume. Raises `VolumeNotFoundError`, `VolumeInUseError`.
+
+        Example: `Volume.remove("data")`
+        """
         run(_microsandbox.volume_remove(name, _backend.pick(backend)))
 
     @staticmethod
     def get_default(*, backend: _backend.BackendObject | None=None) -> VolumeHandle:
-        """The account's default volume; cloud only, `UnsupportedError` on this machine."""
+        """The account's default volume; cloud only, `UnsupportedError` on this machine.
+
+        Example: `volume = Volume.get_default()`
+        """
         return VolumeHandle(run(_microsandbox.volume_get_default(_backend.pick(backend))))
 
     @staticmethod
     def bind(path: str, *, readonly: bool=False, noexec: bool=False, nosuid: bool=False, nodev: bool=False, stat_virtualization: StatVirtualization | None=None, host_permissions: HostPermissions | None=None, uid: int | None=None, gid: int | None=None) -> MountConfig:
-        """A host directory (or file), live both ways."""
+        """A host directory (or file), live both ways.
+
+        Example: `sb = Sandbox.create("box", image="host", volumes={"/src": Volume.bind("./src")})`
+        """
         return MountConfig(MountKind.BIND, bind=os.fspath(path), readonly=readonly, noexec=noexec, nosuid=nosuid, nodev=nodev, stat_virtualization=stat_virtualization, host_permissions=host_permissions, override_uid=uid, override_gid=gid)
 
     @staticmethod
     def named(name: str, *, mode: NamedVolumeMode | None=None, kind: VolumeKind | None=None, size_mib: int | None=None, quota_mib: int | None=None, readonly: bool=False, noexec: bool=False, nosuid: bool=False, nodev: bool=False, stat_virtualization: StatVirtualization | None=None, host_permissions: HostPermissions | None=None, uid: int | None=None, gid: int | None=None) -> MountConfig:
-        """A named volume; `mode` says what to do about an absent or existing one (it must exist by default)."""
+        """A named volume; `mode` says what to do about an absent or existing one (it must exist by default).
+
+        Example: `sb = Sandbox.create("box", image="host", volumes={"/data": Volume.named("data")})`
+        """
         return MountConfig(MountKind.NAMED, named=name, named_mode=mode, named_kind=kind, size_mib=size_mib, quota_mib=quota_mib, readonly=readonly, noexec=noexec, nosuid=nosuid, nodev=nodev, stat_virtualization=stat_virtualization, host_permissions=host_permissions, override_uid=uid, override_gid=gid)
 
     @staticmethod
     def tmpfs(*, size_mib: int | None=None, readonly: bool=False, noexec: bool=False, nosuid: bool=False, nodev: bool=False) -> MountConfig:
-        """Memory; writes past `size_mib` give ENOSPC in the guest."""
+        """Memory; writes past `size_mib` give ENOSPC in the guest.
+
+        Example: `sb = Sandbox.create("box", image="host", volumes={"/t": Volume.tmpfs(size_mib=64)})`
+        """
         return MountConfig(MountKind.TMPFS, size_mib=size_mib, readonly=readonly, noexec=noexec, nosuid=nosuid, nodev=nodev)
 
     @staticmethod
     def disk(path: Path, *, format: DiskImageFormat | None=None, fstype: str | None=None, readonly: bool=False, noexec: bool=False, nosuid: bool=False, nodev: bool=False) -> MountConfig:
-        """A disk image as a block device; its format is its extension unless given."""
+        """A disk image as a block device; its format is its extension unless given.
+
+        Example: `mount = Volume.disk("data.img", readonly=True)`
+        """
         return MountConfig(MountKind.DISK, disk=os.fspath(path), format=format, fstype=fstype, readonly=readonly, noexec=noexec, nosuid=nosuid, nodev=nodev)
 
     @staticmethod
     def owned(*, kind: VolumeKind | None=None, size_mib: int | None=None, quota_mib: int | None=None, readonly: bool=False, noexec: bool=False, nosuid: bool=False, nodev: bool=False, stat_virtualization: StatVirtualization | None=None, host_permissions: HostPermissions | None=None, uid: int | None=None, gid: int | None=None) -> MountConfig:
-        """Private storage that goes with the sandbox."""
+        """Private storage that goes with the sandbox.
+
+        Example: `mount = Volume.owned(quota_mib=1024)`
+        """
         return MountConfig(MountKind.OWNED, owned_kind=kind, size_mib=size_mib, quota_mib=quota_mib, readonly=readonly, noexec=noexec, nosuid=nosuid, nodev=nodev, stat_virtualization=stat_virtualization, host_permissions=host_permissions, override_uid=uid, override_gid=gid)
 
 def _made(call: _microsandbox.Pending[NativeVolume]) -> Volume:

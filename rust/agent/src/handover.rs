@@ -12,7 +12,8 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -108,7 +109,7 @@ fn execute(program: &InitProgram) -> String {
     let _ = rustix::process::chdir("/");
     let mut tried = Vec::new();
     for candidate in &program.candidates {
-        if !owns_machine && is_systemd(candidate) {
+        if !owns_machine && systemd(candidate).is_some() {
             return format!(
                 "{candidate} is systemd, which mounts file systems and manages control groups: a container may do neither; ask for \
                  isolation=\"microvm\""
@@ -124,17 +125,21 @@ fn execute(program: &InitProgram) -> String {
 
 fn execute_one(candidate: &str, program: &InitProgram) -> Errno {
     let words = std::iter::once(candidate).chain(program.args.iter().map(String::as_str));
-    let (Ok(argv), Ok(envp)) = (
+    // By its own name, under which programs look for it in `/proc/1/comm`: it takes that name itself, but seconds later.
+    let path = systemd(candidate).map_or_else(|| candidate.into(), |real| real.into_os_string().into_vec());
+    let (Ok(path), Ok(argv), Ok(envp)) = (
+        CString::new(path),
         words.map(CString::new).collect::<Result<Vec<_>, _>>(),
         program.env.iter().map(|pair| CString::new(pair.as_str())).collect::<Result<Vec<_>, _>>(),
     ) else {
         return Errno::INVAL;
     };
-    sys::execute(&argv, &envp)
+    sys::execute(&path, &argv, &envp)
 }
 
-fn is_systemd(path: &str) -> bool {
-    std::fs::canonicalize(path).is_ok_and(|real| real.file_name().is_some_and(|name| name == "systemd"))
+/// Where systemd is, if it is what the path leads to.
+fn systemd(path: &str) -> Option<PathBuf> {
+    std::fs::canonicalize(path).ok().filter(|real| real.file_name().is_some_and(|name| name == "systemd"))
 }
 
 /// What asks the running init to end the machine.
@@ -147,7 +152,6 @@ fn is_systemd(path: &str) -> bool {
 pub fn request() -> i32 {
     let name = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
     let program = std::fs::read_link("/proc/1/exe").unwrap_or_default();
-    // In its first seconds systemd still has the name that it was executed by.
     if name.trim_end() == "systemd" || program.file_name() == Path::new("systemd").file_name() {
         return SYSTEMD_POWER_OFF;
     }

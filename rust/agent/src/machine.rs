@@ -57,8 +57,11 @@ pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
         // `/dev/pts` and the like: inside what was mounted before.
         let _ = rustix::fs::mkdir(place, Mode::from_raw_mode(0o755));
         match mount_at(kind, place, flags, options) {
-            // The kernel may have mounted its devices already, and need not know every kind.
-            Ok(()) | Err(Errno::BUSY | Errno::NODEV) => {}
+            // The kernel may have mounted its devices already, as it thinks right.
+            Err(Errno::BUSY) => rustix::mount::mount_remount(place, MountFlags::BIND | flags, "")
+                .map_err(|error| named(&format!("restrict {place}"), error))?,
+            // It need not know every kind.
+            Ok(()) | Err(Errno::NODEV) => {}
             Err(error) if place == "/proc" || place == "/dev" => return Err(named(&format!("mount {place}"), error)),
             Err(_) => {}
         }

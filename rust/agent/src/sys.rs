@@ -131,9 +131,8 @@ pub fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// Becomes the program `argv[0]`, with every signal as a new program expects it. Returns only on failure.
-pub fn execute(argv: &[CString], envp: &[CString]) -> rustix::io::Errno {
-    let Some(program) = argv.first() else { return rustix::io::Errno::INVAL };
+/// Becomes the program, with every signal as a new program expects it. Returns only on failure.
+pub fn execute(program: &std::ffi::CStr, argv: &[CString], envp: &[CString]) -> rustix::io::Errno {
     let (argv, envp) = (pointers(argv), pointers(envp));
     quiet_signals();
     // SAFETY: the set is initialised by sigemptyset; all pointers are to null-terminated data that outlives the call.

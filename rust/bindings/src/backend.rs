@@ -152,6 +152,8 @@ pub fn default_backend_kind(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// Where the default backend came from; never holds a key.
+///
+/// Example: `info = default_backend_info(); print(info.kind, info.source)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct BackendInfo {
     /// `local` or `cloud`.

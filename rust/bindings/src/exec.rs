@@ -126,6 +126,8 @@ impl ExecKeywords {
 }
 
 /// A finished run with its output.
+///
+/// Example: `out = await sb.exec("make"); print(out.exit_code, out.stdout_text, out.duration)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ExecOutput {
     output: model::ExecOutput,
@@ -229,6 +231,8 @@ impl ExecOutput {
 }
 
 /// Something that happened to a running program.
+///
+/// Example: `print(event.event_type, event.pid, event.data, event.code)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ExecEvent {
     event: model::ExecEvent,

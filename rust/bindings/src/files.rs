@@ -41,6 +41,8 @@ impl<'py> IntoPyObject<'py> for Inside {
 }
 
 /// A directory entry.
+///
+/// Example: `print([(entry.path, entry.size) for entry in await sb.fs.list("/etc")])`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct FsEntry {
     entry: model::FsEntry,
@@ -90,6 +92,8 @@ impl FsEntry {
 }
 
 /// What `stat` says of a guest path.
+///
+/// Example: `meta = await sb.fs.stat("/etc/passwd"); print(meta.size, oct(meta.mode))`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct FsMetadata {
     metadata: model::FsMetadata,
@@ -331,6 +335,8 @@ impl From<Attributes> for model::FsAttributes {
 }
 
 /// A change of a watched guest file.
+///
+/// Example: `async for change in watch: print(change.kind, change.path, change.moved_from)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct FsEvent {
     event: model::FsEvent,

@@ -22,6 +22,8 @@ pub fn status_member(py: Python<'_>, status: SandboxStatus) -> PyResult<Bound<'_
 }
 
 /// How a sandbox ended, as a wait for its end saw it.
+///
+/// Example: `result = await sb.wait_until_stopped(); print(result.status, result.exit_code)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct SandboxStopResult {
     result: model::SandboxStopResult,

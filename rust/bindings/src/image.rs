@@ -118,6 +118,8 @@ impl<'py> IntoPyObject<'py> for Detail {
 }
 
 /// The configuration of an image.
+///
+/// Example: `print((await Image.inspect("debian:12")).config)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ImageConfigDetail {
     config: model::ImageConfigDetail,
@@ -168,6 +170,8 @@ impl ImageConfigDetail {
 }
 
 /// One layer of an image.
+///
+/// Example: `print([layer.diff_id for layer in (await Image.inspect("debian:12")).layers])`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ImageLayerDetail {
     layer: model::ImageLayerDetail,
@@ -208,6 +212,8 @@ impl ImageLayerDetail {
 }
 
 /// What `Image.prune` removed.
+///
+/// Example: `print((await Image.prune()).bytes_reclaimed)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ImagePruneReport {
     report: model::ImagePruneReport,

@@ -124,6 +124,8 @@ fn from_the_package<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyA
 }
 
 /// Version of this build.
+///
+/// Example: `print(version())`
 #[pyfunction]
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")

@@ -81,6 +81,8 @@ impl LogStreamKeywords {
 }
 
 /// One captured piece of output.
+///
+/// Example: `print([(entry.source, entry.data) for entry in await sb.logs()])`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct LogEntry {
     entry: model::LogEntry,
@@ -120,6 +122,8 @@ impl LogEntry {
         PyBytes::new(py, &self.entry.data)
     }
     /// The bytes as text; what is not UTF-8 is replaced.
+    ///
+    /// Example: `print([entry.text() for entry in await sb.logs(tail=10)])`
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.entry.data).into_owned()
     }

@@ -11,6 +11,8 @@ use crate::convert;
 use crate::runtime::{Owned, Pending};
 
 /// One sample of a sandbox's resource use; counters run since boot.
+///
+/// Example: `now = await sb.metrics(); print(now.cpu_percent, now.memory_bytes)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct SandboxMetrics {
     sample: model::SandboxMetrics,

@@ -24,7 +24,8 @@ use crate::signals::Signals;
         msb run host -- python3 -c 'print(1)'    a throw-away sandbox of this machine's own programs\n  \
         msb create host -n box                   one that stays\n  \
         msb exec box -- ls /                     a program in it\n  \
-        msb doctor                               what isolation this machine can give"
+        msb doctor                               what isolation this machine can give\n\n\
+        `msb sandbox VERB` and `msb sbx VERB` are the same as `msb VERB`."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -131,8 +132,10 @@ pub enum Verb {
     Images(crate::images::ImagesArgs),
     /// Manage images.
     Image(crate::image::ImageArgs),
-    /// Bring in what microVMs need.
+    /// Bring in what microVMs need, or make a command of a program in an image.
     Install(crate::install::InstallArgs),
+    /// Take commands away that `install` made.
+    Uninstall(crate::commands::UninstallArgs),
     /// Say what isolation this machine can give, and why not more.
     Doctor(crate::doctor::DoctorArgs),
     /// Storage that outlives sandboxes.
@@ -172,6 +175,11 @@ pub fn grammar() -> clap::Command {
 
 /// Parses, runs, reports.
 pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -> i32 {
+    let args = without_group(args);
+    if let Some(refusal) = crate::unsupported::verb(&args) {
+        console.note(&refusal.report().unwrap_or_default());
+        return refusal.exit_code();
+    }
     let (cli, given) = match parse(args, &console) {
         Ok(parsed) => parsed,
         Err(code) => return code,
@@ -194,6 +202,14 @@ pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -
             failure.exit_code()
         }
     }
+}
+
+/// `msb sandbox VERB` and `msb sbx VERB` are `msb VERB`.
+fn without_group(mut args: Vec<OsString>) -> Vec<OsString> {
+    if args.len() > 2 && args.get(1).is_some_and(|word| word == "sandbox" || word == "sbx") {
+        args.remove(1);
+    }
+    args
 }
 
 /// Names of the flags that were really written, as the user writes them.
@@ -322,6 +338,7 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Images(args) => crate::images::run(args, call).await,
         Verb::Image(args) => crate::image::run(args, call).await,
         Verb::Install(args) => crate::install::run(args, call).await,
+        Verb::Uninstall(args) => crate::commands::uninstall(&args, call),
         Verb::Doctor(args) | Verb::Own(OwnArgs { verb: OwnVerb::Doctor(args) }) => {
             return crate::doctor::run(args, call).await;
         }

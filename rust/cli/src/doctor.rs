@@ -21,6 +21,12 @@ pub struct DoctorArgs {
     /// Also end with status 1 when microVMs do not work here.
     #[arg(long)]
     require_microvm: bool,
+    /// Put right what msb can put right by itself: bring in libkrunfw where only that is missing for microVMs.
+    #[arg(long)]
+    fix: bool,
+    /// With --fix: do not ask.
+    #[arg(short, long, requires = "fix")]
+    yes: bool,
     /// How to write it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -28,14 +34,37 @@ pub struct DoctorArgs {
 
 pub async fn run(args: DoctorArgs, call: &Invocation) -> Outcome<i32> {
     let progress = progress::working(&call.console, args.format == Format::Json, "trying what works here".into());
-    let report = call.backend.images().doctor(args.recheck).await?;
+    let mut report = call.backend.images().doctor(args.recheck).await?;
     drop(progress);
+    if args.fix && fix(&report, &args, call).await? {
+        report = call.backend.images().doctor(true).await?;
+    }
     match args.format {
         Format::Json => print_json(&call.console, &report)?,
         Format::Table => call.console.print(&page(&report))?,
     }
     let enough = works(&report) && (report.isolation == Isolation::Microvm || !args.require_microvm);
     Ok(if enough { 0 } else { FAILED })
+}
+
+/// Whether anything was changed. Where KVM itself is missing a library would change nothing.
+async fn fix(report: &DoctorReport, args: &DoctorArgs, call: &Invocation) -> Outcome<bool> {
+    let state = |name: &str| report.checks.iter().find(|check| check.name == name).map(|check| check.state);
+    let lacks_library = report.isolation != Isolation::Microvm
+        && state("kvm") == Some(MechanismState::On)
+        && state("libkrunfw") == Some(MechanismState::Off);
+    if !lacks_library {
+        call.console.note("there is nothing here that msb can put right by itself");
+        return Ok(false);
+    }
+    if !args.yes && call.console.in_is_terminal {
+        call.console.note("This fetches libkrunfw, as msb install libkrunfw does. Go on? [y/N]");
+        if !call.confirmed().await? {
+            return Ok(false);
+        }
+    }
+    crate::install::libkrunfw(None, args.format, args.format == Format::Json, call).await?;
+    Ok(true)
 }
 
 /// The report names what `auto` gives even where the attempt failed; the attempt itself is the check `container`.

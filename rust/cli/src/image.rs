@@ -145,7 +145,7 @@ async fn remove(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
 async fn prune(args: PruneArgs, call: &Invocation) -> Outcome<()> {
     if !args.yes && call.console.in_is_terminal {
         call.console.note("This deletes every image that no sandbox uses. Go on? [y/N]");
-        if !confirmed(call).await? {
+        if !call.confirmed().await? {
             return Err(Failure::message("nothing was deleted"));
         }
     }
@@ -161,12 +161,4 @@ async fn prune(args: PruneArgs, call: &Invocation) -> Outcome<()> {
         or_dash(report.bytes_reclaimed.map(human)),
         report.skipped_in_use
     ))
-}
-
-/// One line of input that begins with y. Can be interrupted.
-async fn confirmed(call: &Invocation) -> Outcome<bool> {
-    let mut input = crate::input::InputStream::open(&call.console.input)
-        .map_err(|error| Failure::message(format!("cannot read the answer: {error}")))?;
-    let answer = input.next().await.unwrap_or_default();
-    Ok(answer.first().is_some_and(|first| matches!(first, b'y' | b'Y')))
 }

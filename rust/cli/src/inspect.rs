@@ -20,6 +20,9 @@ pub struct InspectArgs {
     /// Name of the sandbox.
     #[arg(value_name = "NAME")]
     name: String,
+    /// Show this job of it instead.
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
     /// How to write it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -49,6 +52,9 @@ struct RunReport<'a> {
 }
 
 pub async fn run(args: InspectArgs, call: &Invocation) -> Outcome<()> {
+    if let Some(job) = args.job {
+        return crate::jobs::inspect(&args.name, job, args.format, call).await;
+    }
     let handle = Sandbox::get(&call.backend, &args.name).await?;
     // Before the first boot, and on backends that have none, there is nothing to report.
     let isolation_report = handle.isolation_report().await.ok();

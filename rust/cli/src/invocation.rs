@@ -30,6 +30,14 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    /// One line of input that begins with y. Can be interrupted.
+    pub async fn confirmed(&self) -> Outcome<bool> {
+        let mut input = crate::input::InputStream::open(&self.console.input)
+            .map_err(|error| Failure::message(format!("cannot read the answer: {error}")))?;
+        let answer = input.next().await.unwrap_or_default();
+        Ok(answer.first().is_some_and(|first| matches!(first, b'y' | b'Y')))
+    }
+
     /// Runs `work` unless a signal asks for an end first; then it is dropped where it stands.
     pub async fn interruptible<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         tokio::select! {

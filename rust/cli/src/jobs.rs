@@ -106,11 +106,29 @@ pub async fn list(args: JobsArgs, call: &Invocation) -> Outcome<()> {
         call.console.note("No jobs found.");
         return Ok(());
     }
+    call.console.print(&page(&jobs))
+}
+
+fn page(jobs: &[JobInfo]) -> String {
     let rows = jobs.iter().map(|job| {
         let state = job.exit.as_ref().map_or_else(|| "running".to_owned(), |exit| format!("exited ({})", exit.code));
         vec![job.id.clone(), state, job.pid.to_string(), job.command.join(" ")]
     });
-    call.console.print(&table(&["ID", "STATE", "PID", "COMMAND"], rows))
+    table(&["ID", "STATE", "PID", "COMMAND"], rows)
+}
+
+/// One job; as JSON an object of what `jobs --format json` has in its list.
+pub async fn inspect(name: &str, job: String, format: Format, call: &Invocation) -> Outcome<()> {
+    let known = ask(call, name, JobCall::Inspect { job }).await?;
+    match (format, known.first()) {
+        (Format::Json, Some(job)) => print_json(&call.console, &entry(job)),
+        _ => call.console.print(&page(&known)),
+    }
+}
+
+/// The number under which the log has the output of a job.
+pub async fn session(name: &str, job: String, call: &Invocation) -> Outcome<Option<u64>> {
+    Ok(ask(call, name, JobCall::Inspect { job }).await?.first().map(|job| job.session))
 }
 
 fn entry(job: &JobInfo) -> Entry<'_> {

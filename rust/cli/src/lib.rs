@@ -15,6 +15,7 @@
 mod app;
 mod attach;
 mod box_flags;
+mod commands;
 mod completion;
 mod console;
 mod context;

@@ -30,6 +30,9 @@ pub struct LogsArgs {
     /// Go on with what comes, until the sandbox ends.
     #[arg(short, long)]
     follow: bool,
+    /// Only the output of this job; with --follow until it ends.
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
     /// Show when each line came.
     #[arg(long)]
     timestamps: bool,
@@ -84,6 +87,10 @@ pub async fn run(args: LogsArgs, call: &Invocation) -> Outcome<()> {
     let handle = Sandbox::get(&call.backend, &args.name).await?;
     let sources = sources(&args.source);
     let writer = Writer::new(&args, call);
+    if let Some(job) = &args.job {
+        let session = crate::jobs::session(&args.name, job.clone(), call).await?;
+        return of_job(&args, &handle, session, sources, &writer).await;
+    }
     let mut cursor = None;
     // A stream has no tail: the end of what exists is read first, then followed from there.
     if !args.follow || args.tail.is_some() {
@@ -94,6 +101,53 @@ pub async fn run(args: LogsArgs, call: &Invocation) -> Outcome<()> {
         }
     }
     if args.follow { follow(&args, &handle, sources, cursor, &writer).await } else { Ok(()) }
+}
+
+/// The output of one program run, until the agent's word about its end, which is the last in the log about it.
+async fn of_job(
+    args: &LogsArgs,
+    handle: &SandboxHandle,
+    session: Option<u64>,
+    wanted: Vec<LogSource>,
+    writer: &Writer<'_>,
+) -> Outcome<()> {
+    let ended = session.map(|session| format!("(session {session})"));
+    let options = LogStreamOptions {
+        sources: sources(&[Source::All]),
+        since: args.since,
+        until: args.until,
+        from_cursor: None,
+        follow: args.follow,
+    };
+    let mut stream = handle.log_stream(options).await?;
+    let mut last = std::collections::VecDeque::new();
+    while let Some(entry) = stream.next().await {
+        let entry = entry?;
+        let is_wanted = match wanted.as_slice() {
+            [] => entry.source != LogSource::System,
+            wanted => wanted.contains(&entry.source),
+        };
+        if entry.session_id == session && is_wanted {
+            match args.tail {
+                // What is followed has no end to count from.
+                Some(tail) if !args.follow => {
+                    last.push_back(entry);
+                    if last.len() > tail {
+                        last.pop_front();
+                    }
+                }
+                _ => writer.write(&entry)?,
+            }
+        } else if entry.source == LogSource::System
+            && ended.as_ref().is_some_and(|ended| {
+                let text = String::from_utf8_lossy(&entry.data);
+                text.contains("exec ended: ") && text.contains(ended.as_str())
+            })
+        {
+            break;
+        }
+    }
+    last.iter().try_for_each(|entry| writer.write(entry))
 }
 
 async fn follow(

@@ -1,6 +1,8 @@
 //! `msb pause` and `msb resume`.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use microsandbox_core::MicrosandboxError;
+use microsandbox_core::model::ExecOptions;
 
 use crate::failure::Outcome;
 use crate::invocation::Invocation;
@@ -11,6 +13,19 @@ use crate::selection::Selection;
 pub struct PauseArgs {
     #[command(flatten)]
     selection: Selection,
+    /// Whether the guest's file systems are written out first: nothing is lost without.
+    #[arg(long, value_enum, default_value_t, value_name = "WHETHER")]
+    guest_flush: Flush,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Flush {
+    /// As it suits.
+    #[default]
+    Auto,
+    /// Or nothing is paused.
+    Required,
+    Skip,
 }
 
 /// Arguments of `resume`.
@@ -22,7 +37,20 @@ pub struct ResumeArgs {
 
 /// Everything in them stands still; paused ones are fine.
 pub async fn pause(args: PauseArgs, call: &Invocation) -> Outcome<()> {
-    args.selection.each(call, async |sandbox| sandbox.pause().await.map(|()| None)).await
+    let flush = args.guest_flush == Flush::Required;
+    args.selection
+        .each(call, async |sandbox| {
+            if flush {
+                let running = sandbox.connect(None).await?;
+                let done = running.exec("sync", ExecOptions::default()).await?;
+                if !done.success() {
+                    let text = format!("sync ended with status {}; nothing was paused", done.exit.code);
+                    return Err(MicrosandboxError::Runtime(text));
+                }
+            }
+            sandbox.pause().await.map(|()| None)
+        })
+        .await
 }
 
 /// Everything goes on where it was; running ones are fine.

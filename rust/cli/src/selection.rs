@@ -42,6 +42,19 @@ impl Selection {
         Ok(names)
     }
 
+    /// Prints no names: the results are written in another way.
+    pub fn silent(self) -> Selection {
+        Selection { quiet: true, ..self }
+    }
+
+    /// The one sandbox that a verb about something in it is for.
+    pub fn only(&self) -> Outcome<&str> {
+        match self.names.as_slice() {
+            [name] if self.label.is_empty() => Ok(name),
+            _ => Err(Failure::Usage("--job goes with the name of one sandbox".into())),
+        }
+    }
+
     /// Does `action` to each, several at once, and prints the names in order; a failure is reported and the others go on.
     pub async fn each<F>(&self, call: &Invocation, action: impl Fn(SandboxHandle) -> F) -> Outcome<()>
     where

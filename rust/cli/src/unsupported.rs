@@ -1,9 +1,13 @@
 //! Flags of the specification that no local driver honours yet. They are accepted by name and refused with the reason
 //! and the time, instead of "unexpected argument"; hidden from the help.
 
+use std::ffi::OsString;
+
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use microsandbox_core::backend::available_when as when;
 use microsandbox_core::model::UnsupportedOption;
+
+use crate::failure::Failure;
 
 struct Flag {
     long: &'static str,
@@ -72,6 +76,37 @@ const FLAGS: &[Flag] = &[
     valued("secret-conf", SPARSE),
     valued("script-conf", SPARSE),
 ];
+
+const UPDATE: &str = "msb is part of a Python package: pip install --upgrade microsandbox";
+
+/// Verbs of the specification that are not there yet, and when they come. Their arguments are not looked at.
+const VERBS: &[(&[&str], &str)] = &[
+    (&["snapshot"], when::SNAPSHOTS),
+    (&["snap"], when::SNAPSHOTS),
+    (&["restore"], when::SNAPSHOTS),
+    (&["fork"], when::SNAPSHOTS),
+    (&["ssh"], "when SSH lands; msb exec -t gives a terminal"),
+    (&["registry"], when::REGISTRY),
+    (&["pull"], when::REGISTRY),
+    (&["image", "pull"], when::REGISTRY),
+    (&["save"], "when images can be exported"),
+    (&["image", "save"], "when images can be exported"),
+    (&["df"], "when storage is accounted for; msb image list and msb volume list have sizes"),
+    (&["prune"], "when storage is accounted for; msb image prune deletes unused images"),
+    (&["update"], UPDATE),
+    (&["downgrade"], UPDATE),
+    (&["self", "update"], UPDATE),
+    (&["self", "downgrade"], UPDATE),
+    (&["self", "uninstall"], "msb is part of a Python package: pip uninstall microsandbox"),
+];
+
+/// The refusal of a verb that is not there yet.
+pub fn verb(args: &[OsString]) -> Option<Failure> {
+    let words: Vec<&str> =
+        args.iter().skip(1).map_while(|word| word.to_str()).filter(|word| !word.starts_with('-')).collect();
+    let (path, when) = VERBS.iter().find(|(path, _)| words.starts_with(path))?;
+    Some(Failure::hinted(format!("msb {} is not supported", path.join(" ")), *when))
+}
 
 /// Those of them that were written.
 #[derive(Debug, Default, Clone)]

@@ -1,13 +1,17 @@
 //! `msb wait`.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 use microsandbox_core::MicrosandboxError;
+use microsandbox_core::model::{SandboxStatus, SandboxStopResult};
+use serde::Serialize;
 
-use crate::duration::parse_duration;
+use crate::duration::{parse_duration, timestamp};
 use crate::failure::Outcome;
 use crate::invocation::Invocation;
+use crate::output::{Format, print_json};
 use crate::selection::Selection;
 
 /// Arguments of `wait`.
@@ -18,21 +22,48 @@ pub struct WaitArgs {
     /// Give up after this time [default: never].
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
+    /// How to write the ends.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// One entry of `--format json`, in the order in which they were seen.
+#[derive(Serialize)]
+struct End {
+    name: String,
+    status: SandboxStatus,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    observed_at: String,
+    source: Option<String>,
+}
+
+fn end(result: SandboxStopResult) -> End {
+    let SandboxStopResult { name, status, exit_code, signal, observed_at, source } = result;
+    End { name, status, exit_code, signal, observed_at: timestamp(observed_at), source }
 }
 
 /// Waits for any end without asking for it.
 pub async fn run(args: WaitArgs, call: &Invocation) -> Outcome<()> {
     let timeout = args.timeout;
-    args.selection
+    let is_json = args.format == Format::Json;
+    let selection = if is_json { args.selection.silent() } else { args.selection };
+    let ends: Mutex<Vec<End>> = Mutex::default();
+    let done = selection
         .each(call, async |sandbox| {
             let ended = sandbox.wait_until_stopped();
-            let Some(timeout) = timeout else { return ended.await.map(|_| None) };
-            match tokio::time::timeout(timeout, ended).await {
-                Ok(result) => result.map(|_| None),
-                Err(_elapsed) => {
-                    Err(MicrosandboxError::StopTimeout { name: sandbox.name().to_owned(), secs: timeout.as_secs_f64() })
-                }
-            }
+            let result = match timeout {
+                None => ended.await?,
+                Some(timeout) => tokio::time::timeout(timeout, ended).await.map_err(|_elapsed| {
+                    MicrosandboxError::StopTimeout { name: sandbox.name().to_owned(), secs: timeout.as_secs_f64() }
+                })??,
+            };
+            ends.lock().unwrap_or_else(PoisonError::into_inner).push(end(result));
+            Ok(None)
         })
-        .await
+        .await;
+    if is_json {
+        print_json(&call.console, &*ends.lock().unwrap_or_else(PoisonError::into_inner))?;
+    }
+    done
 }

@@ -4,7 +4,7 @@ mod support;
 
 use support::{msb_alone, snapshot};
 
-const VERBS: [&str; 35] = [
+const VERBS: [&str; 36] = [
     "run",
     "create",
     "start",
@@ -33,6 +33,7 @@ const VERBS: [&str; 35] = [
     "images",
     "image",
     "install",
+    "uninstall",
     "doctor",
     "volume",
     "profile",

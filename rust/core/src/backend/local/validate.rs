@@ -67,10 +67,11 @@ pub fn microvm(spec: &SandboxSpec) -> MicrosandboxResult<()> {
             resources.memory_mib
         ));
     }
-    let online = host_cpus();
-    if usize::from(resources.cpus) > online {
+    // A program that wants two has them on a machine with one, too; many more would only wait for each other.
+    let most = 2 * host_cpus();
+    if usize::from(resources.cpus) > most {
         return invalid(format!(
-            "cpus of a microVM must be 1 to {online} (the processors of this machine): got {}",
+            "cpus of a microVM must be 1 to {most} (twice the processors of this machine): got {}",
             resources.cpus
         ));
     }
@@ -279,12 +280,12 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_has_no_more_processors_than_the_host() {
-        let online = host_cpus();
-        microvm(&with(512, u8::try_from(online.min(255)).unwrap())).unwrap();
-        if let Ok(beyond) = u8::try_from(online + 1) {
+    fn a_machine_has_at_most_twice_the_processors_of_the_host() {
+        let most = 2 * host_cpus();
+        microvm(&with(512, u8::try_from(most.min(255)).unwrap())).unwrap();
+        if let Ok(beyond) = u8::try_from(most + 1) {
             let text = refused(&with(512, beyond));
-            assert!(text.contains(&format!("1 to {online} ")) && text.contains(&format!("got {beyond}")), "{text}");
+            assert!(text.contains(&format!("1 to {most} ")) && text.contains(&format!("got {beyond}")), "{text}");
         }
     }
 
