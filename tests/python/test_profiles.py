@@ -97,18 +97,19 @@ print(m.default_backend_kind().value)
 """
 
 
-def test_the_default_is_set_with_keywords_and_its_kind_follows_case_98(home: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DEFAULTS],
-        env={**os.environ, **on(home)},
-        capture_output=True,
-        text=True,
-        timeout=within(60),
-    )
+def said_by(home: Path, code: str) -> list[str]:
+    """What a program prints that works on this home."""
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, **on(home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within(60))
     assert done.returncode == 0, done.stderr
-    kinds = ["cloud", "local", "cloud False", "local"]
-    assert done.stdout.splitlines()[4:] == kinds
-    assert all("Error" in line for line in done.stdout.splitlines()[:4])
+    return done.stdout.splitlines()
+
+
+def test_the_default_is_set_with_keywords_and_its_kind_follows_case_98(home: Path) -> None:
+    lines = said_by(home, DEFAULTS)
+    assert lines[4:] == ["cloud", "local", "cloud False", "local"]
+    assert all("Error" in line for line in lines[:4])
 
 
 def test_two_homes_share_nothing_cases_30_40_41(tmp_path: Path) -> None:
@@ -194,11 +195,4 @@ asyncio.run(main())
 
 def test_sampling_that_is_off_is_told_case_60(home: Path) -> None:
     (home / "config.json").write_text(json.dumps({"sandbox_defaults": {"metrics_sample_interval_ms": None}}))
-    done = subprocess.run(
-        [sys.executable, "-c", UNMEASURED],
-        env={**os.environ, **on(home)},
-        capture_output=True,
-        text=True,
-        timeout=within(60),
-    )
-    assert (done.returncode, done.stdout) == (0, "disabled box\n"), done.stderr
+    assert said_by(home, UNMEASURED) == ["disabled box"]

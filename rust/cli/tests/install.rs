@@ -8,7 +8,7 @@ use std::process::Command;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::backend::{LocalBackend, MemoryBackend};
 use microsandbox_core::config::LocalConfig;
-use support::{Ran, msb, msb_alone, snapshot};
+use support::{Ran, msb, msb_alone};
 
 fn local(home: &Path) -> SharedBackend {
     LocalBackend::from_config(LocalConfig::default_for_home(home)).into()
@@ -76,6 +76,10 @@ fn only_this_machine_needs_one() {
 }
 
 #[test]
-fn nothing_else_can_be_installed() {
-    snapshot("usage-install-other", &msb_alone(&["install", "debian"]).page());
+fn a_command_is_of_this_machine() {
+    let memory: SharedBackend = std::sync::Arc::new(MemoryBackend::new());
+    let ran = msb(&memory, &["install", "host", "-n", "x", "--", "true"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
+    assert!(ran.err.starts_with("error: commands run in sandboxes of this machine"), "{}", ran.err);
+    assert_eq!(msb_alone(&["install"]).code, 2);
 }

@@ -2,8 +2,9 @@
 
 mod home;
 mod service;
+mod warnings;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use home::{Home, assert_passed, finish, raw, spec, timed};
@@ -12,6 +13,7 @@ use microsandbox_core::model::{EnvVar, ImageSource, LogLevel, SandboxSpec, Sandb
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
 use service::{answer, calls, client, config, get, requests, serving, soon};
+use warnings::Warnings;
 use wiremock::ResponseTemplate;
 
 #[test]
@@ -44,37 +46,17 @@ fn a_removal_goes_by_what_is_so_now_and_a_second_finds_nothing_case_62() {
     });
 }
 
-/// Counts warnings.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<u32>>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("microsandbox_core::sandbox")
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {
-        *self.0.lock().unwrap() += 1;
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 /// One warning where a stop is forced, none where there is nothing to force. (That the kill follows: `handle_rules.rs`.)
 #[tokio::test]
 async fn a_stop_that_is_forced_warns_once_case_50() {
     for (status, expected) in [("running", 1), ("stopped", 0)] {
         let server = service::with_status(status).await;
         let handle = get(&client(&server.uri(), Wire::Spec)).await.unwrap();
-        let warnings = Warnings::default();
+        let warnings = Warnings::of("microsandbox_core::sandbox");
         let guard = tracing::subscriber::set_default(warnings.clone());
         let stopped = soon(handle.stop(Some(Duration::from_millis(150)))).await;
         drop(guard);
-        assert_eq!((stopped.is_err(), *warnings.0.lock().unwrap()), (expected == 1, expected), "{status}");
+        assert_eq!((stopped.is_err(), warnings.count()), (expected == 1, expected), "{status}");
     }
 }
 

@@ -1,9 +1,10 @@
 //! The configuration document: what it says, what is merged over it, and what is wrong with it.
 
+mod warnings;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::*;
@@ -11,6 +12,7 @@ use microsandbox_core::model::{
     DEFAULT_CPUS, DEFAULT_MEMORY_MIB, DEFAULT_METRICS_SAMPLE_INTERVAL_MS, DEFAULT_SHELL, Isolation, LogLevel,
     MetricsOptions, SandboxResources,
 };
+use warnings::Warnings;
 
 struct Document {
     dir: tempfile::TempDir,
@@ -313,10 +315,10 @@ fn an_env_reference_reads_the_variable_and_unset_is_an_error_case_17() {
 
 #[test]
 fn an_inline_reference_works_warns_and_is_never_shown_cases_18_20() {
-    let warnings = Warnings::default();
+    let warnings = Warnings::of("microsandbox_core");
     let found = tracing::subscriber::with_default(warnings.clone(), || key("inline: hunter2 ", &[]).unwrap());
     assert_eq!(found, "hunter2");
-    assert_eq!(*warnings.0.lock().unwrap(), 1);
+    assert_eq!(warnings.count(), 1);
     for reference in ["inline:hunter2", "hunter2", "vault:hunter2"] {
         let shown = format!("{:?} {}", ApiKeyRef::new(reference), ApiKeyRef::new(reference).redacted());
         assert!(!shown.contains("hunter2"), "{shown}");
@@ -331,26 +333,6 @@ fn keyring_and_unknown_references_are_clear_errors_case_19() {
         let text = key(reference, &[]).unwrap_err().to_string();
         assert!(text.contains(word) && !text.contains("secret-key"), "{text}");
     }
-}
-
-/// Counts warnings.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<u32>>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {
-        *self.0.lock().unwrap() += 1;
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! How many warnings the core gives.
+
+use std::sync::{Arc, Mutex};
+
+/// A subscriber that counts the warnings of targets that begin with a text.
+#[derive(Clone)]
+pub struct Warnings {
+    of: &'static str,
+    count: Arc<Mutex<u32>>,
+}
+
+impl Warnings {
+    pub fn of(target: &'static str) -> Warnings {
+        Warnings { of: target, count: Arc::default() }
+    }
+
+    pub fn count(&self) -> u32 {
+        *self.count.lock().unwrap()
+    }
+}
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with(self.of)
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        *self.count.lock().unwrap() += 1;
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
