@@ -57,6 +57,11 @@ PARAMETERS = {
     "proxy": "OutboundProxy",
     "body": "bytes",
     "chunk": "bytes",
+    "ssh_client": "SshClient",
+    "ssh_server": "SshServer",
+    "sftp": "SftpClient",
+    "snapshot": "Snapshot",
+    "record": "SnapshotHandle",
     "id": "str",
     "key": "str",
 }
@@ -74,9 +79,9 @@ def named() -> Iterator[tuple[str, object]]:
         seen.add(id(thing))
         yield name, thing
         if inspect.isclass(thing):
-            for member, value in vars(thing).items():
-                function = getattr(value, "__func__", value)
-                if not member.startswith("_") and inspect.isroutine(function):
+            for member, function in inspect.getmembers(thing, inspect.isroutine):
+                ours = str(getattr(function, "__module__", "")).startswith("microsandbox")
+                if not member.startswith("_") and ours:
                     yield f"{name}.{member}", function
 
 

@@ -306,14 +306,16 @@ if TYPE_CHECKING:
         JobPage as JobPage,
         JobState as JobState,
     )
+    from ._setup import (
+        ensure_runtime as ensure_runtime,
+        install_runtime as install_runtime,
+    )
     from .setup import (
         InstallOptions as InstallOptions,
         ResolvedRuntime as ResolvedRuntime,
         RuntimeConfig as RuntimeConfig,
         RuntimeOrigin as RuntimeOrigin,
-        ensure_runtime as ensure_runtime,
         install as install,
-        install_runtime as install_runtime,
         is_installed as is_installed,
         is_runtime_installed as is_runtime_installed,
         resolve_runtime as resolve_runtime,
@@ -377,8 +379,9 @@ _HOME = {
     "VolumeNotFoundError",
     "_jobs": "Job JobAttachment JobLogStream",
     "jobs": "JobEvent JobExit JobInfo JobLogEntry JobPage JobState",
-    "setup": "InstallOptions ResolvedRuntime RuntimeConfig RuntimeOrigin ensure_runtime install install_runtime "
-    "is_installed is_runtime_installed resolve_runtime set_libkrunfw_path",
+    "_setup": "ensure_runtime install_runtime",
+    "setup": "InstallOptions ResolvedRuntime RuntimeConfig RuntimeOrigin install is_installed is_runtime_installed "
+    "resolve_runtime set_libkrunfw_path",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 

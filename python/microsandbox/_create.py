@@ -19,4 +19,8 @@ def call(native: Callable[..., _microsandbox.Pending[_T]], given: dict[str, Any]
         _deprecation.warn("create(from_snapshot=)", "Sandbox.restore(snapshot, name=…)", depth=2)
     if options["on_secret_violation"] is not None:
         _deprecation.warn("create(on_secret_violation=)", "secret_violation_action=", depth=2)
+        newer = options["secret_violation_action"]
+        if newer is not None and newer != options["on_secret_violation"]:
+            raise ValueError("on_secret_violation= and secret_violation_action= differ; give one")
+    _deprecation.passthrough(options["secret_violation_action"], depth=2)
     return native(name, options, _backend.pick(backend))

@@ -501,10 +501,16 @@ class Network:
             # The later version has `strict` in this place.
             object.__setattr__(self, "strict", self.ipv4_pool)
             object.__setattr__(self, "ipv4_pool", None)
+        usual = ViolationAction.BLOCK_AND_LOG
         if self.max_connections is not None:
             _deprecation.warn("Network(max_connections=)", "max_tcp_connections=", depth=2)
-        if self.on_secret_violation != ViolationAction.BLOCK_AND_LOG:
+            if self.max_tcp_connections not in (None, self.max_connections):
+                raise ValueError("max_connections= and max_tcp_connections= differ; give one")
+        if self.on_secret_violation != usual:
             _deprecation.warn("Network(on_secret_violation=)", "secret_violation_action=", depth=2)
+            if self.secret_violation_action not in (usual, self.on_secret_violation):
+                raise ValueError("on_secret_violation= and secret_violation_action= differ; give one")
+        _deprecation.passthrough(self.secret_violation_action, depth=2)
 
     @classmethod
     def none(cls) -> Network:

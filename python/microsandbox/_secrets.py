@@ -85,6 +85,7 @@ class ViolationPolicy:
 
         Example: `policy = ViolationPolicy.passthrough(hosts=["api.example"])`
         """
+        _deprecation.warn("ViolationPolicy.passthrough()", "Secret.env(allow_placeholder_for=)")
         return cls(ViolationAction.BLOCK_AND_LOG, tuple(hosts), tuple(host_patterns), all_hosts)
 
     def _to_dict(self) -> dict[str, Any]:
@@ -210,6 +211,7 @@ class Secret:
         for name, used in old.items():
             if used:
                 _deprecation.warn(f"Secret.env({name})", new[name])
+        _deprecation.passthrough(violation_action)
         if injection is not None and substitution is not None:
             raise ValueError("injection= and substitution= say the same; give one")
         if violation_action is not None and old["on_violation="] and violation_action != on_violation:

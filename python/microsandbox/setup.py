@@ -94,36 +94,6 @@ def is_runtime_installed(config: RuntimeConfig | None = None) -> bool:
     return True
 
 
-async def install_runtime(
-    config: RuntimeConfig | None = None, options: InstallOptions | None = None
-) -> ResolvedRuntime:
-    """Puts the guest kernel's library from a file (`source="archive"`: the library, or a wheel with it) into the home.
-
-    Without options it does nothing: the runtime itself is inside this package. `UnsupportedError` for other sources;
-    `msb install libkrunfw` fetches one.
-
-    Example: `await install_runtime(options=InstallOptions(source="archive", source_path="libkrunfw.so.5"))`
-    """
-    if options is not None and options.source == "archive" and options.source_path is not None:
-        from . import _microsandbox
-
-        if options != InstallOptions(source="archive", source_path=options.source_path):
-            raise unsupported("install_runtime(options=) with more than source and source_path", RUNTIME)
-        _refuse_config(config)
-        await _microsandbox.install_libkrunfw(options.source_path)
-    elif options is not None and options != InstallOptions():
-        raise unsupported("install_runtime(options=)", RUNTIME)
-    return resolve_runtime(config)
-
-
-async def ensure_runtime(config: RuntimeConfig | None = None, options: InstallOptions | None = None) -> ResolvedRuntime:
-    """As `install_runtime`.
-
-    Example: `runtime = await ensure_runtime()`
-    """
-    return await install_runtime(config, options)
-
-
 def install() -> None:
     """Does nothing: the runtime is inside this package. The older name of `install_runtime`.
 
@@ -161,3 +131,7 @@ def set_libkrunfw_path(path: str) -> None:
 def _refuse_config(config: RuntimeConfig | None) -> None:
     if config is not None and config != RuntimeConfig():
         raise unsupported("RuntimeConfig", RUNTIME)
+
+
+# At the end: it needs the classes above.
+from ._setup import ensure_runtime, install_runtime  # noqa: E402

@@ -28,10 +28,19 @@ TWINS = [
     "_metrics_stream",
     "_pull",
     "_sandbox",
+    "_setup",
+    "_snapshot",
+    "_ssh",
+    "_storage",
     "_volume",
 ]
 # Modules whose every name is the same object in both faces.
-SHARED_IN_TWINS = {"_pull": ["PullEvent"], "_handle": ["SandboxPingResult", "SandboxTouchResult"]}
+SHARED_IN_TWINS = {
+    "_pull": ["PullEvent"],
+    "_handle": ["SandboxPingResult", "SandboxTouchResult"],
+    "_snapshot": ["SnapshotArchive"],
+    "_storage": ["MemoryCacheEntry", "MemoryCacheReport", "StorageCategoryUsage", "StorageItemUsage", "StorageUsage"],
+}
 METHODS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 NAMES = {"StopAsyncIteration": "StopIteration", "AwaitableStr": "str", "AwaitableBool": "bool"}
 # What stands for what of `_runtime`.

@@ -205,22 +205,26 @@ if TYPE_CHECKING:
         SecretSubstitution as SecretSubstitution,
         ViolationPolicy as ViolationPolicy,
     )
-    from .._snapshot import (
+    from ._snapshot import (
         Snapshot as Snapshot,
-        SnapshotArchive as SnapshotArchive,
         SnapshotHandle as SnapshotHandle,
     )
-    from .._ssh import (
+    from .._snapshot import (
+        SnapshotArchive as SnapshotArchive,
+    )
+    from ._ssh import (
         SandboxSshOps as SandboxSshOps,
         SftpClient as SftpClient,
         SshClient as SshClient,
         SshOutput as SshOutput,
         SshServer as SshServer,
     )
+    from ._storage import (
+        Storage as Storage,
+    )
     from .._storage import (
         MemoryCacheEntry as MemoryCacheEntry,
         MemoryCacheReport as MemoryCacheReport,
-        Storage as Storage,
         StorageCategoryUsage as StorageCategoryUsage,
         StorageItemUsage as StorageItemUsage,
         StorageUsage as StorageUsage,
@@ -309,14 +313,16 @@ if TYPE_CHECKING:
         JobPage as JobPage,
         JobState as JobState,
     )
+    from ._setup import (
+        ensure_runtime as ensure_runtime,
+        install_runtime as install_runtime,
+    )
     from ..setup import (
         InstallOptions as InstallOptions,
         ResolvedRuntime as ResolvedRuntime,
         RuntimeConfig as RuntimeConfig,
         RuntimeOrigin as RuntimeOrigin,
-        ensure_runtime as ensure_runtime,
         install as install,
-        install_runtime as install_runtime,
         is_installed as is_installed,
         is_runtime_installed as is_runtime_installed,
         resolve_runtime as resolve_runtime,
@@ -336,9 +342,13 @@ _HOME = {
     "_metrics_stream": "MetricsStream",
     "_pull": "PullProgressIter PullSession",
     "_sandbox": "Sandbox",
+    "_snapshot": "Snapshot SnapshotHandle",
+    "_ssh": "SandboxSshOps SftpClient SshClient SshOutput SshServer",
+    "_storage": "Storage",
     "_volume": "Volume VolumeFs VolumeHandle",
     "_agent": "AgentClient AgentStream",
     "_jobs": "Job JobAttachment JobLogStream",
+    "_setup": "ensure_runtime install_runtime",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
