@@ -444,6 +444,9 @@ class ViolationAction(StrEnum):
 class StatVirtualization(StrEnum):
     """How owners of mounted files appear in the guest.
 
+    On this machine the kernel maps them: root inside is who runs the sandbox, so STRICT (the default) and RELAXED are
+    the same, and OFF is `UnsupportedError`.
+
     Example: `Volume.bind("/srv/data", stat_virtualization=StatVirtualization.STRICT)`
     """
 
@@ -453,7 +456,11 @@ class StatVirtualization(StrEnum):
 
 
 class HostPermissions(StrEnum):
-    """Mode of files that the guest makes in a mount.
+    """Which modes the guest may give to files of this machine.
+
+    PRIVATE, the default: none with a set-id bit, which would make what a guest wrote a program of the files' owner.
+    Nothing inside may then set such a bit on any file (EPERM), because the refusal cannot tell files apart.
+    MIRROR: any.
 
     Example: `Volume.bind("/srv/data", host_permissions=HostPermissions.PRIVATE)`
     """

@@ -31,7 +31,9 @@ fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> P
     for input in ["rust/agent", "rust/runtime", "rust/vmm", "rust/protocol", "Cargo.lock", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
-    let target_dir = out.join("guest");
+    // `<target>/<profile>/build/<unit>/out`. Lints and tests build this crate with other features of its dependencies, each a unit of
+    // its own; the programs are the same for all.
+    let target_dir = out.ancestors().nth(3).unwrap_or(out).join("guest");
     let mut command = Command::new(cargo);
     // What the outer invocation chose for the cdylib must not leak in.
     for (name, _) in std::env::vars_os() {

@@ -32,6 +32,8 @@ fn main() -> Result<(), Failure> {
         ("ALLOW", compile(allowed(), SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow, arch)?),
         ("FAMILY", compile(families()?, SeccompAction::Allow, SeccompAction::Errno(libc::EAFNOSUPPORT as u32), arch)?),
         ("REFUSE", compile(refused()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?),
+        ("MODE_UNSEEN", compile(unseen(), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32), arch)?),
+        ("MODE_GUARD", compile(set_ids()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?),
         (
             "MONITOR_ALLOW",
             compile(monitor_allowed()?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow, arch)?,
@@ -86,6 +88,27 @@ fn monitor_confined() -> Result<Rules, Failure> {
 fn new_namespaces() -> Result<Vec<SeccompRule>, Failure> {
     let flag = |&flag: &i32| rule(&[(0, SeccompCmpOp::MaskedEq(flag as u32 as u64), flag as u32 as u64)]);
     REFUSED_CLONE_FLAGS.iter().map(flag).collect()
+}
+
+fn unseen() -> Rules {
+    UNSEEN_MODE.iter().map(|&number| (number, Vec::new())).collect()
+}
+
+/// A set-id bit in a mode.
+fn set_ids() -> Result<Rules, Failure> {
+    let has = |index, bit: u64| (index, SeccompCmpOp::MaskedEq(bit), bit);
+    let mut rules = Rules::new();
+    for &(number, mode) in SET_MODE.iter().chain(SET_MODE_OLD) {
+        let each = SET_IDS.iter().map(|&bit| rule(&[has(mode, bit.into())]));
+        rules.insert(number, each.collect::<Result<_, _>>()?);
+    }
+    for &(number, flags, mode) in OPEN_MODE.iter().chain(OPEN_MODE_OLD) {
+        let each = CREATES.iter().flat_map(|&creates| {
+            SET_IDS.iter().map(move |&bit| rule(&[has(flags, creates as u64), has(mode, bit.into())]))
+        });
+        rules.insert(number, each.collect::<Result<_, _>>()?);
+    }
+    Ok(rules)
 }
 
 fn refused() -> Result<Rules, Failure> {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import stat
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from backends import Harness
 from microsandbox import (
     FilesystemError,
     FsEntryKind,
+    HostPermissions,
     InvalidConfigError,
     InvalidStateError,
     PathNotFoundError,
@@ -251,6 +255,90 @@ async def test_a_host_directory_is_live_both_ways(harness: Harness, tmp_path: Pa
     assert (tmp_path / "out").stat().st_uid == os.getuid()
     assert (await box.shell("touch /ro/x")).exit_code != 0
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+def set_ids(directory: Path) -> list[str]:
+    """Names of files with a set-id bit."""
+    return sorted(p.name for p in directory.rglob("*") if p.lstat().st_mode & (stat.S_ISUID | stat.S_ISGID))
+
+
+CREATE = """
+import errno, os
+for call in (
+    lambda: os.open("/host/opened", os.O_CREAT | os.O_WRONLY, 0o4755),
+    lambda: os.open("/host", os.O_TMPFILE | os.O_WRONLY, 0o2755),
+    lambda: os.mknod("/host/made", 0o106755),
+    lambda: os.chmod("/host/tool", 0o4755),
+    lambda: os.fchmod(os.open("/host/tool", os.O_RDONLY), 0o2755),
+):
+    try:
+        call()
+    except OSError as error:
+        # Files without a name are not known everywhere.
+        print("refused" if error.errno in (errno.EPERM, errno.EOPNOTSUPP) else error)
+"""
+
+
+@pytest.mark.needs("host_paths")
+async def test_no_file_of_this_machine_gets_a_set_id_bit(harness: Harness, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    box = await harness.create("box", volumes={"/host": Volume.bind(str(tmp_path))})
+    await box.shell("cp /bin/true /host/tool")
+    assert not (await box.shell("chmod u+s /host/tool || install -m 6755 /bin/true /host/other")).success
+    tried = await box.exec("python3", ["-c", CREATE])
+    assert tried.stdout_text.split() == ["refused"] * 5, tried.stderr_text
+    with pytest.raises(FilesystemError):
+        await box.fs.chmod("/host/tool", 0o4755)
+    # An archive is unpacked without them.
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("packed")
+        member.mode, member.size = 0o4755, 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    async with await box.fs.write_tar("/host") as sink:
+        await sink.write(archive.getvalue())
+    assert (tmp_path / "packed").stat().st_mode & 0o7777 == 0o755
+    assert set_ids(tmp_path) == []
+    # Every other mode goes, and paths are resolved as ever.
+    assert (await box.shell("chmod 1777 /host/tool && stat -c %a /host/tool")).stdout_text == "1777\n"
+    assert (await box.fs.stat("/host/../host/tool")).mode & 0o7777 == 0o1777
+
+
+@pytest.mark.needs("host_paths")
+async def test_set_id_bits_where_they_are_asked_for_or_harm_nobody(harness: Harness, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    mirrored = {"/host": Volume.bind(str(tmp_path), host_permissions=HostPermissions.MIRROR)}
+    box = await harness.create("box", volumes=mirrored)
+    assert (await box.shell("cp /bin/true /host/tool && chmod 6755 /host/tool")).success
+    assert set_ids(tmp_path) == ["tool"]
+    await box.stop()
+    (tmp_path / "tool").unlink()
+    only_read = await harness.create("reader", volumes={"/host": Volume.bind(str(tmp_path), readonly=True)})
+    assert (await only_read.shell("cp /bin/true /tmp/tool && chmod 6755 /tmp/tool")).success
+
+
+@pytest.mark.needs("host_paths")
+async def test_a_directory_is_shown_as_that_of_another_user(harness: Harness, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "in").write_text("hello")
+    box = await harness.create("box", volumes={"/host": Volume.bind(str(tmp_path), uid=1234, gid=567)}, user="1234:567")
+    assert (await box.shell("stat -c %u:%g /host /host/in; echo back > /host/out")).stdout_text == "1234:567\n" * 2
+    made = (tmp_path / "out").stat()
+    assert ((tmp_path / "out").read_text(), made.st_uid, made.st_gid) == ("back\n", os.getuid(), os.getgid())
+    for ids in ({"uid": 70_000, "gid": 0}, {"uid": 0, "gid": 70_000}):
+        with pytest.raises(InvalidConfigError, match="0 to 65535"):
+            await harness.create("bad", volumes={"/host": Volume.bind(str(tmp_path), **ids)})
+
+
+@pytest.mark.needs("mounts")
+async def test_flags_of_memory_are_kept(harness: Harness) -> None:
+    volumes = {"/ro": Volume.tmpfs(size_mib=8, readonly=True), "/data": Volume.tmpfs(size_mib=8, noexec=True)}
+    box = await harness.create("box", volumes=volumes)
+    assert not (await box.shell("touch /ro/x")).success
+    assert (await box.shell("cp /bin/true /data/t && chmod 755 /data/t && /data/t")).exit_code == 126
+    mounts = (await box.exec("cat", ["/proc/self/mounts"])).stdout_text
+    flags = {line.split()[1]: set(line.split()[3].split(",")) for line in mounts.splitlines()}
+    assert {"ro", "nosuid", "nodev"} <= flags["/ro"] and {"rw", "noexec", "nosuid", "nodev"} <= flags["/data"]
 
 
 @pytest.mark.needs("host_paths")

@@ -106,8 +106,8 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
         assert following.stdout is not None and following.stdout.readline() == "mine\n"
         msb("exec", "box", "--", "touch", "/go")
         # It ends with the job, not with the sandbox.
-        out, _ = following.communicate(timeout=60)
-        assert out == "problem\ngot\n"
+        assert following.stdout.read() == "problem\ngot\n"
+        assert following.wait(60) == 0
     finally:
         following.kill()
         following.communicate()

@@ -271,7 +271,12 @@ class Volume:
 
     @staticmethod
     def bind(path: str, *, readonly: bool=False, noexec: bool=False, nosuid: bool=False, nodev: bool=False, stat_virtualization: StatVirtualization | None=None, host_permissions: HostPermissions | None=None, uid: int | None=None, gid: int | None=None) -> MountConfig:
-        """A host directory (or file), live both ways.
+        """A host directory (or file), live both ways. A relative path is taken from the working directory now.
+
+        Root inside is who runs the sandbox: what it makes belongs to that user here. With `uid` and `gid`, 0 to 65535
+        and only where root runs sandboxes, the files of the directory's owner are shown as that user's instead, whose
+        new files belong to the owner; files of others are nobody's, and others make none. `readonly` is enforced on
+        this side; `host_permissions` says whether set-id bits may be set (they may not).
 
         Example: `sb = Sandbox.create("box", image="host", volumes={"/src": Volume.bind("./src")})`
         """

@@ -97,13 +97,32 @@ pub fn settle(machine: &Machine, restricted: bool) -> io::Result<()> {
     if restricted { restrict_programs() } else { Ok(()) }
 }
 
-/// What no program of this machine may do, its root included: mount, make devices, load code into the kernel, become more than it
-/// was. They inherit it from this thread, which starts them; what this process has already, it keeps.
+/// What root among the programs of a restricted machine may do: as much as in a container. Among what is missing is what would
+/// bring the rest back: mounts (SYS_ADMIN), the memory of this process (SYS_PTRACE) and of the kernel (SYS_RAWIO, SYS_MODULE, BPF),
+/// and the limit below (SYS_RESOURCE).
+const RESTRICTED: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::NET_BIND_SERVICE);
+
+/// Programs inherit it from this thread, which starts them; what this process has already, it keeps.
 fn restrict_programs() -> io::Result<()> {
-    let refused = [CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_MODULE, CapabilitySet::SYS_RAWIO, CapabilitySet::MKNOD];
-    for capability in refused {
-        rustix::thread::remove_capability_from_bounding_set(capability)
-            .map_err(|error| named("restrict the capabilities of programs", error))?;
+    for number in 0..64u32 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::capability_is_in_bounding_set(capability) {
+            Ok(true) if !RESTRICTED.contains(capability) => {
+                rustix::thread::remove_capability_from_bounding_set(capability)
+                    .map_err(|error| named("restrict the capabilities of programs", error))?;
+            }
+            Ok(_) => {}
+            // The kernel knows no capability of this number, nor any beyond it.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(named("look at the capabilities of programs", error)),
+        }
     }
     // In a user namespace of its own a program would have all of them again. A kernel without these has no such file.
     match std::fs::write("/proc/sys/user/max_user_namespaces", "0") {
@@ -121,7 +140,10 @@ fn mount_tmpfs(tmpfs: &MachineTmpfs) -> Result<(), Errno> {
     let target = root.open(&tmpfs.target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let place = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target));
     let options = format!("mode={:o},size={}", tmpfs.mode & 0o7777, tmpfs.size_bytes);
-    mount_at("tmpfs", &place, MountFlags::NOSUID | MountFlags::NODEV, &options)
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, tmpfs.readonly);
+    flags.set(MountFlags::NOEXEC, tmpfs.noexec);
+    mount_at("tmpfs", &place, flags, &options)
 }
 
 /// The kernel counts its own threads too, so the limit starts from those that exist before any program does.

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use microsandbox_core::names;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::failure::{Failure, Outcome};
@@ -114,10 +115,11 @@ impl Write for HostStream {
 }
 
 /// Text that came from elsewhere, made safe for a terminal: control characters other than line ends and tabs are shown
-/// as escapes, so that a name or a message cannot move the cursor or set the title.
+/// as escapes, so that a name or a message cannot move the cursor or set the title. Bytes of names that are not UTF-8 are
+/// shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in names::shown(text).chars() {
         if c.is_control() && c != '\n' && c != '\t' {
             shown.extend(c.escape_default());
         } else {

@@ -101,6 +101,12 @@ impl LaunchSpec {
     pub fn hands_over(&self) -> bool {
         self.bootstrap.init.is_some()
     }
+
+    /// No program inside may set a set-id bit on any file: some files that it can change are those of the host, where such
+    /// a bit would make its content a program of their owner's.
+    pub fn guards_modes(&self) -> bool {
+        self.root.binds.iter().any(|bind| bind.host_ids && !bind.readonly && !bind.set_ids)
+    }
 }
 
 /// The root file system: an overlay of `lowers` under the sandbox's own upper directory, then binds and tmpfs.
@@ -138,6 +144,12 @@ pub struct BindSpec {
     /// A missing source is skipped instead of failing the boot.
     #[serde(default)]
     pub optional: bool,
+    /// Whom the files of the source's owner belong to inside; those of other owners are nobody's. Only for host root.
+    #[serde(default)]
+    pub shown_as: Option<(u32, u32)>,
+    /// Set-id bits may reach the files of the host. See [`LaunchSpec::guards_modes`].
+    #[serde(default)]
+    pub set_ids: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +158,10 @@ pub struct TmpfsSpec {
     pub size_bytes: u64,
     /// Permission bits of its root, e.g. `0o1777`.
     pub mode: u32,
+    #[serde(default)]
+    pub readonly: bool,
+    #[serde(default)]
+    pub noexec: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -709,6 +709,10 @@ pub struct MachineTmpfs {
     pub size_bytes: u64,
     /// Permission bits of its root.
     pub mode: u32,
+    #[serde(default)]
+    pub readonly: bool,
+    #[serde(default)]
+    pub noexec: bool,
 }
 
 impl std::fmt::Debug for Bootstrap {

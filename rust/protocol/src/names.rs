@@ -26,7 +26,6 @@ fn push(text: &mut String, bytes: &[u8]) {
 pub fn is_escaped(text: &str) -> bool {
     // U+10FE80 to U+10FEFF, and nothing else, begin with these bytes.
     text.as_bytes().windows(3).any(|three| matches!(three, [0xf4, 0x8f, 0xba | 0xbb]))
-        && text.chars().any(|c| byte(c).is_some())
 }
 
 /// The text for a name or path.

@@ -42,11 +42,9 @@ fn init() -> impl Strategy<Value = InitProgram> {
 }
 
 fn machine() -> impl Strategy<Value = Machine> {
-    let tmpfs = ("/.{0,20}", any::<u64>(), any::<u32>()).prop_map(|(target, size_bytes, mode)| MachineTmpfs {
-        target,
-        size_bytes,
-        mode,
-    });
+    let tmpfs = ("/.{0,20}", any::<u64>(), any::<u32>(), any::<bool>(), any::<bool>()).prop_map(
+        |(target, size_bytes, mode, readonly, noexec)| MachineTmpfs { target, size_bytes, mode, readonly, noexec },
+    );
     (".{0,64}", any::<u64>(), any::<u32>(), vec(tmpfs, 0..3)).prop_map(|(hostname, shm_bytes, pids, tmpfs)| Machine {
         hostname,
         shm_bytes,

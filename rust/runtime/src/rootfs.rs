@@ -1,7 +1,7 @@
 //! The root file system of a sandbox: overlay, kernel file systems, devices, binds, and the few files in `/etc` that
 //! depend on the sandbox. Everything here happens inside the sandbox's own user and mount namespaces.
 
-use microsandbox_protocol::launch::{BindSpec, RootSpec, TmpfsSpec};
+use microsandbox_protocol::launch::{BindSpec, IdMap, RootSpec, TmpfsSpec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -9,8 +9,8 @@ use rustix::mount::MountAttrFlags;
 
 use crate::beneath;
 use crate::failure::{Failure, failed};
-use crate::jail::mounts;
 use crate::jail::mounts::Opt;
+use crate::jail::{idmapped, mounts};
 use crate::steps::Step;
 
 const LAYER_HINT: &str = "load the image again, and check that the product home can be read by the user who runs this";
@@ -111,7 +111,8 @@ fn open_source(bind: &BindSpec) -> Result<Source, Failure> {
 }
 
 /// Makes bind `bind` ready with the runtime's own rights: its source need not be reachable for the sandbox's ids.
-pub fn prepare_source(bind: &BindSpec, owner: Option<BorrowedFd<'_>>) -> Result<Source, Failure> {
+/// `owner` maps the ids of the host.
+pub fn prepare_source(bind: &BindSpec, ids: &IdMap, owner: Option<BorrowedFd<'_>>) -> Result<Source, Failure> {
     let source = match open_source(bind)? {
         Source::Path(fd) => fd,
         other => return Ok(other),
@@ -121,13 +122,24 @@ pub fn prepare_source(bind: &BindSpec, owner: Option<BorrowedFd<'_>>) -> Result<
         format!("copy mount {}", bind.source.display()),
         BIND_HINT,
     ))?;
-    if let (true, Some(owner)) = (bind.host_ids, owner) {
-        crate::syscall::mount_setattr(&tree, false, 0, libc::MS_PRIVATE, Some(owner)).map_err(failed(
-            Step::OpenLayers,
-            format!("map the ids of mount {}", bind.source.display()),
-            "this file system or kernel has no id-mapped mounts; use a named volume, or a directory on another file system",
-        ))?;
-    }
+    let map = || {
+        let shown = match bind.shown_as {
+            Some(inside) => {
+                let stat = fs::fstat(&source)?;
+                Some(idmapped::shown_as(ids, (stat.st_uid, stat.st_gid), inside)?)
+            }
+            None => None,
+        };
+        match shown.as_ref().map(OwnedFd::as_fd).or(owner.filter(|_| bind.host_ids)) {
+            Some(owner) => crate::syscall::mount_setattr(&tree, false, 0, libc::MS_PRIVATE, Some(owner)),
+            None => Ok(()),
+        }
+    };
+    map().map_err(failed(
+        Step::OpenLayers,
+        format!("map the ids of mount {}", bind.source.display()),
+        "this file system or kernel has no id-mapped mounts; use a named volume, or a directory on another file system",
+    ))?;
     Ok(Source::Tree(tree))
 }
 
@@ -311,7 +323,9 @@ pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result
 fn mount_tmpfs(root: &OwnedFd, spec: &TmpfsSpec) -> Result<(), Errno> {
     let size = spec.size_bytes.to_string();
     let mode = format!("{:o}", spec.mode & 0o7777);
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, spec.readonly);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, spec.noexec);
     let tree = mounts::fresh("tmpfs", &[Opt::Text("size", &size), Opt::Text("mode", &mode)], attributes)?;
     mounts::attach(tree, beneath::ensure_dir(root, &spec.target)?)
 }

@@ -161,10 +161,18 @@ fn i6_mounts_stay_inside_whatever_the_image_ships() {
         noexec: true,
         host_ids: false,
         optional: false,
+        shown_as: None,
+        set_ids: false,
     };
     spec.root.binds.push(bind("/up/data/probe"));
     // The path that the symlink names is made inside the root.
-    spec.root.tmpfs.push(TmpfsSpec { target: outside.to_str().unwrap().into(), size_bytes: 1 << 20, mode: 0o755 });
+    spec.root.tmpfs.push(TmpfsSpec {
+        target: outside.to_str().unwrap().into(),
+        size_bytes: 1 << 20,
+        mode: 0o755,
+        readonly: false,
+        noexec: false,
+    });
     let (out, err) = run_inside(&spec);
     assert!(out.starts_with("proc\nsysfs\ndevice\nseen-rw-r--r--"), "{out} {err}");
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "something was made outside");
@@ -237,6 +245,8 @@ fn a_missing_bind_source_is_named() {
         noexec: false,
         host_ids: false,
         optional,
+        shown_as: None,
+        set_ids: false,
     };
     spec.root.binds.push(missing(true));
     let runtime = Runtime::launch(&spec);

@@ -193,14 +193,21 @@ fn pour(root: &Root, target: &str, entry: &mut tar::Entry<'_, Feed>) -> Result<(
     }
 }
 
-/// Owner, mode and time. An owner that this sandbox does not know leaves the file to root.
+/// Owner, mode and time. An owner that this sandbox does not know leaves the file to root, a set-id bit that it may not set
+/// is left out: such a program would be nothing more here anyway.
 fn settle(root: &Root, target: &str, attrs: FsAttrs) -> Result<(), FsError> {
     let is_link = entries::stat(root, target, false)?.kind == "symlink";
     let attrs = FsAttrs { mode: attrs.mode.filter(|_| !is_link), ..attrs };
-    match attributes::set(root, target, false, &attrs) {
-        Err(error) if matches!(error.errno, Some(libc::EPERM | libc::EINVAL)) => {
-            attributes::set(root, target, false, &FsAttrs { uid: None, gid: None, ..attrs })
+    let unowned = FsAttrs { uid: None, gid: None, ..attrs };
+    let harmless = FsAttrs { mode: unowned.mode.map(|mode| mode & 0o1777), ..unowned };
+    let mut done = attributes::set(root, target, false, &attrs);
+    for less in [unowned, harmless] {
+        match done {
+            Err(ref error) if matches!(error.errno, Some(libc::EPERM | libc::EINVAL)) => {
+                done = attributes::set(root, target, false, &less);
+            }
+            other => return other,
         }
-        other => other,
     }
+    done
 }

@@ -115,6 +115,14 @@ impl Mount {
             | Mount::DiskImage { options, .. } => *options,
         }
     }
+
+    /// Of what has files of this machine.
+    pub fn policy(&self) -> Option<&MountPolicy> {
+        match self {
+            Mount::Bind { policy, .. } | Mount::Named { policy, .. } => Some(policy),
+            Mount::Tmpfs { .. } | Mount::DiskImage { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

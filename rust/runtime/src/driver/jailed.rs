@@ -47,7 +47,7 @@ pub trait Tenant {
     /// Puts the program's descriptors in their places; everything else closes when it is executed.
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno>;
     /// Installs the program's system call filter.
-    fn filter(&self) -> Result<Mechanism, Errno>;
+    fn filter(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno>;
     /// The step that executing the program is.
     fn last_step(&self) -> Step;
     /// The program, its name and its arguments; none for a probe.
@@ -205,8 +205,9 @@ fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
     let privileged = rustix::process::geteuid().is_root();
     let wanted = privileged && spec.root.binds.iter().any(|bind| bind.host_ids);
     let owner = if wanted { idmapped::owner(&spec.ids)? } else { None };
-    let prepare = |bind| {
-        if privileged { rootfs::prepare_source(bind, owner.as_ref().map(|fd| fd.as_fd())).map(Some) } else { Ok(None) }
+    let prepare = |bind| match privileged {
+        true => rootfs::prepare_source(bind, &spec.ids, owner.as_ref().map(|fd| fd.as_fd())).map(Some),
+        false => Ok(None),
     };
     spec.root.binds.iter().map(prepare).collect()
 }
@@ -324,7 +325,7 @@ fn become_tenant(
     told.tell(&Note::Mechanism(mechanism("no_new_privs", MechanismState::On, None)));
     let filter = told.step(Step::InstallFilter, || {
         tenant.hand_over(jail).map_err(inside(Step::InstallFilter, "arrange the program's descriptors"))?;
-        tenant.filter().map_err(inside(Step::InstallFilter, "install the system call filter"))
+        tenant.filter(jail).map_err(inside(Step::InstallFilter, "install the system call filter"))
     })?;
     told.tell(&Note::Mechanism(filter));
     told.step(tenant.last_step(), || Ok(()))?;

@@ -23,7 +23,7 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
         return Ok((none, None));
     }
     let attempt = (|| {
-        let owner = user_namespace(&spec.ids)?;
+        let owner = mapping(&spec.ids)?;
         syscall::unshare(libc::CLONE_NEWNS)?;
         mounts::make_private()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -53,7 +53,7 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
 /// What mounts of host files are mapped through; none where ids are not a range of host root's.
 pub fn owner(ids: &IdMap) -> Result<Option<OwnedFd>, Failure> {
     match ids {
-        IdMap::Range { .. } => user_namespace(ids).map(Some).map_err(crate::failure::failed(
+        IdMap::Range { .. } => mapping(ids).map(Some).map_err(crate::failure::failed(
             crate::steps::Step::OpenLayers,
             "make the user namespace that maps the ids of mounts",
             "this kernel gives no user namespace; use named volumes",
@@ -62,8 +62,22 @@ pub fn owner(ids: &IdMap) -> Result<Option<OwnedFd>, Failure> {
     }
 }
 
-/// A user namespace with this mapping and nobody in it.
-fn user_namespace(map: &IdMap) -> Result<OwnedFd, Errno> {
+/// What shows the files of one owner of this machine as those of one user inside, and no others.
+pub fn shown_as(ids: &IdMap, owner: (u32, u32), inside: (u32, u32)) -> Result<OwnedFd, Errno> {
+    let IdMap::Range { base, count } = *ids else { return Err(Errno::PERM) };
+    if inside.0 >= count || inside.1 >= count {
+        return Err(Errno::INVAL);
+    }
+    let lines = ids::Lines { uid: vec![(owner.0, base + inside.0, 1)], gid: vec![(owner.1, base + inside.1, 1)] };
+    user_namespace(|pid| ids::write_lines(pid, &lines))
+}
+
+fn mapping(ids: &IdMap) -> Result<OwnedFd, Errno> {
+    user_namespace(|pid| ids::write_maps(pid, ids))
+}
+
+/// A user namespace with a mapping and nobody in it.
+fn user_namespace(write: impl FnOnce(i32) -> Result<(), String>) -> Result<OwnedFd, Errno> {
     let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;
     let (pid, pidfd) = match syscall::clone_child(libc::CLONE_NEWUSER as u64, None)? {
         Cloned::Child => {
@@ -73,7 +87,7 @@ fn user_namespace(map: &IdMap) -> Result<OwnedFd, Errno> {
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    let namespace = ids::write_maps(pid, map)
+    let namespace = write(pid)
         .map_err(|_| Errno::PERM)
         .and_then(|()| fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
     drop(hold);

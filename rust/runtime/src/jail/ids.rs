@@ -74,10 +74,7 @@ pub fn allows_setgroups(ids: &IdMap) -> bool {
 pub fn write_maps(pid: i32, ids: &IdMap) -> Result<(), String> {
     let lines = lines(ids)?;
     match ids {
-        IdMap::Range { .. } => {
-            write_map(pid, "uid_map", &lines.uid)?;
-            write_map(pid, "gid_map", &lines.gid)
-        }
+        IdMap::Range { .. } => write_lines(pid, &lines),
         IdMap::Single { .. } => {
             write_proc(pid, "setgroups", "deny")?;
             write_map(pid, "uid_map", &lines.uid)?;
@@ -88,6 +85,12 @@ pub fn write_maps(pid: i32, ids: &IdMap) -> Result<(), String> {
             run_id_tool("newgidmap", pid, &lines.gid)
         }
     }
+}
+
+/// With the privilege of host root, which may map anything.
+pub fn write_lines(pid: i32, lines: &Lines) -> Result<(), String> {
+    write_map(pid, "uid_map", &lines.uid)?;
+    write_map(pid, "gid_map", &lines.gid)
 }
 
 /// Finds `newuidmap` or `newgidmap`.

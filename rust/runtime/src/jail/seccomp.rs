@@ -15,6 +15,13 @@ pub fn install() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Refuses set-id bits to programs, or to the monitor that serves their files. Before the other filters, which tell apart what
+/// the machine does not know from what it refuses.
+pub fn install_mode_guard() -> Result<(), Errno> {
+    install_filter(&MODE_UNSEEN)?;
+    install_filter(&MODE_GUARD)
+}
+
 /// The filter that a virtual machine monitor is executed with.
 pub fn install_for_monitor() -> Result<(), Errno> {
     install_filter(&MONITOR_ALLOW)

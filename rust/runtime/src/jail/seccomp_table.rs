@@ -82,6 +82,29 @@ const REFUSED_OLD: Calls = calls! { SYS_ioperm SYS_iopl SYS_kexec_file_load SYS_
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_OLD: Calls = &[];
 
+/// Calls that give a file its mode, with the number of the argument that is the mode.
+const SET_MODE: &[(libc::c_long, u8)] = &[
+    (libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (libc::SYS_fchmodat2, 2), (libc::SYS_mknodat, 2),
+];
+#[cfg(target_arch = "x86_64")]
+const SET_MODE_OLD: &[(libc::c_long, u8)] = &[(libc::SYS_chmod, 1), (libc::SYS_creat, 1), (libc::SYS_mknod, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const SET_MODE_OLD: &[(libc::c_long, u8)] = &[];
+
+/// Calls that do so when a flag says that they create, with the numbers of flags and mode.
+const OPEN_MODE: &[(libc::c_long, u8, u8)] = &[(libc::SYS_openat, 2, 3)];
+#[cfg(target_arch = "x86_64")]
+const OPEN_MODE_OLD: &[(libc::c_long, u8, u8)] = &[(libc::SYS_open, 1, 2)];
+#[cfg(not(target_arch = "x86_64"))]
+const OPEN_MODE_OLD: &[(libc::c_long, u8, u8)] = &[];
+
+/// Calls whose mode lies in memory, out of a filter's sight: answered with ENOSYS, for which everybody has a way without.
+const UNSEEN_MODE: &[libc::c_long] = &[libc::SYS_openat2];
+
+const SET_IDS: &[u32] = &[libc::S_ISUID, libc::S_ISGID];
+/// The bit of O_TMPFILE without that of O_DIRECTORY.
+const CREATES: &[i32] = &[libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
+
 /// `clone` with any of these bits is refused with EPERM.
 const REFUSED_CLONE_FLAGS: &[i32] = &[
     libc::CLONE_NEWNS, libc::CLONE_NEWCGROUP, libc::CLONE_NEWUTS, libc::CLONE_NEWIPC, libc::CLONE_NEWUSER,

@@ -77,6 +77,8 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
         noexec: false,
         host_ids: false,
         optional: true,
+        shown_as: None,
+        set_ids: false,
     });
     LaunchSpec {
         version: LAUNCH_VERSION,
@@ -87,7 +89,13 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
         root: RootSpec {
             lowers: vec![Lower { path: lower, host_ids: false }],
             binds: binds.to_vec(),
-            tmpfs: vec![TmpfsSpec { target: "/tmp".into(), size_bytes: 1 << 24, mode: 0o1777 }],
+            tmpfs: vec![TmpfsSpec {
+                target: "/tmp".into(),
+                size_bytes: 1 << 24,
+                mode: 0o1777,
+                readonly: false,
+                noexec: false,
+            }],
         },
         hostname: "boxy".into(),
         limits: ResourceLimits { cpus: 1, memory_mib: 64, pids: 64 },

@@ -173,6 +173,8 @@ impl Plan {
                 noexec: true,
                 host_ids: false,
                 optional: true,
+                shown_as: None,
+                set_ids: false,
             })
             .collect();
         self.binds.extend(covers);
@@ -251,6 +253,8 @@ fn readonly(machine: &Machine, real: &Path, target: &Path) -> BindSpec {
         noexec: false,
         host_ids: false,
         optional: true,
+        shown_as: None,
+        set_ids: false,
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
 /// Ids in one sandbox: 0 to 65535.
-const RANGE: u32 = 65_536;
+pub const RANGE: u32 = 65_536;
 /// Private ranges for homes of host root lie here: above what distributions hand out in `/etc/subuid` by default and
 /// below the sign bit.
 const FIRST_BASE: u32 = 0x3000_0000;

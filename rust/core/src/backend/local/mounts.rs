@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use microsandbox_protocol::launch::{BindSpec, RootSpec, TmpfsSpec};
 
 use super::LocalBackend;
+use super::idmap::RANGE;
 use crate::backend::available_when;
 use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::model::{Isolation, Mount, MountPolicy, SandboxSpec, validate_volume_name};
+use crate::model::{
+    HostPermissions, Isolation, Mount, MountOptions, MountPolicy, SandboxSpec, StatVirtualization, validate_volume_name,
+};
 
 const MIB: u64 = 1 << 20;
 /// Of one sandbox.
@@ -79,32 +82,42 @@ fn one(mount: &Mount, config: &LocalConfig) -> MicrosandboxResult<()> {
     match mount {
         Mount::Named { name, policy, .. } => {
             validate_volume_name(name)?;
-            plain(policy)
+            check_policy(policy)
         }
         Mount::Bind { host, policy, quota_mib, .. } => {
             if quota_mib.is_some() {
                 return Err(MicrosandboxError::unsupported("Volume.bind(quota_mib=)", available_when::QUOTAS));
             }
-            plain(policy)?;
+            check_policy(policy)?;
             source(Path::new(host), config).map(drop)
         }
         Mount::Tmpfs { size_mib: Some(0), guest, .. } => {
             invalid(format!("the size of the tmpfs at {guest} must not be 0"))
-        }
-        Mount::Tmpfs { options, .. } if options.readonly || options.noexec => {
-            Err(MicrosandboxError::unsupported("Volume.tmpfs(readonly=, noexec=)", available_when::MOUNT_POLICIES))
         }
         Mount::Tmpfs { .. } => Ok(()),
         Mount::DiskImage { .. } => Err(MicrosandboxError::unsupported("Volume.disk", available_when::DISK_IMAGES)),
     }
 }
 
-fn plain(policy: &MountPolicy) -> MicrosandboxResult<()> {
-    if *policy == MountPolicy::default() {
-        return Ok(());
+/// Owners are mapped by the kernel: root inside is who runs the sandbox. That is the strict policy, and the relaxed one where it
+/// can be had. Modes are those of the file; whether set-id bits are among them says `host_permissions`.
+fn check_policy(policy: &MountPolicy) -> MicrosandboxResult<()> {
+    let later = |feature| Err(MicrosandboxError::unsupported(feature, available_when::MOUNT_POLICIES));
+    if policy.stat_virtualization == StatVirtualization::Off {
+        return later("stat_virtualization=off of a mount");
     }
-    let feature = "stat_virtualization, host_permissions, uid and gid of a mount";
-    Err(MicrosandboxError::unsupported(feature, available_when::MOUNT_POLICIES))
+    match (policy.override_uid, policy.override_gid) {
+        (None, None) => Ok(()),
+        (Some(uid), Some(gid)) if uid < RANGE && gid < RANGE => match rustix::process::geteuid().is_root() {
+            true => Ok(()),
+            // The kernel lets only host root map the ids of a mount.
+            false => Err(MicrosandboxError::unsupported("uid and gid of a mount", "where root runs the sandboxes")),
+        },
+        (Some(uid), Some(gid)) => {
+            invalid(format!("uid and gid of a mount must be 0 to {}: got {uid} and {gid}", RANGE - 1))
+        }
+        _ => invalid("uid and gid of a mount go together".into()),
+    }
 }
 
 /// A directory or file of this machine that may be shown, by its path without links: what is checked is what is mounted.
@@ -146,9 +159,9 @@ pub fn volumes(spec: &SandboxSpec) -> Vec<(String, bool)> {
 /// Every volume has a row, and the driver can lay the mounts over each other: told before anything is made.
 pub async fn exist(backend: &LocalBackend, spec: &SandboxSpec) -> MicrosandboxResult<()> {
     if spec.isolation_actual == Some(Isolation::Microvm) {
-        let noexec = |mount: &&Mount| mount.options().noexec;
+        let noexec = |mount: &&Mount| mount.policy().is_some() && mount.options().noexec;
         if let Some(mount) = spec.mounts.iter().find(noexec) {
-            // The flag of this side's mount says nothing to the guest's kernel.
+            // The flag of this side's mount says nothing to the guest's kernel; memory is mounted by that.
             let feature = format!("noexec of the mount at {}, of a microVM", mount.guest());
             return Err(MicrosandboxError::unsupported(feature, "with isolation=container"));
         }
@@ -183,25 +196,31 @@ pub async fn add(backend: &LocalBackend, spec: &SandboxSpec, root: &mut RootSpec
             Ok(target) => target,
             Err(why) => return invalid(format!("mount target {:?} {why}", mount.guest())),
         };
-        let bind = |source, host_ids| BindSpec {
+        let bind = |source, host_ids, set_ids| BindSpec {
             source,
             target: target.clone(),
             readonly: options.readonly,
             noexec: options.noexec,
             host_ids,
             optional: false,
+            shown_as: mount.policy().and_then(|policy| policy.override_uid.zip(policy.override_gid)),
+            set_ids,
         };
         match mount {
             Mount::Named { name, .. } => {
                 // Made here if a crash kept it from being made.
                 backend.volume_root(name).await?;
-                root.binds.push(bind(backend.config().volume_path(name), false));
+                root.binds.push(bind(backend.config().volume_path(name), false, true));
             }
-            Mount::Bind { host, .. } => root.binds.push(bind(source(Path::new(host), backend.config())?, true)),
+            Mount::Bind { host, policy, .. } => {
+                let mirrors = policy.host_permissions == HostPermissions::Mirror;
+                root.binds.push(bind(source(Path::new(host), backend.config())?, true, mirrors));
+            }
             Mount::Tmpfs { size_mib, .. } => {
                 let memory = u64::from(spec.resources.memory_mib) * MIB;
                 let size_bytes = size_mib.map_or(memory / HALF, |mib| mib.saturating_mul(MIB));
-                root.tmpfs.push(TmpfsSpec { target, size_bytes, mode: 0o1777 });
+                let MountOptions { readonly, noexec, .. } = options;
+                root.tmpfs.push(TmpfsSpec { target, size_bytes, mode: 0o1777, readonly, noexec });
             }
             Mount::DiskImage { .. } => {
                 return Err(MicrosandboxError::unsupported("Volume.disk", available_when::DISK_IMAGES));
@@ -214,7 +233,6 @@ pub async fn add(backend: &LocalBackend, spec: &SandboxSpec, root: &mut RootSpec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::MountOptions;
 
     fn tmpfs(guest: &str) -> Mount {
         Mount::Tmpfs { guest: guest.into(), size_mib: None, options: MountOptions::default() }

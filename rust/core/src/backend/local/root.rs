@@ -100,7 +100,13 @@ pub async fn assemble(backend: &LocalBackend, spec: &SandboxSpec) -> Microsandbo
     // A mount of the caller's own takes its place.
     let own_tmp = spec.mounts.iter().any(|mount| super::mounts::normalised(mount.guest()).as_deref() == Ok("/tmp"));
     if !matches!(spec.image, ImageSource::Bind { .. }) && !own_tmp {
-        root.tmpfs.push(TmpfsSpec { target: "/tmp".into(), size_bytes: quarter.clamp(MIB, TMP_MAX), mode: 0o1777 });
+        root.tmpfs.push(TmpfsSpec {
+            target: "/tmp".into(),
+            size_bytes: quarter.clamp(MIB, TMP_MAX),
+            mode: 0o1777,
+            readonly: false,
+            noexec: false,
+        });
     }
     super::mounts::add(backend, spec, &mut root).await?;
     if !spec.runtime.scripts.is_empty() {
@@ -112,6 +118,8 @@ pub async fn assemble(backend: &LocalBackend, spec: &SandboxSpec) -> Microsandbo
             noexec: false,
             host_ids: false,
             optional: false,
+            shown_as: None,
+            set_ids: false,
         });
     }
     Ok((root, env))

@@ -78,6 +78,8 @@ impl Driver for Microvm {
             target: tmpfs.target.clone(),
             size_bytes: tmpfs.size_bytes,
             mode: tmpfs.mode,
+            readonly: tmpfs.readonly,
+            noexec: tmpfs.noexec,
         });
         Some(Machine {
             hostname: spec.hostname.clone(),
@@ -234,7 +236,10 @@ impl Tenant for Monitor {
         syscall::cloexec_from(fd::FIRST_CLOSED)
     }
 
-    fn filter(&self) -> Result<Mechanism, Errno> {
+    fn filter(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno> {
+        if jail.spec.guards_modes() {
+            seccomp::install_mode_guard()?;
+        }
         seccomp::install_for_monitor()?;
         Ok(mechanism("seccomp", MechanismState::On, Some("allow list of a monitor, default deny".into())))
     }
