@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
 
 # What maturin tells the interpreter's bindings: without it lint and wheel would compile them in turns.
-AS_MATURIN = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_CONFIG_FILE=$(firstword $(wildcard $(CURDIR)/target/maturin/pyo3-config-*.txt))
+AS_MATURIN := PYO3_BUILD_EXTENSION_MODULE=1 PYO3_CONFIG_FILE=$$(echo $(CURDIR)/target/maturin/pyo3-config-*.txt)
 
 .PHONY: help
 help: ## List the targets
