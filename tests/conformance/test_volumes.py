@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from backends import Harness
 from microsandbox import (
+    ExecFailedError,
     FilesystemError,
     FsEntryKind,
     HostPermissions,
@@ -299,7 +300,11 @@ async def test_no_file_of_this_machine_gets_a_set_id_bit(harness: Harness, tmp_p
         await sink.write(archive.getvalue())
     assert (tmp_path / "packed").stat().st_mode & 0o7777 == 0o755
     assert set_ids(tmp_path) == []
-    # Every other mode goes, and paths are resolved as ever.
+    # Every other mode goes, paths are resolved as ever, and what cannot be executed is explained.
+    await box.fs.write("/host/script", b"#!/no/such/interpreter\n")
+    await box.fs.chmod("/host/script", 0o755)
+    with pytest.raises(ExecFailedError, match="its interpreter `/no/such/interpreter` does not"):
+        await box.exec("./script", cwd="/host")
     assert (await box.shell("chmod 1777 /host/tool && stat -c %a /host/tool")).stdout_text == "1777\n"
     assert (await box.fs.stat("/host/../host/tool")).mode & 0o7777 == 0o1777
 

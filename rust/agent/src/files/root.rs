@@ -78,7 +78,12 @@ impl Root {
         if path.starts_with('/') {
             return self.open(path, flags, mode);
         }
-        openat2(cwd, &names::to_bytes(path), flags, mode, ResolveFlags::NO_MAGICLINKS)
+        let path = &*names::to_bytes(path);
+        match openat2(cwd, path, flags, mode, ResolveFlags::NO_MAGICLINKS) {
+            // By hand `..` leads nowhere above `cwd`, which a look can do without.
+            Err(Errno::NOSYS) => walk::open(cwd, path, flags, mode),
+            other => other,
+        }
     }
 
     /// A regular file for reading; anything else is refused without blocking on it.
