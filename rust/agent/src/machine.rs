@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use microsandbox_protocol::capabilities::PROGRAM_CAPABILITIES;
 use microsandbox_protocol::machine::{AGENT_PORT, CONTROL_PORT, ENDED_UNTOLD, INIT_ARGUMENT};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
 use rustix::fs::{Mode, OFlags};
@@ -100,14 +101,7 @@ pub fn settle(machine: &Machine, restricted: bool) -> io::Result<()> {
 /// What root among the programs of a restricted machine may do: as much as in a container. Among what is missing is what would
 /// bring the rest back: mounts (SYS_ADMIN), the memory of this process (SYS_PTRACE) and of the kernel (SYS_RAWIO, SYS_MODULE, BPF),
 /// and the limit below (SYS_RESOURCE).
-const RESTRICTED: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::NET_BIND_SERVICE);
+const RESTRICTED: CapabilitySet = CapabilitySet::from_bits_retain(PROGRAM_CAPABILITIES);
 
 /// Programs inherit it from this thread, which starts them; what this process has already, it keeps.
 fn restrict_programs() -> io::Result<()> {

@@ -133,6 +133,11 @@ argument!(
     }
 );
 
+/// A path of this machine, from the working directory of this moment on; it is looked at again when the sandbox starts.
+pub fn from_here(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
 /// A path from inside, the other way.
 pub fn guest_path<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyAny>> {
     if !names::is_escaped(path) {

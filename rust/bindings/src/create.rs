@@ -120,8 +120,7 @@ fn local(path: PathBuf) -> ImageSource {
         Some(format @ ("qcow2" | "raw" | "vmdk")) if !path.is_dir() => {
             ImageSource::DiskImage { format: Some(format.into()), fstype: None, path }
         }
-        // From the working directory of this moment on; it is looked at again when the sandbox starts.
-        _ => ImageSource::Bind { path: std::path::absolute(&path).unwrap_or(path) },
+        _ => ImageSource::Bind { path: convert::from_here(path) },
     }
 }
 
@@ -151,10 +150,7 @@ fn from_source(object: &Bound<'_, PyAny>) -> PyResult<Image> {
     let kind = kind.map_err(|e| convert::named(py, "ImageSource._type", e))?;
     let source = match kind.as_str() {
         "host" => host(py)?,
-        "bind" => {
-            let path = PathBuf::from(need("_path")?);
-            ImageSource::Bind { path: std::path::absolute(&path).unwrap_or(path) }
-        }
+        "bind" => ImageSource::Bind { path: convert::from_here(need("_path")?.into()) },
         "disk" => {
             let path = PathBuf::from(need("_path")?);
             let format = match (optional("_format")?, local(path.clone())) {

@@ -3,6 +3,8 @@
 use microsandbox_core::model::{HostPermissions, Mount, MountOptions, MountPolicy, StatVirtualization};
 use pyo3::prelude::*;
 
+use crate::convert;
+
 /// A mount of the model, or what of it no backend of this build has.
 pub fn mount_of(guest: String, config: &Bound<'_, PyAny>) -> PyResult<Result<Mount, String>> {
     let get = |name: &str| config.call_method1("get", (name,));
@@ -56,7 +58,7 @@ pub fn mount_of(guest: String, config: &Bound<'_, PyAny>) -> PyResult<Result<Mou
     })
 }
 
-/// A path of this machine, from the working directory of this moment on; it is looked at again when the sandbox starts.
+/// [`convert::from_here`], if the result is text.
 fn here(path: String) -> String {
-    std::path::absolute(&path).ok().and_then(|path| path.into_os_string().into_string().ok()).unwrap_or(path)
+    convert::from_here((&path).into()).into_os_string().into_string().unwrap_or(path)
 }

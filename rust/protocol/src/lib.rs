@@ -7,10 +7,12 @@
 //! | [`version`] | the wire generation, our extension number and how two sides agree on them |
 //! | [`names`] | file names as text, also those that are not UTF-8 |
 //! | [`machine`] | what a microVM and its agent agree on beforehand |
+//! | [`capabilities`] | what root among the programs inside may do |
 //! | [`launch`] | what the SDK hands `msb-runtime` (host side only) and what comes back |
 //!
 //! No I/O and no async here: both sides feed bytes in and take frames out. Each side treats the other as hostile.
 
+pub mod capabilities;
 pub mod frame;
 pub mod launch;
 pub mod machine;

@@ -95,10 +95,7 @@ impl Tenant for Agent {
         syscall::cloexec_from(FIRST_CLOSED)
     }
 
-    fn filter(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno> {
-        if jail.spec.guards_modes() {
-            seccomp::install_mode_guard()?;
-        }
+    fn filter(&self) -> Result<Mechanism, Errno> {
         seccomp::install()?;
         Ok(mechanism("seccomp", MechanismState::On, Some("allow list, default deny".into())))
     }

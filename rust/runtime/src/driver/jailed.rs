@@ -13,7 +13,7 @@ use super::{Control, Guest, Note};
 use crate::directory::SandboxDir;
 use crate::failure::{Failure, failed};
 use crate::jail::cgroups::{Cgroups, Join, mechanism};
-use crate::jail::{idmapped, ids, mounts, namespaces};
+use crate::jail::{idmapped, ids, mounts, namespaces, seccomp};
 use crate::rootfs::{self, Parts, Source};
 use crate::steps::{Step, Steps};
 use crate::syscall::{self, Cloned};
@@ -47,7 +47,7 @@ pub trait Tenant {
     /// Puts the program's descriptors in their places; everything else closes when it is executed.
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno>;
     /// Installs the program's system call filter.
-    fn filter(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno>;
+    fn filter(&self) -> Result<Mechanism, Errno>;
     /// The step that executing the program is.
     fn last_step(&self) -> Step;
     /// The program, its name and its arguments; none for a probe.
@@ -325,7 +325,13 @@ fn become_tenant(
     told.tell(&Note::Mechanism(mechanism("no_new_privs", MechanismState::On, None)));
     let filter = told.step(Step::InstallFilter, || {
         tenant.hand_over(jail).map_err(inside(Step::InstallFilter, "arrange the program's descriptors"))?;
-        tenant.filter(jail).map_err(inside(Step::InstallFilter, "install the system call filter"))
+        let filter = || {
+            if jail.spec.guards_modes() {
+                seccomp::install_mode_guard()?;
+            }
+            tenant.filter()
+        };
+        filter().map_err(inside(Step::InstallFilter, "install the system call filter"))
     })?;
     told.tell(&Note::Mechanism(filter));
     told.step(tenant.last_step(), || Ok(()))?;

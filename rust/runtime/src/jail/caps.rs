@@ -1,5 +1,6 @@
 //! Capabilities and resource limits of the sandbox's init, and of the runtime itself after the boot.
 
+use microsandbox_protocol::capabilities::PROGRAM_CAPABILITIES;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
@@ -8,14 +9,7 @@ use rustix::thread::{
 };
 
 /// What root inside a container may do, within its own user namespace.
-pub const PROGRAMS: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::NET_BIND_SERVICE);
+pub const PROGRAMS: CapabilitySet = CapabilitySet::from_bits_retain(PROGRAM_CAPABILITIES);
 
 /// What a virtual machine monitor needs to serve the guest's files with their owners, within its own user namespace.
 pub const MONITOR: CapabilitySet = CapabilitySet::CHOWN

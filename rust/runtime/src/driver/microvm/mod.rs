@@ -236,10 +236,7 @@ impl Tenant for Monitor {
         syscall::cloexec_from(fd::FIRST_CLOSED)
     }
 
-    fn filter(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno> {
-        if jail.spec.guards_modes() {
-            seccomp::install_mode_guard()?;
-        }
+    fn filter(&self) -> Result<Mechanism, Errno> {
         seccomp::install_for_monitor()?;
         Ok(mechanism("seccomp", MechanismState::On, Some("allow list of a monitor, default deny".into())))
     }
