@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use microsandbox_core::agent::{AgentAddress, AgentClient, Dialer, StreamAgent, Verdict};
-use microsandbox_core::api::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_STOP_TIMEOUT, SandboxRecord};
+use microsandbox_core::agent::connections::KeptDialer;
+use microsandbox_core::agent::{AgentClient, Dialer, StreamAgent, Verdict};
+use microsandbox_core::api::{DEFAULT_STOP_TIMEOUT, SandboxRecord};
 use microsandbox_core::backend::{
     Agent, ConnectRequest, CreateRequest, ImageBackend, ListQuery, LiveRecord, Operation, ProgressFn, RecordPage,
     RemoveRequest, SandboxBackend, StartRequest,
@@ -72,8 +73,9 @@ struct LocalDialer<'a> {
 }
 
 impl LocalDialer<'_> {
-    fn address(&self) -> MicrosandboxResult<AgentAddress> {
-        self.backend.home.agent_address(self.name)
+    fn kept(&self) -> MicrosandboxResult<KeptDialer<'_>> {
+        let address = self.backend.home.agent_address(self.name)?;
+        Ok(KeptDialer { address, connections: &self.backend.connections })
     }
 }
 
@@ -81,24 +83,20 @@ impl Dialer for LocalDialer<'_> {
     type Stream = UnixStream;
 
     async fn dial(&self) -> MicrosandboxResult<AgentClient> {
-        AgentClient::connect(&self.address()?, DEFAULT_CONNECT_TIMEOUT).await
+        self.kept()?.dial().await
     }
     async fn dial_idle(&self) -> MicrosandboxResult<AgentClient> {
-        let address = self.address()?;
-        match self.backend.connections.take(self.name, &address.token) {
-            Some(client) => Ok(client),
-            None => AgentClient::connect(&address, DEFAULT_CONNECT_TIMEOUT).await,
-        }
+        self.kept()?.dial_idle().await
     }
     fn keep(&self, client: AgentClient) {
         // Without a token the run is over, and the connection with it.
-        if let Ok(address) = self.address() {
-            self.backend.connections.put(self.name, &address.token, client);
+        if let Ok(dialer) = self.kept() {
+            dialer.keep(client);
         }
     }
     fn verdict(&self) -> Option<Verdict> {
-        let address = self.address().ok()?;
-        let watch = self.backend.oom.watch(self.name, &address.token, &self.backend.home.sandbox_dir(self.name))?;
+        let token = self.kept().ok()?.address.token;
+        let watch = self.backend.oom.watch(self.name, &token, &self.backend.home.sandbox_dir(self.name))?;
         Some(Box::new(move |exit| watch.judge(exit)))
     }
     async fn explain(&self, error: MicrosandboxError) -> MicrosandboxError {

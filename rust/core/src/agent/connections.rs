@@ -8,9 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::{AgentClient, Quiet};
+use super::{AgentAddress, AgentClient, Dialer, Quiet};
+use crate::api::DEFAULT_CONNECT_TIMEOUT;
+use crate::error::MicrosandboxResult;
 
 /// How long a connection may lie unused.
 const KEPT: Duration = Duration::from_secs(10);
@@ -71,6 +74,29 @@ impl<S: Quiet + Send + 'static> Connections<S> {
     /// The sandbox is gone.
     pub fn forget(&self, name: &str) {
         lock(&self.shelf).idle.remove(name);
+    }
+}
+
+/// The agent on a unix socket, with connections kept between programs that run to their end.
+pub struct KeptDialer<'a> {
+    pub address: AgentAddress,
+    pub connections: &'a Connections<UnixStream>,
+}
+
+impl Dialer for KeptDialer<'_> {
+    type Stream = UnixStream;
+
+    async fn dial(&self) -> MicrosandboxResult<AgentClient> {
+        AgentClient::connect(&self.address, DEFAULT_CONNECT_TIMEOUT).await
+    }
+    async fn dial_idle(&self) -> MicrosandboxResult<AgentClient> {
+        match self.connections.take(&self.address.name, &self.address.token) {
+            Some(client) => Ok(client),
+            None => self.dial().await,
+        }
+    }
+    fn keep(&self, client: AgentClient) {
+        self.connections.put(&self.address.name, &self.address.token, client);
     }
 }
 
