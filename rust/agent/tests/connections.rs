@@ -1,14 +1,12 @@
 //! Who may speak, in which order, and what happens to those who do it wrong.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::frame::{self, Flags};
 use microsandbox_protocol::message::*;
-use support::*;
 
 /// True once the agent has closed the connection.
 fn closed(stream: &mut impl Read) -> bool {

@@ -1,14 +1,12 @@
 //! Programs: output, input, ends, environment.
 
-mod support;
-
 use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::*;
-use support::*;
 
 #[test]
 fn x1_a_short_program_delivers_its_output_and_status() {

@@ -1,10 +1,8 @@
 //! Programs that cannot be started: each failure has a kind, a stage and a message that says what to look at.
 
-mod support;
-
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::*;
-use support::*;
 
 fn kind(client: &mut Client, request: &ExecRequest) -> (String, String, String) {
     let ran = client.exec(request);

@@ -1,12 +1,10 @@
 //! File operations against the real agent in a root of its own.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::*;
-use support::*;
 
 fn ok(response: FsResponse) -> FsResponse {
     assert!(response.ok, "{:?}", response.error);

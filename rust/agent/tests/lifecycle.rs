@@ -1,14 +1,12 @@
 //! The private channel: captured output, activity, shutdown, the runtime's end.
 
-mod support;
-
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::frame::{self, Flags};
 use microsandbox_protocol::message::*;
-use support::*;
 
 #[test]
 fn the_log_gets_a_copy_of_every_stream_with_marks_around_it() {

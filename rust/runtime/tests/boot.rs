@@ -1,12 +1,10 @@
 //! Booting: what a sandbox is made of, seen from outside and from inside.
 
-mod support;
-
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use crate::support::*;
 use microsandbox_protocol::launch::*;
 use microsandbox_runtime::steps::Step;
-use support::*;
 
 #[test]
 fn every_step_is_timed_and_every_mechanism_named() {

@@ -1,8 +1,6 @@
 //! E8: what Landlock leaves the supervisor. Each test confines a thread of its own, as the kernel does it, so the process
 //! that runs the tests stays as it is.
 
-mod support;
-
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -10,11 +8,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
+use crate::support::Scratch;
 use microsandbox_protocol::launch::MechanismState;
 use microsandbox_runtime::jail::landlock::confine_supervisor;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use support::Scratch;
 
 /// Runs `inside` on a thread that is confined to `own`; `None`, with the reason printed, where the kernel lacks it.
 fn confined<T: Send>(own: &Path, inside: impl FnOnce() -> T + Send) -> Option<T> {

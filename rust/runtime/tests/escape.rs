@@ -1,10 +1,8 @@
 //! Group E: attempts to get out, performed for real inside a sandbox. The table is the filter's contract.
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::*;
+use crate::support::*;
 
 const REFUSED: &[&str] = &[
     "ptrace",

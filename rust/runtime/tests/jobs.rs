@@ -1,11 +1,9 @@
 //! The jobs beside launching: removing trees, probing the machine.
 
-mod support;
-
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use crate::support::*;
 use microsandbox_protocol::launch::*;
-use support::*;
 
 fn remove(path: &std::path::Path) -> Report {
     let ids = IdMap::Range { base: BASE, count: 65_536 };

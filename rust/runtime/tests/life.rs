@@ -1,11 +1,9 @@
 //! The life of a sandbox: who ends it, when, and what is written down.
 
-mod support;
-
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use support::*;
+use crate::support::*;
 
 fn ended(
     name: &str,

@@ -1,10 +1,8 @@
 //! The captured log: every byte, in order, bounded, and honest about what a full disk cost.
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::*;
+use crate::support::*;
 
 fn run(
     name: &str,

@@ -1,15 +1,13 @@
 //! Unpacking: hostile archives (hazards group I) and awkward but legal ones, compared with GNU tar where it can tell.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::support::*;
 use microsandbox_protocol::launch::*;
 use sha2::{Digest, Sha256};
-use support::*;
 
 const IDS: IdMap = IdMap::Range { base: BASE, count: 65_536 };
 
