@@ -117,9 +117,10 @@ def round_number(request: pytest.FixtureRequest) -> Iterator[int]:
     return request.param
 
 
+@pytest.mark.hazard("L1", "L2")
 @pytest.mark.parametrize("operation", ["create", "start"])
 @pytest.mark.parametrize("step", RUNTIME)
-async def test_L1_L2_the_runtime_dies_at(
+async def test_the_runtime_is_killed_at_a_step(
     client: Client, local: Any, operation: str, step: str, round_number: int
 ) -> None:
     status, out, err = finish(client(LIFE, operation, f"runtime.{step}"))
@@ -128,8 +129,9 @@ async def test_L1_L2_the_runtime_dies_at(
     await recovers(local)
 
 
+@pytest.mark.hazard("L1", "L2")
 @pytest.mark.parametrize(("operation", "step"), CORE)
-async def test_L1_L2_the_client_dies_at(
+async def test_the_client_is_killed_at_a_step(
     client: Client, local: Any, operation: str, step: str, round_number: int
 ) -> None:
     status, out, err = finish(client(LIFE, operation, f"core.{step}"))
@@ -137,8 +139,9 @@ async def test_L1_L2_the_client_dies_at(
     await recovers(local)
 
 
+@pytest.mark.hazard("L10")
 @pytest.mark.parametrize(("operation", "step"), CORE)
-async def test_L10_the_same_name_at_once_after(client: Client, local: Any, operation: str, step: str) -> None:
+async def test_the_same_name_is_free_right_after_a_kill(client: Client, local: Any, operation: str, step: str) -> None:
     """No inspection in between: the very next call is a create with replace."""
     status, out, err = finish(client(LIFE, operation, f"core.{step}"))
     assert status == KILLED, f"the step was never reached: {out}{err}"
@@ -148,8 +151,9 @@ async def test_L10_the_same_name_at_once_after(client: Client, local: Any, opera
     await Sandbox.remove("box", backend=local)
 
 
+@pytest.mark.hazard("L1")
 @pytest.mark.parametrize("delay_ms", [0, 1, 2, 4, 8, 12, 16, 20, 25, 30, 40, 60])
-async def test_L1_the_client_dies_some_time_into_create(client: Client, local: Any, delay_ms: int) -> None:
+async def test_the_client_is_killed_some_time_into_create(client: Client, local: Any, delay_ms: int) -> None:
     """Between the named steps, too: the alarm hits wherever the process is."""
     code = f"""
     async def main():
@@ -179,9 +183,10 @@ async def main():
 """
 
 
+@pytest.mark.hazard("L1")
 @pytest.mark.parametrize("at_once", [False, True], ids=["looked at", "created at once"])
 @pytest.mark.parametrize(("operation", "step", "there"), VOLUMES)
-async def test_L1_the_client_dies_with_a_volume_at(
+async def test_the_client_is_killed_with_a_volume_at_a_step(
     client: Client, local: Any, home: Path, operation: str, step: str, there: bool, at_once: bool
 ) -> None:
     """A volume that is there has all of its files; one that is gone leaves none to a new one of its name."""

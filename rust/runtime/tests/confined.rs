@@ -40,8 +40,9 @@ fn io<T>(result: std::io::Result<T>) -> Result<T, Errno> {
     result.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
+// hazard: E8
 #[test]
-fn e8_the_supervisor_reaches_its_own_directory_and_nothing_else() {
+fn the_supervisor_reaches_its_own_directory_and_nothing_else() {
     let scratch = Scratch::new("confined");
     let (own, other) = (scratch.sandbox("own"), scratch.sandbox("other"));
     let (inside, outside) = (own.join("log"), other.join("secret"));
@@ -77,8 +78,9 @@ fn e8_the_supervisor_reaches_its_own_directory_and_nothing_else() {
     });
 }
 
+// hazard: E8
 #[test]
-fn e8_the_supervisor_reaches_no_process_and_no_abstract_socket_outside() {
+fn the_supervisor_reaches_no_outside_process_or_socket() {
     let scratch = Scratch::new("scoped");
     let own = scratch.sandbox("own");
     let name = SocketAddr::from_abstract_name(format!("msb-e8-{}", std::process::id())).unwrap();

@@ -25,8 +25,9 @@ fn strays(sandbox: &std::path::Path) -> Vec<String> {
     found
 }
 
+// hazard: L1
 #[test]
-fn l1_a_kill_at_any_step_leaves_only_files() {
+fn a_kill_at_any_step_leaves_only_files() {
     if !is_root() {
         return;
     }

@@ -69,7 +69,7 @@ fn probe(scratch: &std::path::Path, ids: IdMap, user: Option<User>) -> Isolation
 }
 
 #[test]
-fn a_probe_tells_what_works_and_leaves_nothing() {
+fn a_probe_reports_what_works_and_leaves_nothing() {
     if !is_root() {
         return;
     }
