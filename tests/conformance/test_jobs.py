@@ -45,6 +45,7 @@ async def test_a_job_is_found_again_by_its_id(shared_harness: Harness, shared_bo
     assert job.id in [item.id for item in (await handle.list_jobs(all=True)).items]
 
 
+@pytest.mark.hazard("X7")
 async def test_a_job_outlives_the_process_that_started_it(box: Sandbox, harness: Harness) -> None:
     if harness.kind == "cloud":
         connect = f"CloudBackend({harness.backend.url!r}, {harness.server.key!r})"

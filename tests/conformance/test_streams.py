@@ -134,6 +134,7 @@ async def test_signal_kill_and_resize_while_another_task_receives(shared_box: Sa
     await asyncio.wait_for(receiver, within(20))
 
 
+@pytest.mark.hazard("P9")
 @pytest.mark.needs("programs")
 async def test_a_slow_reader_slows_the_program(shared_box: Sandbox) -> None:
     """Nothing is read for a while: the program must stand still, not fill somebody's memory."""

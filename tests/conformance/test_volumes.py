@@ -139,6 +139,7 @@ async def test_nothing_above_the_root(harness: Harness, path: str) -> None:
     await Volume.remove("walls", backend=harness.backend)
 
 
+@pytest.mark.hazard("V1")
 @pytest.mark.needs("mounts")
 async def test_what_one_sandbox_writes_another_reads(harness: Harness) -> None:
     volume = await Volume.create("shared", backend=harness.backend)
@@ -160,6 +161,7 @@ async def test_what_one_sandbox_writes_another_reads(harness: Harness) -> None:
     await Volume.remove("shared", backend=harness.backend)
 
 
+@pytest.mark.hazard("V2")
 @pytest.mark.needs("mounts")
 async def test_a_volume_in_use_is_not_removed(harness: Harness) -> None:
     await Volume.create("held", backend=harness.backend)

@@ -3,7 +3,7 @@
 `MSB_FAILPOINT=core.<step>` makes the process that uses the library kill itself at the step, `runtime.<step>` the
 sandbox's runtime process. The names are read from the source, so that a new step without a test here fails. Afterwards
 the home must be usable: the sandbox is absent, or it has a state, and `remove` works from it; the same name can be
-created again; and nothing stays behind (the leak check). `MSB_TEST_ROUNDS` repeats each step (release: 20).
+created again; and nothing stays behind (the leak check). `make test-long` does each step 20 times.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from microsandbox import (
     VolumeAlreadyExistsError,
     VolumeNotFoundError,
 )
+from pace import amount
 
-ROUNDS = int(os.environ.get("MSB_TEST_ROUNDS", "1"))
+ROUNDS = amount(1, 20)
 
 
 def runtime_steps() -> list[str]:
@@ -39,7 +40,7 @@ def runtime_steps() -> list[str]:
 def core_steps() -> set[str]:
     """Named in core as `failpoint("…")`."""
     found: set[str] = set()
-    for path in sorted((REPOSITORY / "rust/core/src").rglob("*.rs")):
+    for path in sorted((REPOSITORY / "rust").glob("*/src/**/*.rs")):
         found |= set(re.findall(r'failpoint\(\s*"([^"]+)"', path.read_text()))
     return found
 
@@ -118,6 +119,7 @@ def round_number(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.hazard("L1", "L2")
+@pytest.mark.soak
 @pytest.mark.parametrize("operation", ["create", "start"])
 @pytest.mark.parametrize("step", RUNTIME)
 async def test_the_runtime_is_killed_at_a_step(
@@ -130,6 +132,7 @@ async def test_the_runtime_is_killed_at_a_step(
 
 
 @pytest.mark.hazard("L1", "L2")
+@pytest.mark.soak
 @pytest.mark.parametrize(("operation", "step"), CORE)
 async def test_the_client_is_killed_at_a_step(
     client: Client, local: Any, operation: str, step: str, round_number: int

@@ -17,6 +17,7 @@ from clients import Client, finish, line_of
 from homes import query
 from leaks import read_process
 from microsandbox import LocalBackend, MicrosandboxError, Sandbox, SandboxNotFoundError, SandboxStatus
+from pace import amount
 
 Make = Callable[..., Awaitable[Any]]
 
@@ -243,6 +244,8 @@ async def test_a_kill_between_migrations_is_repaired(client: Client, local: Any,
 
 
 @pytest.mark.hazard("DB5")
+@pytest.mark.soak
+@pytest.mark.timeout(amount(120, 3600))
 async def test_acknowledged_operations_survive_kills(client: Client, local: Any, home: Path) -> None:
     """A writer says each operation once it is acknowledged; it is killed at a random moment. What it said must hold."""
     code = """
@@ -260,7 +263,7 @@ async def test_acknowledged_operations_survive_kills(client: Client, local: Any,
     """
     rng = random.Random(5)
     base = 0
-    for _ in range(8):
+    for _ in range(amount(8, 1000)):
         writer = client(code, str(base))
         assert writer.stdout is not None
         line = writer.stdout.readline()

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from clients import Client, finish
 
+pytestmark = pytest.mark.alone
+
 Make = Callable[..., Awaitable[Any]]
 
 
