@@ -105,7 +105,7 @@ def hazards(text: str, marks: Marks) -> Iterable[str]:
 
 
 def cases(text: str, marks: Marks) -> Iterable[str]:
-    """What is wrong with the table of cases: a line for each, in order, with a test; each marked test is in its line."""
+    """What is wrong with the table of cases: a line each, in order, with a test; each marked test is in its line."""
     lines = re.findall(r"^\| (\d+) \|.*?\| (.*?) \|", text, re.MULTILINE)
     held = {int(number): REFERENCE.findall(holder) for number, holder in lines}
     for number, found in held.items():
