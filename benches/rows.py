@@ -19,7 +19,7 @@ from typing import Any
 
 from microsandbox import ExecEventType, Image, LocalBackend, Sandbox
 
-from benches import served
+from benches import served, slow_disk
 from benches.measure import Row, at_least, at_most, milliseconds, p50, timed, timed_async
 from benches.peers import Peers, bare_exec
 
@@ -368,6 +368,7 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "imports": imports,
     "many": many,
     "watch": watch,
+    "slow-disk": slow_disk.slow_disk,
     "serve-exec": served.serve_exec,
     "serve-many": served.serve_many,
     "serve-stream": served.serve_stream,
