@@ -1,12 +1,10 @@
 //! Requests and answers in both dialects, over the memory backend.
 
-mod support;
-
+use crate::support::Running;
 use base64::Engine;
 use microsandbox_core::model::SandboxStatus;
 use microsandbox_server::Limits;
 use serde_json::json;
-use support::Running;
 
 const SPEC: &str = r#"{"name": "a", "image": {"type": "oci", "reference": "host"}, "labels": {"team": "x"}}"#;
 const START: &str = "/v1/sandboxes?start=true&wait_for=running&wait_timeout=90";
@@ -31,7 +29,8 @@ async fn a_sandbox_from_its_creation_to_its_removal() {
     let stopped = server.ask("POST", &format!("/v1/sandboxes/{id}/stop"), Some("{}")).await;
     assert_eq!(stopped.status, 200, "{}", stopped.text());
     let handle = microsandbox_core::Sandbox::get(&(std::sync::Arc::new(server.backend.clone()) as _), "a").await;
-    let ended = tokio::time::timeout(support::DEADLINE, handle.unwrap().wait_until_stopped()).await.unwrap().unwrap();
+    let ended =
+        tokio::time::timeout(crate::support::DEADLINE, handle.unwrap().wait_until_stopped()).await.unwrap().unwrap();
     assert_eq!(ended.status, SandboxStatus::Stopped);
     let again = server.ask("POST", "/v1/sandboxes/by-name/a/start?wait_for=running", Some("{}")).await;
     assert_eq!(again.json()["status"], "running", "{}", again.text());

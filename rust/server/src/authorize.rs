@@ -11,8 +11,8 @@ use microsandbox_wire::error::code;
 use serde_json::json;
 
 use crate::app::App;
+use crate::concurrency_limit::Permit;
 use crate::error::{Answer, ApiError};
-use crate::gates::Pass;
 use crate::keys::Key;
 use crate::table;
 
@@ -28,11 +28,11 @@ pub struct Seen {
     pub route: Option<&'static str>,
     pub key: Option<String>,
     /// Held until the answer's body has ended.
-    pub pass: Option<Arc<Pass>>,
+    pub permit: Option<Arc<Permit>>,
 }
 
 /// Looks the route up, asks for the key, counts.
-pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn authorize(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     let Some(route) = table::find(&method, &path) else {
@@ -44,7 +44,7 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
             Ok(key) => key,
             Err(error) => {
                 if error.status == StatusCode::UNAUTHORIZED {
-                    app.metrics.refused_key();
+                    app.metrics.refused_keys.inc();
                 }
                 return seen(error.into_response(), about);
             }
@@ -55,10 +55,10 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
             let error = ApiError::new(StatusCode::FORBIDDEN, code::FORBIDDEN, text);
             return seen(error.details(json!({ "scope": scope.as_str() })).into_response(), about);
         }
-        let Some(pass) = app.by_key.enter(&key.id) else {
+        let Some(permit) = app.by_key.acquire(&key.id) else {
             return seen(ApiError::too_many("too many requests at once with this key").into_response(), about);
         };
-        about.pass = Some(Arc::new(pass));
+        about.permit = Some(Arc::new(permit));
         request.extensions_mut().insert(Caller { id: key.id });
     }
     seen(next.run(request).await, about)

@@ -20,8 +20,8 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
+use crate::authorize::Seen;
 use crate::error::ApiError;
-use crate::guard::Seen;
 
 const REQUEST_ID: &str = "x-request-id";
 /// Longest request id that is taken over.
@@ -100,7 +100,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let taken = self.begun.elapsed();
         let route = self.seen.route.unwrap_or("-");
-        self.app.metrics.answered(&self.method, route, self.status, taken);
+        self.app.metrics.responded(&self.method, route, self.status, taken);
         let line = json!({
             "time": Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             "method": self.method.chars().take(16).collect::<String>(),

@@ -1,5 +1,4 @@
 //! A server over the memory backend on a loopback port, and a client that sends exactly what a test writes.
-#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::net::SocketAddr;
 use std::path::Path;
