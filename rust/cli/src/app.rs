@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::console::Console;
-use crate::failure::{FAILED, Failure, Outcome};
 use crate::invocation::{Home, Invocation};
-use crate::signals::Signals;
+use crate::output::failure::{FAILED, Failure, Outcome};
+use crate::terminal::console::Console;
+use crate::terminal::signals::Signals;
+use crate::verbs;
 
 /// Run code you do not trust in sandboxes that start in milliseconds.
 #[derive(Debug, Parser)]
@@ -74,82 +75,82 @@ impl GlobalFlags {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run a program in a sandbox and pass on its output and its exit status.
-    Run(Box<crate::run::RunArgs>),
+    Run(Box<verbs::run::RunArgs>),
     /// Create a sandbox and leave it running, idle.
-    Create(Box<crate::create::CreateArgs>),
+    Create(Box<verbs::create::CreateArgs>),
     /// Start stopped sandboxes.
-    Start(crate::start::StartArgs),
+    Start(verbs::start::StartArgs),
     /// Stop sandboxes in good order; by force after a grace period.
-    Stop(crate::stop::StopArgs),
+    Stop(verbs::stop::StopArgs),
     /// End sandboxes at once, without asking them.
-    Kill(crate::kill::KillArgs),
+    Kill(verbs::kill::KillArgs),
     /// Stop, then start.
-    Restart(crate::restart::RestartArgs),
+    Restart(verbs::restart::RestartArgs),
     /// Change a sandbox that exists, at once where it can be done.
     #[command(visible_alias = "mod")]
-    Modify(crate::modify::ModifyArgs),
+    Modify(verbs::modify::ModifyArgs),
     /// Let everything in sandboxes stand still, memory and all.
-    Pause(crate::pause::PauseArgs),
+    Pause(verbs::pause::PauseArgs),
     /// Let paused sandboxes go on where they were.
-    Resume(crate::pause::ResumeArgs),
+    Resume(verbs::resume::ResumeArgs),
     /// Delete sandboxes with their files and logs.
     #[command(visible_alias = "rm")]
-    Remove(crate::remove::RemoveArgs),
+    Remove(verbs::remove::RemoveArgs),
     /// Wait until sandboxes have ended.
-    Wait(crate::wait::WaitArgs),
+    Wait(verbs::wait::WaitArgs),
     /// Run a program in an existing sandbox; a stopped one is started for the call.
-    Exec(crate::exec::ExecArgs),
+    Exec(verbs::exec::ExecArgs),
     /// List programs that run in the background of a sandbox, newest first.
-    Jobs(crate::jobs::JobsArgs),
+    Jobs(verbs::jobs::JobsArgs),
     /// Bind this terminal to a job.
-    Attach(crate::jobs::AttachArgs),
+    Attach(verbs::attach::AttachArgs),
     /// Send a signal to a job.
-    Signal(crate::jobs::SignalArgs),
+    Signal(verbs::signal::SignalArgs),
     /// End the input of a job.
-    Eof(crate::jobs::EofArgs),
+    Eof(verbs::eof::EofArgs),
     /// List sandboxes, newest first.
     #[command(visible_alias = "ls")]
-    List(crate::list::ListArgs),
+    List(verbs::list::ListArgs),
     /// Show what sandboxes are given and whether they run.
     #[command(visible_alias = "ps")]
-    Status(crate::status::StatusArgs),
+    Status(verbs::status::StatusArgs),
     /// Show everything about one sandbox: configuration, isolation, how it last ended.
-    Inspect(crate::inspect::InspectArgs),
+    Inspect(verbs::inspect::InspectArgs),
     /// Show captured output.
-    Logs(crate::logs::LogsArgs),
+    Logs(verbs::logs::LogsArgs),
     /// Show what running sandboxes use.
-    Metrics(crate::metrics::MetricsArgs),
+    Metrics(verbs::metrics::MetricsArgs),
     /// Copy files between this machine and sandboxes.
     #[command(visible_alias = "cp")]
-    Copy(crate::copy::CopyArgs),
+    Copy(verbs::copy::CopyArgs),
     /// Measure the round trip to a sandbox's agent.
-    Ping(crate::ping::PingArgs),
+    Ping(verbs::ping::PingArgs),
     /// Count as activity: the idle timer starts anew.
-    Touch(crate::touch::TouchArgs),
+    Touch(verbs::touch::TouchArgs),
     /// Import a Docker or OCI archive.
-    Load(crate::load::LoadArgs),
+    Load(verbs::load::LoadArgs),
     /// List images.
-    Images(crate::images::ImagesArgs),
+    Images(verbs::images::ImagesArgs),
     /// Manage images.
-    Image(crate::image::ImageArgs),
+    Image(verbs::image::ImageArgs),
     /// Bring in what microVMs need, or make a command of a program in an image.
-    Install(crate::install::InstallArgs),
+    Install(verbs::install::InstallArgs),
     /// Take commands away that `install` made.
-    Uninstall(crate::commands::UninstallArgs),
+    Uninstall(verbs::uninstall::UninstallArgs),
     /// Say what isolation this machine can give, and why not more.
-    Doctor(crate::doctor::DoctorArgs),
+    Doctor(verbs::doctor::DoctorArgs),
     /// Storage that outlives sandboxes.
     #[command(visible_alias = "vol")]
-    Volume(crate::volume::VolumeArgs),
+    Volume(verbs::volume::VolumeArgs),
     /// Named ways to choose where commands go.
-    Profile(crate::profile::ProfileArgs),
+    Profile(verbs::profile::ProfileArgs),
     /// Show which backend commands go to, and why.
     #[command(visible_alias = "ctx")]
-    Context(crate::context::ContextArgs),
+    Context(verbs::context::ContextArgs),
     /// Serve this machine's sandboxes to programs elsewhere.
-    Serve(Box<crate::serve::ServeArgs>),
+    Serve(Box<verbs::serve::ServeArgs>),
     /// Print a completion script for a shell.
-    Completion(crate::completion::CompletionArgs),
+    Completion(verbs::completion::CompletionArgs),
     /// About this installation.
     #[command(name = "self")]
     Own(OwnArgs),
@@ -165,7 +166,7 @@ pub struct OwnArgs {
 enum OwnVerb {
     /// The same as `msb doctor`.
     #[command(visible_alias = "check")]
-    Doctor(crate::doctor::DoctorArgs),
+    Doctor(verbs::doctor::DoctorArgs),
 }
 
 /// The grammar, for completion scripts and the tree.
@@ -176,7 +177,7 @@ pub fn grammar() -> clap::Command {
 /// Parses, runs, reports.
 pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -> i32 {
     let args = without_group(args);
-    if let Some(refusal) = crate::unsupported::verb(&args) {
+    if let Some(refusal) = crate::flags::unsupported::verb(&args) {
         console.note(&refusal.report().unwrap_or_default());
         return refusal.exit_code();
     }
@@ -185,12 +186,12 @@ pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -
         Err(code) => return code,
     };
     let result = match cli.verb {
-        Verb::Completion(args) => crate::completion::run(&args, &console).map(|()| 0),
-        Verb::Profile(args) => crate::profile::run(&args, &console).map(|()| 0),
-        Verb::Context(args) if args.is_about_profiles() => crate::context::profiles(&args, &console).map(|()| 0),
+        Verb::Completion(args) => verbs::completion::run(&args, &console).map(|()| 0),
+        Verb::Profile(args) => verbs::profile::run(&args, &console).map(|()| 0),
+        Verb::Context(args) if args.is_about_profiles() => verbs::context::profiles(&args, &console).map(|()| 0),
         verb => {
             let level = cli.global.level();
-            crate::logging::with_level(level, &console, || execute(verb, given, &console, home))
+            crate::output::logging::with_level(level, &console, || execute(verb, given, &console, home))
         }
     };
     match result {
@@ -216,7 +217,7 @@ fn without_group(mut args: Vec<OsString>) -> Vec<OsString> {
 pub type GivenFlags = Vec<String>;
 
 fn parse(args: Vec<OsString>, console: &Console) -> Result<(Cli, GivenFlags), i32> {
-    if let Some(tree) = crate::tree::asked(&args) {
+    if let Some(tree) = crate::output::tree::asked(&args) {
         return Err(report_output(console.print(&tree)));
     }
     let mut grammar = grammar();
@@ -301,11 +302,11 @@ fn execute(verb: Verb, given: GivenFlags, console: &Console, home: impl FnOnce()
 async fn dispatch(verb: Verb, given: GivenFlags, call: &Invocation) -> Outcome<i32> {
     match verb {
         // These forward signals to the guest.
-        Verb::Run(args) => crate::run::run(*args, given, call).await,
-        Verb::Exec(args) => crate::exec::run(args, call).await,
-        Verb::Attach(args) => crate::jobs::attach_to(args, call).await,
+        Verb::Run(args) => verbs::run::run(*args, given, call).await,
+        Verb::Exec(args) => verbs::exec::run(args, call).await,
+        Verb::Attach(args) => verbs::attach::run(args, call).await,
         // It ends in good order by itself.
-        Verb::Serve(args) => crate::serve::run(*args, call).await,
+        Verb::Serve(args) => verbs::serve::run(*args, call).await,
         verb => call.interruptible(plain(verb, call)).await,
     }
 }
@@ -313,39 +314,39 @@ async fn dispatch(verb: Verb, given: GivenFlags, call: &Invocation) -> Outcome<i
 /// Verbs that end when a signal comes.
 async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
     let done = match verb {
-        Verb::Create(args) => crate::create::run(*args, call).await,
-        Verb::Start(args) => crate::start::run(args, call).await,
-        Verb::Stop(args) => crate::stop::run(args, call).await,
-        Verb::Kill(args) => crate::kill::run(args, call).await,
-        Verb::Restart(args) => crate::restart::run(args, call).await,
-        Verb::Modify(args) => crate::modify::run(args, call).await,
-        Verb::Pause(args) => crate::pause::pause(args, call).await,
-        Verb::Resume(args) => crate::pause::resume(args, call).await,
-        Verb::Remove(args) => crate::remove::run(args, call).await,
-        Verb::Wait(args) => crate::wait::run(args, call).await,
-        Verb::Jobs(args) => crate::jobs::list(args, call).await,
-        Verb::Signal(args) => crate::jobs::signal(args, call).await,
-        Verb::Eof(args) => crate::jobs::eof(args, call).await,
-        Verb::List(args) => crate::list::run(args, call).await,
-        Verb::Status(args) => crate::status::run(args, call).await,
-        Verb::Inspect(args) => crate::inspect::run(args, call).await,
-        Verb::Logs(args) => crate::logs::run(args, call).await,
-        Verb::Metrics(args) => crate::metrics::run(args, call).await,
-        Verb::Copy(args) => crate::copy::run(args, call).await,
-        Verb::Ping(args) => crate::ping::run(args, call).await,
-        Verb::Touch(args) => crate::touch::run(args, call).await,
-        Verb::Load(args) => crate::load::run(args, call).await,
-        Verb::Images(args) => crate::images::run(args, call).await,
-        Verb::Image(args) => crate::image::run(args, call).await,
-        Verb::Install(args) => crate::install::run(args, call).await,
-        Verb::Uninstall(args) => crate::commands::uninstall(&args, call),
+        Verb::Create(args) => verbs::create::run(*args, call).await,
+        Verb::Start(args) => verbs::start::run(args, call).await,
+        Verb::Stop(args) => verbs::stop::run(args, call).await,
+        Verb::Kill(args) => verbs::kill::run(args, call).await,
+        Verb::Restart(args) => verbs::restart::run(args, call).await,
+        Verb::Modify(args) => verbs::modify::run(args, call).await,
+        Verb::Pause(args) => verbs::pause::run(args, call).await,
+        Verb::Resume(args) => verbs::resume::run(args, call).await,
+        Verb::Remove(args) => verbs::remove::run(args, call).await,
+        Verb::Wait(args) => verbs::wait::run(args, call).await,
+        Verb::Jobs(args) => verbs::jobs::run(args, call).await,
+        Verb::Signal(args) => verbs::signal::run(args, call).await,
+        Verb::Eof(args) => verbs::eof::run(args, call).await,
+        Verb::List(args) => verbs::list::run(args, call).await,
+        Verb::Status(args) => verbs::status::run(args, call).await,
+        Verb::Inspect(args) => verbs::inspect::run(args, call).await,
+        Verb::Logs(args) => verbs::logs::run(args, call).await,
+        Verb::Metrics(args) => verbs::metrics::run(args, call).await,
+        Verb::Copy(args) => verbs::copy::run(args, call).await,
+        Verb::Ping(args) => verbs::ping::run(args, call).await,
+        Verb::Touch(args) => verbs::touch::run(args, call).await,
+        Verb::Load(args) => verbs::load::run(args, call).await,
+        Verb::Images(args) => verbs::images::run(args, call).await,
+        Verb::Image(args) => verbs::image::run(args, call).await,
+        Verb::Install(args) => verbs::install::run(args, call).await,
+        Verb::Uninstall(args) => verbs::uninstall::run(&args, call),
         Verb::Doctor(args) | Verb::Own(OwnArgs { verb: OwnVerb::Doctor(args) }) => {
-            return crate::doctor::run(args, call).await;
+            return verbs::doctor::run(args, call).await;
         }
-        Verb::Volume(args) => crate::volume::run(args, call).await,
-        Verb::Profile(args) => crate::profile::run(&args, &call.console),
-        Verb::Context(args) => crate::context::run(&args, call),
-        Verb::Completion(args) => crate::completion::run(&args, &call.console),
+        Verb::Volume(args) => verbs::volume::run(args, call).await,
+        Verb::Profile(args) => verbs::profile::run(&args, &call.console),
+        Verb::Context(args) => verbs::context::run(&args, call),
+        Verb::Completion(args) => verbs::completion::run(&args, &call.console),
         Verb::Run(_) | Verb::Exec(_) | Verb::Attach(_) | Verb::Serve(_) => return Ok(FAILED),
     };
     done.map(|()| 0)

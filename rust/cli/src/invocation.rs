@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use microsandbox_core::backend::{BackendInfo, SharedBackend};
 
-use crate::console::Console;
-use crate::failure::{Failure, Outcome};
-use crate::signals::Signals;
+use crate::output::failure::{Failure, Outcome};
+use crate::terminal::console::Console;
+use crate::terminal::signals::Signals;
 
 /// Where sandboxes live, and why there.
 pub struct Home {
@@ -32,7 +32,7 @@ pub struct Invocation {
 impl Invocation {
     /// One line of input that begins with y. Can be interrupted.
     pub async fn confirmed(&self) -> Outcome<bool> {
-        let mut input = crate::input::InputStream::open(&self.console.input)
+        let mut input = crate::terminal::input::InputStream::open(&self.console.input)
             .map_err(|error| Failure::message(format!("cannot read the answer: {error}")))?;
         let answer = input.next().await.unwrap_or_default();
         Ok(answer.first().is_some_and(|first| matches!(first, b'y' | b'Y')))

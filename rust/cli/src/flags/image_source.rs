@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use microsandbox_core::model::ImageSource;
 
-use crate::failure::{Failure, Outcome};
+use crate::output::failure::{Failure, Outcome};
 
 /// `host`, a path, or a reference. What begins with `/`, `./` or `../`, or exists as a path, is one.
 pub fn parse_image(text: &str) -> Outcome<ImageSource> {

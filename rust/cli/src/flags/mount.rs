@@ -4,9 +4,9 @@ use clap::Args;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::{Mount, MountOptions, MountPolicy, VolumeConfig};
 
-use crate::failure::{Failure, Outcome};
+use crate::flags::size::parse_mib;
 use crate::invocation::Invocation;
-use crate::size::parse_mib;
+use crate::output::failure::{Failure, Outcome};
 
 /// Flags of mounts; each may be repeated.
 #[derive(Debug, Default, Args)]

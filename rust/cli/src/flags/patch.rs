@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use microsandbox_core::model::Patch;
 
-use crate::failure::{Failure, Outcome};
+use crate::output::failure::{Failure, Outcome};
 
 /// Flags that change what a sandbox starts from. They act in the order removals, directories, copies.
 #[derive(Debug, Args)]

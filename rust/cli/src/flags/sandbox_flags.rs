@@ -7,20 +7,20 @@ use microsandbox_core::model::{
     EnvVar, InitConfig, Isolation, LogLevel, PullPolicy, Rlimit, SandboxConfig, SandboxSpec, SecurityProfile,
 };
 
-use crate::duration::parse_duration;
-use crate::failure::{Failure, Outcome};
-use crate::image_source::parse_image;
+use crate::flags::duration::parse_duration;
+use crate::flags::image_source::parse_image;
+use crate::flags::key_value::{parse_env, parse_pair, parse_rlimit, parse_script, read_script};
+use crate::flags::mount::MountFlags;
+use crate::flags::patch::PatchFlags;
+use crate::flags::size::parse_mib;
+use crate::flags::unsupported::UnsupportedFlags;
 use crate::invocation::Invocation;
-use crate::mount_flags::MountFlags;
-use crate::pairs::{parse_env, parse_pair, parse_rlimit, parse_script, read_script};
-use crate::patch_flags::PatchFlags;
-use crate::size::parse_mib;
-use crate::unsupported::UnsupportedFlags;
+use crate::output::failure::{Failure, Outcome};
 
 /// Flags of a sandbox that does not exist yet.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sandbox")]
-pub struct BoxFlags {
+pub struct SandboxFlags {
     /// Name of the sandbox: letters, digits, `.`, `-`, `_`.
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
@@ -148,7 +148,7 @@ enum LevelName {
     Error,
 }
 
-impl BoxFlags {
+impl SandboxFlags {
     /// The request for a sandbox `name` made from `image`: these flags over the configuration file over what is built in.
     pub fn config(&self, call: &Invocation, image: &str, name: String) -> Outcome<SandboxConfig> {
         let mut spec = SandboxSpec { name, image: parse_image(image)?, ..configured(call) };

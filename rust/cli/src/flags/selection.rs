@@ -7,9 +7,9 @@ use futures::StreamExt;
 use microsandbox_core::backend::ListQuery;
 use microsandbox_core::{MicrosandboxResult, Sandbox, SandboxHandle};
 
-use crate::failure::{Failure, Outcome};
+use crate::flags::key_value::parse_pair;
 use crate::invocation::Invocation;
-use crate::pairs::parse_pair;
+use crate::output::failure::{Failure, Outcome};
 
 /// Entries of one page of the list, and operations under way at once.
 const PAGE: u32 = 100;

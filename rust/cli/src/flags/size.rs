@@ -21,21 +21,6 @@ pub fn parse_mib(text: &str) -> Result<u32, String> {
     Ok(mib as u32)
 }
 
-/// `17.3 MiB`; bytes below one KiB.
-pub fn human(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,14 +34,5 @@ mod tests {
         for text in ["", "M", "0", "0.3M", "-1G", "1K", "1e9", "999999T", "12 M"] {
             assert!(parse_mib(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn bytes_are_shown_in_the_largest_unit() {
-        assert_eq!(human(0), "0 B");
-        assert_eq!(human(1023), "1023 B");
-        assert_eq!(human(1024), "1.0 KiB");
-        assert_eq!(human(18_140_364), "17.3 MiB");
-        assert_eq!(human(u64::MAX), "16777216.0 TiB");
     }
 }

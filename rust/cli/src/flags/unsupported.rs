@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use microsandbox_core::backend::available_when as when;
 use microsandbox_core::model::UnsupportedOption;
 
-use crate::failure::Failure;
+use crate::output::failure::Failure;
 
 struct Flag {
     long: &'static str,

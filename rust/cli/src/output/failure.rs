@@ -88,10 +88,10 @@ impl Failure {
             Failure::Usage(text) => (text.clone(), Some("try --help".to_owned())),
             Failure::Reported | Failure::Signalled(_) | Failure::BrokenPipe => return None,
         };
-        let mut report = format!("error: {}", crate::console::printable(&text));
+        let mut report = format!("error: {}", crate::terminal::console::printable(&text));
         if let Some(hint) = hint {
             report.push_str("\nhint: ");
-            report.push_str(&crate::console::printable(&hint));
+            report.push_str(&crate::terminal::console::printable(&hint));
         }
         Some(report)
     }

@@ -6,7 +6,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::console::{Console, Sink, lock, printable};
+use crate::terminal::console::{Console, Sink, lock, printable};
 
 /// Runs `work` with events up to `level` shown. For this thread only: the Python program around us may have a log of
 /// its own.

@@ -8,8 +8,8 @@ use std::io;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::console::{Console, Sink, lock};
-use crate::failure::{Failure, Outcome};
+use crate::output::failure::{Failure, Outcome};
+use crate::terminal::console::{Console, Sink, lock};
 
 const QUEUE: usize = 4;
 
@@ -21,13 +21,13 @@ pub enum Stream {
 }
 
 /// The sending side.
-pub struct Outlet {
+pub struct OutputPump {
     chunks: mpsc::Sender<(Stream, Bytes)>,
     written: oneshot::Receiver<io::Result<()>>,
 }
 
-impl Outlet {
-    pub fn open(console: &Console) -> io::Result<Outlet> {
+impl OutputPump {
+    pub fn open(console: &Console) -> io::Result<OutputPump> {
         let (chunks, queue) = mpsc::channel(QUEUE);
         let (done, written) = oneshot::channel();
         let (out, err) = (console.out.clone(), console.err.clone());
@@ -35,10 +35,10 @@ impl Outlet {
             // Nobody waits for the verdict any more when the run was given up.
             let _ = done.send(write_all(queue, &out, &err));
         })?;
-        Ok(Outlet { chunks, written })
+        Ok(OutputPump { chunks, written })
     }
 
-    /// Waits while the reader is slow. False: nobody reads any more, [`Outlet::finish`] says why.
+    /// Waits while the reader is slow. False: nobody reads any more, [`OutputPump::finish`] says why.
     pub async fn send(&self, stream: Stream, data: Bytes) -> bool {
         self.chunks.send((stream, data)).await.is_ok()
     }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use microsandbox_core::backend::ProgressFn;
 use microsandbox_core::model::ImageProgress;
 
-use crate::console::Console;
+use crate::terminal::console::Console;
 
 const FRAME: Duration = Duration::from_millis(100);
 

@@ -4,8 +4,8 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::console::{Console, printable};
-use crate::failure::{Failure, Outcome};
+use crate::output::failure::{Failure, Outcome};
+use crate::terminal::console::{Console, printable};
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

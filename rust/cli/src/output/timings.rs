@@ -2,7 +2,7 @@
 
 use microsandbox_core::model::{BootSide, BootStep};
 
-use crate::output::table;
+use crate::output::tables::table;
 
 /// A table of steps in milliseconds; `None` when this process booted nothing.
 pub fn page(steps: &[BootStep]) -> Option<String> {

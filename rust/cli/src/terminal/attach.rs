@@ -5,12 +5,13 @@ use microsandbox_core::model::{ExecEvent, ExecExit, ExecHandle, ExecSink};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
 use std::time::{Duration, Instant};
 
-use crate::console::Console;
-use crate::failure::{Failure, Outcome};
-use crate::input::InputStream;
-use crate::outlet::{Outlet, Stream};
-use crate::signals::Signals;
-use crate::terminal::{self, DetachKeys, RawMode};
+use crate::output::failure::{Failure, Outcome};
+use crate::output::output_pump::{OutputPump, Stream};
+use crate::terminal::console::Console;
+use crate::terminal::detach_keys::DetachKeys;
+use crate::terminal::input::InputStream;
+use crate::terminal::raw_mode::{self, RawMode};
+use crate::terminal::signals::Signals;
 
 /// A program that ignores Ctrl-C is ended when it comes this often …
 const IMPATIENT: usize = 3;
@@ -63,13 +64,13 @@ pub async fn attach(
     program: &ExecHandle,
     options: AttachOptions,
 ) -> Outcome<AttachEnd> {
-    let _raw = (options.tty && options.stdin && console.in_is_terminal && terminal::is_foreground())
+    let _raw = (options.tty && options.stdin && console.in_is_terminal && raw_mode::is_foreground())
         .then(RawMode::enter)
         .transpose()
         .map_err(|error| Failure::message(format!("cannot set up the terminal: {error}")))?;
-    let outlet = Outlet::open(console).map_err(thread_failure)?;
+    let pump = OutputPump::open(console).map_err(thread_failure)?;
     tokio::select! {
-        end = deliver(program, outlet) => end.map(AttachEnd::Exited),
+        end = deliver(program, pump) => end.map(AttachEnd::Exited),
         () = feed(console, program, options) => Ok(AttachEnd::Detached),
         signal = forward(signals, program) => Err(Failure::Signalled(signal)),
     }
@@ -80,25 +81,25 @@ fn thread_failure(error: std::io::Error) -> Failure {
 }
 
 /// Events in order, each written before the next; ends with the verdict, everything before it delivered.
-async fn deliver(program: &ExecHandle, outlet: Outlet) -> Outcome<ExecExit> {
+async fn deliver(program: &ExecHandle, pump: OutputPump) -> Outcome<ExecExit> {
     while let Some(event) = program.recv().await? {
         let reading = match event {
-            ExecEvent::Stdout(data) => outlet.send(Stream::Out, data).await,
-            ExecEvent::Stderr(data) => outlet.send(Stream::Err, data).await,
+            ExecEvent::Stdout(data) => pump.send(Stream::Out, data).await,
+            ExecEvent::Stderr(data) => pump.send(Stream::Err, data).await,
             // The program closed its input early; its status tells whether it minded.
             ExecEvent::Started { .. } | ExecEvent::StdinError { .. } => true,
             ExecEvent::Exited(exit) => {
-                outlet.finish().await?;
+                pump.finish().await?;
                 return Ok(exit);
             }
             ExecEvent::Failed(failure) => {
-                outlet.finish().await?;
+                pump.finish().await?;
                 return Err(MicrosandboxError::ExecFailed(Box::new(failure)).into());
             }
         };
         if !reading {
             // Dropping the program's handle, as our caller does on an error, ends it: as SIGPIPE would.
-            outlet.finish().await?;
+            pump.finish().await?;
             return Err(Failure::BrokenPipe);
         }
     }
@@ -108,7 +109,7 @@ async fn deliver(program: &ExecHandle, outlet: Outlet) -> Outcome<ExecExit> {
 /// Input to the program. Returns when the user typed the keys that let go, else never.
 async fn feed(console: &Console, program: &ExecHandle, mut options: AttachOptions) {
     let Some(sink) = program.take_stdin() else { return std::future::pending().await };
-    let readable = !console.in_is_terminal || terminal::is_foreground();
+    let readable = !console.in_is_terminal || raw_mode::is_foreground();
     let input = (options.stdin && readable).then(|| InputStream::open(&console.input));
     if let Some(Ok(mut input)) = input {
         let keys = (options.tty && console.in_is_terminal).then_some(&mut options.detach_keys);
@@ -156,7 +157,7 @@ async fn forward(signals: &Signals, program: &ExecHandle) -> i32 {
     loop {
         let signal = signals.next().await;
         if signal == libc::SIGWINCH {
-            if let Some((rows, cols)) = terminal::size() {
+            if let Some((rows, cols)) = raw_mode::size() {
                 let _ = program.resize(rows, cols).await;
             }
             continue;

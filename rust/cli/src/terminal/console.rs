@@ -10,7 +10,7 @@ use bytes::Bytes;
 use microsandbox_core::names;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::failure::{Failure, Outcome};
+use crate::output::failure::{Failure, Outcome};
 
 /// A stream that a writing thread may share.
 pub type Sink = Arc<Mutex<dyn Write + Send>>;

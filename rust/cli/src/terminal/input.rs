@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::mpsc;
 
-use crate::console::Input;
+use crate::terminal::console::Input;
 
 /// Bytes of one read; a few of them wait for the guest, then reading pauses.
 const CHUNK: usize = 64 << 10;

@@ -7,11 +7,12 @@ use clap::Args;
 use microsandbox_core::model::{EnvVar, ExecEvent, ExecExit, ExecOptions, Rlimit, StdinSource};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
-use crate::attach::{AttachEnd, AttachOptions, attach};
-use crate::duration::parse_duration;
-use crate::failure::{FAILED, Failure, Outcome};
+use crate::flags::duration::parse_duration;
 use crate::invocation::Invocation;
-use crate::terminal::{self, DetachKeys};
+use crate::output::failure::{FAILED, Failure, Outcome};
+use crate::terminal::attach::{AttachEnd, AttachOptions, attach};
+use crate::terminal::detach_keys::DetachKeys;
+use crate::terminal::raw_mode;
 
 /// Flags of a program that is bound to this terminal.
 #[derive(Debug, Args)]
@@ -89,7 +90,7 @@ impl SessionFlags {
     }
 
     fn options(&self, program: Program, args: Vec<String>, tty: bool) -> ExecOptions {
-        let (rows, cols) = terminal::size().unwrap_or(terminal::DEFAULT_SIZE);
+        let (rows, cols) = raw_mode::size().unwrap_or(raw_mode::DEFAULT_SIZE);
         let mut env: Vec<(String, String)> = Vec::new();
         if tty && let Ok(term) = std::env::var("TERM") {
             env.push(("TERM".into(), term));

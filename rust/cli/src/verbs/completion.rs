@@ -3,8 +3,8 @@
 use clap::Args;
 use clap_complete::Shell;
 
-use crate::console::Console;
-use crate::failure::Outcome;
+use crate::output::failure::Outcome;
+use crate::terminal::console::Console;
 
 /// Arguments of `completion`.
 #[derive(Debug, Args)]

@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::console::Console;
-use crate::failure::Outcome;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::profile;
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::terminal::console::Console;
+use crate::verbs::profile;
 
 /// Arguments of `context`.
 #[derive(Debug, Args)]

@@ -14,9 +14,9 @@ use microsandbox_core::model::{FsEntryKind, validate_sandbox_name};
 use microsandbox_core::names;
 use microsandbox_core::sandbox::SandboxFs;
 
-use crate::failure::{Failure, Outcome};
 use crate::invocation::Invocation;
-use crate::progress;
+use crate::output::failure::{Failure, Outcome};
+use crate::output::progress;
 
 /// Arguments of `copy`.
 #[derive(Debug, Args)]

@@ -5,10 +5,10 @@ use microsandbox_core::error::Lack;
 use microsandbox_core::model::{Isolation, SandboxConfig};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox};
 
-use crate::box_flags::BoxFlags;
-use crate::failure::Outcome;
+use crate::flags::sandbox_flags::SandboxFlags;
 use crate::invocation::Invocation;
-use crate::progress;
+use crate::output::failure::Outcome;
+use crate::output::progress;
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub struct CreateArgs {
     #[arg(value_name = "IMAGE")]
     image: String,
     #[command(flatten)]
-    flags: BoxFlags,
+    flags: SandboxFlags,
 }
 
 /// Boots it idle, leaves it running and prints its name.
@@ -77,7 +77,7 @@ fn fallback_note(name: &str, asked: Isolation, given: Option<Isolation>, why: Op
             "note: {name} is a container: it shares this machine's kernel. {why}; --require-microvm makes that an error, \
              --isolation container silences this"
         );
-        crate::console::printable(&text)
+        crate::terminal::console::printable(&text)
     })
 }
 

@@ -6,10 +6,10 @@
 use clap::Args;
 use microsandbox_core::model::{DoctorCheck, DoctorReport, Isolation, MechanismState};
 
-use crate::failure::{FAILED, Outcome};
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::progress;
+use crate::output::failure::{FAILED, Outcome};
+use crate::output::progress;
+use crate::output::tables::{Format, or_dash, print_json, table};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -63,7 +63,7 @@ async fn fix(report: &DoctorReport, args: &DoctorArgs, call: &Invocation) -> Out
             return Ok(false);
         }
     }
-    crate::install::libkrunfw(None, args.format, args.format == Format::Json, call).await?;
+    crate::verbs::install::libkrunfw(None, args.format, args.format == Format::Json, call).await?;
     Ok(true)
 }
 
@@ -107,7 +107,7 @@ fn page(report: &DoctorReport) -> String {
         text.push_str("\nWhat would help:\n");
         text.push_str(&hints);
     }
-    crate::console::printable(&text)
+    crate::terminal::console::printable(&text)
 }
 
 /// Where the guest kernel was looked for.

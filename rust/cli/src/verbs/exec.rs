@@ -4,11 +4,11 @@ use clap::Args;
 use microsandbox_core::model::{EnvVar, Rlimit, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
-use crate::failure::Outcome;
+use crate::flags::key_value::{parse_env, parse_rlimit};
 use crate::invocation::Invocation;
-use crate::pairs::{parse_env, parse_rlimit};
-use crate::progress;
-use crate::session::{Program, SessionEnd, SessionFlags};
+use crate::output::failure::Outcome;
+use crate::output::progress;
+use crate::terminal::session::{Program, SessionEnd, SessionFlags};
 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]

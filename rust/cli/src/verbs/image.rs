@@ -6,13 +6,13 @@ use clap::{Args, Subcommand};
 use microsandbox_core::model::{ImageConfigDetail, ImageDetail, ImageLayerDetail};
 use serde::Serialize;
 
-use crate::console::printable;
-use crate::failure::{Failure, Outcome};
-use crate::images::{Entry, ImagesArgs};
 use crate::invocation::Invocation;
-use crate::load::LoadArgs;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::size::human;
+use crate::output::failure::{Failure, Outcome};
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::output::units::human;
+use crate::terminal::console::printable;
+use crate::verbs::images::{Entry, ImagesArgs};
+use crate::verbs::load::LoadArgs;
 
 /// Arguments of `image`.
 #[derive(Debug, Args)]
@@ -72,8 +72,8 @@ struct PruneArgs {
 
 pub async fn run(args: ImageArgs, call: &Invocation) -> Outcome<()> {
     match args.verb {
-        ImageVerb::List(args) => crate::images::run(args, call).await,
-        ImageVerb::Load(args) => crate::load::run(args, call).await,
+        ImageVerb::List(args) => crate::verbs::images::run(args, call).await,
+        ImageVerb::Load(args) => crate::verbs::load::run(args, call).await,
         ImageVerb::Inspect(args) => inspect(args, call).await,
         ImageVerb::Remove(args) => remove(args, call).await,
         ImageVerb::Prune(args) => prune(args, call).await,

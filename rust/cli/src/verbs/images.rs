@@ -4,11 +4,10 @@ use clap::Args;
 use microsandbox_core::model::ImageInfo;
 use serde::Serialize;
 
-use crate::duration::{ago, timestamp};
-use crate::failure::Outcome;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::size::human;
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::output::units::{ago, human, timestamp};
 
 /// Arguments of `images`.
 #[derive(Debug, Args)]

@@ -7,12 +7,12 @@ use microsandbox_core::model::{Isolation, IsolationReport, SandboxStatus};
 use microsandbox_core::{Sandbox, SandboxHandle};
 use serde::Serialize;
 
-use crate::console::printable;
-use crate::duration::{ago, timestamp};
-use crate::failure::Outcome;
 use crate::invocation::Invocation;
-use crate::list;
-use crate::output::{Format, or_dash, print_json, table};
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::output::units::{ago, timestamp};
+use crate::terminal::console::printable;
+use crate::verbs::list;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ struct RunReport<'a> {
 
 pub async fn run(args: InspectArgs, call: &Invocation) -> Outcome<()> {
     if let Some(job) = args.job {
-        return crate::jobs::inspect(&args.name, job, args.format, call).await;
+        return crate::verbs::jobs::inspect(&args.name, job, args.format, call).await;
     }
     let handle = Sandbox::get(&call.backend, &args.name).await?;
     // Before the first boot, and on backends that have none, there is nothing to report.

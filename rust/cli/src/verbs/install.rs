@@ -6,11 +6,11 @@ use clap::Args;
 use microsandbox_core::krunfw::install::{self, Installed, LICENCES};
 use serde::Serialize;
 
-use crate::commands::{self, CommandFlags};
-use crate::failure::{Failure, Outcome};
 use crate::invocation::Invocation;
-use crate::output::{Format, print_json};
-use crate::progress;
+use crate::output::failure::{Failure, Outcome};
+use crate::output::progress;
+use crate::output::tables::{Format, print_json};
+use crate::verbs::installed_commands::{self, CommandFlags};
 
 /// The library with the guest kernel of microVMs.
 const LIBKRUNFW: &str = "libkrunfw";
@@ -67,14 +67,14 @@ struct Report<'a> {
 
 pub async fn run(args: InstallArgs, call: &Invocation) -> Outcome<()> {
     match args.what {
-        None => return commands::list(args.format, call),
+        None => return installed_commands::list(args.format, call),
         Some(image) if image != LIBKRUNFW => {
             if args.from.is_some() {
                 return Err(Failure::Usage("--from goes with libkrunfw only".into()));
             }
-            return commands::install(image, &args.flags, args.command, call);
+            return installed_commands::install(image, &args.flags, args.command, call);
         }
-        Some(_) => commands::refuse(&args.flags, &args.command)?,
+        Some(_) => installed_commands::refuse(&args.flags, &args.command)?,
     }
     libkrunfw(args.from, args.format, args.quiet, call).await
 }
@@ -118,5 +118,8 @@ fn page(installed: &Installed) -> String {
         Some(version) => format!("libkrunfw {version}, a copy that this version knows"),
         None => "not the copy that this version knows: you vouch for it".to_owned(),
     };
-    crate::console::printable(&format!("{}\n{done}: {origin}\n{digest}\nlicences: {LICENCES}\n", path.display()))
+    crate::terminal::console::printable(&format!(
+        "{}\n{done}: {origin}\n{digest}\nlicences: {LICENCES}\n",
+        path.display()
+    ))
 }

@@ -11,9 +11,9 @@ use clap::Args;
 use microsandbox_core::model::validate_sandbox_name;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Outcome};
 use crate::invocation::Invocation;
-use crate::output::{Format, print_json, table};
+use crate::output::failure::{Failure, Outcome};
+use crate::output::tables::{Format, print_json, table};
 
 const HEADER: &str = "#!/bin/sh\n# Made by `msb install`; `msb uninstall` takes it away.\n# msb-command: ";
 /// A file that is longer is not ours.
@@ -51,21 +51,9 @@ pub struct CommandFlags {
     tmp: bool,
 }
 
-/// Arguments of `uninstall`.
-#[derive(Debug, Args)]
-#[command(after_help = "A sandbox that the command made stays; msb remove takes it away.")]
-pub struct UninstallArgs {
-    /// Names of commands.
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<String>,
-    /// Do not print the names.
-    #[arg(short, long)]
-    quiet: bool,
-}
-
 /// The third line of a command.
 #[derive(Debug, Serialize, Deserialize)]
-struct Origin {
+pub struct Origin {
     image: String,
     command: Vec<String>,
     tmp: bool,
@@ -105,7 +93,7 @@ fn from_here(volume: &str) -> String {
     }
 }
 
-fn directory(call: &Invocation) -> Outcome<PathBuf> {
+pub fn directory(call: &Invocation) -> Outcome<PathBuf> {
     let Some(local) = call.backend.as_local() else {
         let kind = call.info.kind.as_str();
         return Err(Failure::hinted(
@@ -117,7 +105,7 @@ fn directory(call: &Invocation) -> Outcome<PathBuf> {
 }
 
 /// What a file says it was made from; `None` if it is not one of ours.
-fn origin(path: &Path) -> Option<Origin> {
+pub fn origin(path: &Path) -> Option<Origin> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     if !metadata.is_file() || metadata.len() > MOST {
         return None;
@@ -223,7 +211,7 @@ fn write(bin: &Path, path: &Path, script: &str) -> std::io::Result<()> {
     done
 }
 
-fn failed(action: &str, path: &Path, error: &std::io::Error) -> Failure {
+pub fn failed(action: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::message(format!("cannot {action} {}: {error}", path.display()))
 }
 
@@ -250,28 +238,6 @@ pub fn list(format: Format, call: &Invocation) -> Outcome<()> {
         vec![name, origin.image, keeps.to_owned(), origin.command.join(" ")]
     });
     call.console.print(&table(&["NAME", "IMAGE", "KEEPS FILES", "COMMAND"], rows))
-}
-
-/// Takes commands away; a name that is none is reported, and the others go on.
-pub fn uninstall(args: &UninstallArgs, call: &Invocation) -> Outcome<()> {
-    let bin = directory(call)?;
-    let mut reported = false;
-    for name in &args.names {
-        let path = bin.join(name);
-        let ours = validate_sandbox_name(name).is_ok() && origin(&path).is_some();
-        let failure = match ours.then(|| std::fs::remove_file(&path)) {
-            Some(Ok(())) if args.quiet => continue,
-            Some(Ok(())) => {
-                call.console.line(name)?;
-                continue;
-            }
-            Some(Err(error)) => failed("remove", &path, &error),
-            None => Failure::message(format!("no command {name} was made by msb install")),
-        };
-        reported = true;
-        call.console.note(&failure.report().unwrap_or_default());
-    }
-    if reported { Err(Failure::Reported) } else { Ok(()) }
 }
 
 #[cfg(test)]

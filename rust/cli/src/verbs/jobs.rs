@@ -1,14 +1,12 @@
-//! `msb jobs`, `msb attach`, `msb signal` and `msb eof`: programs that outlive the command that started them.
+//! `msb jobs`: programs that outlive the command that started them.
 
 use clap::Args;
 use microsandbox_core::model::{JobCall, JobInfo};
 use serde::Serialize;
 
-use crate::attach::{AttachEnd, AttachOptions, attach};
-use crate::failure::Outcome;
 use crate::invocation::Invocation;
-use crate::output::{Format, print_json, table};
-use crate::terminal::DetachKeys;
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, print_json, table};
 
 /// Arguments of `jobs`.
 #[derive(Debug, Args)]
@@ -27,50 +25,6 @@ pub struct JobsArgs {
     quiet: bool,
 }
 
-/// Arguments of `attach`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The status is the job's own. Ctrl-C goes to the job; three times within two seconds ends it.")]
-pub struct AttachArgs {
-    /// Name of the sandbox.
-    #[arg(value_name = "NAME")]
-    name: String,
-    /// Id of the job, from `msb exec -d` or `msb jobs`.
-    #[arg(long, value_name = "ID")]
-    job: String,
-    /// Give it no input.
-    #[arg(long)]
-    no_stdin: bool,
-    /// Keys that let go and leave the job running [default: ctrl-]].
-    #[arg(long, value_name = "KEYS", value_parser = DetachKeys::parse)]
-    detach_keys: Option<DetachKeys>,
-}
-
-/// Arguments of `signal`.
-#[derive(Debug, Args)]
-pub struct SignalArgs {
-    /// Name of the sandbox.
-    #[arg(value_name = "NAME")]
-    name: String,
-    /// Id of the job.
-    #[arg(long, value_name = "ID")]
-    job: String,
-    /// Number of the signal; 9 ends its whole tree.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=64))]
-    signal: i32,
-}
-
-/// Arguments of `eof`.
-#[derive(Debug, Args)]
-pub struct EofArgs {
-    /// Name of the sandbox.
-    #[arg(value_name = "NAME")]
-    name: String,
-    /// Id of the job.
-    #[arg(long, value_name = "ID")]
-    job: String,
-}
-
 /// One entry of `--format json`; times in milliseconds since the epoch.
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -87,12 +41,12 @@ struct Entry<'a> {
     timed_out: bool,
 }
 
-async fn ask(call: &Invocation, name: &str, about: JobCall) -> Outcome<Vec<JobInfo>> {
+pub async fn ask(call: &Invocation, name: &str, about: JobCall) -> Outcome<Vec<JobInfo>> {
     Ok(call.backend.sandboxes().job_call(name, about).await?)
 }
 
 /// Newest first.
-pub async fn list(args: JobsArgs, call: &Invocation) -> Outcome<()> {
+pub async fn run(args: JobsArgs, call: &Invocation) -> Outcome<()> {
     let mut jobs = ask(call, &args.name, JobCall::List).await?;
     jobs.retain(|job| args.all || job.exit.is_none());
     jobs.reverse();
@@ -145,24 +99,4 @@ fn entry(job: &JobInfo) -> Entry<'_> {
         exit_code: job.exit.as_ref().map(|exit| exit.code),
         timed_out: job.exit.as_ref().is_some_and(|exit| exit.timed_out),
     }
-}
-
-/// Binds this terminal to a job until it ends or the user lets go.
-pub async fn attach_to(args: AttachArgs, call: &Invocation) -> Outcome<i32> {
-    let known = ask(call, &args.name, JobCall::Inspect { job: args.job.clone() }).await?;
-    let tty = known.first().is_some_and(|job| job.tty);
-    let program = call.backend.sandboxes().job_attach(&args.name, args.job, None).await?;
-    let options = AttachOptions { tty, stdin: !args.no_stdin, detach_keys: args.detach_keys.unwrap_or_default() };
-    match attach(&call.console, &call.signals, &program, options).await? {
-        AttachEnd::Exited(exit) => Ok(exit.code),
-        AttachEnd::Detached => Ok(0),
-    }
-}
-
-pub async fn signal(args: SignalArgs, call: &Invocation) -> Outcome<()> {
-    ask(call, &args.name, JobCall::Signal { job: args.job, signal: args.signal }).await.map(drop)
-}
-
-pub async fn eof(args: EofArgs, call: &Invocation) -> Outcome<()> {
-    ask(call, &args.name, JobCall::CloseInput { job: args.job }).await.map(drop)
 }

@@ -3,9 +3,9 @@
 use clap::Args;
 use microsandbox_core::model::JobCall;
 
-use crate::failure::Outcome;
+use crate::flags::selection::Selection;
 use crate::invocation::Invocation;
-use crate::selection::Selection;
+use crate::output::failure::Outcome;
 
 /// Arguments of `kill`.
 #[derive(Debug, Args)]

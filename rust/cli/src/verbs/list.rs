@@ -5,12 +5,12 @@ use microsandbox_core::SandboxHandle;
 use microsandbox_core::model::{Isolation, SandboxStatus};
 use serde::Serialize;
 
-use crate::duration::{ago, timestamp};
-use crate::failure::Outcome;
+use crate::flags::key_value::parse_pair;
+use crate::flags::selection::every;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::pairs::parse_pair;
-use crate::selection::every;
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::output::units::{ago, timestamp};
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]

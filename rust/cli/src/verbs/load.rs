@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::failure::{Failure, Outcome};
-use crate::input::InputStream;
 use crate::invocation::Invocation;
-use crate::progress;
+use crate::output::failure::{Failure, Outcome};
+use crate::output::progress;
+use crate::terminal::input::InputStream;
 
 /// Arguments of `load`.
 #[derive(Debug, Args)]

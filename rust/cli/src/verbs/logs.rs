@@ -8,9 +8,10 @@ use microsandbox_core::{Sandbox, SandboxHandle};
 use regex::Regex;
 use serde::Serialize;
 
-use crate::duration::{parse_moment, timestamp};
-use crate::failure::{Failure, Outcome};
+use crate::flags::duration::parse_moment;
 use crate::invocation::Invocation;
+use crate::output::failure::{Failure, Outcome};
+use crate::output::units::timestamp;
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -88,7 +89,7 @@ pub async fn run(args: LogsArgs, call: &Invocation) -> Outcome<()> {
     let sources = sources(&args.source);
     let writer = Writer::new(&args, call);
     if let Some(job) = &args.job {
-        let session = crate::jobs::session(&args.name, job.clone(), call).await?;
+        let session = crate::verbs::jobs::session(&args.name, job.clone(), call).await?;
         return of_job(&args, &handle, session, sources, &writer).await;
     }
     let mut cursor = None;

@@ -8,12 +8,13 @@ use microsandbox_core::model::SandboxMetrics;
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use serde::Serialize;
 
-use crate::duration::{parse_duration, span, timestamp};
-use crate::failure::{Failure, Outcome};
+use crate::flags::duration::parse_duration;
+use crate::flags::selection::every;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::selection::every;
-use crate::size::human;
+use crate::output::failure::{Failure, Outcome};
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::output::units::human;
+use crate::output::units::{span, timestamp};
 
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]

@@ -5,11 +5,11 @@ use microsandbox_core::Sandbox;
 use microsandbox_core::model::{EnvVar, Modification, ModificationPlan, ModificationPolicy, PlannedChange};
 use serde::Serialize;
 
-use crate::failure::Outcome;
+use crate::flags::key_value::{parse_env, parse_pair};
+use crate::flags::size::parse_mib;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::pairs::{parse_env, parse_pair};
-use crate::size::parse_mib;
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, or_dash, print_json, table};
 
 /// Arguments of `modify`.
 #[derive(Debug, Args)]

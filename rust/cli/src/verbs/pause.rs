@@ -1,12 +1,12 @@
-//! `msb pause` and `msb resume`.
+//! `msb pause`.
 
 use clap::{Args, ValueEnum};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::ExecOptions;
 
-use crate::failure::Outcome;
+use crate::flags::selection::Selection;
 use crate::invocation::Invocation;
-use crate::selection::Selection;
+use crate::output::failure::Outcome;
 
 /// Arguments of `pause`.
 #[derive(Debug, Args)]
@@ -28,15 +28,8 @@ enum Flush {
     Skip,
 }
 
-/// Arguments of `resume`.
-#[derive(Debug, Args)]
-pub struct ResumeArgs {
-    #[command(flatten)]
-    selection: Selection,
-}
-
 /// Everything in them stands still; paused ones are fine.
-pub async fn pause(args: PauseArgs, call: &Invocation) -> Outcome<()> {
+pub async fn run(args: PauseArgs, call: &Invocation) -> Outcome<()> {
     let flush = args.guest_flush == Flush::Required;
     args.selection
         .each(call, async |sandbox| {
@@ -51,9 +44,4 @@ pub async fn pause(args: PauseArgs, call: &Invocation) -> Outcome<()> {
             sandbox.pause().await.map(|()| None)
         })
         .await
-}
-
-/// Everything goes on where it was; running ones are fine.
-pub async fn resume(args: ResumeArgs, call: &Invocation) -> Outcome<()> {
-    args.selection.each(call, async |sandbox| sandbox.resume().await.map(|()| None)).await
 }

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::failure::Outcome;
+use crate::flags::selection::Selection;
 use crate::invocation::Invocation;
-use crate::selection::Selection;
+use crate::output::failure::Outcome;
 
 /// Arguments of `ping`.
 #[derive(Debug, Args)]

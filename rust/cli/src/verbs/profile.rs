@@ -9,9 +9,9 @@ use microsandbox_core::config::{
 };
 use serde::Serialize;
 
-use crate::console::Console;
-use crate::failure::Outcome;
-use crate::output::{Format, or_dash, print_json, table};
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::terminal::console::Console;
 
 /// Arguments of `profile`.
 #[derive(Debug, Args)]

@@ -3,10 +3,10 @@
 use clap::Args;
 use microsandbox_core::MicrosandboxError;
 
-use crate::failure::Outcome;
+use crate::flags::selection::Selection;
 use crate::invocation::Invocation;
-use crate::progress;
-use crate::selection::Selection;
+use crate::output::failure::Outcome;
+use crate::output::progress;
 
 /// Arguments of `remove`.
 #[derive(Debug, Args)]

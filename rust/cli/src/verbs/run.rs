@@ -5,11 +5,11 @@ use microsandbox_core::model::SandboxStatus;
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
 use crate::app::GivenFlags;
-use crate::box_flags::BoxFlags;
-use crate::create::create_named;
-use crate::failure::{Failure, Outcome};
+use crate::flags::sandbox_flags::SandboxFlags;
 use crate::invocation::Invocation;
-use crate::session::{Program, SessionEnd, SessionFlags};
+use crate::output::failure::{Failure, Outcome};
+use crate::terminal::session::{Program, SessionEnd, SessionFlags};
+use crate::verbs::create::create_named;
 
 /// Flags that concern this run and not the sandbox.
 const OF_THE_RUN: [&str; 9] =
@@ -37,7 +37,7 @@ pub struct RunArgs {
     #[command(flatten)]
     session: SessionFlags,
     #[command(flatten)]
-    flags: BoxFlags,
+    flags: SandboxFlags,
 }
 
 /// What is owed to the sandbox afterwards.
@@ -55,7 +55,7 @@ enum Afterwards {
 pub async fn run(args: RunArgs, given: GivenFlags, call: &Invocation) -> Outcome<i32> {
     let (sandbox, afterwards) = call.interruptible(obtain(&args, &given, call)).await?;
     if args.timings {
-        let text = crate::timings::page(sandbox.boot_timings());
+        let text = crate::output::timings::page(sandbox.boot_timings());
         call.console.note(text.as_deref().unwrap_or("timings: nothing was booted for this run").trim_end());
     }
     let program = Program { command: args.command.clone(), ..Program::default() };

@@ -8,10 +8,10 @@ use clap::{Args, Subcommand};
 use microsandbox_core::config::LocalConfig;
 use microsandbox_server::{AccessLog, Keys, Limits, Server, ServerConfig, Tls, bind, tls};
 
-use crate::console::{Sink, lock};
-use crate::failure::{Failure, Outcome};
-use crate::image_source::interpreter_prefixes;
+use crate::flags::image_source::interpreter_prefixes;
 use crate::invocation::Invocation;
+use crate::output::failure::{Failure, Outcome};
+use crate::terminal::console::{Sink, lock};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub struct ServeArgs {
 #[derive(Debug, Subcommand)]
 enum ServeVerb {
     /// Manage the keys that clients show.
-    Key(crate::serve_key::KeyArgs),
+    Key(crate::verbs::serve_key::KeyArgs),
 }
 
 /// `<home>/serve` of the local backend.
@@ -106,7 +106,7 @@ impl ServeArgs {
 
 pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
     if let Some(ServeVerb::Key(key)) = args.verb {
-        return crate::serve_key::run(key, call).map(|()| 0);
+        return crate::verbs::serve_key::run(key, call).map(|()| 0);
     }
     let address = args.address()?;
     let Some(local) = call.backend.as_local() else {

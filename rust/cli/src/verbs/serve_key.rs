@@ -7,10 +7,11 @@ use clap::{Args, Subcommand};
 use microsandbox_server::{Keys, Scope};
 use serde::Serialize;
 
-use crate::duration::{parse_duration, timestamp};
-use crate::failure::{Failure, Outcome};
+use crate::flags::duration::parse_duration;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
+use crate::output::failure::{Failure, Outcome};
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::output::units::timestamp;
 
 #[derive(Debug, Args)]
 pub struct KeyArgs {
@@ -58,7 +59,7 @@ struct Row {
 }
 
 pub fn run(args: KeyArgs, call: &Invocation) -> Outcome<()> {
-    let keys = Keys::new(&crate::serve::directory()?);
+    let keys = Keys::new(&crate::verbs::serve::directory()?);
     match args.verb {
         KeyVerb::Create { name, scope, expires } => {
             let scopes = if scope.is_empty() { Scope::DEFAULT.to_vec() } else { scope };

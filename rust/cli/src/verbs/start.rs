@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use crate::failure::Outcome;
+use crate::flags::selection::Selection;
 use crate::invocation::Invocation;
-use crate::progress;
-use crate::selection::Selection;
+use crate::output::failure::Outcome;
+use crate::output::progress;
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]

@@ -5,11 +5,11 @@ use microsandbox_core::model::{Isolation, SandboxSpec, SandboxStatus};
 use microsandbox_core::{MicrosandboxResult, Sandbox, SandboxHandle};
 use serde::Serialize;
 
-use crate::failure::Outcome;
+use crate::flags::key_value::parse_pair;
+use crate::flags::selection::every;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::pairs::parse_pair;
-use crate::selection::every;
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, or_dash, print_json, table};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]

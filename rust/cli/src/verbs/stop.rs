@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::duration::parse_duration;
-use crate::failure::Outcome;
+use crate::flags::duration::parse_duration;
+use crate::flags::selection::Selection;
 use crate::invocation::Invocation;
-use crate::progress;
-use crate::selection::Selection;
+use crate::output::failure::Outcome;
+use crate::output::progress;
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]

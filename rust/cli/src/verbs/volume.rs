@@ -4,12 +4,12 @@ use clap::{Args, Subcommand};
 use microsandbox_core::model::{VolumeConfig, VolumeInfo, VolumeKind};
 use serde::Serialize;
 
-use crate::duration::{ago, timestamp};
-use crate::failure::{Failure, Outcome};
+use crate::flags::key_value::parse_pair;
+use crate::flags::size::parse_mib;
 use crate::invocation::Invocation;
-use crate::output::{Format, or_dash, print_json, table};
-use crate::pairs::parse_pair;
-use crate::size::parse_mib;
+use crate::output::failure::{Failure, Outcome};
+use crate::output::tables::{Format, or_dash, print_json, table};
+use crate::output::units::{ago, timestamp};
 
 /// Arguments of `volume`.
 #[derive(Debug, Args)]

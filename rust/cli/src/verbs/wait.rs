@@ -8,11 +8,12 @@ use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::{SandboxStatus, SandboxStopResult};
 use serde::Serialize;
 
-use crate::duration::{parse_duration, timestamp};
-use crate::failure::Outcome;
+use crate::flags::duration::parse_duration;
+use crate::flags::selection::Selection;
 use crate::invocation::Invocation;
-use crate::output::{Format, print_json};
-use crate::selection::Selection;
+use crate::output::failure::Outcome;
+use crate::output::tables::{Format, print_json};
+use crate::output::units::timestamp;
 
 /// Arguments of `wait`.
 #[derive(Debug, Args)]

@@ -17,16 +17,20 @@ pub type Loaded = (Vec<u8>, Option<String>);
 
 /// One image, one report.
 #[derive(Clone)]
-pub struct Shop {
+pub struct FixedBackend {
     pub memory: MemoryBackend,
     pub report: DoctorReport,
     /// What was loaded last.
     pub loaded: Arc<Mutex<Option<Loaded>>>,
 }
 
-impl Shop {
+impl FixedBackend {
     pub fn new() -> Self {
-        Shop { memory: MemoryBackend::new(), report: report(Isolation::Container, None), loaded: Arc::default() }
+        FixedBackend {
+            memory: MemoryBackend::new(),
+            report: report(Isolation::Container, None),
+            loaded: Arc::default(),
+        }
     }
 
     pub fn backend(&self) -> SharedBackend {
@@ -80,7 +84,7 @@ pub fn image() -> ImageInfo {
     }
 }
 
-impl Backend for Shop {
+impl Backend for FixedBackend {
     fn kind(&self) -> BackendKind {
         BackendKind::Local
     }
@@ -95,7 +99,7 @@ impl Backend for Shop {
     }
 }
 
-impl ImageBackend for Shop {
+impl ImageBackend for FixedBackend {
     fn load<'a>(
         &'a self,
         archive: &'a Path,
