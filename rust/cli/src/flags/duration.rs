@@ -1,28 +1,28 @@
-//! Durations and times as people write them.
+//! Notation of durations and times on the command line.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use fundu::DurationParser;
+use fundu::TimeUnit::{Day, Hour, MilliSecond, Minute, Second};
 
-const UNITS: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0)];
+/// No other units: in the library's notation `M` is a month and `Ms` a microsecond, one keystroke away from `m` and `ms`.
+const NOTATION: DurationParser<'static> = DurationParser::builder()
+    .time_units(&[MilliSecond, Second, Minute, Hour, Day])
+    .disable_exponent()
+    .disable_infinity()
+    .build();
 
-/// `500ms`, `30s`, `5m`, `1h`, `2d`; a bare number is seconds.
+/// `500ms`, `30s`, `5m`, `1h`, `2d`, `1.5h`; a number without a unit is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("{text:?} is no duration; write one like 500ms, 30s, 5m or 1h");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = &text[digits.len()..];
-    let scale = match unit {
-        "" => 1.0,
-        _ => UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refuse)?.1,
-    };
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(refuse());
-    }
-    let number: f64 = digits.parse().map_err(|_| refuse())?;
-    Duration::try_from_secs_f64(number * scale).map_err(|_| refuse())
+    let parsed = NOTATION.parse(text).ok().and_then(|duration| Duration::try_from(duration).ok());
+    // The library returns the maximum for what is larger.
+    parsed
+        .filter(|duration| *duration < Duration::MAX)
+        .ok_or_else(|| format!("{text:?} is not a duration; examples: 500ms, 30s, 5m, 1h"))
 }
 
-/// RFC 3339, or a duration that reaches back from now.
+/// RFC 3339, or a duration that is subtracted from the current time.
 pub fn parse_moment(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
         return Ok(moment.with_timezone(&Utc));
@@ -31,7 +31,7 @@ pub fn parse_moment(text: &str) -> Result<DateTime<Utc>, String> {
         .ok()
         .and_then(|back| TimeDelta::from_std(back).ok())
         .and_then(|back| Utc::now().checked_sub_signed(back));
-    back.ok_or_else(|| format!("{text:?} is no time; write one like 2026-01-31T12:00:00Z, or 5m for five minutes ago"))
+    back.ok_or_else(|| format!("{text:?} is not a time; examples: 2026-01-31T12:00:00Z, or 5m for five minutes ago"))
 }
 
 #[cfg(test)]
@@ -46,11 +46,33 @@ mod tests {
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
         assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(2 * 86_400)));
+        assert_eq!(parse_duration("0.5d"), Ok(Duration::from_secs(43_200)));
+        assert_eq!(parse_duration(".5h"), Ok(Duration::from_secs(1800)));
+        assert_eq!(parse_duration("5.m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("0.0001ms"), Ok(Duration::from_nanos(100)));
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
-        for text in ["", "s", "-1s", "1 s", "5x", "1e3", "inf", "nan", "1.2.3s", "99999999999999999999999999d", "١s"] {
+    fn other_text_is_not_a_duration() {
+        for text in [
+            "",
+            "s",
+            ".",
+            "-1s",
+            "1 s",
+            "5x",
+            "5M",
+            "5Ms",
+            "1w",
+            "1e3",
+            "inf",
+            "nan",
+            "1.2.3s",
+            "99999999999999999999999999d",
+            "18446744073709551616",
+            "١s",
+        ] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
     }
