@@ -22,10 +22,10 @@ use crate::verbs;
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:\n  \
-        msb run host -- python3 -c 'print(1)'    a throw-away sandbox of this machine's own programs\n  \
-        msb create host -n box                   one that stays\n  \
-        msb exec box -- ls /                     a program in it\n  \
-        msb doctor                               what isolation this machine can give\n\n\
+        msb run host -- python3 -c 'print(1)'    run a program of this machine in a temporary sandbox\n  \
+        msb create host -n box                   create a sandbox that keeps running\n  \
+        msb exec box -- ls /                     run a program in that sandbox\n  \
+        msb doctor                               report the isolation that this machine supports\n\n\
         `msb sandbox VERB` and `msb sbx VERB` are the same as `msb VERB`."
 )]
 pub struct Cli {
@@ -39,22 +39,22 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalFlags {
-    /// Tell only about errors.
+    /// Log errors only.
     #[arg(long, global = true, group = "log-level-of-msb")]
     error: bool,
-    /// Tell about warnings, too (the default).
+    /// Log errors and warnings (the default).
     #[arg(long, global = true, group = "log-level-of-msb")]
     warn: bool,
-    /// Tell what is done.
+    /// Log each operation as well.
     #[arg(long, global = true, group = "log-level-of-msb")]
     info: bool,
-    /// Tell how it is done.
+    /// Log debug detail as well.
     #[arg(long, global = true, group = "log-level-of-msb")]
     debug: bool,
-    /// Tell everything.
+    /// Log everything.
     #[arg(long, global = true, group = "log-level-of-msb")]
     trace: bool,
-    /// Print the verbs and flags below this verb as a tree, and do nothing else.
+    /// Print the tree of verbs and flags below this verb, then exit.
     #[arg(long, global = true, action = ArgAction::SetTrue)]
     tree: bool,
 }
@@ -74,84 +74,84 @@ impl GlobalFlags {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run a program in a sandbox and pass on its output and its exit status.
+    /// Run a program in a sandbox and return its output and its exit status.
     Run(Box<verbs::run::RunArgs>),
-    /// Create a sandbox and leave it running, idle.
+    /// Create a sandbox and leave it running without a program.
     Create(Box<verbs::create::CreateArgs>),
     /// Start stopped sandboxes.
     Start(verbs::start::StartArgs),
-    /// Stop sandboxes in good order; by force after a grace period.
+    /// Stop sandboxes with a graceful shutdown; kill them after a grace period.
     Stop(verbs::stop::StopArgs),
-    /// End sandboxes at once, without asking them.
+    /// Kill sandboxes immediately, without a shutdown.
     Kill(verbs::kill::KillArgs),
-    /// Stop, then start.
+    /// Stop sandboxes, then start them again.
     Restart(verbs::restart::RestartArgs),
-    /// Change a sandbox that exists, at once where it can be done.
+    /// Change the configuration of a sandbox, while it runs where that is possible.
     #[command(visible_alias = "mod")]
     Modify(verbs::modify::ModifyArgs),
-    /// Let everything in sandboxes stand still, memory and all.
+    /// Freeze all processes of the sandboxes; memory is kept.
     Pause(verbs::pause::PauseArgs),
-    /// Let paused sandboxes go on where they were.
+    /// Unfreeze the processes of paused sandboxes.
     Resume(verbs::resume::ResumeArgs),
     /// Delete sandboxes with their files and logs.
     #[command(visible_alias = "rm")]
     Remove(verbs::remove::RemoveArgs),
-    /// Wait until sandboxes have ended.
+    /// Wait until sandboxes have stopped.
     Wait(verbs::wait::WaitArgs),
-    /// Run a program in an existing sandbox; a stopped one is started for the call.
+    /// Run a program in an existing sandbox; a stopped sandbox is started for the call.
     Exec(verbs::exec::ExecArgs),
-    /// List programs that run in the background of a sandbox, newest first.
+    /// List the background jobs of a sandbox, newest first.
     Jobs(verbs::jobs::JobsArgs),
-    /// Bind this terminal to a job.
+    /// Attach this terminal to a job.
     Attach(verbs::attach::AttachArgs),
     /// Send a signal to a job.
     Signal(verbs::signal::SignalArgs),
-    /// End the input of a job.
+    /// Close the standard input of a job.
     Eof(verbs::eof::EofArgs),
     /// List sandboxes, newest first.
     #[command(visible_alias = "ls")]
     List(verbs::list::ListArgs),
-    /// Show what sandboxes are given and whether they run.
+    /// Show the state and the resources of sandboxes.
     #[command(visible_alias = "ps")]
     Status(verbs::status::StatusArgs),
-    /// Show everything about one sandbox: configuration, isolation, how it last ended.
+    /// Show one sandbox in full: configuration, isolation, result of the last run.
     Inspect(verbs::inspect::InspectArgs),
-    /// Show captured output.
+    /// Show the captured output of a sandbox.
     Logs(verbs::logs::LogsArgs),
-    /// Show what running sandboxes use.
+    /// Show the resource usage of running sandboxes.
     Metrics(verbs::metrics::MetricsArgs),
     /// Copy files between this machine and sandboxes.
     #[command(visible_alias = "cp")]
     Copy(verbs::copy::CopyArgs),
-    /// Measure the round trip to a sandbox's agent.
+    /// Measure the round-trip time to the agents of sandboxes.
     Ping(verbs::ping::PingArgs),
-    /// Count as activity: the idle timer starts anew.
+    /// Reset the idle timer of sandboxes.
     Touch(verbs::touch::TouchArgs),
-    /// Import a Docker or OCI archive.
+    /// Import the images of a Docker or OCI archive.
     Load(verbs::load::LoadArgs),
     /// List images.
     Images(verbs::images::ImagesArgs),
     /// Manage images.
     Image(verbs::image::ImageArgs),
-    /// Bring in what microVMs need, or make a command of a program in an image.
+    /// Install libkrunfw for microVMs, or a command that runs a program of an image.
     Install(verbs::install::InstallArgs),
-    /// Take commands away that `install` made.
+    /// Remove commands that `install` made.
     Uninstall(verbs::uninstall::UninstallArgs),
-    /// Say what isolation this machine can give, and why not more.
+    /// Report the isolation that this machine supports, and what is missing for more.
     Doctor(verbs::doctor::DoctorArgs),
-    /// Storage that outlives sandboxes.
+    /// Manage volumes: storage that outlives sandboxes.
     #[command(visible_alias = "vol")]
     Volume(verbs::volume::VolumeArgs),
-    /// Named ways to choose where commands go.
+    /// Manage profiles: named choices of a backend.
     Profile(verbs::profile::ProfileArgs),
-    /// Show which backend commands go to, and why.
+    /// Show which backend commands use, and what selected it.
     #[command(visible_alias = "ctx")]
     Context(verbs::context::ContextArgs),
-    /// Serve this machine's sandboxes to programs elsewhere.
+    /// Serve this machine's sandboxes to remote clients.
     Serve(Box<verbs::serve::ServeArgs>),
     /// Print a completion script for a shell.
     Completion(verbs::completion::CompletionArgs),
-    /// About this installation.
+    /// Check this installation.
     #[command(name = "self")]
     Own(OwnArgs),
 }
@@ -174,7 +174,7 @@ pub fn grammar() -> clap::Command {
     Cli::command()
 }
 
-/// Parses, runs, reports.
+/// Parses the command line, runs the verb, reports a failure; the exit status.
 pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -> i32 {
     let args = without_group(args);
     if let Some(refusal) = crate::flags::unsupported::verb(&args) {
@@ -213,7 +213,7 @@ fn without_group(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-/// Names of the flags that were really written, as the user writes them.
+/// Names of the flags that stand on the command line, with their dashes.
 pub type GivenFlags = Vec<String>;
 
 fn parse(args: Vec<OsString>, console: &Console) -> Result<(Cli, GivenFlags), i32> {
@@ -247,13 +247,13 @@ fn report_parse(error: &clap::Error, console: &Console) -> i32 {
     report_output(console.print(&if console.colors() { text.ansi().to_string() } else { text.to_string() }))
 }
 
-/// The mistake everybody makes once: the program without `--` before it.
+/// A frequent mistake: the program without `--` before it.
 fn separator_hint(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     let usage = error.get(ContextKind::Usage)?.to_string();
     let takes_program = usage.contains("[-- <CMD>...]");
     (error.kind() == ErrorKind::UnknownArgument && takes_program && !word.starts_with('-'))
-        .then(|| format!("hint: the program follows two dashes: -- {word}"))
+        .then(|| format!("hint: write the program after two dashes: -- {word}"))
 }
 
 fn report_output(result: Outcome<()>) -> i32 {
@@ -274,27 +274,27 @@ fn given_flags(grammar: &clap::Command, matches: &ArgMatches) -> GivenFlags {
     verb.get_arguments().filter(written).filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect()
 }
 
-/// One thread is enough, except for a server: the work is waiting. Blocking parts have threads of their own.
+/// One thread is enough, except for a server: most of the time is waiting. Blocking parts have threads of their own.
 fn execute(verb: Verb, given: GivenFlags, console: &Console, home: impl FnOnce() -> Home) -> Outcome<i32> {
     let mut builder = match &verb {
         Verb::Serve(args) if args.serves() => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
-    // What the core tells on threads of the runtime belongs to this call as well.
-    let told = tracing::dispatcher::get_default(tracing::Dispatch::clone);
+    // Events of the core on threads of the runtime belong to this call as well.
+    let log = tracing::dispatcher::get_default(tracing::Dispatch::clone);
     let runtime = builder
-        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&told)))
+        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
         .enable_all()
         .build()
-        .map_err(|error| Failure::message(format!("cannot start: {error}")))?;
+        .map_err(|error| Failure::message(format!("cannot start the asynchronous runtime: {error}")))?;
     let outcome = runtime.block_on(async {
-        let signals =
-            Signals::listen().map_err(|error| Failure::message(format!("cannot listen to signals: {error}")))?;
+        let signals = Signals::listen()
+            .map_err(|error| Failure::message(format!("cannot install the signal handlers: {error}")))?;
         let Home { backend, info, python } = home();
         let call = Invocation { backend, info, python, console: console.share(), signals, now: chrono::Utc::now() };
         dispatch(verb, given, &call).await
     });
-    // Given up work (an unpack that was interrupted) must not hold the prompt back.
+    // Cancelled work (an interrupted unpack) must not delay the prompt.
     runtime.shutdown_background();
     outcome
 }
@@ -305,13 +305,13 @@ async fn dispatch(verb: Verb, given: GivenFlags, call: &Invocation) -> Outcome<i
         Verb::Run(args) => verbs::run::run(*args, given, call).await,
         Verb::Exec(args) => verbs::exec::run(args, call).await,
         Verb::Attach(args) => verbs::attach::run(args, call).await,
-        // It ends in good order by itself.
+        // It handles signals itself: in-flight requests are finished first.
         Verb::Serve(args) => verbs::serve::run(*args, call).await,
         verb => call.interruptible(plain(verb, call)).await,
     }
 }
 
-/// Verbs that end when a signal comes.
+/// Verbs that a signal cancels.
 async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
     let done = match verb {
         Verb::Create(args) => verbs::create::run(*args, call).await,

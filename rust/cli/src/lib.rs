@@ -31,7 +31,7 @@ pub use terminal::detach_keys::DetachKeys;
 pub use terminal::raw_mode::{DEFAULT_SIZE, is_present as has_terminal, size as terminal_size};
 
 /// Runs the command line `args`, whose first word is the program's own name, and returns the exit status. `python` is the
-/// interpreter that runs it; unknown, the `python3` of the search path is asked where one is needed.
+/// interpreter that runs this function; without it, verbs that need one use the `python3` of the search path.
 pub fn main(args: Vec<OsString>, python: Option<PathBuf>) -> i32 {
     let python = python.unwrap_or_else(some_python);
     app::run(args, Console::host(), || Home { backend: default_backend(), info: default_backend_info(), python })
@@ -41,8 +41,8 @@ fn some_python() -> PathBuf {
     PathBuf::from("python3")
 }
 
-/// As [`main`], with streams and backend of the caller's choice. `backend` is asked at most once, and not at all by what
-/// needs none (`--help`, `completion`).
+/// As [`main`], with streams and backend of the caller's choice. `backend` is called at most once, and never by
+/// invocations that need no backend (`--help`, `completion`).
 pub fn run_with(args: Vec<OsString>, console: Console, backend: impl FnOnce() -> SharedBackend) -> i32 {
     app::run(args, console, || {
         let backend = backend();

@@ -6,13 +6,13 @@ use microsandbox_core::model::ImageSource;
 
 use crate::output::failure::{Failure, Outcome};
 
-/// `host`, a path, or a reference. What begins with `/`, `./` or `../`, or exists as a path, is one.
+/// `host`, a path, or a reference. Text that begins with `/`, `./` or `../`, or that names an existing file, is a path.
 pub fn parse_image(text: &str) -> Outcome<ImageSource> {
     if text == "host" {
         return Ok(ImageSource::Host { prefixes: interpreter_prefixes() });
     }
     if text.is_empty() {
-        return Err(Failure::Usage("the image must not be empty".into()));
+        return Err(Failure::Usage("IMAGE must not be empty; examples: host, debian:12, ./rootfs".into()));
     }
     let looks_like_path = text == "." || text == ".." || ["/", "./", "../"].iter().any(|start| text.starts_with(start));
     let path = Path::new(text);
@@ -28,13 +28,13 @@ pub fn parse_image(text: &str) -> Outcome<ImageSource> {
         Some("qcow2" | "raw" | "vmdk" | "img") => Ok(ImageSource::DiskImage { path, format: None, fstype: None }),
         _ => Err(Failure::hinted(
             format!("{text} is neither a directory nor a disk image"),
-            format!("an image archive is imported first: msb load -i {text}"),
+            format!("to import an image archive: msb load -i {text}"),
         )),
     }
 }
 
-/// Where the Python that runs this command lives, when that is not the system's own: the `host` image shows it, so that
-/// `msb run host -- python3` finds the same interpreter and packages.
+/// The prefix of the Python that runs this command, where it is not that of the system. The `host` image includes it, so
+/// that `msb run host -- python3` finds the same interpreter and packages.
 pub fn interpreter_prefixes() -> Vec<PathBuf> {
     let mut prefixes = Vec::new();
     let program = std::env::current_exe().ok();
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_and_paths_are_told_apart() {
+    fn words_and_paths_are_distinguished() {
         assert!(matches!(parse_image("host"), Ok(ImageSource::Host { .. })));
         assert_eq!(parse_image("alpine:3").unwrap(), ImageSource::Oci { reference: "alpine:3".into() });
         assert!(matches!(parse_image("/"), Ok(ImageSource::Bind { .. })));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_pointed_to_load() {
+    fn an_archive_is_refused_with_the_load_command() {
         let file = std::env::current_exe().unwrap();
         let report = parse_image(file.to_str().unwrap()).unwrap_err().report().unwrap();
         assert!(report.contains("msb load -i"), "{report}");

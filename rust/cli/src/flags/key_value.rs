@@ -10,18 +10,18 @@ pub fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// An environment variable. A bare name is not taken from this machine's environment: nothing leaks in unseen.
+/// An environment variable. A name alone does not copy the variable of this machine: that could disclose a secret.
 pub fn parse_env(text: &str) -> Result<EnvVar, String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok(EnvVar { key: key.to_owned(), value: value.to_owned() }),
         Some(_) => Err(format!("{text:?} must be KEY=VALUE")),
-        None => Err(format!("{text:?} must be KEY=VALUE; to pass your own variable on: -e \"{text}=${text}\"")),
+        None => Err(format!("{text:?} must be KEY=VALUE; to copy a variable of this shell: -e \"{text}=${text}\"")),
     }
 }
 
-/// `nofile=1024` or `nofile=1024:4096` (soft, hard); `unlimited` is a number, too.
+/// `nofile=1024` or `nofile=1024:4096` (soft, hard); `unlimited` is accepted as a number.
 pub fn parse_rlimit(text: &str) -> Result<Rlimit, String> {
-    let refuse = || format!("{text:?} must be NAME=SOFT[:HARD], as in nofile=1024:4096");
+    let refuse = || format!("{text:?} must be NAME=SOFT[:HARD], like nofile=1024:4096");
     let (resource, values) = text.split_once('=').ok_or_else(refuse)?;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
     let number = |value: &str| match value {
@@ -52,7 +52,7 @@ pub fn parse_script(text: &str) -> Result<(String, String), String> {
             Some('r') => decoded.push('\r'),
             Some('0') => decoded.push('\0'),
             Some('\\') => decoded.push('\\'),
-            // Not one of ours: as it was written, so that a shell's own escapes survive.
+            // Any other escape is kept unchanged, for the shell that runs the script.
             Some(other) => decoded.extend(['\\', other]),
             None => decoded.push('\\'),
         }
@@ -60,7 +60,7 @@ pub fn parse_script(text: &str) -> Result<(String, String), String> {
     Ok((name, decoded))
 }
 
-/// `NAME:PATH`; the body is that file's text.
+/// `NAME:PATH`; the body is the text of that file.
 pub fn read_script(text: &str) -> Result<(String, String), String> {
     let (name, path) =
         text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or(format!("{text:?} must be NAME:PATH"))?;
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_may_hold_equal_signs() {
+    fn a_value_may_contain_equal_signs() {
         assert_eq!(parse_pair("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(parse_pair("a="), Ok(("a".into(), String::new())));
         assert!(parse_pair("=b").is_err());
@@ -81,12 +81,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_variable_is_refused_with_the_way_to_write_it() {
+    fn a_name_alone_is_refused_with_the_notation_to_use() {
         assert!(parse_env("HOME").unwrap_err().contains("HOME=$HOME"));
     }
 
     #[test]
-    fn limits_have_a_soft_and_a_hard_side() {
+    fn limits_have_a_soft_and_a_hard_value() {
         let limit = parse_rlimit("NOFILE=1:unlimited").unwrap();
         assert_eq!((limit.resource.as_str(), limit.soft, limit.hard), ("nofile", 1, u64::MAX));
         assert_eq!(parse_rlimit("cpu=5").map(|l| (l.soft, l.hard)), Ok((5, 5)));

@@ -1,4 +1,4 @@
-//! What a new sandbox mounts, as flags: `SRC:DEST[:OPTS]`.
+//! The mounts of a new sandbox as flags: `SRC:DEST[:OPTS]`.
 
 use clap::Args;
 use microsandbox_core::MicrosandboxError;
@@ -12,7 +12,8 @@ use crate::output::failure::{Failure, Outcome};
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Mounts")]
 pub struct MountFlags {
-    /// Mount a volume (a name, made if it is missing) or a host path (with a slash); OPTS are of ro, rw, noexec.
+    /// Mount a volume (a name; created if missing) or a host path (with a slash). OPTS, separated by commas: ro, rw,
+    /// noexec, nosuid, nodev.
     #[arg(short = 'v', long, value_name = "SRC:DEST[:OPTS]")]
     volume: Vec<String>,
     /// Mount a host directory.
@@ -21,16 +22,16 @@ pub struct MountFlags {
     /// Mount a host file.
     #[arg(long, value_name = "PATH:DEST[:OPTS]")]
     mount_file: Vec<String>,
-    /// Mount a volume, made if it is missing.
+    /// Mount a volume; created if missing.
     #[arg(long, value_name = "NAME:DEST[:OPTS]")]
     mount_named: Vec<String>,
-    /// Mount memory [default size: half of the sandbox's].
+    /// Mount a tmpfs [default SIZE: half of the sandbox's memory].
     #[arg(long, value_name = "DEST[:SIZE[:OPTS]]")]
     tmpfs: Vec<String>,
 }
 
 impl MountFlags {
-    /// Parents before children. Missing volumes are made.
+    /// Parents before children. Missing volumes are created.
     pub async fn mounts(&self, call: &Invocation) -> Outcome<Vec<Mount>> {
         let mut mounts = Vec::new();
         for text in &self.volume {
@@ -79,7 +80,7 @@ fn parts(text: &str) -> Outcome<(&str, String, MountOptions)> {
         (Some(source), Some(guest), options) if !source.is_empty() && !guest.is_empty() => {
             Ok((source, guest.to_owned(), parse_options(options.unwrap_or_default())?))
         }
-        _ => Err(Failure::Usage(format!("a mount is SRC:DEST[:OPTS]: got {text:?}"))),
+        _ => Err(Failure::Usage(format!("{text:?} is not a mount; write SRC:DEST[:OPTS]"))),
     }
 }
 
@@ -94,7 +95,7 @@ fn parse_options(text: &str) -> Outcome<MountOptions> {
             "nodev" => options.nodev = true,
             other => {
                 return Err(Failure::Usage(format!(
-                    "mount options are of ro, rw, noexec, nosuid, nodev: got {other:?}"
+                    "{other:?} is not a mount option; the options are ro, rw, noexec, nosuid, nodev"
                 )));
             }
         }

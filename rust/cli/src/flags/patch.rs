@@ -1,4 +1,4 @@
-//! Changes of the root file system before the first program: `--copy`, `--mkdir`, `--rm`.
+//! Changes to the root file system before the first program: `--copy`, `--mkdir`, `--rm`.
 
 use std::path::PathBuf;
 
@@ -7,20 +7,20 @@ use microsandbox_core::model::Patch;
 
 use crate::output::failure::{Failure, Outcome};
 
-/// Flags that change what a sandbox starts from. They act in the order removals, directories, copies.
+/// Flags that change the initial root file system, applied in the order removals, directories, copies.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Root file system")]
 pub struct PatchFlags {
-    /// Copy a file or directory of this machine; may be repeated.
+    /// Copy a file or directory of this machine into the sandbox; may be repeated.
     #[arg(long, value_name = "SRC:DST", value_parser = source_and_target)]
     copy: Vec<(PathBuf, String)>,
-    /// Copy a file; as --copy, but refuses a directory.
+    /// As --copy, but refuse a directory.
     #[arg(long, value_name = "SRC:DST", value_parser = source_and_target)]
     copy_file: Vec<(PathBuf, String)>,
-    /// Copy a directory; as --copy, but refuses a file.
+    /// As --copy, but refuse a file.
     #[arg(long, value_name = "SRC:DST", value_parser = source_and_target)]
     copy_dir: Vec<(PathBuf, String)>,
-    /// Make a directory with its parents; may be repeated.
+    /// Create a directory with its parents; may be repeated.
     #[arg(long, value_name = "PATH")]
     mkdir: Vec<String>,
     /// Remove a file or directory of the image; may be repeated.
@@ -49,10 +49,10 @@ impl PatchFlags {
     }
 }
 
-/// At the last colon: a path of this machine may hold one.
+/// Splits at the last colon: a path of this machine may contain colons.
 fn source_and_target(text: &str) -> Result<(PathBuf, String), String> {
     match text.rsplit_once(':') {
         Some((src, dst)) if !src.is_empty() && dst.starts_with('/') => Ok((src.into(), dst.into())),
-        _ => Err("write SRC:DST, where DST is an absolute path in the sandbox".into()),
+        _ => Err("must be SRC:DST, where DST is an absolute path in the sandbox".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! What a new sandbox is like: the flags that `run` and `create` share.
+//! The configuration of a new sandbox: the flags that `run` and `create` share.
 
 use std::time::Duration;
 
@@ -27,92 +27,92 @@ pub struct SandboxFlags {
     /// Virtual CPUs, 1 to 255 [default: 1].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     cpus: Option<u8>,
-    /// Ceiling for later growth of the CPUs [default: as --cpus].
+    /// Upper limit for a later change of --cpus [default: the value of --cpus].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     max_cpus: Option<u8>,
     /// Memory, like 512M or 2G [default: 512M].
     #[arg(short, long, value_name = "SIZE", value_parser = parse_mib)]
     memory: Option<u32>,
-    /// Ceiling for later growth of the memory [default: as --memory].
+    /// Upper limit for a later change of --memory [default: the value of --memory].
     #[arg(long, value_name = "SIZE", value_parser = parse_mib)]
     max_memory: Option<u32>,
-    /// Transparent huge pages.
+    /// Policy of transparent huge pages.
     #[arg(long, value_name = "POLICY", value_parser = ["always", "madvise", "never"])]
     thp: Option<String>,
     /// Environment variable; may be repeated.
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_env)]
     env: Vec<EnvVar>,
-    /// Directory that programs start in [default: the image's, else /].
+    /// Working directory of programs [default: that of the image, else /].
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// User that programs run as: name, uid or uid:gid [default: the image's, else root].
+    /// User of programs: name, uid or uid:gid [default: that of the image, else root].
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Shell of scripts [default: /bin/sh].
+    /// Shell that runs scripts [default: /bin/sh].
     #[arg(long, value_name = "PATH")]
     shell: Option<String>,
-    /// Host name inside [default: made from the name].
+    /// Host name in the sandbox [default: derived from the sandbox's name].
     #[arg(short = 'H', long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Program to run instead of the image's entrypoint (one word; arguments follow `--`).
+    /// Program that replaces the entrypoint of the image (one word; arguments follow `--`).
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// Init system that becomes the first process: a path inside, or `auto` for the image's own.
+    /// Init system that becomes PID 1: a path in the sandbox, or `auto` for that of the image.
     #[arg(long, value_name = "PATH|auto")]
     init: Option<String>,
-    /// Argument of the init; may be repeated.
+    /// Argument of the init system; may be repeated.
     #[arg(long, value_name = "ARG", requires = "init", allow_hyphen_values = true)]
     init_arg: Vec<String>,
-    /// Environment variable of the init; may be repeated.
+    /// Environment variable of the init system; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair, requires = "init")]
     init_env: Vec<(String, String)>,
-    /// Limit of every program, like nofile=1024 or cpu=10:20; may be repeated.
+    /// Resource limit of every program, like nofile=1024 or cpu=10:20; may be repeated.
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_rlimit)]
     rlimit: Vec<Rlimit>,
-    /// Label for filters; may be repeated.
+    /// Label, which other verbs select by; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
-    /// Command inside the sandbox with this text; \n and the like are decoded.
+    /// Install a script NAME with the text BODY in the sandbox; \n, \t, \r, \0 and \\ are decoded.
     #[arg(long, value_name = "NAME=BODY", value_parser = parse_script)]
     script: Vec<(String, String)>,
-    /// The same with the text as it is.
+    /// As --script, without decoding.
     #[arg(long, value_name = "NAME=BODY", value_parser = parse_pair)]
     script_raw: Vec<(String, String)>,
-    /// The same with the text of a file.
+    /// As --script, with the text of a file of this machine.
     #[arg(long, value_name = "NAME:PATH", value_parser = read_script)]
     script_path: Vec<(String, String)>,
-    /// End the run after this time at the latest, like 30s, 5m or 1h.
+    /// Stop the sandbox when it has run for this time, like 30s, 5m or 1h.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     max_duration: Option<Duration>,
-    /// Stop after this time without activity.
+    /// Stop the sandbox after this time without activity.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     idle_timeout: Option<Duration>,
-    /// Stop and remove a sandbox of the same name first.
+    /// Stop and remove an existing sandbox of the same name first.
     #[arg(long)]
     replace: bool,
-    /// The same with this much grace for the old one; 0 ends it at once [default: 10s].
+    /// As --replace, with this grace period for the old sandbox; 0 kills it [default: 10s].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     replace_with_timeout: Option<Duration>,
-    /// When to fetch the image.
+    /// When to pull the image.
     #[arg(long, value_name = "WHEN", value_enum)]
     pull: Option<PullWhen>,
-    /// What must separate the sandbox from this machine; auto takes the strongest that works.
+    /// Required isolation; auto selects the strongest kind that works on this machine.
     #[arg(long, value_name = "KIND", value_enum)]
     isolation: Option<IsolationKind>,
-    /// The same as --isolation microvm: never run with less.
+    /// The same as --isolation microvm: fail where microVMs do not work.
     #[arg(long, conflicts_with = "isolation")]
     require_microvm: bool,
-    /// Profile of privileges inside.
+    /// Privileges of programs in the sandbox.
     #[arg(long, value_name = "PROFILE", value_enum)]
     security: Option<SecurityKind>,
-    /// How much the sandbox's own runtime writes to its log.
+    /// Log level of the sandbox's runtime process (msb-runtime).
     #[arg(long, value_name = "LEVEL", value_enum)]
     log_level: Option<LevelName>,
     #[command(flatten)]
     pub mounts: MountFlags,
     #[command(flatten)]
     patches: PatchFlags,
-    /// No remarks and no progress.
+    /// Print no remarks and no progress.
     #[arg(short, long)]
     pub quiet: bool,
     #[command(flatten)]
@@ -149,7 +149,8 @@ enum LevelName {
 }
 
 impl SandboxFlags {
-    /// The request for a sandbox `name` made from `image`: these flags over the configuration file over what is built in.
+    /// The request for a sandbox `name` from `image`. These flags take precedence over the configuration file, which takes
+    /// precedence over the built-in defaults.
     pub fn config(&self, call: &Invocation, image: &str, name: String) -> Outcome<SandboxConfig> {
         let mut spec = SandboxSpec { name, image: parse_image(image)?, ..configured(call) };
         self.put_resources(&mut spec)?;
@@ -206,7 +207,7 @@ impl SandboxFlags {
         resources.max_memory_mib = self.max_memory.unwrap_or(resources.memory_mib);
         resources.thp = self.thp.clone().or(resources.thp.take());
         if resources.max_cpus < resources.cpus || resources.max_memory_mib < resources.memory_mib {
-            return Err(Failure::Usage("--max-cpus and --max-memory must not be below --cpus and --memory".into()));
+            return Err(Failure::Usage("--max-cpus and --max-memory must not be less than --cpus and --memory".into()));
         }
         Ok(())
     }

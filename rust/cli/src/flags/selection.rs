@@ -1,4 +1,4 @@
-//! Which sandboxes a verb acts on, and acting on many.
+//! The sandboxes that a verb acts on, and the action on each of them.
 
 use std::future::Future;
 
@@ -11,9 +11,9 @@ use crate::flags::key_value::parse_pair;
 use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};
 
-/// Entries of one page of the list, and operations under way at once.
+/// Entries of one page of the list, and concurrent operations.
 const PAGE: u32 = 100;
-const AT_ONCE: usize = 8;
+const CONCURRENT: usize = 8;
 
 /// Names and labels.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub struct Selection {
     /// Names of sandboxes.
     #[arg(value_name = "NAME", required_unless_present = "label")]
     names: Vec<String>,
-    /// Also those with this label; may be repeated, all must match.
+    /// Also sandboxes with this label; if repeated, all labels must match.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
     /// Do not print the names.
@@ -30,7 +30,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Every name once, in the order given, then those found by label.
+    /// Every name once: the given names in their order, then those found by label.
     async fn resolve(&self, call: &Invocation) -> Outcome<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
         let labelled = if self.label.is_empty() { Vec::new() } else { every(call, &self.label).await? };
@@ -42,20 +42,21 @@ impl Selection {
         Ok(names)
     }
 
-    /// Prints no names: the results are written in another way.
+    /// Without printed names: the caller prints the results.
     pub fn silent(self) -> Selection {
         Selection { quiet: true, ..self }
     }
 
-    /// The one sandbox that a verb about something in it is for.
+    /// The only name, for verbs that act on a job of one sandbox.
     pub fn only(&self) -> Outcome<&str> {
         match self.names.as_slice() {
             [name] if self.label.is_empty() => Ok(name),
-            _ => Err(Failure::Usage("--job goes with the name of one sandbox".into())),
+            _ => Err(Failure::Usage("--job needs the name of exactly one sandbox, and no --label".into())),
         }
     }
 
-    /// Does `action` to each, several at once, and prints the names in order; a failure is reported and the others go on.
+    /// Runs `action` on each sandbox, several concurrently, and prints the names in order. A failure is reported, and the
+    /// other sandboxes are still acted on.
     pub async fn each<F>(&self, call: &Invocation, action: impl Fn(SandboxHandle) -> F) -> Outcome<()>
     where
         F: Future<Output = MicrosandboxResult<Option<String>>>,
@@ -70,7 +71,7 @@ impl Selection {
                 };
                 (name, result)
             })
-            .buffered(AT_ONCE);
+            .buffered(CONCURRENT);
         let mut failed = false;
         while let Some((name, result)) = results.next().await {
             match result {

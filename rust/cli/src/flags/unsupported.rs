@@ -1,5 +1,5 @@
-//! Flags of the specification that no local driver honours yet. They are accepted by name and refused with the reason
-//! and the time, instead of "unexpected argument"; hidden from the help.
+//! Flags and verbs of the specification that this version does not implement. They are parsed and then refused with the
+//! feature that they wait for, instead of "unexpected argument"; the help does not show them.
 
 use std::ffi::OsString;
 
@@ -77,30 +77,30 @@ const FLAGS: &[Flag] = &[
     valued("script-conf", SPARSE),
 ];
 
-const UPDATE: &str = "msb is part of a Python package: pip install --upgrade microsandbox";
+const UPDATE: &str = "msb is part of a Python package; update it with: pip install --upgrade microsandbox";
 
-/// Verbs of the specification that are not there yet, and when they come. Their arguments are not looked at.
+/// Verbs of the specification that are not implemented, and the feature that they wait for. Arguments are not parsed.
 const VERBS: &[(&[&str], &str)] = &[
     (&["snapshot"], when::SNAPSHOTS),
     (&["snap"], when::SNAPSHOTS),
     (&["restore"], when::SNAPSHOTS),
     (&["fork"], when::SNAPSHOTS),
-    (&["ssh"], "when SSH lands; msb exec -t gives a terminal"),
+    (&["ssh"], "when SSH lands; for a terminal in a sandbox: msb exec -t"),
     (&["registry"], when::REGISTRY),
     (&["pull"], when::REGISTRY),
     (&["image", "pull"], when::REGISTRY),
     (&["save"], "when images can be exported"),
     (&["image", "save"], "when images can be exported"),
-    (&["df"], "when storage is accounted for; msb image list and msb volume list have sizes"),
+    (&["df"], "when storage is accounted for; msb image list and msb volume list show sizes"),
     (&["prune"], "when storage is accounted for; msb image prune deletes unused images"),
     (&["update"], UPDATE),
     (&["downgrade"], UPDATE),
     (&["self", "update"], UPDATE),
     (&["self", "downgrade"], UPDATE),
-    (&["self", "uninstall"], "msb is part of a Python package: pip uninstall microsandbox"),
+    (&["self", "uninstall"], "msb is part of a Python package; remove it with: pip uninstall microsandbox"),
 ];
 
-/// The refusal of a verb that is not there yet.
+/// The refusal of a verb that is not implemented.
 pub fn verb(args: &[OsString]) -> Option<Failure> {
     let words: Vec<&str> =
         args.iter().skip(1).map_while(|word| word.to_str()).filter(|word| !word.starts_with('-')).collect();
@@ -108,7 +108,7 @@ pub fn verb(args: &[OsString]) -> Option<Failure> {
     Some(Failure::hinted(format!("msb {} is not supported", path.join(" ")), *when))
 }
 
-/// Those of them that were written.
+/// The unsupported flags that stand on the command line.
 #[derive(Debug, Default, Clone)]
 pub struct UnsupportedFlags {
     pub options: Vec<UnsupportedOption>,

@@ -1,12 +1,12 @@
-//! How a verb fails, what the user reads about it, and which status the shell sees.
+//! Failures of verbs: the report for the user, and the exit status.
 //!
 //! | status | when |
 //! |---|---|
 //! | 0 | success |
-//! | 1 | any reported failure; a time limit that passed |
-//! | 2 | the command line was wrong |
-//! | 126, 127 | `run`, `exec`: the program cannot be executed; is not there |
-//! | 128 + n | ended by signal n: 130 is Ctrl-C, 141 a reader that went away |
+//! | 1 | any reported failure; an expired time limit |
+//! | 2 | the command line is invalid |
+//! | 126, 127 | `run`, `exec`: the program is not executable; not found |
+//! | 128 + n | ended by signal n: 130 is Ctrl-C, 141 a closed output pipe |
 //! | other | `run`, `exec`: the program's own status |
 
 use microsandbox_core::MicrosandboxError;
@@ -16,28 +16,28 @@ use microsandbox_core::model::SandboxStatus;
 pub const NOT_EXECUTABLE: i32 = 126;
 /// A program was not found.
 pub const NOT_FOUND: i32 = 127;
-/// The command line was wrong.
+/// The command line is invalid.
 pub const USAGE: i32 = 2;
 /// Any other reported failure.
 pub const FAILED: i32 = 1;
 
-/// What verbs return.
+/// The result of a verb.
 pub type Outcome<T> = Result<T, Failure>;
 
-/// Why a verb did not succeed.
+/// Why a verb failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The core said no.
+    /// An error of the core.
     Core(MicrosandboxError),
-    /// Found out here.
+    /// An error of the command line itself.
     Message { text: String, hint: Option<String> },
-    /// The command line parsed but makes no sense.
+    /// The command line parses, but its arguments contradict each other.
     Usage(String),
-    /// Every part was reported when it failed: only the status is left.
+    /// Each failure was reported when it occurred; only the exit status is left.
     Reported,
     /// A signal ended the verb.
     Signalled(i32),
-    /// Nobody reads our output any more; not worth a word.
+    /// Standard output was closed by its reader; not reported.
     BrokenPipe,
 }
 
@@ -80,12 +80,12 @@ impl Failure {
         }
     }
 
-    /// `error: …` and, where there is a way out, `hint: …`; `None` when there is nothing to say.
+    /// `error: …` and, where there is a remedy, `hint: …`; `None` if nothing is to be reported.
     pub fn report(&self) -> Option<String> {
         let (text, hint) = match self {
             Failure::Core(error) => (describe(error), remedy(error)),
             Failure::Message { text, hint } => (text.clone(), hint.clone()),
-            Failure::Usage(text) => (text.clone(), Some("try --help".to_owned())),
+            Failure::Usage(text) => (text.clone(), Some("--help shows the arguments of the verb".to_owned())),
             Failure::Reported | Failure::Signalled(_) | Failure::BrokenPipe => return None,
         };
         let mut report = format!("error: {}", crate::terminal::console::printable(&text));
@@ -97,50 +97,54 @@ impl Failure {
     }
 }
 
-/// The error in words, with the console of a sandbox that did not come up.
+/// The error text, with the last console lines of a sandbox that failed to boot.
 fn describe(error: &MicrosandboxError) -> String {
     match error {
         MicrosandboxError::BootStart(failure) if !failure.log_tail.trim().is_empty() => {
             let tail = failure.log_tail.trim_end().lines().map(|line| format!("  | {line}\n")).collect::<String>();
-            format!("{error}\nlast lines of its console:\n{}", tail.trim_end())
+            format!("{error}\nlast lines of the sandbox's console:\n{}", tail.trim_end())
         }
         _ => error.to_string(),
     }
 }
 
-/// What to type next. Errors whose own text already says it have none.
+/// A command that may help. `None` where the error text contains it already.
 fn remedy(error: &MicrosandboxError) -> Option<String> {
     let hint = match error {
-        MicrosandboxError::SandboxNotFound(_) => "msb list shows the sandboxes that exist".into(),
+        MicrosandboxError::SandboxNotFound(_) => "msb list shows the existing sandboxes".into(),
         MicrosandboxError::SandboxAlreadyExists(name) => {
-            format!("start it with: msb start {name}; or give --replace to stop and remove it first")
+            format!("to start the existing sandbox: msb start {name}; to stop and remove it first: --replace")
         }
         MicrosandboxError::SandboxStillRunning(name) => {
-            format!("msb stop {name}; or let msb remove --force {name} do both")
+            format!("to stop the sandbox: msb stop {name}; to stop and remove it: msb remove --force {name}")
         }
         MicrosandboxError::SandboxNotRunning { name, status: SandboxStatus::Paused } => {
-            format!("let it go on with: msb resume {name}")
+            format!("to resume the sandbox: msb resume {name}")
         }
-        MicrosandboxError::SandboxNotRunning { name, .. } => format!("start it with: msb start {name}"),
-        MicrosandboxError::StopTimeout { name, .. } => format!("end it by force with: msb kill {name}"),
-        MicrosandboxError::NoDefaultCommand { .. } => "write the command after --, as in: msb run host -- ls /".into(),
+        MicrosandboxError::SandboxNotRunning { name, .. } => format!("to start the sandbox: msb start {name}"),
+        MicrosandboxError::StopTimeout { name, .. } => format!("to kill the sandbox: msb kill {name}"),
+        MicrosandboxError::NoDefaultCommand { .. } => {
+            "write the command after two dashes, like: msb run host -- ls /".into()
+        }
         MicrosandboxError::ImageNotFound(_) => {
-            "msb images lists what is here, msb load -i ARCHIVE brings an image in; the image \"host\" needs neither"
+            "msb images lists the imported images, msb load -i ARCHIVE imports one; the image \"host\" needs no import"
                 .into()
         }
         MicrosandboxError::ImageInUse { reference, .. } => {
-            format!("or force it with: msb image remove --force {reference}")
+            format!("to remove the image anyway: msb image remove --force {reference}")
         }
         MicrosandboxError::BootStart(_) => {
-            "msb doctor says whether this machine can start any sandbox, and why not".into()
+            "msb doctor reports whether sandboxes can run on this machine, and why not".into()
         }
-        MicrosandboxError::IsolationUnavailable { .. } => "msb doctor says what this machine can give, and why".into(),
-        MicrosandboxError::MetricsDisabled(_) => "it was created with sampling switched off".into(),
+        MicrosandboxError::IsolationUnavailable { .. } => {
+            "msb doctor reports the isolation that this machine supports, and what is missing".into()
+        }
+        MicrosandboxError::MetricsDisabled(_) => "the sandbox was created with metrics sampling disabled".into(),
         MicrosandboxError::AgentLost { name, .. } | MicrosandboxError::GuestStalled { name, .. } => {
-            format!("msb status {name} says whether it still runs")
+            format!("msb status {name} shows whether the sandbox still runs")
         }
         MicrosandboxError::StateBusy { .. } | MicrosandboxError::ResourceExhausted { .. } => {
-            "the same command may succeed in a moment".into()
+            "retry: the same command may succeed in a moment".into()
         }
         _ => return None,
     };

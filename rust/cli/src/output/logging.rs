@@ -1,4 +1,4 @@
-//! What the core tells about its work, on standard error.
+//! Log events of the core on standard error.
 
 use std::fmt::{Debug, Write};
 
@@ -8,13 +8,13 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::terminal::console::{Console, Sink, lock, printable};
 
-/// Runs `work` with events up to `level` shown. For this thread only: the Python program around us may have a log of
-/// its own.
+/// Runs `work` and shows events up to `level`. For this thread only: the surrounding Python program may have a subscriber
+/// of its own.
 pub fn with_level<T>(level: Level, console: &Console, work: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(Lines { level, err: console.err.clone() }, work)
 }
 
-/// One line an event.
+/// Writes one line per event.
 struct Lines {
     level: Level,
     err: Sink,
@@ -40,7 +40,7 @@ impl Subscriber for Lines {
         let mut text = EventText::default();
         event.record(&mut text);
         let line = format!("{label}: {}\n", printable(&format!("{}{}", text.message, text.fields)));
-        // Nobody is left to be told when this fails.
+        // A failure cannot be reported: this stream is the place for reports.
         let _ = lock(&self.err).write_all(line.as_bytes());
     }
 

@@ -1,7 +1,7 @@
-//! The guest's output on its way to our standard streams.
+//! The guest's output on its way to the standard streams.
 //!
-//! A thread writes, because a write to a full pipe blocks and signals must be heard meanwhile. The queue is short: a slow
-//! reader slows the guest, it does not grow our memory.
+//! A thread writes, because a write to a full pipe blocks while signals must still be handled. The queue is short: a slow
+//! reader slows the guest down instead of growing our memory.
 
 use std::io;
 
@@ -32,23 +32,23 @@ impl OutputPump {
         let (done, written) = oneshot::channel();
         let (out, err) = (console.out.clone(), console.err.clone());
         std::thread::Builder::new().name("msb-output".into()).spawn(move || {
-            // Nobody waits for the verdict any more when the run was given up.
+            // A cancelled run has dropped the receiver: the result is then not needed.
             let _ = done.send(write_all(queue, &out, &err));
         })?;
         Ok(OutputPump { chunks, written })
     }
 
-    /// Waits while the reader is slow. False: nobody reads any more, [`OutputPump::finish`] says why.
+    /// Waits while the reader is slow. False: the stream has no reader any more; [`OutputPump::finish`] returns the cause.
     pub async fn send(&self, stream: Stream, data: Bytes) -> bool {
         self.chunks.send((stream, data)).await.is_ok()
     }
 
-    /// Returns when everything is written.
+    /// Returns when all output is written.
     pub async fn finish(self) -> Outcome<()> {
         drop(self.chunks);
         match self.written.await {
             Ok(result) => result.map_err(|error| Failure::output(&error)),
-            Err(_gone) => Err(Failure::message("the thread that writes the output ended early")),
+            Err(_gone) => Err(Failure::message("the output was not written completely: its thread exited early")),
         }
     }
 }

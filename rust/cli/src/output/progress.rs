@@ -1,4 +1,4 @@
-//! Progress of long work, on standard error: on a terminal only, and never with `--quiet`.
+//! Progress of long operations on standard error: on a terminal only, and never with `--quiet`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::terminal::console::Console;
 
 const FRAME: Duration = Duration::from_millis(100);
 
-/// One line that disappears when it is dropped.
+/// One line on the terminal, erased on drop.
 pub struct Progress {
     bar: ProgressBar,
 }
@@ -28,19 +28,19 @@ fn bar(console: &Console, quiet: bool) -> ProgressBar {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates are constants of this file and parse; a wrong one would show the default bar.
+    // The templates are constants of this file and parse; an invalid template would show the default bar.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Work of unknown length.
+/// An operation of unknown length.
 pub fn working(console: &Console, quiet: bool, message: String) -> Progress {
-    // Built whole before the first frame: setting things one by one draws each time.
+    // Configured completely before the first frame: each setter of a drawn bar draws again.
     let bar = bar(console, quiet).with_style(style("{spinner} {msg} {elapsed}")).with_message(message);
     bar.enable_steady_tick(FRAME);
     Progress { bar }
 }
 
-/// A download: how many bytes of it.
+/// A download: bytes so far, of the total.
 pub fn fetching(console: &Console, quiet: bool, message: &'static str) -> (Progress, impl Fn(u64, u64) + Send + Sync) {
     let bar = bar(console, quiet);
     bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}").progress_chars("=> "));
@@ -53,7 +53,7 @@ pub fn fetching(console: &Console, quiet: bool, message: &'static str) -> (Progr
     (Progress { bar }, report)
 }
 
-/// An import: which layer, how many bytes of it.
+/// An import: number of the layer, bytes of it so far.
 pub fn importing(console: &Console, quiet: bool) -> (Progress, ProgressFn) {
     let bar = bar(console, quiet);
     bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}").progress_chars("=> "));

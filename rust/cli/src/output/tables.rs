@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::output::failure::{Failure, Outcome};
 use crate::terminal::console::{Console, printable};
 
-/// How results are written.
+/// The format of results.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Columns for people.
@@ -17,14 +17,13 @@ pub enum Format {
     Json,
 }
 
-/// Columns without borders under a header in capitals. Lines are never wrapped or cut: what is copied from a table is
-/// whole.
+/// Columns without borders under a header in capitals. Lines are never wrapped or cut, so that a copied cell is complete.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().copied());
     for row in rows {
-        // A cell is one line.
+        // A cell has one line.
         table.add_row(row.into_iter().map(|cell| printable(&cell).replace(['\n', '\t'], " ")));
     }
     for column in table.column_iter_mut() {
@@ -42,7 +41,7 @@ pub fn print_json(console: &Console, value: &impl Serialize) -> Outcome<()> {
     console.line(&text)
 }
 
-/// `-` where nothing is known.
+/// `-` for an unknown value.
 pub fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -1,10 +1,10 @@
-//! `--timings`: where the time of a boot went.
+//! `--timings`: the duration of each step of a boot.
 
 use microsandbox_core::model::{BootSide, BootStep};
 
 use crate::output::tables::table;
 
-/// A table of steps in milliseconds; `None` when this process booted nothing.
+/// A table of steps in milliseconds; `None` if this process booted no sandbox.
 pub fn page(steps: &[BootStep]) -> Option<String> {
     let total = steps.last()?.at_us;
     let mut before = 0;
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_has_its_share() {
+    fn each_step_has_its_own_duration() {
         assert_eq!(page(&[]), None);
         let steps = [step(BootSide::Sdk, "spawn", 1500), step(BootSide::Runtime, "mount overlay", 2750)];
         let expected = "\

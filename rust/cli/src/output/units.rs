@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// `3 minutes ago`; the largest unit that fits.
+/// `3 minutes ago`, in the largest unit of which there is at least one.
 pub fn ago(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let seconds = (now - moment).num_seconds();
     let (count, unit) = match seconds {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_shown_in_the_largest_unit() {
+    fn sizes_use_the_largest_unit() {
         assert_eq!(human(0), "0 B");
         assert_eq!(human(1023), "1023 B");
         assert_eq!(human(1024), "1.0 KiB");

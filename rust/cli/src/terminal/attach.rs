@@ -1,4 +1,5 @@
-//! This terminal (or these pipes) bound to a program in a sandbox, until it ends or the user lets go.
+//! This terminal, or the pipes in its place, attached to a program in a sandbox until the program exits or the user
+//! detaches.
 
 use bytes::Bytes;
 use microsandbox_core::model::{ExecEvent, ExecExit, ExecHandle, ExecSink};
@@ -13,51 +14,51 @@ use crate::terminal::input::InputStream;
 use crate::terminal::raw_mode::{self, RawMode};
 use crate::terminal::signals::Signals;
 
-/// A program that ignores Ctrl-C is ended when it comes this often …
-const IMPATIENT: usize = 3;
+/// A program that ignores Ctrl-C is killed after this many interrupts …
+const KILLING_INTERRUPTS: usize = 3;
 /// … within this time.
-const IMPATIENCE: Duration = Duration::from_secs(2);
+const INTERRUPT_WINDOW: Duration = Duration::from_secs(2);
 
-/// How to bind.
+/// How to attach.
 #[derive(Debug, Clone, Default)]
 pub struct AttachOptions {
-    /// The program has a terminal of its own.
+    /// The program runs on a pseudo-terminal.
     pub tty: bool,
     /// Forward standard input.
     pub stdin: bool,
     pub detach_keys: DetachKeys,
 }
 
-/// How it ended.
+/// How the attachment ended.
 #[derive(Debug)]
 pub enum AttachEnd {
     Exited(ExecExit),
-    /// The user let go; the program goes on.
+    /// The user detached; the program keeps running.
     Detached,
 }
 
-/// This process's own terminal, or what its standard streams are instead, bound to a program, for callers that are no
-/// command: its end, or `None` when the user let go. The terminal's mode and the handlers of signals are as before when
-/// this is over, however it ends. `tty`: the program has a terminal.
+/// Attaches the standard streams of this process to a program, for callers other than the command line. Returns the
+/// program's exit, or `None` if the user detached. The terminal's mode and the signal handlers are restored on every path.
+/// `tty`: the program runs on a pseudo-terminal.
 pub async fn bind_terminal(
     program: &ExecHandle,
     tty: bool,
     detach_keys: DetachKeys,
 ) -> MicrosandboxResult<Option<ExecExit>> {
-    let failed = |error| MicrosandboxError::Io { context: "listen to signals".into(), source: error };
+    let failed = |error| MicrosandboxError::Io { context: "install the signal handlers".into(), source: error };
     let (console, signals) = (Console::host(), Signals::listen().map_err(failed)?);
     match attach(&console, &signals, program, AttachOptions { tty, stdin: true, detach_keys }).await {
         Ok(AttachEnd::Exited(exit)) => Ok(Some(exit)),
         Ok(AttachEnd::Detached) => Ok(None),
         Err(Failure::Core(error)) => Err(error),
         Err(failure) => {
-            let text = failure.report().unwrap_or_else(|| "the terminal went away".into());
+            let text = failure.report().unwrap_or_else(|| "the terminal was closed".into());
             Err(MicrosandboxError::Runtime(text.trim_start_matches("error: ").into()))
         }
     }
 }
 
-/// Forwards input, output, signals and the window's size.
+/// Forwards input, output, signals and the window size.
 pub async fn attach(
     console: &Console,
     signals: &Signals,
@@ -80,13 +81,13 @@ fn thread_failure(error: std::io::Error) -> Failure {
     Failure::message(format!("cannot start a thread: {error}"))
 }
 
-/// Events in order, each written before the next; ends with the verdict, everything before it delivered.
+/// Writes the output events in order; returns the exit after all output is written.
 async fn deliver(program: &ExecHandle, pump: OutputPump) -> Outcome<ExecExit> {
     while let Some(event) = program.recv().await? {
         let reading = match event {
             ExecEvent::Stdout(data) => pump.send(Stream::Out, data).await,
             ExecEvent::Stderr(data) => pump.send(Stream::Err, data).await,
-            // The program closed its input early; its status tells whether it minded.
+            // The program closed its input early: not a failure by itself, its exit status decides.
             ExecEvent::Started { .. } | ExecEvent::StdinError { .. } => true,
             ExecEvent::Exited(exit) => {
                 pump.finish().await?;
@@ -98,15 +99,15 @@ async fn deliver(program: &ExecHandle, pump: OutputPump) -> Outcome<ExecExit> {
             }
         };
         if !reading {
-            // Dropping the program's handle, as our caller does on an error, ends it: as SIGPIPE would.
+            // On an error the caller drops the program's handle, which kills the program, as SIGPIPE would.
             pump.finish().await?;
             return Err(Failure::BrokenPipe);
         }
     }
-    Err(Failure::message("the program's end was not reported"))
+    Err(Failure::message("the connection to the sandbox closed before the exit of the program was reported"))
 }
 
-/// Input to the program. Returns when the user typed the keys that let go, else never.
+/// Forwards input to the program. Returns when the user types the detach keys, else never.
 async fn feed(console: &Console, program: &ExecHandle, mut options: AttachOptions) {
     let Some(sink) = program.take_stdin() else { return std::future::pending().await };
     let readable = !console.in_is_terminal || raw_mode::is_foreground();
@@ -117,12 +118,12 @@ async fn feed(console: &Console, program: &ExecHandle, mut options: AttachOption
             return;
         }
     }
-    // A closed pipe on the other side is the program's choice, not our failure.
+    // The program may have closed its input already: not a failure.
     let _ = sink.close().await;
     std::future::pending().await
 }
 
-/// True: the detach keys. False: end of input, or nobody takes it any more.
+/// True: the detach keys were typed. False: end of input, or the program accepts no more.
 async fn pump(input: &mut InputStream, sink: &ExecSink, mut keys: Option<&mut DetachKeys>, tty: bool) -> bool {
     let mut at_line_start = true;
     while let Some(chunk) = input.next().await {
@@ -144,14 +145,14 @@ async fn pump(input: &mut InputStream, sink: &ExecSink, mut keys: Option<&mut De
         }
     }
     if tty {
-        // A terminal has no end of file but Ctrl-D: once at the start of a line, twice within one.
+        // End of file on a terminal is Ctrl-D: once at the start of a line, twice within a line.
         let end: &'static [u8] = if at_line_start { b"\x04" } else { b"\x04\x04" };
         let _ = sink.write(Bytes::from_static(end)).await;
     }
     false
 }
 
-/// Signals to the program. Returns only when the user lost patience with one that ignores Ctrl-C; the signal.
+/// Forwards signals to the program. Returns only after repeated Ctrl-C, which kills the program; the signal.
 async fn forward(signals: &Signals, program: &ExecHandle) -> i32 {
     let mut interrupts: Vec<Instant> = Vec::new();
     loop {
@@ -163,11 +164,11 @@ async fn forward(signals: &Signals, program: &ExecHandle) -> i32 {
             continue;
         }
         if signal == libc::SIGINT {
-            interrupts.retain(|at| at.elapsed() < IMPATIENCE);
+            interrupts.retain(|at| at.elapsed() < INTERRUPT_WINDOW);
             interrupts.push(Instant::now());
         }
-        // It may just have ended: `deliver` sees that.
-        if interrupts.len() >= IMPATIENT {
+        // Failures are ignored: the program may just have exited, which `deliver` reports.
+        if interrupts.len() >= KILLING_INTERRUPTS {
             let _ = program.kill().await;
             return signal;
         }

@@ -1,6 +1,6 @@
-//! The streams of one invocation, and what is known about them.
+//! The streams of one invocation, and their properties.
 //!
-//! Results go to standard output, everything else to standard error. Tests give their own streams.
+//! Results go to standard output, everything else to standard error. Tests pass their own streams.
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -15,16 +15,16 @@ use crate::output::failure::{Failure, Outcome};
 /// A stream that a writing thread may share.
 pub type Sink = Arc<Mutex<dyn Write + Send>>;
 
-/// Where the guest's standard input comes from.
+/// Source of the guest's standard input.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// This process's own.
+    /// The standard input of this process.
     Host,
     /// A fixed text (tests).
     Bytes(Bytes),
 }
 
-/// Standard streams and their nature.
+/// Standard streams and their properties.
 pub struct Console {
     pub input: Input,
     pub out: Sink,
@@ -37,7 +37,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// The process's own streams.
+    /// The standard streams of this process.
     pub fn host() -> Self {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -57,7 +57,7 @@ impl Console {
         Console { input: self.input.clone(), out: self.out.clone(), err: self.err.clone(), ..*self }
     }
 
-    /// A result: `text` as it is.
+    /// A result: `text` unchanged.
     pub fn print(&self, text: &str) -> Outcome<()> {
         self.print_bytes(text.as_bytes())
     }
@@ -67,13 +67,13 @@ impl Console {
         self.print(&format!("{text}\n"))
     }
 
-    /// A result that need not be text.
+    /// A result that may be other than text.
     pub fn print_bytes(&self, data: &[u8]) -> Outcome<()> {
         let mut out = lock(&self.out);
         out.write_all(data).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
     }
 
-    /// A remark on standard error. Nothing can be done when even that fails.
+    /// A remark on standard error. A failure to write it is ignored: there is no other place to report it.
     pub fn note(&self, text: &str) {
         let mut err = lock(&self.err);
         let _ = err.write_all(format!("{text}\n").as_bytes()).and_then(|()| err.flush());
@@ -85,12 +85,12 @@ impl Console {
     }
 }
 
-/// A panic while writing leaves nothing half-changed that matters here.
+/// Locks the stream, also after a panic of another writer: a stream has no invariant that a panic could break.
 pub fn lock(sink: &Sink) -> MutexGuard<'_, dyn Write + Send + 'static> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A standard stream without a buffer of ours: what was written is out, also when the process is killed next.
+/// An unbuffered standard stream: written data is out even if the process is killed next.
 struct HostStream(BorrowedFd<'static>);
 
 impl Write for HostStream {
@@ -99,7 +99,7 @@ impl Write for HostStream {
             match rustix::io::write(self.0, data) {
                 Ok(written) => return Ok(written),
                 Err(rustix::io::Errno::INTR) => {}
-                // Another program sharing this stream made it non-blocking.
+                // Another process that shares this stream made it non-blocking.
                 Err(rustix::io::Errno::AGAIN) => {
                     let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
                     let _ = poll(&mut fds, None);
@@ -114,9 +114,8 @@ impl Write for HostStream {
     }
 }
 
-/// Text that came from elsewhere, made safe for a terminal: control characters other than line ends and tabs are shown
-/// as escapes, so that a name or a message cannot move the cursor or set the title. Bytes of names that are not UTF-8 are
-/// shown as `\xff`.
+/// Untrusted text made safe for a terminal: control characters other than line ends and tabs are escaped, so that a name
+/// or a message cannot move the cursor or set the title. Bytes of names that are not UTF-8 are shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in names::shown(text).chars() {

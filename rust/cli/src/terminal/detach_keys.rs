@@ -1,10 +1,10 @@
 //! The keys that detach from a program and leave it running.
 
-/// A key sequence that leaves the program running and gives the terminal back.
+/// A key sequence that detaches from the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetachKeys {
     sequence: Vec<u8>,
-    /// Typed keys that may be its beginning.
+    /// Typed keys that may be the beginning of `sequence`.
     held: Vec<u8>,
 }
 
@@ -22,8 +22,8 @@ impl DetachKeys {
         Ok(DetachKeys { sequence, held: Vec::new() })
     }
 
-    /// What of `typed` goes to the guest, and whether the sequence was completed. Keys that may be its beginning are
-    /// held back until the next one decides.
+    /// The part of `typed` for the guest, and whether the sequence is complete. Keys that may be the beginning of the
+    /// sequence are held back until the next key decides.
     pub fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::with_capacity(typed.len() + self.held.len());
         for &byte in typed {
@@ -41,7 +41,7 @@ impl DetachKeys {
 }
 
 fn key(name: &str) -> Result<u8, String> {
-    let refuse = || format!("{name:?} is no key; write one like ctrl-] or ctrl-p,ctrl-q or a");
+    let refuse = || format!("{name:?} is not a key; examples: ctrl-], a, or a sequence like ctrl-p,ctrl-q");
     if let Some(letter) = name.strip_prefix("ctrl-").or_else(|| name.strip_prefix("Ctrl-")) {
         let [byte] = letter.as_bytes() else { return Err(refuse()) };
         let upper = byte.to_ascii_uppercase();
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_written_as_docker_writes_them() {
+    fn the_notation_of_keys_is_that_of_docker() {
         assert_eq!(DetachKeys::parse("ctrl-]"), Ok(DetachKeys::default()));
         assert_eq!(DetachKeys::parse("ctrl-p,ctrl-q").unwrap().sequence, [16, 17]);
         assert_eq!(DetachKeys::parse("ctrl-@,a").unwrap().sequence, [0, b'a']);
@@ -68,11 +68,11 @@ mod tests {
     }
 
     #[test]
-    fn the_sequence_is_found_across_reads_and_nothing_else_is_lost() {
+    fn the_sequence_is_found_across_reads_without_losing_keys() {
         let mut keys = DetachKeys::parse("a,a,b").unwrap();
         assert_eq!(keys.filter(b"xa"), (b"x".to_vec(), false));
         assert_eq!(keys.filter(b"a"), (Vec::new(), false));
-        // A third a: the first one was not the beginning after all.
+        // A third a: the first a was not the beginning of the sequence.
         assert_eq!(keys.filter(b"a"), (b"a".to_vec(), false));
         assert_eq!(keys.filter(b"by"), (Vec::new(), true));
         assert_eq!(keys.filter(b"ac"), (b"ac".to_vec(), false));

@@ -1,7 +1,7 @@
-//! Standard input as a stream of chunks, that can be given up at any moment.
+//! Standard input as a stream of chunks that can be dropped at any moment.
 //!
-//! A thread waits for the descriptor *and* for a wake-up, so that neither a terminal nobody types on nor a pipe nobody
-//! writes to can keep the program from ending; and the descriptor stays blocking, because it is shared with the shell.
+//! A thread polls the descriptor *and* a wake-up pipe, so that an idle terminal or an idle pipe cannot delay the exit of
+//! the program. The descriptor stays blocking, because it is shared with the shell.
 
 use std::os::fd::OwnedFd;
 
@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 
 use crate::terminal::console::Input;
 
-/// Bytes of one read; a few of them wait for the guest, then reading pauses.
+/// Bytes of one read. A few chunks are queued for the guest, then reading pauses.
 const CHUNK: usize = 64 << 10;
 const QUEUE: usize = 4;
 
-/// The chunks; ended by `None`.
+/// The chunks; `None` is end of input.
 pub struct InputStream {
     chunks: mpsc::Receiver<Bytes>,
-    /// Closing it ends the thread.
+    /// Dropping this descriptor ends the thread.
     _wake: Option<OwnedFd>,
 }
 
@@ -30,7 +30,7 @@ impl InputStream {
         match input {
             Input::Bytes(data) => {
                 if !data.is_empty() {
-                    // The queue is new and empty: there is room.
+                    // Cannot fail: the queue is new and empty, and its receiver exists.
                     let _ = sender.try_send(data.clone());
                 }
                 Ok(InputStream { chunks, _wake: None })
@@ -73,7 +73,7 @@ fn read_host(woken: &OwnedFd, chunks: &mpsc::Sender<Bytes>) {
                 }
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
-            // As end of file: a terminal that hung up, a closed descriptor.
+            // A terminal that hung up, a closed descriptor: treated as end of file.
             Err(_) => return,
         }
     }

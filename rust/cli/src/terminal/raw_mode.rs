@@ -1,19 +1,19 @@
-//! The user's terminal: raw mode that always ends, its size, and the keys that let go of it.
+//! The user's terminal: raw mode with a guaranteed end, and the window size.
 
 use std::os::fd::BorrowedFd;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 
-/// Rows and columns when there is no terminal to ask.
+/// Rows and columns where there is no terminal.
 pub const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
-/// Raw mode from its making to its end, by whichever path that comes.
+/// Raw mode from construction to drop.
 pub struct RawMode {
     before: Termios,
 }
 
 impl RawMode {
-    /// Keys reach the guest as they are typed; Ctrl-C is a byte, not a signal.
+    /// Each key reaches the guest immediately; Ctrl-C is a byte, not a signal.
     pub fn enter() -> std::io::Result<RawMode> {
         let before = tcgetattr(stdin())?;
         let mut raw = before.clone();
@@ -25,7 +25,7 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // Nobody is left to be told when this fails.
+        // A failure cannot be reported: this runs on error paths, too.
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
     }
 }
@@ -39,13 +39,13 @@ pub fn is_present() -> bool {
     rustix::termios::isatty(stdin())
 }
 
-/// Whether this process may read its terminal without being stopped for it (a background job may not). One that does not
-/// control our session, as under setsid(1), stops nobody.
+/// Whether this process may read its terminal without being stopped by SIGTTIN, as a background job is. A terminal that
+/// does not control our session, as under setsid(1), never stops the reader.
 pub fn is_foreground() -> bool {
     tcgetpgrp(stdin()).map_or(true, |group| group == rustix::process::getpgrp())
 }
 
-/// Rows and columns, of whichever standard stream is a terminal.
+/// Rows and columns, from the first standard stream that is a terminal.
 pub fn size() -> Option<(u16, u16)> {
     [rustix::stdio::stdout(), stdin(), rustix::stdio::stderr()]
         .into_iter()

@@ -1,5 +1,5 @@
-//! One program in a sandbox on behalf of `run` and `exec`: which one, how it is bound to this terminal, how its end
-//! becomes an exit status.
+//! One program in a sandbox for `run` and `exec`: selection of the program, its attachment to this terminal, and the exit
+//! status.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use crate::terminal::attach::{AttachEnd, AttachOptions, attach};
 use crate::terminal::detach_keys::DetachKeys;
 use crate::terminal::raw_mode;
 
-/// Flags of a program that is bound to this terminal.
+/// Flags of a program that is attached to this terminal.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Program")]
 pub struct SessionFlags {
-    /// Run the program in the background and return at once; its output goes to `msb logs`.
+    /// Run the program in the background and exit when it has started; its output goes to `msb logs`.
     #[arg(short, long, conflicts_with_all = ["tty", "timeout", "detach_keys"])]
     pub detach: bool,
-    /// Give the program a terminal [default: when input and output are one].
+    /// Run the program on a pseudo-terminal [default: if standard input and output are terminals].
     #[arg(short, long, conflicts_with = "no_tty")]
     tty: bool,
-    /// Give it none.
+    /// Run the program without a pseudo-terminal.
     #[arg(long)]
     no_tty: bool,
-    /// Give it no input: it reads end of file.
+    /// Give the program no input: it reads end of file.
     #[arg(long)]
     no_stdin: bool,
-    /// Kill the program with all its children after this time; the status is then 1.
+    /// Kill the program with all its children after this time; the exit status is then 1.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// Keys that give the terminal back and leave the program running [default: ctrl-]].
+    /// Keys that detach this terminal and leave the program running [default: ctrl-]].
     #[arg(long, value_name = "KEYS", value_parser = DetachKeys::parse)]
     detach_keys: Option<DetachKeys>,
 }
 
-/// What to run.
+/// The program to run.
 #[derive(Debug, Default)]
 pub struct Program {
     pub command: Vec<String>,
@@ -48,13 +48,13 @@ pub struct Program {
     pub rlimits: Vec<Rlimit>,
 }
 
-/// How it went.
+/// The result of a session.
 pub enum SessionEnd {
-    /// The status to pass on.
+    /// The program exited; the status of `msb`.
     Status(i32),
-    /// The user let go; it goes on in the sandbox.
+    /// The user detached; the program keeps running in the sandbox.
     Running,
-    /// It goes on in the sandbox as a job of this id.
+    /// The program runs in the sandbox as a job of this id.
     Job(String),
 }
 
@@ -64,7 +64,7 @@ impl SessionFlags {
         !self.detach && !self.no_tty && (self.tty || (both && !self.no_stdin))
     }
 
-    /// Runs `program`, or what the sandbox runs by default.
+    /// Runs `program`, or the default command of the sandbox.
     pub async fn run(&self, call: &Invocation, sandbox: &Sandbox, program: Program) -> Outcome<SessionEnd> {
         let tty = self.wants_tty(call);
         let (command, arguments) = resolve(sandbox, &program.command, tty)?;
@@ -72,7 +72,7 @@ impl SessionFlags {
         if self.detach {
             let job = sandbox.exec_detached(command.clone(), options.clone());
             match call.interruptible(async { Ok(job.await) }).await? {
-                // Where there are no jobs the program just goes on.
+                // A backend without jobs: the program runs as an ordinary session that outlives this process.
                 Err(MicrosandboxError::Unsupported { .. }) => {}
                 job => return Ok(SessionEnd::Job(job?.id)),
             }
@@ -108,7 +108,7 @@ impl SessionFlags {
             rows,
             cols,
             rlimits: program.rlimits,
-            // Without a terminal there are no keys to let go with: then the program ends with us, however we end.
+            // Without a terminal there are no detach keys: the program is then killed with this process, whatever ends it.
             detachable: self.detach || tty,
             ..ExecOptions::default()
         }
@@ -122,18 +122,20 @@ impl SessionFlags {
             return FAILED;
         }
         if exit.oom_killed {
-            call.console.note("note: killed because the sandbox ran out of memory; more is given with --memory");
+            call.console.note(
+                "note: the program was killed because the sandbox ran out of memory; raise the limit with --memory",
+            );
         }
         exit.code
     }
 }
 
-/// The command given; else the sandbox's own; else, on a terminal, its shell.
+/// The given command; else the default command of the sandbox; else, on a terminal, its shell.
 fn resolve(sandbox: &Sandbox, command: &[String], tty: bool) -> Outcome<(String, Vec<String>)> {
     if let Some((program, arguments)) = command.split_first() {
         let entrypoint = &sandbox.spec().runtime.entrypoint;
         return match entrypoint.as_deref().and_then(<[String]>::split_first) {
-            // As everywhere: with an entrypoint of one's own, what follows `--` are its arguments.
+            // As in every container tool: with an explicit entrypoint, the words after `--` are its arguments.
             Some((own, first)) => Ok((own.clone(), [first, command].concat())),
             None => Ok((program.clone(), arguments.to_vec())),
         };
@@ -147,7 +149,7 @@ fn resolve(sandbox: &Sandbox, command: &[String], tty: bool) -> Outcome<(String,
     }
 }
 
-/// Waits for the first word about a program in the background: that it runs, or why not.
+/// Waits for the first event of a program in the background: it started, or why it did not.
 async fn started(running: &microsandbox_core::model::ExecHandle) -> Outcome<()> {
     while let Some(event) = running.recv().await? {
         match event {
@@ -156,5 +158,5 @@ async fn started(running: &microsandbox_core::model::ExecHandle) -> Outcome<()> 
             ExecEvent::Stdout(_) | ExecEvent::Stderr(_) | ExecEvent::StdinError { .. } => {}
         }
     }
-    Err(Failure::message("the sandbox did not say whether the program started"))
+    Err(Failure::message("the connection to the sandbox closed before the start of the program was reported"))
 }

@@ -10,12 +10,12 @@ use crate::terminal::console::Console;
 #[derive(Debug, Args)]
 #[command(after_help = "Example: msb completion bash > ~/.local/share/bash-completion/completions/msb")]
 pub struct CompletionArgs {
-    /// Which shell.
+    /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
 
-/// Needs no backend.
+/// Prints the script; needs no backend.
 pub fn run(args: &CompletionArgs, console: &Console) -> Outcome<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut crate::app::grammar(), "msb", &mut script);

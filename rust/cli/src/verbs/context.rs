@@ -1,4 +1,4 @@
-//! `msb context`: which backend commands go to, and why; and which profile decides it.
+//! `msb context`: the backend that commands use, what selected it, and the active profile.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::verbs::profile;
 pub struct ContextArgs {
     #[command(subcommand)]
     verb: Option<ContextVerb>,
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -25,14 +25,14 @@ enum ContextVerb {
     /// List profiles and mark the active one.
     #[command(visible_alias = "ls")]
     List(profile::FormatArgs),
-    /// Make a profile the active one.
+    /// Make a profile active.
     Use(profile::UseArgs),
-    /// Make no profile the active one: the variables decide, else this machine.
+    /// Make no profile active: environment variables select the backend, else this machine.
     Reset,
 }
 
 impl ContextArgs {
-    /// About the document alone: a profile that cannot be used can still be left.
+    /// Whether the verb needs the configuration file only: an unusable profile can still be deactivated.
     pub fn is_about_profiles(&self) -> bool {
         self.verb.is_some()
     }

@@ -1,7 +1,7 @@
-//! `msb copy`: files and directories, to, from and between sandboxes.
+//! `msb copy`: copies files and directories to, from and between sandboxes.
 //!
-//! Names that come from a guest are not trusted: a listing may not lead out of the target directory. Symbolic links and
-//! special files are left out and named.
+//! Names from a guest are untrusted: a listing must not lead out of the target directory. Symbolic links and special files
+//! are skipped and reported.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,19 @@ use crate::output::progress;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  msb copy data.csv box:/tmp/          a file into a directory
-  msb copy box:/var/log ./log          a directory out
-  msb copy one:/etc/motd two:/etc/motd between two sandboxes
+  msb copy data.csv box:/tmp/          copy a file into a directory of the sandbox
+  msb copy box:/var/log ./log          copy a directory to this machine
+  msb copy one:/etc/motd two:/etc/motd copy a file between two sandboxes
 
-A local name with a colon is written as a path: ./a:b")]
+Write a local file name that contains a colon as a path: ./a:b")]
 pub struct CopyArgs {
-    /// A path, or NAME:/path.
+    /// Source: a path of this machine, or NAME:/path in a sandbox.
     #[arg(value_name = "SRC")]
     source: String,
-    /// A path, or NAME:/path; an existing directory is copied into.
+    /// Target: a path of this machine, or NAME:/path in a sandbox; if it is a directory, SRC is copied into it.
     #[arg(value_name = "DST")]
     target: String,
-    /// No remarks and no progress.
+    /// Print no remarks and no progress.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -53,7 +53,7 @@ impl Place {
             return Ok(Place::Host(text.into()));
         }
         if !path.starts_with('/') {
-            return Err(Failure::Usage(format!("{text}: the path in a sandbox must begin with /")));
+            return Err(Failure::Usage(format!("{text}: the path in the sandbox must begin with /")));
         }
         Ok(Place::Guest { sandbox: sandbox.to_owned(), path: path.to_owned() })
     }
@@ -86,7 +86,7 @@ impl Place {
 pub async fn run(args: CopyArgs, call: &Invocation) -> Outcome<()> {
     let (source, target) = (Place::parse(&args.source)?, Place::parse(&args.target)?);
     if let (Place::Host(_), Place::Host(_)) = (&source, &target) {
-        return Err(Failure::Usage("one side must be in a sandbox, as NAME:/path".into()));
+        return Err(Failure::Usage("SRC or DST must be in a sandbox, written as NAME:/path".into()));
     }
     let copier = Copier { call, quiet: args.quiet };
     let _progress = progress::working(&call.console, args.quiet, format!("copying {}", source.describe()));
@@ -96,7 +96,7 @@ pub async fn run(args: CopyArgs, call: &Invocation) -> Outcome<()> {
             Some(name) => target.join(&name),
             None => target,
         },
-        None if into => return Err(Failure::message(format!("{} is no directory", target.describe()))),
+        None if into => return Err(Failure::message(format!("{} is not a directory", target.describe()))),
         _ => target,
     };
     copier.copy(&source, &target).await
@@ -112,7 +112,7 @@ impl Copier<'_> {
         SandboxFs::with_backend(&self.call.backend, sandbox)
     }
 
-    /// What is there; `None` for nothing.
+    /// The kind of the file; `None` if it does not exist.
     async fn kind(&self, place: &Place) -> Outcome<Option<FsEntryKind>> {
         match place {
             Place::Host(path) => match std::fs::metadata(path) {
@@ -120,7 +120,7 @@ impl Copier<'_> {
                 Ok(metadata) if metadata.is_file() => Ok(Some(FsEntryKind::File)),
                 Ok(_) => Ok(Some(FsEntryKind::Other)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(host_failure("look at", path, &error)),
+                Err(error) => Err(host_failure("read", path, &error)),
             },
             Place::Guest { sandbox, path } => match self.fs(sandbox).stat(path, true).await {
                 Ok(metadata) => Ok(Some(metadata.kind)),
@@ -135,7 +135,7 @@ impl Copier<'_> {
             match self.kind(source).await? {
                 Some(FsEntryKind::Directory) => self.copy_directory(source, target).await,
                 Some(FsEntryKind::File) => self.copy_file(source, target).await,
-                Some(_) => Err(Failure::message(format!("{} is no file and no directory", source.describe()))),
+                Some(_) => Err(Failure::message(format!("{} is neither a file nor a directory", source.describe()))),
                 None => Err(Failure::message(format!("{}: no such file or directory", source.describe()))),
             }
         })
@@ -158,14 +158,14 @@ impl Copier<'_> {
                 }
                 sink.close().await?;
             }
-            // Refused before anything is copied.
+            // `run` refuses this combination.
             (Place::Host(_), Place::Host(_)) => {}
         }
         Ok(())
     }
 
     async fn copy_directory(&self, source: &Place, target: &Place) -> Outcome<()> {
-        // Read before the target is made: a copy into itself must not find itself.
+        // Listed before the target is created: a copy of a directory into itself must not copy the copy.
         let entries = self.entries(source).await?;
         match target {
             Place::Host(path) => {
@@ -178,8 +178,10 @@ impl Copier<'_> {
             match kind {
                 FsEntryKind::File | FsEntryKind::Directory => self.copy(&from, &target.join(&name)).await?,
                 FsEntryKind::Symlink | FsEntryKind::Other if self.quiet => {}
-                FsEntryKind::Symlink => self.call.console.note(&format!("left out, a link: {}", from.describe())),
-                FsEntryKind::Other => self.call.console.note(&format!("left out, no file: {}", from.describe())),
+                FsEntryKind::Symlink => {
+                    self.call.console.note(&format!("skipped, a symbolic link: {}", from.describe()))
+                }
+                FsEntryKind::Other => self.call.console.note(&format!("skipped, a special file: {}", from.describe())),
             }
         }
         Ok(())
@@ -221,7 +223,7 @@ fn host_entries(path: &Path) -> std::io::Result<Vec<(String, FsEntryKind)>> {
 fn guest_name(path: &str) -> Outcome<String> {
     let name = path.rsplit('/').next().unwrap_or_default();
     if name.is_empty() || name == "." || name == ".." || name.contains('\0') {
-        return Err(Failure::message(format!("the sandbox listed a file with the unusable name {name:?}")));
+        return Err(Failure::message(format!("the sandbox listed a file with the invalid name {name:?}")));
     }
     Ok(name.to_owned())
 }
@@ -231,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_colon_after_a_name_means_a_sandbox() {
+    fn a_colon_after_a_name_denotes_a_sandbox() {
         let guest = Place::Guest { sandbox: "box".into(), path: "/a:b".into() };
         assert_eq!(Place::parse("box:/a:b").unwrap(), guest);
         assert_eq!(Place::parse("./a:b").unwrap(), Place::Host("./a:b".into()));
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn names_from_the_guest_cannot_climb() {
+    fn names_from_the_guest_cannot_leave_the_target() {
         for path in ["/a/..", "/a/.", "/a/", "", "/a/x\0y"] {
             assert!(guest_name(path).is_err(), "{path:?}");
         }

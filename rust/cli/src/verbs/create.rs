@@ -1,4 +1,4 @@
-//! `msb create`: a sandbox that stays.
+//! `msb create`: a sandbox that keeps running.
 
 use clap::Args;
 use microsandbox_core::error::Lack;
@@ -13,14 +13,14 @@ use crate::output::progress;
 /// Arguments of `create`.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// `host` (this machine's own programs), an image reference, or a directory.
+    /// `host` (the programs of this machine), an image reference, or a directory.
     #[arg(value_name = "IMAGE")]
     image: String,
     #[command(flatten)]
     flags: SandboxFlags,
 }
 
-/// Boots it idle, leaves it running and prints its name.
+/// Boots the sandbox without a program, leaves it running and prints its name.
 pub async fn run(args: CreateArgs, call: &Invocation) -> Outcome<()> {
     let mut config = args.flags.config(call, &args.image, args.flags.name.clone().unwrap_or_default())?;
     config.spec.mounts = args.flags.mounts.mounts(call).await?;
@@ -29,7 +29,7 @@ pub async fn run(args: CreateArgs, call: &Invocation) -> Outcome<()> {
     call.console.line(sandbox.name())
 }
 
-/// Creates; with an empty name, under a fresh one.
+/// Creates the sandbox; generates a name if the configuration has none.
 pub async fn create_named(call: &Invocation, mut config: SandboxConfig, quiet: bool) -> Outcome<Sandbox> {
     let generated = config.spec.name.is_empty();
     let _progress = progress::working(&call.console, quiet, format!("creating from {}", config.spec.image.describe()));
@@ -38,7 +38,7 @@ pub async fn create_named(call: &Invocation, mut config: SandboxConfig, quiet: b
             config.spec.name = fresh_name();
         }
         match create_once(call, &config).await {
-            // One in four billion: another name will do.
+            // A collision of generated names, one in four billion: try another name.
             Err(MicrosandboxError::SandboxAlreadyExists(_)) if generated => {}
             Err(error) => return Err(error.into()),
             Ok(sandbox) => {
@@ -66,16 +66,16 @@ fn fresh_name() -> String {
     format!("msb-{:08x}", random as u32)
 }
 
-/// Falling back is said aloud: whoever asked for nothing must know what they got.
+/// A fallback to a container is reported, because a user who gave no --isolation may expect a microVM.
 fn fallback_note(name: &str, asked: Isolation, given: Option<Isolation>, why: Option<Lack>) -> Option<String> {
     (asked == Isolation::Auto && given == Some(Isolation::Container)).then(|| {
         let why = why.map_or_else(
-            || "`msb doctor` says why it is no microVM".to_owned(),
-            |lack| format!("No microVM, because {}; {} (`msb doctor` says more)", lack.reason, lack.hint),
+            || "`msb doctor` reports why it is not a microVM".to_owned(),
+            |lack| format!("MicroVMs do not work here: {}; {} (details: `msb doctor`)", lack.reason, lack.hint),
         );
         let text = format!(
-            "note: {name} is a container: it shares this machine's kernel. {why}; --require-microvm makes that an error, \
-             --isolation container silences this"
+            "note: {name} is a container: it shares the kernel of this machine. {why}; --require-microvm makes this an \
+             error, --isolation container suppresses this note"
         );
         crate::terminal::console::printable(&text)
     })
@@ -94,12 +94,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fallback_is_remarked() {
+    fn only_a_fallback_is_reported() {
         use Isolation::{Auto, Container, Microvm};
         assert!(fallback_note("box", Auto, Some(Container), None).is_some_and(|note| note.contains("msb doctor")));
         let lack = Lack::new("there is no /dev/kvm", "load the kvm module");
         let note = fallback_note("box", Auto, Some(Container), Some(lack)).unwrap();
-        assert!(note.contains("because there is no /dev/kvm; load the kvm module"), "{note}");
+        assert!(note.contains("work here: there is no /dev/kvm; load the kvm module"), "{note}");
         for (asked, given) in
             [(Container, Some(Container)), (Auto, Some(Microvm)), (Microvm, Some(Microvm)), (Auto, None)]
         {

@@ -1,7 +1,7 @@
-//! `msb doctor`: what isolation this machine can give.
+//! `msb doctor`: the isolation that this machine supports.
 //!
-//! The status says whether sandboxes work here: 0 when some kind does, 1 when none does. A machine without KVM is
-//! served by containers, so its lack alone is no failure; `--require-microvm` makes it one.
+//! The exit status is 0 if sandboxes of some kind work here, else 1. A machine without KVM runs containers, so missing KVM
+//! alone is not a failure; `--require-microvm` makes it one.
 
 use clap::Args;
 use microsandbox_core::model::{DoctorCheck, DoctorReport, Isolation, MechanismState};
@@ -13,27 +13,28 @@ use crate::output::tables::{Format, or_dash, print_json, table};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
-#[command(after_help = "The status is 0 when sandboxes of some kind work here, else 1.")]
+#[command(after_help = "The exit status is 0 if sandboxes of some kind work on this machine, else 1.")]
 pub struct DoctorArgs {
-    /// Boot a test machine again instead of believing what an earlier one found.
+    /// Boot a test microVM again instead of using the cached result.
     #[arg(long)]
     recheck: bool,
-    /// Also end with status 1 when microVMs do not work here.
+    /// Exit with status 1 also if microVMs do not work on this machine.
     #[arg(long)]
     require_microvm: bool,
-    /// Put right what msb can put right by itself: bring in libkrunfw where only that is missing for microVMs.
+    /// Install libkrunfw, if that is all that microVMs lack on this machine.
     #[arg(long)]
     fix: bool,
-    /// With --fix: do not ask.
+    /// With --fix: do not ask for confirmation.
     #[arg(short, long, requires = "fix")]
     yes: bool,
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub async fn run(args: DoctorArgs, call: &Invocation) -> Outcome<i32> {
-    let progress = progress::working(&call.console, args.format == Format::Json, "trying what works here".into());
+    let progress =
+        progress::working(&call.console, args.format == Format::Json, "testing what works on this machine".into());
     let mut report = call.backend.images().doctor(args.recheck).await?;
     drop(progress);
     if args.fix && fix(&report, &args, call).await? {
@@ -47,18 +48,18 @@ pub async fn run(args: DoctorArgs, call: &Invocation) -> Outcome<i32> {
     Ok(if enough { 0 } else { FAILED })
 }
 
-/// Whether anything was changed. Where KVM itself is missing a library would change nothing.
+/// Whether libkrunfw was installed. It is not where KVM itself is missing, since the library would not help.
 async fn fix(report: &DoctorReport, args: &DoctorArgs, call: &Invocation) -> Outcome<bool> {
     let state = |name: &str| report.checks.iter().find(|check| check.name == name).map(|check| check.state);
     let lacks_library = report.isolation != Isolation::Microvm
         && state("kvm") == Some(MechanismState::On)
         && state("libkrunfw") == Some(MechanismState::Off);
     if !lacks_library {
-        call.console.note("there is nothing here that msb can put right by itself");
+        call.console.note("nothing to fix: msb can only install libkrunfw, and that is not what is missing");
         return Ok(false);
     }
     if !args.yes && call.console.in_is_terminal {
-        call.console.note("This fetches libkrunfw, as msb install libkrunfw does. Go on? [y/N]");
+        call.console.note("This downloads libkrunfw, as msb install libkrunfw does. Continue? [y/N]");
         if !call.confirmed().await? {
             return Ok(false);
         }
@@ -67,13 +68,13 @@ async fn fix(report: &DoctorReport, args: &DoctorArgs, call: &Invocation) -> Out
     Ok(true)
 }
 
-/// The report names what `auto` gives even where the attempt failed; the attempt itself is the check `container`.
+/// `isolation` is what `auto` selects, even if a test start failed; the test start is the check `container`.
 fn works(report: &DoctorReport) -> bool {
     let failed = |check: &DoctorCheck| check.name == "container" && check.state == MechanismState::Off;
     match report.isolation {
         Isolation::Microvm => true,
         Isolation::Container => !report.checks.iter().any(failed),
-        // Auto is a wish, not a result.
+        // `Auto` is a request; a report never contains it.
         Isolation::Auto => false,
     }
 }
@@ -104,13 +105,13 @@ fn page(report: &DoctorReport) -> String {
         .filter_map(|check| check.hint.as_ref().map(|hint| format!("  {}: {hint}\n", check.name)));
     let hints: String = hints.collect();
     if !hints.is_empty() {
-        text.push_str("\nWhat would help:\n");
+        text.push_str("\nSuggested fixes:\n");
         text.push_str(&hints);
     }
     crate::terminal::console::printable(&text)
 }
 
-/// Where the guest kernel was looked for.
+/// The places that were searched for libkrunfw.
 fn places(report: &DoctorReport) -> String {
     if report.libkrunfw.is_empty() {
         return String::new();
@@ -124,8 +125,8 @@ fn places(report: &DoctorReport) -> String {
 
 fn verdict(report: &DoctorReport) -> &'static str {
     match report.isolation {
-        _ if !works(report) => "Sandboxes cannot run here.",
-        Isolation::Microvm => "Sandboxes run as microVMs here: each has a kernel of its own.",
-        Isolation::Container | Isolation::Auto => "Sandboxes run as containers here: they share this machine's kernel.",
+        _ if !works(report) => "Sandboxes cannot run on this machine.",
+        Isolation::Microvm => "Sandboxes run as microVMs: each has its own kernel.",
+        Isolation::Container | Isolation::Auto => "Sandboxes run as containers: they share the kernel of this machine.",
     }
 }

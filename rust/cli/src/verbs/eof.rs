@@ -1,11 +1,11 @@
-//! `msb eof`: the end of a job's input.
+//! `msb eof`: closes the standard input of a job.
 
 use clap::Args;
 use microsandbox_core::model::JobCall;
 
 use crate::invocation::Invocation;
 use crate::output::failure::Outcome;
-use crate::verbs::jobs::ask;
+use crate::verbs::jobs::job_call;
 
 /// Arguments of `eof`.
 #[derive(Debug, Args)]
@@ -19,5 +19,5 @@ pub struct EofArgs {
 }
 
 pub async fn run(args: EofArgs, call: &Invocation) -> Outcome<()> {
-    ask(call, &args.name, JobCall::CloseInput { job: args.job }).await.map(drop)
+    job_call(call, &args.name, JobCall::CloseInput { job: args.job }).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! `msb exec`: a program in a sandbox that exists.
+//! `msb exec`: a program in an existing sandbox.
 
 use clap::Args;
 use microsandbox_core::model::{EnvVar, Rlimit, SandboxStatus};
@@ -13,38 +13,38 @@ use crate::terminal::session::{Program, SessionEnd, SessionFlags};
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The status is the program's own; 127: not found, 126: not executable, 1: any other failure, 130: interrupted.
-A sandbox that was stopped is stopped again afterwards, unless the program goes on in the background.")]
+The exit status is that of the program; 127: not found, 126: not executable, 1: any other failure, 130: interrupted.
+A sandbox that was stopped before is stopped again afterwards, unless the program runs in the background.")]
 pub struct ExecArgs {
     /// Name of the sandbox.
     #[arg(value_name = "NAME")]
     name: String,
-    /// Program and arguments [default: the sandbox's, else a shell on a terminal].
+    /// Program and arguments [default: those of the sandbox, else a shell if on a terminal].
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
     /// Environment variable; may be repeated.
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_env)]
     env: Vec<EnvVar>,
-    /// Directory to start in.
+    /// Working directory of the program.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// User to run as: name, uid or uid:gid.
+    /// User of the program: name, uid or uid:gid.
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Limit of the program, like nofile=1024 or cpu=10:20; may be repeated.
+    /// Resource limit of the program, like nofile=1024 or cpu=10:20; may be repeated.
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_rlimit)]
     rlimit: Vec<Rlimit>,
-    /// Output as it comes. It always does; accepted because scripts say it.
+    /// Stream the output. This is always done; the flag is accepted because existing scripts use it.
     #[arg(long, hide = true)]
     stream: bool,
-    /// No remarks and no progress.
+    /// Print no remarks and no progress.
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
     session: SessionFlags,
 }
 
-/// Runs the program and returns its status.
+/// Runs the program and returns the exit status.
 pub async fn run(args: ExecArgs, call: &Invocation) -> Outcome<i32> {
     let (sandbox, started) = call.interruptible(obtain(&args, call)).await?;
     let program =
@@ -62,7 +62,7 @@ pub async fn run(args: ExecArgs, call: &Invocation) -> Outcome<i32> {
             call.console.line(&id)?;
             if !args.quiet {
                 call.console.note(&format!(
-                    "it goes on running; msb attach {0} --job {id} binds to it, msb logs {0} shows its output",
+                    "the program runs in the background; attach: msb attach {0} --job {id}; output: msb logs {0}",
                     sandbox.name()
                 ));
             }
@@ -70,17 +70,17 @@ pub async fn run(args: ExecArgs, call: &Invocation) -> Outcome<i32> {
         }
         SessionEnd::Running => {
             if !args.quiet {
-                call.console.note(&format!("it goes on running; msb logs {} shows its output", sandbox.name()));
+                call.console.note(&format!("the program keeps running; output: msb logs {}", sandbox.name()));
             }
             Ok(0)
         }
     }
 }
 
-/// The sandbox, and whether it was started for this call.
+/// The sandbox, and whether this call started it.
 async fn obtain(args: &ExecArgs, call: &Invocation) -> Outcome<(Sandbox, bool)> {
     let handle = Sandbox::get(&call.backend, &args.name).await?;
-    // A paused one is not started: connecting says what it is.
+    // A paused sandbox is not started: connecting returns the error for it.
     if handle.status_snapshot().is_live() || handle.status_snapshot() == SandboxStatus::Paused {
         return Ok((handle.connect(None).await?, false));
     }
@@ -91,6 +91,6 @@ async fn obtain(args: &ExecArgs, call: &Invocation) -> Outcome<(Sandbox, bool)> 
 async fn stop_again(call: &Invocation, sandbox: &Sandbox) {
     match sandbox.stop(None).await {
         Ok(()) | Err(MicrosandboxError::SandboxNotFound(_)) => {}
-        Err(error) => call.console.note(&format!("warning: {} was not stopped again: {error}", sandbox.name())),
+        Err(error) => call.console.note(&format!("warning: sandbox {} was not stopped again: {error}", sandbox.name())),
     }
 }

@@ -28,31 +28,31 @@ enum ImageVerb {
     List(ImagesArgs),
     /// Show configuration and layers of an image.
     Inspect(InspectArgs),
-    /// Import a Docker or OCI archive.
+    /// Import the images of a Docker or OCI archive.
     Load(LoadArgs),
     /// Delete images.
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
-    /// Delete what no reference and no sandbox needs.
+    /// Delete images that no sandbox uses, and unreferenced layers.
     Prune(PruneArgs),
 }
 
 #[derive(Debug, Args)]
 struct InspectArgs {
-    /// The image.
+    /// Reference of the image.
     #[arg(value_name = "REF")]
     reference: String,
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 #[derive(Debug, Args)]
 struct RemoveArgs {
-    /// The images.
+    /// References of the images.
     #[arg(value_name = "REF", required = true)]
     references: Vec<String>,
-    /// Also when a sandbox was made from it.
+    /// Delete an image even if a sandbox uses it.
     #[arg(short, long)]
     force: bool,
     /// Do not print the references.
@@ -62,10 +62,10 @@ struct RemoveArgs {
 
 #[derive(Debug, Args)]
 struct PruneArgs {
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(short = 'y', long)]
     yes: bool,
-    /// How to write what was done.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -144,9 +144,9 @@ async fn remove(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
 
 async fn prune(args: PruneArgs, call: &Invocation) -> Outcome<()> {
     if !args.yes && call.console.in_is_terminal {
-        call.console.note("This deletes every image that no sandbox uses. Go on? [y/N]");
+        call.console.note("This deletes every image that no sandbox uses. Continue? [y/N]");
         if !call.confirmed().await? {
-            return Err(Failure::message("nothing was deleted"));
+            return Err(Failure::message("not confirmed: nothing was deleted; -y skips the confirmation"));
         }
     }
     let report = call.backend.images().prune().await?;
@@ -154,7 +154,7 @@ async fn prune(args: PruneArgs, call: &Invocation) -> Outcome<()> {
         return print_json(&call.console, &report);
     }
     call.console.line(&format!(
-        "{} references, {} manifests and {} layers removed, {} freed; {} in use were kept",
+        "{} references, {} manifests and {} layers deleted, {} freed; {} images in use kept",
         report.image_refs_removed,
         report.manifests_removed,
         report.layers_removed,

@@ -12,10 +12,10 @@ use crate::output::units::{ago, human, timestamp};
 /// Arguments of `images`.
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
-    /// How to write the list.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only references, one a line.
+    /// Print references only, one per line.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -70,7 +70,7 @@ pub async fn run(args: ImagesArgs, call: &Invocation) -> Outcome<()> {
     call.console.print(&table(&["REFERENCE", "DIGEST", "LAYERS", "SIZE", "CREATED"], rows))
 }
 
-/// Enough to tell images apart; `inspect` has all of it.
+/// Enough to distinguish images; `inspect` shows the whole digest.
 fn short_digest(digest: &str) -> String {
     const SHOWN: usize = "sha256:".len() + 12;
     digest.chars().take(SHOWN).collect()

@@ -1,4 +1,4 @@
-//! `msb inspect`: everything about one sandbox.
+//! `msb inspect`: one sandbox in full.
 
 use std::fmt::Write;
 
@@ -20,10 +20,10 @@ pub struct InspectArgs {
     /// Name of the sandbox.
     #[arg(value_name = "NAME")]
     name: String,
-    /// Show this job of it instead.
+    /// Show this job of the sandbox instead.
     #[arg(long, value_name = "ID")]
     job: Option<String>,
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -34,7 +34,7 @@ struct Report<'a> {
     id: &'a str,
     status: SandboxStatus,
     isolation: Option<Isolation>,
-    /// Per mechanism; only a sandbox that ran has one.
+    /// One entry per mechanism; absent before the first run.
     isolation_report: Option<IsolationReport>,
     config: serde_json::Value,
     last_run: Option<RunReport<'a>>,
@@ -56,7 +56,7 @@ pub async fn run(args: InspectArgs, call: &Invocation) -> Outcome<()> {
         return crate::verbs::jobs::inspect(&args.name, job, args.format, call).await;
     }
     let handle = Sandbox::get(&call.backend, &args.name).await?;
-    // Before the first boot, and on backends that have none, there is nothing to report.
+    // Absent before the first boot, and on backends without isolation reports.
     let isolation_report = handle.isolation_report().await.ok();
     let report = Report {
         name: handle.name(),
@@ -119,16 +119,16 @@ fn page(report: &Report<'_>, handle: &SandboxHandle, call: &Invocation) -> Outco
 
 fn describe_run(run: &RunReport<'_>) -> String {
     let end = match (run.exit_code, run.signal) {
-        (_, Some(signal)) => format!("ended by signal {signal}"),
-        (Some(code), None) => format!("ended with status {code}"),
-        (None, None) => "ended".to_owned(),
+        (_, Some(signal)) => format!("killed by signal {signal}"),
+        (Some(code), None) => format!("exited with status {code}"),
+        (None, None) => "exited".to_owned(),
     };
     let because = run.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let detail = run.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
     format!("{end}{because}{detail}")
 }
 
-/// What separates it from this machine, one mechanism a row.
+/// The isolation from this machine, one mechanism per row.
 fn mechanisms(report: &IsolationReport) -> String {
     table(
         &["MECHANISM", "STATE", "DETAIL"],

@@ -1,4 +1,4 @@
-//! `msb install`: the parts that microVMs need and that no wheel of ours may carry; and programs of images as commands.
+//! `msb install`: libkrunfw, which microVMs need and our wheels may not contain; and programs of images as commands.
 
 use std::path::PathBuf;
 
@@ -19,39 +19,39 @@ const LIBKRUNFW: &str = "libkrunfw";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  msb install libkrunfw                          what microVMs need
-  msb install host -n py -- python3              the command py: Python in a sandbox that keeps its files
-  msb install debian:12 --tmp -n sh12 -- bash    a new sandbox for each call
-  msb install --list                             the commands there are
+  msb install libkrunfw                          the library that microVMs need
+  msb install host -n py -- python3              the command py: Python in a persistent sandbox
+  msb install debian:12 --tmp -n sh12 -- bash    the command sh12: bash in a new sandbox for each call
+  msb install --list                             list the installed commands
 
-A command is a script in <home>/bin; msb uninstall NAME takes it away.
+A command is a script in <home>/bin; msb uninstall NAME removes it.
 
-libkrunfw goes to <home>/lib. It is taken out of the wheel microsandbox 0.7.11, a package of another project that bundles
-it, fetched with the pip of the Python that runs msb (and so from the package index configured there); wheel and library
-are checked against digests that this version knows. Nothing else of the wheel is used.
+libkrunfw is installed in <home>/lib. It comes from the wheel microsandbox 0.7.11, a package of another project that
+contains the library. The pip of the Python that runs msb downloads the wheel, from the package index configured there.
+The digests of wheel and library are verified against those in this version. Nothing else of the wheel is used.
 
-Its licences: LGPL-2.1-only (libkrunfw), GPL-2.0-only (the Linux kernel in it).
+Licences: LGPL-2.1-only (libkrunfw), GPL-2.0-only (the Linux kernel in libkrunfw).
 
-With --from nothing is fetched: FILE is the library itself or a wheel that holds it.")]
+With --from nothing is downloaded: FILE is the library, or a wheel that contains it.")]
 pub struct InstallArgs {
-    /// `libkrunfw`, or an image whose program becomes a command.
+    /// `libkrunfw`, or the image of the command: `host`, a reference, or a directory.
     #[arg(value_name = "WHAT", required_unless_present = "list")]
     what: Option<String>,
-    /// What the command runs, before what is given to it [default: the image's own program].
+    /// Program of the command and its first arguments [default: those of the image].
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
-    /// Show the commands that were installed.
+    /// List the installed commands.
     #[arg(short, long, conflicts_with = "what")]
     list: bool,
     #[command(flatten)]
     flags: CommandFlags,
-    /// Take it from this file instead of the package index.
+    /// Install libkrunfw from this file instead of the package index.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// How to write the result.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// No progress.
+    /// Print no progress.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -70,7 +70,7 @@ pub async fn run(args: InstallArgs, call: &Invocation) -> Outcome<()> {
         None => return installed_commands::list(args.format, call),
         Some(image) if image != LIBKRUNFW => {
             if args.from.is_some() {
-                return Err(Failure::Usage("--from goes with libkrunfw only".into()));
+                return Err(Failure::Usage("--from is for libkrunfw only; a command takes --volume and --env".into()));
             }
             return installed_commands::install(image, &args.flags, args.command, call);
         }
@@ -79,22 +79,22 @@ pub async fn run(args: InstallArgs, call: &Invocation) -> Outcome<()> {
     libkrunfw(args.from, args.format, args.quiet, call).await
 }
 
-/// Puts the library in its place, from the index or a file.
+/// Installs the library, from the index or a file.
 pub async fn libkrunfw(from: Option<PathBuf>, format: Format, quiet: bool, call: &Invocation) -> Outcome<()> {
     let Some(local) = call.backend.as_local() else {
         let kind = call.info.kind.as_str();
         return Err(Failure::hinted(
-            format!("libkrunfw is for sandboxes on this machine; commands go to the {kind} backend"),
-            "msb context says why; MSB_BACKEND=local chooses this machine",
+            format!("libkrunfw is for sandboxes on this machine, but the selected backend is {kind}"),
+            "msb context shows what selected the backend; MSB_BACKEND=local selects this machine",
         ));
     };
     let config = local.config().clone();
     let installed = match from {
         Some(file) => tokio::task::spawn_blocking(move || install::from_file(&config, &file))
             .await
-            .map_err(|error| Failure::message(format!("the installation did not finish: {error}")))??,
+            .map_err(|error| Failure::message(format!("the installation failed: {error}")))??,
         None => {
-            let (_progress, report) = progress::fetching(&call.console, quiet, "fetching libkrunfw");
+            let (_progress, report) = progress::fetching(&call.console, quiet, "downloading libkrunfw");
             install::from_index(&config, &call.python, &report).await?
         }
     };
@@ -113,10 +113,10 @@ pub async fn libkrunfw(from: Option<PathBuf>, format: Format, quiet: bool, call:
 
 fn page(installed: &Installed) -> String {
     let Installed { path, digest, version, already } = installed;
-    let done = if *already { "is there already" } else { "installed" };
+    let done = if *already { "already installed" } else { "installed" };
     let origin = match version {
-        Some(version) => format!("libkrunfw {version}, a copy that this version knows"),
-        None => "not the copy that this version knows: you vouch for it".to_owned(),
+        Some(version) => format!("libkrunfw {version}, verified: its digest is known to this version"),
+        None => "not verified: its digest is not known to this version".to_owned(),
     };
     crate::terminal::console::printable(&format!(
         "{}\n{done}: {origin}\n{digest}\nlicences: {LICENCES}\n",

@@ -1,7 +1,7 @@
-//! `msb install IMAGE` and `msb uninstall`: a program in a sandbox as a command of this machine.
+//! `msb install IMAGE`: a program in a sandbox as a command of this machine; `msb uninstall` removes it.
 //!
-//! A command is a script in `<home>/bin` that calls `msb`. What it was made from is on its third line, which is also how
-//! files of others are told from ours: those are neither replaced nor removed.
+//! A command is a script in `<home>/bin` that calls `msb`. Its third line records its origin, and distinguishes our
+//! scripts from other files: those are neither replaced nor removed.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,37 +16,37 @@ use crate::output::failure::{Failure, Outcome};
 use crate::output::tables::{Format, print_json, table};
 
 const HEADER: &str = "#!/bin/sh\n# Made by `msb install`; `msb uninstall` takes it away.\n# msb-command: ";
-/// A file that is longer is not ours.
+/// A larger file is not one of our scripts.
 const MOST: u64 = 1 << 20;
 
-/// What the sandbox of a command is given.
+/// The configuration of a command's sandbox.
 #[derive(Debug, Args)]
 pub struct CommandFlags {
-    /// Name of the command, and of its sandbox [default: that of the program, else of the image].
+    /// Name of the command and of its sandbox [default: that of the program, else of the image].
     #[arg(short, long, value_name = "NAME")]
     name: Option<String>,
-    /// Processors.
+    /// Virtual CPUs, 1 to 255 [default: 1].
     #[arg(short, long, value_name = "N")]
     cpus: Option<String>,
-    /// Memory, like 512M or 1G.
+    /// Memory, like 512M or 2G [default: 512M].
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<String>,
-    /// A mount, as for `msb run`; may be repeated.
+    /// Mount, as for `msb run`; may be repeated.
     #[arg(short, long, value_name = "SRC:DEST[:OPTS]")]
     volume: Vec<String>,
     /// Environment variable; may be repeated.
     #[arg(short, long, value_name = "KEY=VALUE")]
     env: Vec<String>,
-    /// Directory to start in.
+    /// Working directory of the program.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// Replace a command of this name.
+    /// Replace an existing command of this name.
     #[arg(short, long)]
     force: bool,
-    /// Fetch no image. None ever is; accepted because scripts say it.
+    /// Do not pull the image. Images are never pulled; the flag is accepted because existing scripts use it.
     #[arg(long, hide = true)]
     no_pull: bool,
-    /// A sandbox for each call that is thrown away afterwards, instead of one that keeps its files.
+    /// Use a new temporary sandbox for each call instead of a persistent sandbox.
     #[arg(long)]
     tmp: bool,
 }
@@ -73,7 +73,7 @@ impl CommandFlags {
         self.name.is_some() || self.of_the_sandbox().len() > 1 || self.force || self.tmp
     }
 
-    /// As `msb run` takes them.
+    /// The flags of the sandbox, as `msb run` parses them.
     fn of_the_sandbox(&self) -> Vec<String> {
         let mut words = vec!["--quiet".to_owned()];
         let one = [("--cpus", &self.cpus), ("--memory", &self.memory), ("--workdir", &self.workdir)];
@@ -84,7 +84,7 @@ impl CommandFlags {
     }
 }
 
-/// A command is called from any directory.
+/// Makes a relative source absolute: a command is called from any directory.
 fn from_here(volume: &str) -> String {
     let (source, rest) = volume.split_once(':').unwrap_or((volume, ""));
     match std::path::absolute(source) {
@@ -97,14 +97,14 @@ pub fn directory(call: &Invocation) -> Outcome<PathBuf> {
     let Some(local) = call.backend.as_local() else {
         let kind = call.info.kind.as_str();
         return Err(Failure::hinted(
-            format!("commands run in sandboxes of this machine; commands go to the {kind} backend"),
-            "msb context says why; MSB_BACKEND=local chooses this machine",
+            format!("installed commands run in sandboxes of this machine, but the selected backend is {kind}"),
+            "msb context shows what selected the backend; MSB_BACKEND=local selects this machine",
         ));
     };
     Ok(local.config().home.join("bin"))
 }
 
-/// What a file says it was made from; `None` if it is not one of ours.
+/// The origin that a script records; `None` if the file is not one of our scripts.
 pub fn origin(path: &Path) -> Option<Origin> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     if !metadata.is_file() || metadata.len() > MOST {
@@ -114,10 +114,10 @@ pub fn origin(path: &Path) -> Option<Origin> {
     serde_json::from_str(text.strip_prefix(HEADER)?.lines().next()?).ok()
 }
 
-/// Refuses `-n` and the like where nothing takes them.
+/// Refuses flags of commands together with libkrunfw.
 pub fn refuse(flags: &CommandFlags, command: &[String]) -> Outcome<()> {
     match flags.is_given() || !command.is_empty() {
-        true => Err(Failure::Usage("libkrunfw is no image: only --from, --format and --quiet go with it".into())),
+        true => Err(Failure::Usage("libkrunfw is not an image: only --from, --format and --quiet apply to it".into())),
         false => Ok(()),
     }
 }
@@ -137,20 +137,25 @@ pub fn install(image: String, flags: &CommandFlags, command: Vec<String>, call: 
         match origin(&path) {
             Some(_) if flags.force => {}
             Some(_) => {
-                let text = format!("there is a command {name} already: {}", path.display());
-                return Err(Failure::hinted(text, "replace it with --force"));
+                let text = format!("command {name} exists already: {}", path.display());
+                return Err(Failure::hinted(text, "to replace the command: --force"));
             }
-            None => return Err(Failure::message(format!("{} was not made by msb install", path.display()))),
+            None => {
+                return Err(Failure::message(format!(
+                    "{} exists and was not made by msb install; choose another name with --name",
+                    path.display()
+                )));
+            }
         }
     }
     let home = bin.parent().unwrap_or(&bin);
     let origin = Origin { image, command, tmp: flags.tmp };
     let script = script(&name, &origin, &words, home, &call.python)?;
-    write(&bin, &path, &script).map_err(|error| failed("make", &path, &error))?;
+    write(&bin, &path, &script).map_err(|error| failed("create", &path, &error))?;
     call.console.line(&path.display().to_string())?;
     let on_path = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir == bin));
     if !on_path {
-        call.console.note(&format!("to call it by its name, put {} on your PATH", bin.display()));
+        call.console.note(&format!("to call the command by its name, add {} to PATH", bin.display()));
     }
     Ok(())
 }
@@ -163,7 +168,7 @@ fn default_name(image: &str, command: &[String]) -> String {
     }
 }
 
-/// Whether `msb run` would understand them: better told now than at the first call.
+/// Whether `msb run` accepts the flags, so that an error is reported now and not at the first call.
 fn check(words: &[String], image: &str) -> Outcome<()> {
     let whole = ["msb", "run"].into_iter().chain(words.iter().map(String::as_str)).chain([image]);
     let parsed = crate::app::grammar().try_get_matches_from(whole);
@@ -175,7 +180,7 @@ fn check(words: &[String], image: &str) -> Outcome<()> {
 
 fn script(name: &str, origin: &Origin, words: &[String], home: &Path, python: &Path) -> Outcome<String> {
     let document = serde_json::to_string(origin)
-        .map_err(|error| Failure::message(format!("cannot write down the command: {error}")))?;
+        .map_err(|error| Failure::message(format!("cannot encode the command: {error}")))?;
     let msb = format!("{} -m microsandbox", quoted(&python.display().to_string()));
     let program: String = origin.command.iter().map(|word| format!("{} ", quoted(word))).collect();
     let flags: String = words.iter().map(|word| format!("{} ", quoted(word))).collect();
@@ -198,14 +203,14 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// It appears whole, or not at all.
+/// Writes the script atomically.
 fn write(bin: &Path, path: &Path, script: &str) -> std::io::Result<()> {
     std::fs::create_dir_all(bin)?;
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut file = std::fs::File::options().write(true).create_new(true).mode(0o755).open(&temporary)?;
     let done = file.write_all(script.as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
     if done.is_err() {
-        // The first failure is the one that is told.
+        // The first failure is the one that is reported.
         let _ = std::fs::remove_file(&temporary);
     }
     done
@@ -245,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_has_the_name_of_what_it_runs() {
+    fn a_command_has_the_name_of_its_program() {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         assert_eq!(default_name("docker.io/library/alpine:3.20", &[]), "alpine");
         assert_eq!(default_name("python@sha256:00", &[]), "python");
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_stays_one() {
+    fn a_quoted_word_stays_one_word() {
         assert_eq!(quoted("a b"), "'a b'");
         assert_eq!(quoted("it's; $(x) `y`"), r"'it'\''s; $(x) `y`'");
     }

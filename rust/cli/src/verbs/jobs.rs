@@ -14,13 +14,13 @@ pub struct JobsArgs {
     /// Name of the sandbox.
     #[arg(value_name = "NAME")]
     name: String,
-    /// Ended ones, too.
+    /// Also jobs that have exited.
     #[arg(short, long)]
     all: bool,
-    /// How to write the list.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only ids, one a line.
+    /// Print ids only, one per line.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -41,13 +41,13 @@ struct Entry<'a> {
     timed_out: bool,
 }
 
-pub async fn ask(call: &Invocation, name: &str, about: JobCall) -> Outcome<Vec<JobInfo>> {
-    Ok(call.backend.sandboxes().job_call(name, about).await?)
+pub async fn job_call(call: &Invocation, name: &str, request: JobCall) -> Outcome<Vec<JobInfo>> {
+    Ok(call.backend.sandboxes().job_call(name, request).await?)
 }
 
 /// Newest first.
 pub async fn run(args: JobsArgs, call: &Invocation) -> Outcome<()> {
-    let mut jobs = ask(call, &args.name, JobCall::List).await?;
+    let mut jobs = job_call(call, &args.name, JobCall::List).await?;
     jobs.retain(|job| args.all || job.exit.is_none());
     jobs.reverse();
     if args.quiet {
@@ -71,18 +71,18 @@ fn page(jobs: &[JobInfo]) -> String {
     table(&["ID", "STATE", "PID", "COMMAND"], rows)
 }
 
-/// One job; as JSON an object of what `jobs --format json` has in its list.
+/// One job; as JSON, one object of the array that `jobs --format json` prints.
 pub async fn inspect(name: &str, job: String, format: Format, call: &Invocation) -> Outcome<()> {
-    let known = ask(call, name, JobCall::Inspect { job }).await?;
+    let known = job_call(call, name, JobCall::Inspect { job }).await?;
     match (format, known.first()) {
         (Format::Json, Some(job)) => print_json(&call.console, &entry(job)),
         _ => call.console.print(&page(&known)),
     }
 }
 
-/// The number under which the log has the output of a job.
+/// The session number of a job's output in the log.
 pub async fn session(name: &str, job: String, call: &Invocation) -> Outcome<Option<u64>> {
-    Ok(ask(call, name, JobCall::Inspect { job }).await?.first().map(|job| job.session))
+    Ok(job_call(call, name, JobCall::Inspect { job }).await?.first().map(|job| job.session))
 }
 
 fn entry(job: &JobInfo) -> Entry<'_> {

@@ -12,14 +12,14 @@ use crate::output::failure::Outcome;
 pub struct KillArgs {
     #[command(flatten)]
     selection: Selection,
-    /// End this job instead of the sandbox, with its whole tree.
+    /// Kill this job with all its descendants instead of the sandbox.
     #[arg(long, value_name = "ID")]
     job: Option<String>,
 }
 
 const SIGKILL: i32 = 9;
 
-/// What was not written to disk inside is lost; stopped ones are fine.
+/// Data not yet written to disk in the guest is lost. A stopped sandbox is not an error.
 pub async fn run(args: KillArgs, call: &Invocation) -> Outcome<()> {
     if let Some(job) = args.job {
         let name = args.selection.only()?;

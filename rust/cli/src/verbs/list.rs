@@ -15,19 +15,19 @@ use crate::output::units::{ago, timestamp};
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only running ones.
+    /// Only running sandboxes.
     #[arg(long, conflicts_with = "stopped")]
     running: bool,
-    /// Only stopped and crashed ones.
+    /// Only stopped and crashed sandboxes.
     #[arg(long)]
     stopped: bool,
-    /// Only those with this label; may be repeated, all must match.
+    /// Only sandboxes with this label; if repeated, all labels must match.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
-    /// How to write the list.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only names, one a line.
+    /// Print names only, one per line.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -80,7 +80,7 @@ fn entry(handle: &SandboxHandle) -> Entry<'_> {
     }
 }
 
-/// The image's word or path; `-` when the stored configuration cannot be read.
+/// Reference or path of the image; `-` if the stored configuration cannot be read.
 pub fn image(handle: &SandboxHandle) -> String {
     handle.config().map_or_else(|_| "-".to_owned(), |spec| spec.image.describe())
 }

@@ -16,13 +16,13 @@ use crate::terminal::input::InputStream;
 /// Arguments of `load`.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// The archive; `-` is standard input [default: standard input].
+    /// Path of the archive; `-` is standard input [default: standard input].
     #[arg(short, long, value_name = "PATH")]
     input: Option<PathBuf>,
-    /// Reference for the first image, besides those in the archive.
+    /// Additional reference for the first image of the archive.
     #[arg(short, long, value_name = "REF")]
     tag: Option<String>,
-    /// No progress.
+    /// Print no progress.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -35,7 +35,7 @@ pub async fn run(args: LoadArgs, call: &Invocation) -> Outcome<()> {
         Some(path) => (path, None),
         None => {
             if call.console.in_is_terminal {
-                return Err(Failure::Usage("name an archive with --input, or pipe one in".into()));
+                return Err(Failure::Usage("give the archive with --input, or on standard input".into()));
             }
             let copy = TemporaryArchive::from_input(call).await?;
             (copy.path.clone(), Some(copy))
@@ -46,14 +46,15 @@ pub async fn run(args: LoadArgs, call: &Invocation) -> Outcome<()> {
     call.console.print(&images.iter().map(|image| format!("{}\n", image.reference)).collect::<String>())
 }
 
-/// Standard input as a file: an archive is read more than once, and a pipe cannot be.
+/// Standard input as a file, because an archive is read more than once.
 struct TemporaryArchive {
     path: PathBuf,
 }
 
 impl TemporaryArchive {
     async fn from_input(call: &Invocation) -> Outcome<Self> {
-        let failed = |error: std::io::Error| Failure::message(format!("cannot keep the archive: {error}"));
+        let failed =
+            |error: std::io::Error| Failure::message(format!("cannot copy the archive to a temporary file: {error}"));
         let (archive, mut file) = Self::create().map_err(failed)?;
         let mut input = InputStream::open(&call.console.input).map_err(failed)?;
         while let Some(chunk) = input.next().await {
@@ -66,7 +67,7 @@ impl TemporaryArchive {
         // The standard library seeds each hasher from the system's random numbers.
         let name = format!("msb-load-{:016x}.tar", RandomState::new().build_hasher().finish());
         let path = std::env::temp_dir().join(name);
-        // Exclusive: nobody's file or link of that name is written to.
+        // Exclusive: an existing file or link of that name is never written to.
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
         Ok((TemporaryArchive { path }, file))
     }
@@ -74,7 +75,7 @@ impl TemporaryArchive {
 
 impl Drop for TemporaryArchive {
     fn drop(&mut self) {
-        // Nothing else can be done about a file that cannot be deleted; it is in the temporary directory.
+        // A failure is ignored: the file is in the temporary directory, which the system cleans.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! `msb logs`: captured output, of running and of stopped sandboxes.
+//! `msb logs`: captured output of running and stopped sandboxes.
 
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
@@ -22,40 +22,40 @@ pub struct LogsArgs {
     /// Only the last N entries.
     #[arg(long, value_name = "N")]
     tail: Option<usize>,
-    /// Only from this time on: RFC 3339, or 5m for five minutes ago.
+    /// Only entries from this time on: RFC 3339, or 5m for five minutes ago.
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     since: Option<DateTime<Utc>>,
-    /// Only before this time.
+    /// Only entries before this time.
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     until: Option<DateTime<Utc>>,
-    /// Go on with what comes, until the sandbox ends.
+    /// Follow new entries until the sandbox stops.
     #[arg(short, long)]
     follow: bool,
-    /// Only the output of this job; with --follow until it ends.
+    /// Only the output of this job; with --follow until the job exits.
     #[arg(long, value_name = "ID")]
     job: Option<String>,
-    /// Show when each line came.
+    /// Show the time of each line.
     #[arg(long)]
     timestamps: bool,
-    /// Show which program run each line came from.
+    /// Show the session id of each line: one id per program run.
     #[arg(long)]
     show_id: bool,
-    /// What to show, separated by commas [default: stdout,stderr,output].
+    /// Sources to show, separated by commas [default: stdout,stderr,output].
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     source: Vec<Source>,
     /// Only lines that match this regular expression.
     #[arg(long, value_name = "RE")]
     grep: Option<Regex>,
-    /// JSON Lines: t (time), s (source), d (text), id (program run); e is b64 where d is not text.
+    /// Print JSON Lines: t (time), s (source), d (text), id (session); e is b64 where d is base64, not text.
     #[arg(long, conflicts_with_all = ["timestamps", "show_id", "color_sessions"])]
     json: bool,
-    /// When to colour standard error and markers.
+    /// When to colour standard error and system messages.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: ColorWhen,
     /// The same as --color never.
     #[arg(long, conflicts_with = "color")]
     no_color: bool,
-    /// A colour for each program run.
+    /// Use one colour per session.
     #[arg(long)]
     color_sessions: bool,
 }
@@ -64,9 +64,9 @@ pub struct LogsArgs {
 enum Source {
     Stdout,
     Stderr,
-    /// Programs with a terminal.
+    /// Output of programs on a pseudo-terminal.
     Output,
-    /// The sandbox's own runtime.
+    /// Messages of the sandbox's runtime process.
     System,
     All,
 }
@@ -93,7 +93,7 @@ pub async fn run(args: LogsArgs, call: &Invocation) -> Outcome<()> {
         return of_job(&args, &handle, session, sources, &writer).await;
     }
     let mut cursor = None;
-    // A stream has no tail: the end of what exists is read first, then followed from there.
+    // A stream has no tail: the last existing entries are read first, then new entries are followed from there.
     if !args.follow || args.tail.is_some() {
         let options = LogOptions { tail: args.tail, since: args.since, until: args.until, sources: sources.clone() };
         for entry in handle.logs(options).await? {
@@ -104,7 +104,7 @@ pub async fn run(args: LogsArgs, call: &Invocation) -> Outcome<()> {
     if args.follow { follow(&args, &handle, sources, cursor, &writer).await } else { Ok(()) }
 }
 
-/// The output of one program run, until the agent's word about its end, which is the last in the log about it.
+/// The output of one session, until the agent's entry about its exit, which is the last entry of the session.
 async fn of_job(
     args: &LogsArgs,
     handle: &SandboxHandle,
@@ -130,7 +130,7 @@ async fn of_job(
         };
         if entry.session_id == session && is_wanted {
             match args.tail {
-                // What is followed has no end to count from.
+                // A followed log has no end to count from.
                 Some(tail) if !args.follow => {
                     last.push_back(entry);
                     if last.len() > tail {
@@ -179,7 +179,7 @@ fn sources(asked: &[Source]) -> Vec<LogSource> {
     asked.iter().map(one).collect()
 }
 
-/// How entries are shown.
+/// Prints entries.
 struct Writer<'a> {
     args: &'a LogsArgs,
     call: &'a Invocation,
@@ -227,7 +227,7 @@ impl<'a> Writer<'a> {
         self.call.console.print(&shown)
     }
 
-    /// One line; `whole`: with a line end even where the program wrote none.
+    /// One line. `whole`: with a line end, also where the program wrote none.
     fn put_line(&self, entry: &LogEntry, line: &str, whole: bool, shown: &mut String) {
         let color = self.color_of(entry);
         if self.args.timestamps {
@@ -277,7 +277,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// RFC 4648 with padding, as the log file itself has it.
+/// RFC 4648 with padding, as in the log file.
 fn base64(data: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(data)

@@ -1,4 +1,4 @@
-//! `msb metrics`: what sandboxes use.
+//! `msb metrics`: resource usage of sandboxes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,25 +19,25 @@ use crate::output::units::{span, timestamp};
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
 pub struct MetricsArgs {
-    /// Name of one sandbox [default: all that run].
+    /// Name of one sandbox [default: all running sandboxes].
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Also those that do not run.
+    /// Also sandboxes that are not running.
     #[arg(short, long)]
     all: bool,
-    /// Show it again and again.
+    /// Refresh the table until interrupted.
     #[arg(short, long, conflicts_with_all = ["follow", "format"])]
     watch: bool,
-    /// Print JSON Lines again and again.
+    /// Print JSON Lines until interrupted.
     #[arg(short, long, conflicts_with = "format")]
     follow: bool,
     /// Time between two samples.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
     interval: Duration,
-    /// Order.
+    /// Sort order.
     #[arg(long, value_enum, value_name = "KEY", default_value_t)]
     sort: SortKey,
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -50,17 +50,17 @@ enum SortKey {
     Mem,
 }
 
-/// What is known about a sandbox at a moment.
+/// The state of a sandbox at the time of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
     Running,
-    /// It runs but does not answer.
+    /// The sandbox runs but does not respond.
     Stalled,
     Exited,
 }
 
-/// One sandbox; counters are absent unless it is running.
+/// One sandbox; counters are absent unless the sandbox is running.
 #[derive(Debug, Serialize)]
 struct Sample {
     name: String,
@@ -110,8 +110,8 @@ impl From<&SandboxMetrics> for Counters {
     }
 }
 
-/// CPU time and uptime (both in nanoseconds) of the sample before, by sandbox id: between two of them lies the current
-/// use, where a single sample only knows the average since boot.
+/// CPU time and uptime (both in nanoseconds) of the previous sample, by sandbox id. Two samples give the current usage;
+/// one sample only gives the average since boot.
 type Previous = HashMap<String, (u64, u64)>;
 
 pub async fn run(args: MetricsArgs, call: &Invocation) -> Outcome<()> {
@@ -155,7 +155,7 @@ async fn collect(args: &MetricsArgs, call: &Invocation, previous: &mut Previous)
     Ok(samples)
 }
 
-/// For one sandbox by name a failure is an error; among many it is a state.
+/// A failure is an error for one sandbox by name, and a state in a list of sandboxes.
 async fn sample(handle: &SandboxHandle, alone: bool) -> Outcome<Sample> {
     let (state, metrics) = match handle.metrics().await {
         Ok(metrics) => (State::Running, Some(metrics)),
@@ -196,7 +196,7 @@ fn show(args: &MetricsArgs, call: &Invocation, samples: &[Sample]) -> Outcome<()
         call.console.note("No running sandboxes found.");
         return Ok(());
     }
-    // Home, then clear to the end: no flicker as a whole clear has.
+    // Cursor home, then clear to the end: a full clear would flicker.
     let clear = if args.watch && call.console.out_is_terminal { "\x1b[H\x1b[J" } else { "" };
     call.console.print(&format!("{clear}{}", rows(samples)))
 }

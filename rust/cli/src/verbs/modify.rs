@@ -1,4 +1,4 @@
-//! `msb modify`: change a sandbox that exists.
+//! `msb modify`: changes the configuration of a sandbox.
 
 use clap::Args;
 use microsandbox_core::Sandbox;
@@ -14,8 +14,9 @@ use crate::output::tables::{Format, or_dash, print_json, table};
 /// Arguments of `modify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Labels, environment and directory change at once, for programs that start later; processors and memory of a container
-too, up to their ceilings. The rest needs --next-start or --restart. All of it is changed, or nothing.")]
+Labels, environment and working directory change immediately, for programs that start later. CPUs and memory of a
+container change immediately too, up to --max-cpus and --max-memory. All other changes need --next-start or --restart.
+Either all changes are applied, or none.")]
 pub struct ModifyArgs {
     /// Name of the sandbox.
     #[arg(value_name = "NAME")]
@@ -23,47 +24,47 @@ pub struct ModifyArgs {
     /// Virtual CPUs, 1 to 255.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     cpus: Option<u8>,
-    /// Ceiling of the CPUs.
+    /// Upper limit for a later change of --cpus.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     max_cpus: Option<u8>,
     /// Memory, like 512M or 2G.
     #[arg(short, long, value_name = "SIZE", value_parser = parse_mib)]
     memory: Option<u32>,
-    /// Ceiling of the memory.
+    /// Upper limit for a later change of --memory.
     #[arg(long, value_name = "SIZE", value_parser = parse_mib)]
     max_memory: Option<u32>,
     /// Environment variable; may be repeated.
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_env)]
     env: Vec<EnvVar>,
-    /// Take an environment variable away; may be repeated.
+    /// Remove an environment variable; may be repeated.
     #[arg(long, value_name = "KEY")]
     env_rm: Vec<String>,
     /// Label; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
-    /// Take a label away; may be repeated.
+    /// Remove a label; may be repeated.
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
-    /// Directory that programs start in.
+    /// Working directory of programs.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// Only tell what would happen.
+    /// Print the changes without applying them.
     #[arg(long)]
     dry_run: bool,
-    /// What cannot change at once waits for the next start.
+    /// Apply changes that need a restart at the next start.
     #[arg(long, conflicts_with = "restart")]
     next_start: bool,
-    /// Restart the sandbox if something cannot change at once.
+    /// Restart the sandbox if a change needs a restart.
     #[arg(long)]
     restart: bool,
-    /// How to write what changes.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 /// `--format json`.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Report<'a> {
     sandbox: &'a str,
     status: String,
     applied: bool,
@@ -108,10 +109,10 @@ pub async fn run(args: ModifyArgs, call: &Invocation) -> Outcome<()> {
     };
     let plan = Sandbox::get(&call.backend, &args.name).await?.modify(asked).await?;
     if args.format == Format::Json {
-        return print_json(&call.console, &told(&plan));
+        return print_json(&call.console, &report(&plan));
     }
     if plan.changes.is_empty() {
-        call.console.note("Nothing to change.");
+        call.console.note("The sandbox has this configuration already; nothing was changed.");
         return Ok(());
     }
     let rows = plan.changes.iter().map(|change| {
@@ -127,8 +128,8 @@ pub async fn run(args: ModifyArgs, call: &Invocation) -> Outcome<()> {
     Ok(())
 }
 
-fn told(plan: &ModificationPlan) -> Told<'_> {
-    Told {
+fn report(plan: &ModificationPlan) -> Report<'_> {
+    Report {
         sandbox: &plan.sandbox,
         status: plan.status.to_string(),
         applied: plan.applied,

@@ -13,22 +13,23 @@ use crate::output::failure::Outcome;
 pub struct PauseArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Whether the guest's file systems are written out first: nothing is lost without.
+    /// Whether to run sync in the sandbox first. No data is lost without it, since memory is kept.
     #[arg(long, value_enum, default_value_t, value_name = "WHETHER")]
     guest_flush: Flush,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Flush {
-    /// As it suits.
+    /// Let msb decide (today: skip).
     #[default]
     Auto,
-    /// Or nothing is paused.
+    /// Run sync; on failure, do not pause.
     Required,
+    /// Do not run sync.
     Skip,
 }
 
-/// Everything in them stands still; paused ones are fine.
+/// Freezes all processes. A paused sandbox is not an error.
 pub async fn run(args: PauseArgs, call: &Invocation) -> Outcome<()> {
     let flush = args.guest_flush == Flush::Required;
     args.selection
@@ -37,7 +38,11 @@ pub async fn run(args: PauseArgs, call: &Invocation) -> Outcome<()> {
                 let running = sandbox.connect(None).await?;
                 let done = running.exec("sync", ExecOptions::default()).await?;
                 if !done.success() {
-                    let text = format!("sync ended with status {}; nothing was paused", done.exit.code);
+                    let text = format!(
+                        "sync in sandbox {} exited with status {}; the sandbox was not paused",
+                        sandbox.name(),
+                        done.exit.code
+                    );
                     return Err(MicrosandboxError::Runtime(text));
                 }
             }

@@ -11,12 +11,12 @@ use crate::output::failure::Outcome;
 pub struct PingArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Count as activity, too.
+    /// Reset the idle timers as well.
     #[arg(long)]
     touch: bool,
 }
 
-/// Prints name and round trip.
+/// Prints name and round-trip time.
 pub async fn run(args: PingArgs, call: &Invocation) -> Outcome<()> {
     let touch = args.touch;
     args.selection

@@ -1,4 +1,4 @@
-//! `msb profile`: named ways to choose a backend. Keys are never shown.
+//! `msb profile`: named choices of a backend. Keys are never shown.
 
 use std::path::PathBuf;
 
@@ -25,16 +25,16 @@ enum ProfileVerb {
     /// List profiles and mark the active one.
     #[command(visible_alias = "ls")]
     List(FormatArgs),
-    /// Show one profile; its key never.
+    /// Show one profile, without its key.
     Show(ShowArgs),
-    /// Make a profile the active one.
+    /// Make a profile active.
     Use(UseArgs),
 }
 
-/// How a list is written.
+/// The format of a list.
 #[derive(Debug, Args)]
 pub struct FormatArgs {
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -47,7 +47,7 @@ struct ShowArgs {
     format: FormatArgs,
 }
 
-/// Which profile.
+/// The profile.
 #[derive(Debug, Args)]
 pub struct UseArgs {
     /// Name of the profile.
@@ -60,7 +60,7 @@ struct Entry<'a> {
     active: bool,
     backend: &'static str,
     url: Option<String>,
-    /// Where the key is found; an inline one is replaced.
+    /// Reference to the key; an inline key is redacted.
     api_key_ref: Option<String>,
     wire: Option<&'static str>,
 }
@@ -81,7 +81,7 @@ fn file() -> Outcome<PathBuf> {
     Ok(config_path(&Environment::Process)?)
 }
 
-/// Needs no backend: a profile that cannot be used can still be seen and left.
+/// Needs no backend: an unusable profile can still be shown and deactivated.
 pub fn run(args: &ProfileArgs, console: &Console) -> Outcome<()> {
     match &args.verb {
         ProfileVerb::Use(given) => make_active(given, console),
@@ -89,7 +89,9 @@ pub fn run(args: &ProfileArgs, console: &Console) -> Outcome<()> {
         ProfileVerb::Show(given) => {
             let document = SdkConfig::load()?;
             let name = given.name.as_ref().or(document.active_profile.as_ref()).ok_or_else(|| {
-                MicrosandboxError::InvalidConfig("no profile is active; name one, or see `msb profile list`".into())
+                MicrosandboxError::InvalidConfig(
+                    "no profile is active; give the name of one, `msb profile list` shows the names".into(),
+                )
             })?;
             let Some(profile) = document.profiles.get(name) else {
                 return Err(microsandbox_core::config::unknown_profile(name, &file()?).into());

@@ -13,12 +13,12 @@ use crate::output::progress;
 pub struct RemoveArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Stop running ones first.
+    /// Stop running sandboxes first.
     #[arg(short, long)]
     force: bool,
 }
 
-/// Record, files and logs go; images stay.
+/// Deletes record, files and logs; images are kept.
 pub async fn run(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
     let force = args.force;
     let _progress = progress::working(&call.console, false, "removing".into());
@@ -28,7 +28,7 @@ pub async fn run(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
                 sandbox.stop(None).await?;
             }
             match sandbox.remove().await {
-                // An ephemeral one went with its end.
+                // An ephemeral sandbox was removed when it stopped.
                 Err(MicrosandboxError::SandboxNotFound(_)) if force => Ok(None),
                 other => other.map(|()| None),
             }

@@ -15,15 +15,15 @@ use crate::output::progress;
 pub struct RestartArgs {
     #[command(flatten)]
     selection: Selection,
-    /// End them at once.
+    /// Kill the sandboxes immediately, without a grace period.
     #[arg(short, long)]
     force: bool,
-    /// Grace before they are ended by force; 0 gives none.
+    /// Grace period before the sandboxes are killed; 0 kills immediately.
     #[arg(short, long, value_name = "SECS", value_parser = parse_duration, default_value = "10")]
     timeout: Duration,
 }
 
-/// A stopped one is just started.
+/// A stopped sandbox is only started.
 pub async fn run(args: RestartArgs, call: &Invocation) -> Outcome<()> {
     let timeout = if args.force { Duration::ZERO } else { args.timeout };
     let _progress = progress::working(&call.console, false, "restarting".into());

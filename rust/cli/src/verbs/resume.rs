@@ -13,7 +13,7 @@ pub struct ResumeArgs {
     selection: Selection,
 }
 
-/// Everything goes on where it was; running ones are fine.
+/// Unfreezes all processes. A running sandbox is not an error.
 pub async fn run(args: ResumeArgs, call: &Invocation) -> Outcome<()> {
     args.selection.each(call, async |sandbox| sandbox.resume().await.map(|()| None)).await
 }

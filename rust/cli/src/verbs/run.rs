@@ -1,4 +1,4 @@
-//! `msb run`: create, run, clean up.
+//! `msb run`: creates a sandbox, runs a program, cleans up.
 
 use clap::Args;
 use microsandbox_core::model::SandboxStatus;
@@ -11,27 +11,28 @@ use crate::output::failure::{Failure, Outcome};
 use crate::terminal::session::{Program, SessionEnd, SessionFlags};
 use crate::verbs::create::create_named;
 
-/// Flags that concern this run and not the sandbox.
+/// Flags of the run, not of the sandbox.
 const OF_THE_RUN: [&str; 9] =
     ["--name", "--quiet", "--detach", "--tty", "--no-tty", "--no-stdin", "--timeout", "--detach-keys", "--timings"];
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --name the sandbox is thrown away when the program ends. With --name it stays, stopped; the name of an existing
-one runs the program in that. Ctrl-C goes to the program; three times within two seconds ends it.
+Without --name the sandbox is removed when the program exits. With --name the sandbox is kept, stopped; with the name of
+an existing sandbox the program runs in that sandbox. Ctrl-C is sent to the program; three times within two seconds
+kills the program.
 
-The status is the program's own; 127: not found, 126: not executable, 1: any other failure, 130: interrupted.
+The exit status is that of the program; 127: not found, 126: not executable, 1: any other failure, 130: interrupted.
 
-Ports, networks and secrets are not there yet: their flags are refused by name.")]
+Ports, networks and secrets are not implemented in this version: their flags are refused with an error.")]
 pub struct RunArgs {
-    /// `host` (this machine's own programs), an image reference, or a directory.
+    /// `host` (the programs of this machine), an image reference, or a directory.
     #[arg(value_name = "IMAGE", required_unless_present = "name")]
     image: Option<String>,
-    /// Program and arguments [default: the image's, else a shell on a terminal].
+    /// Program and arguments [default: those of the image, else a shell if on a terminal].
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
-    /// Also print, on standard error, where the time of the boot went.
+    /// Print the duration of each boot step on standard error.
     #[arg(long)]
     timings: bool,
     #[command(flatten)]
@@ -40,23 +41,23 @@ pub struct RunArgs {
     flags: SandboxFlags,
 }
 
-/// What is owed to the sandbox afterwards.
+/// The cleanup of the sandbox after the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Afterwards {
-    /// Made for this run.
+    /// Created for this run.
     Destroy,
-    /// Named, but only started for this run.
+    /// Named, but started for this run only.
     Stop,
-    /// It ran before, or is meant to stay.
+    /// The sandbox ran before, or shall keep running.
     Leave,
 }
 
-/// Runs the program and returns its status.
+/// Runs the program and returns the exit status.
 pub async fn run(args: RunArgs, given: GivenFlags, call: &Invocation) -> Outcome<i32> {
     let (sandbox, afterwards) = call.interruptible(obtain(&args, &given, call)).await?;
     if args.timings {
         let text = crate::output::timings::page(sandbox.boot_timings());
-        call.console.note(text.as_deref().unwrap_or("timings: nothing was booted for this run").trim_end());
+        call.console.note(text.as_deref().unwrap_or("timings: no sandbox was booted for this run").trim_end());
     }
     let program = Program { command: args.command.clone(), ..Program::default() };
     let idle = args.session.detach && args.command.is_empty() && sandbox.default_command().is_err();
@@ -93,7 +94,7 @@ async fn obtain(args: &RunArgs, given: &GivenFlags, call: &Invocation) -> Outcom
         let name = args.flags.name.clone().unwrap_or_default();
         return Err(Failure::hinted(
             format!("sandbox not found: {name}"),
-            "to create it, name an image: msb run IMAGE --name NAME",
+            "to create the sandbox, give an image: msb run IMAGE --name NAME",
         ));
     };
     let mut config = args.flags.config(call, image, args.flags.name.clone().unwrap_or_default())?;
@@ -117,7 +118,7 @@ async fn reuse(
     let ignored: Vec<&str> = given.iter().map(String::as_str).filter(|flag| !OF_THE_RUN.contains(flag)).collect();
     if !ignored.is_empty() && !args.flags.quiet {
         call.console.note(&format!(
-            "warning: {} exists and is used as it is; ignored: {} (--replace makes it anew)",
+            "warning: sandbox {} exists and keeps its configuration; ignored: {} (--replace creates it again)",
             handle.name(),
             ignored.join(" ")
         ));
@@ -128,7 +129,7 @@ async fn reuse(
     Ok((sandbox, afterwards))
 }
 
-/// The user let go, or asked for the background: the sandbox must outlive this process.
+/// The user detached, or gave --detach: the sandbox must outlive this process.
 async fn leave_running(call: &Invocation, sandbox: &Sandbox, asked: bool) -> Outcome<()> {
     if sandbox.owns_lifecycle() {
         sandbox.detach().await?;
@@ -136,11 +137,11 @@ async fn leave_running(call: &Invocation, sandbox: &Sandbox, asked: bool) -> Out
     if asked {
         return call.console.line(sandbox.name());
     }
-    call.console.note(&format!("\ndetached: {0} goes on running; msb logs {0} shows its output", sandbox.name()));
+    call.console.note(&format!("\ndetached: the program in {0} keeps running; output: msb logs {0}", sandbox.name()));
     Ok(())
 }
 
-/// What was only there for this run goes; a failure is told but does not change the program's status.
+/// Cleans up what this run created. A failure is reported but does not change the exit status.
 async fn clean_up(call: &Invocation, sandbox: &Sandbox, afterwards: Afterwards) {
     let result = match afterwards {
         Afterwards::Leave => return,
@@ -149,6 +150,6 @@ async fn clean_up(call: &Invocation, sandbox: &Sandbox, afterwards: Afterwards) 
     };
     match result {
         Ok(()) | Err(MicrosandboxError::SandboxNotFound(_)) => {}
-        Err(error) => call.console.note(&format!("warning: {} was not cleaned up: {error}", sandbox.name())),
+        Err(error) => call.console.note(&format!("warning: sandbox {} was not cleaned up: {error}", sandbox.name())),
     }
 }

@@ -1,4 +1,4 @@
-//! `msb serve`: this machine's sandboxes for programs elsewhere, over the cloud's wire.
+//! `msb serve`: this machine's sandboxes for remote clients, over the protocol of the cloud backend.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,32 +19,32 @@ use crate::terminal::console::{Sink, lock};
 pub struct ServeArgs {
     #[command(subcommand)]
     verb: Option<ServeVerb>,
-    /// Address and port; port 0 takes a free one.
+    /// Address and port to listen on; port 0 selects a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
     listen: String,
-    /// Certificate chain in PEM form, with --tls-key.
+    /// TLS certificate chain in PEM format; needs --tls-key.
     #[arg(long, value_name = "FILE", requires = "tls_key", group = "transport")]
     tls_cert: Option<PathBuf>,
-    /// Private key in PEM form.
+    /// TLS private key in PEM format; needs --tls-cert.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Make a certificate and keep it below the home.
+    /// Use a self-signed certificate, created once and stored in <home>/serve.
     #[arg(long, group = "transport")]
     tls_self_signed: bool,
-    /// No TLS; on loopback addresses only.
+    /// Serve without TLS; on loopback addresses only.
     #[arg(long, group = "transport")]
     insecure_http: bool,
     /// Append the access log to this file instead of standard error.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
-    /// Sandboxes that may exist before creations are refused.
+    /// Maximum number of sandboxes; more creations are refused.
     #[arg(long, value_name = "N", default_value_t = Limits::default().sandboxes)]
     max_sandboxes: usize,
 }
 
 #[derive(Debug, Subcommand)]
 enum ServeVerb {
-    /// Manage the keys that clients show.
+    /// Manage the API keys of clients.
     Key(crate::verbs::serve_key::KeyArgs),
 }
 
@@ -54,7 +54,7 @@ pub fn directory() -> Outcome<PathBuf> {
 }
 
 impl ServeArgs {
-    /// Whether a server runs, which takes a runtime of several threads.
+    /// Whether this invocation runs a server, which needs a runtime with several threads.
     pub fn serves(&self) -> bool {
         self.verb.is_none()
     }
@@ -62,7 +62,7 @@ impl ServeArgs {
     fn address(&self) -> Outcome<SocketAddr> {
         self.listen.parse().map_err(|_error| {
             Failure::Usage(format!(
-                "--listen takes an address and a port, like 127.0.0.1:8443 or [::1]:0: got {:?}",
+                "--listen: {:?} is not an address with a port; examples: 127.0.0.1:8443, [::1]:0",
                 self.listen
             ))
         })
@@ -78,7 +78,7 @@ impl ServeArgs {
         if self.insecure_http {
             if !address.ip().is_loopback() {
                 return Err(Failure::Usage(format!(
-                    "--insecure-http sends keys in the clear, so it is for loopback addresses only, and {} is none: use \
+                    "--insecure-http sends API keys unencrypted and is refused, because {} is not a loopback address: use \
                      --tls-self-signed, or --tls-cert with --tls-key",
                     address.ip()
                 )));
@@ -86,7 +86,7 @@ impl ServeArgs {
             return Ok(None);
         }
         Err(Failure::Usage(
-            "say how connections are protected: --tls-cert FILE --tls-key FILE, or --tls-self-signed, or \
+            "choose the protection of connections: --tls-cert FILE --tls-key FILE, or --tls-self-signed, or \
              --insecure-http on a loopback address"
                 .into(),
         ))
@@ -100,7 +100,8 @@ impl ServeArgs {
                 Box::new(file.map_err(|error| Failure::message(format!("cannot open {}: {error}", path.display())))?)
             }
         };
-        AccessLog::to(sink).map_err(|error| Failure::message(format!("cannot start: {error}")))
+        AccessLog::to(sink)
+            .map_err(|error| Failure::message(format!("cannot start the thread of the access log: {error}")))
     }
 }
 
@@ -111,8 +112,8 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
     let address = args.address()?;
     let Some(local) = call.backend.as_local() else {
         return Err(Failure::hinted(
-            "msb serve shares the sandboxes of this machine, and the default backend is not this machine",
-            "run it with MSB_BACKEND=local",
+            "msb serve serves the sandboxes of this machine, but the selected backend is not this machine",
+            "MSB_BACKEND=local selects this machine",
         ));
     };
     local.store().await?;
@@ -124,7 +125,9 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
         call.console.note(&format!("certificate: {certificate}\nsha256 fingerprint: {}", tls.fingerprint));
     }
     if Keys::new(&directory).list()?.is_empty() {
-        call.console.note("there is no key yet: make one with `msb serve key create NAME`; no restart is needed");
+        call.console.note(
+            "there is no API key yet; create one with `msb serve key create NAME`, without a restart of the server",
+        );
     }
     let config = ServerConfig {
         directory,
@@ -134,7 +137,7 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
         tls,
     };
     let server = Server::new(call.backend.clone(), config)?;
-    let refuse = |error: std::io::Error| Failure::message(format!("cannot listen: {error}"));
+    let refuse = |error: std::io::Error| Failure::message(format!("cannot listen on {address}: {error}"));
     let listener = bind(address).await.map_err(refuse)?;
     let real = listener.local_addr().map_err(refuse)?;
     call.console.line(&format!("listening on {scheme}://{real}"))?;

@@ -1,4 +1,4 @@
-//! `msb serve key`: the keys that clients of a server show.
+//! `msb serve key`: the API keys of a server's clients.
 
 use std::time::Duration;
 
@@ -21,31 +21,35 @@ pub struct KeyArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeyVerb {
-    /// Make a key; it is shown once, alone on the last line.
+    /// Create a key and print it, alone on the last line; it cannot be shown again.
     Create {
+        /// Name of the key.
         name: String,
-        /// What it may do; may be repeated. Without it: everything but metrics.
+        /// Permission of the key; may be repeated [default: all scopes except metrics].
         #[arg(long, value_parser = scope, value_name = "SCOPE")]
         scope: Vec<Scope>,
-        /// When it stops working, from now: 12h, 30d.
+        /// Time from now until the key expires, like 12h or 30d [default: never].
         #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
         expires: Option<Duration>,
     },
-    /// List keys; never the keys themselves.
+    /// List names, scopes and expiry of the keys; the keys themselves are not stored.
     #[command(visible_alias = "ls")]
     List {
-        /// How to write it.
+        /// Output format.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// End a key at once, on running servers too.
-    Revoke { name: String },
+    /// Revoke a key, with immediate effect on running servers.
+    Revoke {
+        /// Name of the key.
+        name: String,
+    },
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
     Scope::parse(text).ok_or_else(|| {
         let known = Scope::ALL.map(Scope::as_str).join(", ");
-        format!("{text:?} is no scope; there are {known}")
+        format!("{text:?} is not a scope; the scopes are {known}")
     })
 }
 
@@ -65,7 +69,7 @@ pub fn run(args: KeyArgs, call: &Invocation) -> Outcome<()> {
             let scopes = if scope.is_empty() { Scope::DEFAULT.to_vec() } else { scope };
             let (key, text) = keys.create(&name, &scopes, expiry(expires, call.now)?)?;
             let may = key.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ");
-            call.console.note(&format!("made the key {name} ({may}); it is shown once, so keep it now:"));
+            call.console.note(&format!("created the key {name} ({may}); store the key now, it cannot be shown again:"));
             call.console.line(&text)
         }
         KeyVerb::List { format } => list(&keys, format, call),
@@ -82,7 +86,7 @@ fn expiry(expires: Option<Duration>, now: DateTime<Utc>) -> Outcome<Option<DateT
     let end = TimeDelta::from_std(expires).ok().and_then(|expires| now.checked_add_signed(expires));
     match end {
         Some(end) => Ok(Some(end)),
-        None => Err(Failure::Usage("--expires is too far away".into())),
+        None => Err(Failure::Usage("--expires is too far in the future".into())),
     }
 }
 

@@ -5,7 +5,7 @@ use microsandbox_core::model::JobCall;
 
 use crate::invocation::Invocation;
 use crate::output::failure::Outcome;
-use crate::verbs::jobs::ask;
+use crate::verbs::jobs::job_call;
 
 /// Arguments of `signal`.
 #[derive(Debug, Args)]
@@ -16,11 +16,11 @@ pub struct SignalArgs {
     /// Id of the job.
     #[arg(long, value_name = "ID")]
     job: String,
-    /// Number of the signal; 9 ends its whole tree.
+    /// Number of the signal; 9 kills the job with all its descendants.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=64))]
     signal: i32,
 }
 
 pub async fn run(args: SignalArgs, call: &Invocation) -> Outcome<()> {
-    ask(call, &args.name, JobCall::Signal { job: args.job, signal: args.signal }).await.map(drop)
+    job_call(call, &args.name, JobCall::Signal { job: args.job, signal: args.signal }).await.map(drop)
 }

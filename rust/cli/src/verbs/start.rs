@@ -14,7 +14,7 @@ pub struct StartArgs {
     selection: Selection,
 }
 
-/// Starts each with its stored configuration and leaves it running.
+/// Starts each sandbox with its stored configuration and leaves it running.
 pub async fn run(args: StartArgs, call: &Invocation) -> Outcome<()> {
     let _progress = progress::working(&call.console, false, "starting".into());
     args.selection.each(call, async |sandbox| sandbox.start(true).await.map(|_| None)).await

@@ -1,4 +1,4 @@
-//! `msb status`: what is given, and whether it runs.
+//! `msb status`: state and resources of sandboxes.
 
 use clap::Args;
 use microsandbox_core::model::{Isolation, SandboxSpec, SandboxStatus};
@@ -14,19 +14,19 @@ use crate::output::tables::{Format, or_dash, print_json, table};
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Name of one sandbox [default: all that run].
+    /// Name of one sandbox [default: all running sandboxes].
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Also those that do not run.
+    /// Also sandboxes that are not running.
     #[arg(short, long)]
     all: bool,
-    /// Only those with this label; may be repeated, all must match.
+    /// Only sandboxes with this label; if repeated, all labels must match.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
-    /// How to write the list.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only names, one a line.
+    /// Print names only, one per line.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -44,7 +44,7 @@ struct Entry {
     memory_mib: u32,
     max_memory_mib: u32,
     thp: Option<String>,
-    /// Published ports; none before networking lands.
+    /// Published ports; always empty until networking is implemented.
     ports: [String; 0],
 }
 
@@ -107,7 +107,7 @@ fn entry(handle: &SandboxHandle) -> MicrosandboxResult<Entry> {
     })
 }
 
-/// What it runs by default.
+/// The default command of the sandbox.
 fn command(spec: &SandboxSpec) -> Option<Vec<String>> {
     let own = &spec.runtime;
     let image = &spec.image_defaults;

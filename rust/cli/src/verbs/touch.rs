@@ -13,7 +13,7 @@ pub struct TouchArgs {
     selection: Selection,
 }
 
-/// The idle timers start anew.
+/// Resets the idle timers.
 pub async fn run(args: TouchArgs, call: &Invocation) -> Outcome<()> {
     args.selection.each(call, async |sandbox| sandbox.touch().await.map(|_| None)).await
 }

@@ -9,7 +9,7 @@ use crate::verbs::installed_commands::{directory, failed, origin};
 
 /// Arguments of `uninstall`.
 #[derive(Debug, Args)]
-#[command(after_help = "A sandbox that the command made stays; msb remove takes it away.")]
+#[command(after_help = "The sandbox of a command is kept; msb remove deletes it.")]
 pub struct UninstallArgs {
     /// Names of commands.
     #[arg(value_name = "NAME", required = true)]
@@ -19,7 +19,7 @@ pub struct UninstallArgs {
     quiet: bool,
 }
 
-/// Takes commands away; a name that is none is reported, and the others go on.
+/// Removes commands. A failure is reported, and the other commands are still removed.
 pub fn run(args: &UninstallArgs, call: &Invocation) -> Outcome<()> {
     let bin = directory(call)?;
     let mut reported = false;
@@ -33,7 +33,9 @@ pub fn run(args: &UninstallArgs, call: &Invocation) -> Outcome<()> {
                 continue;
             }
             Some(Err(error)) => failed("remove", &path, &error),
-            None => Failure::message(format!("no command {name} was made by msb install")),
+            None => Failure::message(format!(
+                "there is no command {name} of msb install; msb install --list shows the commands"
+            )),
         };
         reported = true;
         call.console.note(&failure.report().unwrap_or_default());

@@ -20,14 +20,14 @@ pub struct VolumeArgs {
 
 #[derive(Debug, Subcommand)]
 enum VolumeVerb {
-    /// Make a volume.
+    /// Create a volume.
     Create(CreateArgs),
     /// List volumes.
     #[command(visible_alias = "ls")]
     List(ListArgs),
-    /// Show everything about one volume.
+    /// Show one volume in full.
     Inspect(InspectArgs),
-    /// Delete volumes with their files; refused while a sandbox uses them.
+    /// Delete volumes with their files; refused for volumes that a sandbox uses.
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
 }
@@ -40,10 +40,10 @@ struct CreateArgs {
     /// The same as NAME.
     #[arg(short = 'n', long = "name", value_name = "NAME", conflicts_with = "name")]
     named: Option<String>,
-    /// A directory, or a disk of a fixed size.
+    /// Kind of the volume: a directory, or a disk image of a fixed size.
     #[arg(long, value_name = "KIND", value_parser = ["dir", "disk"], default_value = "dir")]
     kind: String,
-    /// Bound of a directory, size of a disk, like 512M or 2G.
+    /// Quota of a directory or size of a disk, like 512M or 2G.
     #[arg(long, value_name = "SIZE", value_parser = parse_mib)]
     size: Option<u32>,
     /// Label; may be repeated.
@@ -56,10 +56,10 @@ struct CreateArgs {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// How to write the list.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only names, one a line.
+    /// Print names only, one per line.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -68,7 +68,7 @@ struct ListArgs {
 struct InspectArgs {
     /// Name of the volume.
     name: String,
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -131,7 +131,7 @@ async fn create(args: CreateArgs, call: &Invocation) -> Outcome<()> {
         labels: args.label.into_iter().collect(),
     };
     if disk && config.capacity_mib.is_none() {
-        return Err(Failure::Usage("a disk needs --size".into()));
+        return Err(Failure::Usage("--kind disk needs --size".into()));
     }
     let info = call.backend.volumes().create(&call.backend, config).await?;
     if args.quiet { Ok(()) } else { call.console.line(&info.name) }
@@ -173,7 +173,7 @@ async fn inspect(args: &InspectArgs, call: &Invocation) -> Outcome<()> {
     }
 }
 
-/// Every name is tried.
+/// Tries to remove every volume; failures are reported.
 async fn remove(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
     let mut failed = false;
     for name in &args.names {

@@ -20,15 +20,15 @@ use crate::output::units::timestamp;
 pub struct WaitArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Give up after this time [default: never].
+    /// Fail after this time [default: no limit].
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// How to write the ends.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
-/// One entry of `--format json`, in the order in which they were seen.
+/// One entry of `--format json`, in the order of the exits.
 #[derive(Serialize)]
 struct End {
     name: String,
@@ -44,7 +44,7 @@ fn end(result: SandboxStopResult) -> End {
     End { name, status, exit_code, signal, observed_at: timestamp(observed_at), source }
 }
 
-/// Waits for any end without asking for it.
+/// Waits for each sandbox to stop, without stopping it.
 pub async fn run(args: WaitArgs, call: &Invocation) -> Outcome<()> {
     let timeout = args.timeout;
     let is_json = args.format == Format::Json;
