@@ -62,7 +62,7 @@ def words(html: str) -> str:
     return re.sub(r"<[^>]+>", "", html)
 
 
-def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path) -> None:
+def test_every_page_is_built_and_loads_nothing_external(site: Path) -> None:
     for page in PAGES:
         text = (site / page).with_suffix(".html").read_text()
         loaded = re.findall(r"(?:src|href)=\"(https?://[^\"]+)\"[^>]*(?:rel=\"stylesheet\"|></script>)", text)
