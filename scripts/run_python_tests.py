@@ -2,8 +2,8 @@
 
 Each run is a pytest of its own with every N-th test (`--share`). The first run prints as it goes, the others when they
 end. Tests marked `alone` follow in one run. Processes, mounts and control groups that belong to no single run are
-compared once, before the first run and after the last. MSB_TEST_SHARES sets the number of runs. With arguments there is
-one run, and the arguments go to pytest.
+compared once, before the first run and after the last. MSB_TEST_SHARES sets the number of runs. Arguments go to pytest:
+after `--shares` to each of the runs, else to the only one.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def run(*arguments: str, output: Path | None = None, neighbours: bool = False) -
         )
 
 
-def in_shares(count: int, directory: Path) -> bool:
+def in_shares(count: int, directory: Path, selected: list[str]) -> bool:
     """Whether every share passed."""
-    flags = ["tests", "-m", "not alone and not long", *SLOWEST]
+    flags = [*selected, "-m", "not alone and not long", *SLOWEST]
     printed = {number: directory / f"share-{number}" for number in range(2, count + 1)}
     shares = {
         number: run(*flags, "--share", f"{number}/{count}", output=printed.get(number), neighbours=True)
@@ -72,8 +72,10 @@ def left_behind(before: object) -> list[str]:
 
 
 def main() -> int:
-    if sys.argv[1:]:
-        return run(*sys.argv[1:]).wait()
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] != "--shares":
+        return run(*arguments).wait()
+    selected = arguments[1:] or ["tests"]
     from leaks import PR_SET_CHILD_SUBREAPER, Snapshot
 
     # Orphans of the runs become children of this process, where they are found.
@@ -82,9 +84,9 @@ def main() -> int:
     passed = True
     with tempfile.TemporaryDirectory(prefix="msb-shares") as directory:
         before = Snapshot.take()
-        passed &= in_shares(count, Path(directory))
+        passed &= in_shares(count, Path(directory), selected)
         print("== tests that run alone", flush=True)
-        passed &= run("tests", "-m", "alone and not long", *SLOWEST).wait() in (0, NO_TESTS)
+        passed &= run(*selected, "-m", "alone and not long", *SLOWEST).wait() in (0, NO_TESTS)
         for line in left_behind(before):
             print(f"left behind by the tests: {line}", file=sys.stderr)
             passed = False
