@@ -295,7 +295,7 @@ async def unpack(bench: Bench) -> list[Row]:
     """Unpacking the Debian layer, verified by digest, written by a confined writer and synced, against tar.
 
     Neither delays the other: earlier writes are synced before the clock starts (our sync would wait for them), and
-    nothing is deleted until the row is done (ext4 finds recently deleted inodes faster than others).
+    nothing is deleted until the row is done (ext4 skips recently deleted inodes, which lengthens its search).
     """
     ours, tar = [], []
     for number in range(3):

@@ -31,7 +31,7 @@ async def judge(name: str, code: str) -> str:
         if output.oom_killed:
             return f"{name}: ended for lack of memory"
         text = (output.stdout_text or output.stderr_text).strip().splitlines()
-        return f"{name}: status {output.exit_code}, said {text[-1] if text else 'nothing'!r}"
+        return f"{name}: status {output.exit_code}, printed {text[-1] if text else 'nothing'!r}"
 
 
 async def main() -> None:

@@ -98,7 +98,7 @@ async def aggregate(name: str, image: str, data: bytes) -> dict[str, dict[str, i
             output = await sandbox.exec("python3", ["/work/aggregate.py"], timeout=120)
         if not output.success:
             raise SystemExit(f"the program failed with {output.exit_code}:\n{output.stderr_text}")
-        print(f"  it said: {output.stdout_text.strip()}")
+        print(f"  output: {output.stdout_text.strip()}")
         with step("read the result back"):
             result: dict[str, dict[str, int]] = json.loads(await sandbox.fs.read_text("/work/result.json"))
         begin = time.perf_counter()
