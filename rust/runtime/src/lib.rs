@@ -10,12 +10,12 @@
 //! | [`channel`], [`logs`], [`json_line`], [`console`] | the private channel to the agent and what becomes of its output |
 //! | [`directory`], [`identity`], [`report`] | the facts a run leaves as files, and what the SDK is told |
 //! | [`steps`], [`failure`] | the named steps of a boot and how one fails |
-//! | [`syscall`] | the system calls without a safe wrapper: the only `unsafe` |
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 use std::time::Instant;
 
 use microsandbox_protocol::launch::{BootError, Job, Report, fd};
+use microsandbox_sys::{descriptor, signal};
 
 pub mod beneath;
 pub mod channel;
@@ -36,16 +36,17 @@ pub mod report;
 pub mod rootfs;
 pub mod steps;
 pub mod supervise;
-pub mod syscall;
 pub mod unpack;
 
 /// Runs the job on the inherited descriptors; the result is the exit code.
 pub fn run(start: Instant) -> i32 {
     let [spec, report, lifeline, owner, payload, vmm, kernel] =
-        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL].map(syscall::adopt_fd);
+        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL]
+            .map(|number| descriptor::inherit(number).ok());
     // Whatever else the creator left open is not ours to keep.
-    let _ = syscall::close_from(fd::KERNEL as u32 + 1);
-    syscall::survive_file_size_limit();
+    let _ = descriptor::close_from(fd::KERNEL as u32 + 1);
+    // A write beyond RLIMIT_FSIZE of the caller becomes an error like any other instead of the end of this process.
+    signal::block(&[libc::SIGXFSZ]);
     let mut reporter = report::Reporter::new(report);
     let job = match read_job(spec) {
         Ok(job) => job,

@@ -131,7 +131,7 @@ pub fn prepare_source(bind: &BindSpec, ids: &IdMap, owner: Option<BorrowedFd<'_>
             None => None,
         };
         match shown.as_ref().map(OwnedFd::as_fd).or(owner.filter(|_| bind.host_ids)) {
-            Some(owner) => crate::syscall::mount_setattr(&tree, false, 0, libc::MS_PRIVATE, Some(owner)),
+            Some(owner) => microsandbox_sys::mount::set_attributes(&tree, false, 0, libc::MS_PRIVATE, Some(owner)),
             None => Ok(()),
         }
     };

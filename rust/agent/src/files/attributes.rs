@@ -6,8 +6,6 @@ use microsandbox_protocol::message::FsAttrs;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use crate::sys;
-
 use super::entries::open_path;
 use super::error::FsError;
 use super::handles::Handle;
@@ -80,12 +78,9 @@ pub fn chmod(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
         Err(Errno::BADF) => {}
         other => return other,
     }
-    let error = match sys::chmod_path_fd(fd, mode) {
-        Ok(()) => return Ok(()),
-        Err(error) => Errno::from_io_error(&error).unwrap_or(Errno::IO),
-    };
-    if error != Errno::NOSYS {
-        return Err(error);
+    match microsandbox_sys::file::chmod_path_fd(fd, mode) {
+        Err(Errno::NOSYS) => {}
+        other => return other,
     }
     // Before Linux 6.6 the descriptor's own entry in procfs is the only door.
     use std::os::fd::AsRawFd;

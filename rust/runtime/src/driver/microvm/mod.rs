@@ -10,6 +10,7 @@ mod device;
 
 use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits, RootSpec};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
+use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ use rustix::net::SocketFlags;
 use self::contract::{MachineSpec, fd};
 use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
 use super::{Boot, Control, Driver, Guest};
+use crate::beneath;
 use crate::directory::{self, SandboxDir};
 use crate::failure::{Failure, failed};
 use crate::jail::cgroups::mechanism;
@@ -26,7 +28,6 @@ use crate::jail::mounts::{self, Opt};
 use crate::jail::{caps, ids, seccomp};
 use crate::rootfs::{self, Parts};
 use crate::steps::{Step, Steps};
-use crate::{beneath, syscall};
 
 /// Memory of the monitor beside the guest's: its own heap and stacks, device queues, caches of the file server.
 const MEMORY_OVERHEAD_MIB: u64 = 64;
@@ -214,7 +215,8 @@ impl Tenant for Monitor {
 
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
         let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        syscall::reset_signals();
+        signal::default_all();
+        signal::unblock_all();
         let places: [(BorrowedFd<'_>, i32); 8] = [
             (null.as_fd(), 0),
             (null.as_fd(), 1),
@@ -231,9 +233,9 @@ impl Tenant for Monitor {
             lifted.push((rustix::io::fcntl_dupfd_cloexec(source, 64)?, target));
         }
         for (source, target) in &lifted {
-            syscall::place_fd(source, *target)?;
+            descriptor::place(source, *target)?;
         }
-        syscall::cloexec_from(fd::FIRST_CLOSED)
+        descriptor::close_on_exec_from(fd::FIRST_CLOSED)
     }
 
     fn filter(&self) -> Result<Mechanism, Errno> {
