@@ -5,7 +5,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`launch`] → [`driver`] → [`supervise`] | the life of one sandbox, in this order |
-//! | [`rootfs`], [`beneath`] | its root file system, and files beneath a root somebody else filled |
+//! | [`rootfs`] | its root file system; paths beneath it are resolved by `microsandbox_rooted` |
 //! | [`jail`] | namespaces, mounts, ids, capabilities, filter, control groups, Landlock: a file each |
 //! | [`channel`], [`logs`], [`json_line`], [`console`] | the private channel to the agent and what becomes of its output |
 //! | [`directory`], [`identity`], [`report`] | the facts a run leaves as files, and what the SDK is told |
@@ -17,7 +17,6 @@ use std::time::Instant;
 use microsandbox_protocol::launch::{BootError, Job, Report, fd};
 use microsandbox_sys::{descriptor, signal};
 
-pub mod beneath;
 pub mod channel;
 pub mod console;
 pub mod directory;
@@ -30,7 +29,6 @@ pub mod launch;
 pub mod logs;
 pub mod mapped;
 pub mod probe;
-pub mod remove;
 pub mod remove_job;
 pub mod report;
 pub mod rootfs;

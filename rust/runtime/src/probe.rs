@@ -9,6 +9,7 @@ use microsandbox_protocol::launch::{
     MechanismState, ProbeSpec, Report, ResourceLimits, RootSpec,
 };
 use microsandbox_protocol::message::Bootstrap;
+use microsandbox_rooted::remove;
 use microsandbox_sys::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, CWD, Mode};
@@ -21,7 +22,6 @@ use crate::driver::{Boot, Driver as _, Guest, Note};
 use crate::failure::Failure;
 use crate::jail::cgroups::{self, mechanism};
 use crate::jail::{ids, landlock};
-use crate::remove;
 use crate::report::Reporter;
 use crate::steps::{Step, Steps};
 

@@ -3,12 +3,28 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use crate::check;
 
+/// Sets the mode of what the descriptor refers to; also of an `O_PATH` descriptor, which plain `fchmod` refuses.
+pub fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
+    let fd = fd.as_fd();
+    let plain = Mode::from_raw_mode(mode & 0o7777);
+    match rustix::fs::fchmod(fd, plain) {
+        Err(Errno::BADF) => {}
+        other => return other,
+    }
+    match chmod_path_fd(fd, mode) {
+        Err(Errno::NOSYS) => {}
+        other => return other,
+    }
+    // Before Linux 6.6 the descriptor's own entry in procfs is the only way: it leads to exactly the same object.
+    rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), plain)
+}
+
 /// `fchmodat2` on the object behind an `O_PATH` descriptor (Linux 6.6).
-pub fn chmod_path_fd(fd: impl AsFd, mode: u32) -> Result<()> {
+fn chmod_path_fd(fd: impl AsFd, mode: u32) -> Result<()> {
     const SYS_FCHMODAT2: libc::c_long = 452;
     let (fd, mode) = (fd.as_fd().as_raw_fd(), mode & 0o7777);
     // SAFETY: the kernel reads an empty NUL-terminated path that is static; the rest are plain integers.

@@ -2,6 +2,7 @@
 //! the sandbox's uid 0 without touching a file.
 
 use microsandbox_protocol::launch::{IdMap, LaunchSpec, Mechanism, MechanismState};
+use microsandbox_rooted::make;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -9,7 +10,6 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::cgroups::mechanism;
 use super::{ids, mounts};
-use crate::beneath;
 use crate::failure::Failure;
 use microsandbox_sys::process::{self, Cloned};
 
@@ -40,7 +40,7 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
                 Some(owner.as_fd()),
             )?;
             let name = format!("lower-{index}");
-            mounts::attach(&tree, beneath::replace_with_dir(&runtime, &name)?)?;
+            mounts::attach(&tree, make::replace_with_dir(&runtime, &name)?)?;
             places[index] = Some(format!("runtime/{name}"));
         }
         Ok::<_, Errno>(places)

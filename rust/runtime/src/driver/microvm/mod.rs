@@ -10,6 +10,7 @@ mod device;
 
 use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits, RootSpec};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
+use microsandbox_rooted::make;
 use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
@@ -20,7 +21,6 @@ use rustix::net::SocketFlags;
 use self::contract::{MachineSpec, fd};
 use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
 use super::{Boot, Control, Driver, Guest};
-use crate::beneath;
 use crate::directory::{self, SandboxDir};
 use crate::failure::{Failure, failed};
 use crate::jail::cgroups::mechanism;
@@ -184,7 +184,7 @@ impl Tenant for Monitor {
         told.step(Step::MountBinds, || {
             // Temporary file systems are the guest's own: its memory, its kernel. Their places are made here.
             for tmpfs in &spec.root.tmpfs {
-                beneath::ensure_dir(&root, &tmpfs.target).map_err(failed(
+                make::ensure_dir(&root, &tmpfs.target).map_err(failed(
                     Step::MountBinds,
                     format!("make the mount point {}", tmpfs.target),
                     INSIDE_HINT,
@@ -254,7 +254,7 @@ impl Tenant for Monitor {
 
 /// Where the guest's kernel file systems go, whatever the image has there.
 fn make_mount_points(root: &OwnedFd) -> Result<(), Errno> {
-    ["proc", "sys", "dev"].iter().try_for_each(|name| beneath::replace_with_dir(root, name).map(drop))
+    ["proc", "sys", "dev"].iter().try_for_each(|name| make::replace_with_dir(root, name).map(drop))
 }
 
 impl Monitor {
@@ -267,7 +267,7 @@ impl Monitor {
         let guest = mounts::copy_tree(guest)?;
         let top = mounts::fresh("tmpfs", &options, plain)?;
         rootfs::attach_here(&top, parts)?;
-        let place = |name: &str| beneath::replace_with_dir(&top, name);
+        let place = |name: &str| make::replace_with_dir(&top, name);
         mounts::attach(guest, place("root")?)?;
         let sockets = self.sockets.as_ref().ok_or(Errno::BADF)?;
         let sockets = mounts::copy_tree(sockets)?;
