@@ -5,9 +5,12 @@
 //! | [`descriptor`] | inherited descriptors, descriptor numbers for another program, bulk closing, reads into a buffer |
 //! | [`process`] | clone, fork, unshare, exec, signals to processes, the end of this process |
 //! | [`spawn`] | a program of the agent's, started in memory that the child shares |
+//! | [`posix_spawn`] | a program started in a session of its own from a process with threads |
 //! | [`signal`] | masks, default actions, signals as a descriptor |
+//! | [`handler`] | signal handlers that are put back |
 //! | [`poll`] | `poll(2)` on descriptor numbers |
 //! | [`file`] | calls on files: `fchmodat2`, the exit status of a guest kernel |
+//! | [`kvm`] | requests to `/dev/kvm` |
 //! | [`mount`] | attributes of mounts |
 //! | [`seccomp`] | installing a filter |
 //! | [`network`] | the loopback interface, vsock |
@@ -20,10 +23,13 @@ use rustix::io::{Errno, Result};
 
 pub mod descriptor;
 pub mod file;
+pub mod handler;
 pub mod heap;
+pub mod kvm;
 pub mod mount;
 pub mod network;
 pub mod poll;
+pub mod posix_spawn;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

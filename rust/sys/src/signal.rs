@@ -61,7 +61,7 @@ fn change_mask(how: libc::c_int, set: libc::sigset_t) {
     unsafe { libc::sigprocmask(how, &set, ptr::null_mut()) };
 }
 
-fn set_of(signals: &[i32]) -> libc::sigset_t {
+pub(crate) fn set_of(signals: &[i32]) -> libc::sigset_t {
     // SAFETY: an all-zero sigset_t is valid storage; sigemptyset initialises it before sigaddset reads it. A number
     // that is no signal is refused and leaves the set as it is.
     unsafe {
@@ -74,7 +74,7 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
     }
 }
 
-fn full_set() -> libc::sigset_t {
+pub(crate) fn full_set() -> libc::sigset_t {
     // SAFETY: an all-zero sigset_t is valid storage, which sigfillset initialises.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();

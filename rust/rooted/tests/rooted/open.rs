@@ -23,7 +23,8 @@ fn tree(top: &Path) {
 /// What the descriptor is, relative to the top; or the error.
 fn place(top: &Path, opened: Result<std::os::fd::OwnedFd, Errno>) -> Result<String, Errno> {
     use std::os::fd::AsRawFd;
-    let real = std::fs::read_link(format!("/proc/self/fd/{}", opened?.as_raw_fd())).unwrap();
+    let opened = opened?;
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).unwrap();
     Ok(real.strip_prefix(top).unwrap_or(&real).to_string_lossy().into_owned())
 }
 

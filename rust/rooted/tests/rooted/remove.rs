@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 use microsandbox_rooted::remove;
 use rustix::io::Errno;
 
-use super::deep::{DEPTH, nest, open, peak, under_each_limit};
+use super::deep::{DEPTH, nest, open, peak, scratch, under_each_limit};
 
 #[test]
 fn fifty_thousand_levels_go_with_any_descriptor_limit() {
     under_each_limit("remove::fifty_thousand_levels_go_with_any_descriptor_limit", || {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         let tree = scratch.path().join("tree");
         std::fs::create_dir(&tree).unwrap();
         nest(&tree, DEPTH);
@@ -24,7 +24,7 @@ fn fifty_thousand_levels_go_with_any_descriptor_limit() {
 #[test]
 fn with_few_descriptors_left_a_tree_still_goes() {
     under_each_limit("remove::with_few_descriptors_left_a_tree_still_goes", || {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         let tree = scratch.path().join("tree");
         std::fs::create_dir(&tree).unwrap();
         nest(&tree, 100);
@@ -44,7 +44,7 @@ fn with_few_descriptors_left_a_tree_still_goes() {
 
 #[test]
 fn many_files_need_no_more_memory() {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let tree = scratch.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
     let top = open(&tree);

@@ -5,7 +5,7 @@ use microsandbox_rooted::walk::{Bounds, Order, Step, Walk};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::deep::{DEPTH, nest, open, under_each_limit};
+use super::deep::{DEPTH, nest, open, scratch, under_each_limit};
 
 /// Paths in order; `<` where a directory was left.
 fn paths(top: &Path, order: Order) -> Vec<String> {
@@ -49,7 +49,7 @@ fn as_found_the_files_of_a_directory_come_first() {
 #[test]
 fn fifty_thousand_levels_are_walked_with_any_descriptor_limit() {
     under_each_limit("walk::fifty_thousand_levels_are_walked_with_any_descriptor_limit", || {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         nest(scratch.path(), DEPTH);
         let mut walk = Walk::new(open(scratch.path()), Order::Found, Bounds::WIDE).unwrap();
         let (mut directories, mut files, mut left) = (0, 0, 0);
