@@ -88,7 +88,7 @@ struct Entry<'a> {
 }
 
 async fn ask(call: &Invocation, name: &str, about: JobCall) -> Outcome<Vec<JobInfo>> {
-    Ok(call.backend.sandboxes().job_call(name, about).await?)
+    Ok(call.backend.sandboxes().agent(name).job(about).await?)
 }
 
 /// Newest first.
@@ -151,7 +151,7 @@ fn entry(job: &JobInfo) -> Entry<'_> {
 pub async fn attach_to(args: AttachArgs, call: &Invocation) -> Outcome<i32> {
     let known = ask(call, &args.name, JobCall::Inspect { job: args.job.clone() }).await?;
     let tty = known.first().is_some_and(|job| job.tty);
-    let program = call.backend.sandboxes().job_attach(&args.name, args.job, None).await?;
+    let program = call.backend.sandboxes().agent(&args.name).attach_job(args.job, None).await?;
     let options = AttachOptions { tty, stdin: !args.no_stdin, detach_keys: args.detach_keys.unwrap_or_default() };
     match attach(&call.console, &call.signals, &program, options).await? {
         AttachEnd::Exited(exit) => Ok(exit.code),

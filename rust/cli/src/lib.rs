@@ -73,7 +73,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use microsandbox_core::SharedBackend;
-use microsandbox_core::backend::{BackendInfo, default_backend, default_backend_info};
+use microsandbox_sdk::default_backend::{BackendInfo, default_backend, default_backend_info};
 
 pub use attach::bind_terminal;
 pub use console::{Console, Input, Sink};

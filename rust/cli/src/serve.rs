@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use microsandbox_core::config::LocalConfig;
+use microsandbox_local::LocalBackend;
 use microsandbox_server::{AccessLog, Keys, Limits, Server, ServerConfig, Tls, bind, tls};
 
 use crate::console::{Sink, lock};
@@ -109,13 +110,13 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
         return crate::serve_key::run(key, call).map(|()| 0);
     }
     let address = args.address()?;
-    let Some(local) = call.backend.as_local() else {
+    let Some(local) = LocalBackend::of(&call.backend) else {
         return Err(Failure::hinted(
             "msb serve shares the sandboxes of this machine, and the default backend is not this machine",
             "run it with MSB_BACKEND=local",
         ));
     };
-    local.store().await?;
+    local.home().store().await?;
     let directory = local.config().home.join("serve");
     let tls = args.tls(&directory, address)?;
     let scheme = if tls.is_some() { "https" } else { "http" };

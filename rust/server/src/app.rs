@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use microsandbox_core::backend::{ListQuery, SharedBackend};
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_core::{MicrosandboxError, SandboxHandle};
+use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use microsandbox_wire::sandbox::CloudSandbox;
 use tokio::sync::{Semaphore, watch};
 
@@ -90,7 +90,7 @@ impl App {
     }
 
     pub async fn get(&self, name: &str) -> Answer<SandboxHandle> {
-        Ok(self.backend.sandboxes().get(&self.backend, name).await?)
+        Ok(Sandbox::get(&self.backend, name).await?)
     }
 
     /// The record as an answer; its identity is remembered.
@@ -114,7 +114,7 @@ impl App {
         let wanted = crate::convert::from_uuid(id);
         let hint = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&wanted).cloned();
         if let Some(name) = hint {
-            match self.backend.sandboxes().get(&self.backend, &name).await {
+            match Sandbox::get(&self.backend, &name).await {
                 Ok(handle) if handle.id() == wanted => return Ok(handle),
                 Ok(_) | Err(MicrosandboxError::SandboxNotFound(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -139,7 +139,7 @@ impl App {
         let mut cursor = None;
         loop {
             let query = ListQuery { cursor, limit: Some(WALK_PAGE), ..ListQuery::default() };
-            let page = self.backend.sandboxes().list(&self.backend, query).await?;
+            let page = Sandbox::list(&self.backend, query).await?;
             if !page.sandboxes.iter().all(&mut look) || page.next_cursor.is_none() {
                 return Ok(());
             }
