@@ -28,7 +28,16 @@ fn main() {
 #[allow(clippy::disallowed_methods, reason = "a build script runs cargo")]
 fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> PathBuf {
     let workspace = manifest_dir.join("../..");
-    for input in ["rust/agent", "rust/runtime", "rust/vmm", "rust/protocol", "Cargo.lock", "Cargo.toml"] {
+    for input in [
+        "rust/agent",
+        "rust/runtime",
+        "rust/vmm",
+        "rust/protocol",
+        "rust/sys",
+        "rust/rooted",
+        "Cargo.lock",
+        "Cargo.toml",
+    ] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     // `<target>/<profile>/build/<unit>/out`. Lints and tests build this crate with other features of its dependencies, each a unit of

@@ -1,7 +1,6 @@
 //! A tar archive that is unpacked while it arrives. The archive's reader pulls and the client pushes, so a thread of its
-//! own stands between them; it ends with the transfer.
+//! own is between them; it ends with the transfer.
 
-use std::io::{self, Read};
 use std::path::Component;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,6 +9,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use microsandbox_protocol::message::FsAttrs;
 use microsandbox_protocol::names::to_text;
+use microsandbox_rooted::tar::{self, Entry, Kind, Source};
 
 use super::error::{FsError, check_path};
 use super::names;
@@ -21,22 +21,22 @@ use super::{attributes, entries};
 const QUEUE: usize = 4;
 /// The archive's reader keeps a header and a name.
 const STACK: usize = 256 << 10;
-/// Moved from the archive into a file at once.
-const PIECE: usize = 64 << 10;
+/// Bytes of an extended header: names, times and attributes of one entry.
+const LONGEST_EXTENSION: u64 = 1 << 20;
 
 type Unpacking = JoinHandle<Result<(), FsError>>;
 
 /// The transfer. What was unpacked before an error stays.
-pub struct TarWriter {
+pub struct Unpack {
     path: String,
     thread: Option<(SyncSender<Bytes>, Unpacking)>,
     /// Bytes taken so far.
     pub written: u64,
 }
 
-impl TarWriter {
-    pub fn new(path: String) -> TarWriter {
-        TarWriter { path, thread: None, written: 0 }
+impl Unpack {
+    pub fn new(path: String) -> Unpack {
+        Unpack { path, thread: None, written: 0 }
     }
 
     pub fn write(&mut self, root: &Arc<Root>, input: Vec<Bytes>) -> Result<(), FsError> {
@@ -62,7 +62,7 @@ impl TarWriter {
         let thread = std::thread::Builder::new()
             .name("untar".into())
             .stack_size(STACK)
-            .spawn(move || unpack(&root, &base, Feed { receiver, rest: Bytes::new() }))
+            .spawn(move || unpack(&root, &base, Feed { receiver, piece: Bytes::new(), at: 0 }))
             .map_err(|error| FsError::new("EAGAIN", format!("cannot start unpacking {}: {error}", self.path)))?;
         self.thread = Some((sender, thread));
         Ok(())
@@ -83,47 +83,45 @@ impl TarWriter {
 /// The client's data as a reader. A client that left looks like the end, which makes an unfinished archive an error.
 struct Feed {
     receiver: Receiver<Bytes>,
-    rest: Bytes,
+    piece: Bytes,
+    /// What was taken of the piece.
+    at: usize,
 }
 
-impl Read for Feed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.rest.is_empty() {
-            self.rest = self.receiver.recv().unwrap_or_default();
+impl Source for Feed {
+    fn next(&mut self, most: u64) -> &[u8] {
+        if self.at == self.piece.len() {
+            self.piece = self.receiver.recv().unwrap_or_default();
+            self.at = 0;
         }
-        let count = buffer.len().min(self.rest.len());
-        buffer[..count].copy_from_slice(&self.rest.split_to(count));
-        Ok(count)
+        let count = usize::try_from(most).unwrap_or(usize::MAX).min(self.piece.len() - self.at);
+        let start = self.at;
+        self.at += count;
+        &self.piece[start..start + count]
     }
 }
 
-fn unpack(root: &Root, base: &str, feed: Feed) -> Result<(), FsError> {
-    let bad = |error: io::Error| FsError::new("InvalidArchive", format!("the archive cannot be read: {error}"));
-    let mut archive = tar::Archive::new(feed);
+fn unpack(root: &Root, base: &str, mut feed: Feed) -> Result<(), FsError> {
+    let bad = |error: tar::Error| FsError::new("InvalidArchive", format!("the archive cannot be read: {error}"));
     // A directory's times and modes come last: what is put into it would change or forbid them.
     let mut directories = Vec::new();
-    for entry in archive.entries().map_err(bad)? {
-        let mut entry = entry.map_err(bad)?;
-        let target = target(base, &entry)?;
-        let attrs = attributes_of(entry.header()).map_err(bad)?;
-        if entry.header().entry_type() == tar::EntryType::Directory {
+    while let Some(entry) = tar::next_entry(&mut feed, LONGEST_EXTENSION).map_err(bad)? {
+        let target = beneath(base, &entry.path)?;
+        let attrs = attributes_of(&entry);
+        if entry.kind == Kind::Dir {
             names::mkdir(root, &target, None)?;
             directories.push((target, attrs));
-        } else if place(root, base, &target, &mut entry)? {
+        } else if place(root, base, &target, &entry, &mut feed)? {
             settle(root, &target, attrs)?;
         }
+        tar::skip_padding(&mut feed, entry.size).map_err(bad)?;
     }
     // What follows the end mark is padding; the client still sends it.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(bad)?;
+    while !feed.next(u64::MAX).is_empty() {}
     directories.into_iter().rev().try_for_each(|(path, attrs)| settle(root, &path, attrs))
 }
 
 /// Where an entry goes: below the base, whatever its name says.
-fn target(base: &str, entry: &tar::Entry<'_, Feed>) -> Result<String, FsError> {
-    let name = entry.path_bytes();
-    beneath(base, &name)
-}
-
 fn beneath(base: &str, name: &[u8]) -> Result<String, FsError> {
     let text = to_text(name);
     let mut target = base.to_owned();
@@ -142,33 +140,30 @@ fn beneath(base: &str, name: &[u8]) -> Result<String, FsError> {
     Ok(if target.is_empty() { "/".to_owned() } else { target })
 }
 
-fn attributes_of(header: &tar::Header) -> io::Result<FsAttrs> {
-    Ok(FsAttrs {
-        uid: u32::try_from(header.uid()?).ok(),
-        gid: u32::try_from(header.gid()?).ok(),
-        mode: Some(header.mode()? & 0o7777),
-        mtime: i64::try_from(header.mtime()?).ok(),
+fn attributes_of(entry: &Entry) -> FsAttrs {
+    FsAttrs {
+        uid: Some(entry.uid),
+        gid: Some(entry.gid),
+        mode: Some(entry.mode),
+        mtime: Some(entry.mtime.0),
         ..FsAttrs::default()
-    })
+    }
 }
 
 /// Everything but a directory. False for a hard link, which shares its attributes.
-fn place(root: &Root, base: &str, target: &str, entry: &mut tar::Entry<'_, Feed>) -> Result<bool, FsError> {
-    use tar::EntryType;
-    let kind = entry.header().entry_type();
-    if !matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::Symlink | EntryType::Link) {
-        let text = format!("{target}: entries of the type {kind:?} cannot be unpacked");
+fn place(root: &Root, base: &str, target: &str, entry: &Entry, feed: &mut Feed) -> Result<bool, FsError> {
+    if matches!(entry.kind, Kind::Fifo | Kind::Device) {
+        let text = format!("{target}: entries of the type {:?} cannot be unpacked", entry.kind);
         return Err(FsError::new("InvalidArchive", text));
     }
     if let Some((parent, _)) = target.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
         names::mkdir(root, parent, None)?;
     }
     clear(root, target)?;
-    let link = entry.link_name_bytes().unwrap_or_default().into_owned();
-    match kind {
-        EntryType::Symlink => names::symlink(root, &to_text(&link), target).map(|()| true),
-        EntryType::Link => names::link(root, &beneath(base, &link)?, target).map(|()| false),
-        _ => pour(root, target, entry).map(|()| true),
+    match entry.kind {
+        Kind::Symlink => names::symlink(root, &to_text(&entry.link), target).map(|()| true),
+        Kind::Hardlink => names::link(root, &beneath(base, &entry.link)?, target).map(|()| false),
+        _ => pour(root, target, entry.size, feed).map(|()| true),
     }
 }
 
@@ -180,17 +175,19 @@ fn clear(root: &Root, target: &str) -> Result<(), FsError> {
     }
 }
 
-fn pour(root: &Root, target: &str, entry: &mut tar::Entry<'_, Feed>) -> Result<(), FsError> {
+fn pour(root: &Root, target: &str, size: u64, feed: &mut Feed) -> Result<(), FsError> {
     let mut writer = Writer::of_path(target.to_owned(), None, false);
     writer.open(root)?;
-    let mut piece = vec![0; PIECE];
-    loop {
-        let got = entry.read(&mut piece);
-        match got.map_err(|error| FsError::new("InvalidArchive", format!("the archive ends in {target}: {error}")))? {
-            0 => return writer.finish(),
-            got => writer.write(&piece[..got])?,
+    let mut left = size;
+    while left > 0 {
+        let piece = feed.next(left);
+        if piece.is_empty() {
+            return Err(FsError::new("InvalidArchive", format!("the archive ends in {target}")));
         }
+        left -= piece.len() as u64;
+        writer.write(piece)?;
     }
+    writer.finish()
 }
 
 /// Owner, mode and time. An owner that this sandbox does not know leaves the file to root, a set-id bit that it may not set

@@ -2,7 +2,7 @@
 //!
 //! Each component is opened with `O_PATH | O_NOFOLLOW` from the descriptor of the one before; `..` goes back along the
 //! descriptors that were passed, never through the file system, so it cannot leave the root even if directories are
-//! moved meanwhile. Symbolic links are read and expanded; those of procfs that are not plain text are refused.
+//! moved at the same time. Symbolic links are read and expanded; those of procfs that are not plain text are refused.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,27 +10,34 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::root::MAGIC_LINK;
+use crate::open::{Ceiling, Rule};
+
+/// Stands for "a magic link was on the way": no errno says so, and the kernel's ELOOP also means a loop of links.
+pub const MAGIC_LINK: Errno = Errno::BADFD;
 
 /// As the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
-/// Directories held open at once; deeper paths are refused.
+/// Directories held open at the same time; deeper paths are refused.
 const MAX_DEPTH: usize = 256;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// Inode of the root directory of procfs, whose links (`self`, `mounts`, …) are plain text.
 const PROC_ROOT_INO: u64 = 1;
 
-/// `openat2(root, path, …, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)`.
-pub fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+/// `openat2` with the flags of `rule`.
+pub fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode, rule: Rule) -> Result<OwnedFd, Errno> {
+    let device = if rule.mounts { None } else { Some(rustix::fs::fstat(root)?.st_dev) };
     let mut stack: Vec<OwnedFd> = Vec::new();
     let mut todo = components(path);
     let mut links = 0;
     let must_be_dir = path.ends_with(b"/");
+    refuse_absolute(path, rule)?;
     while let Some(name) = todo.pop_front() {
         match name.as_slice() {
             b"." => continue,
             b".." => {
-                stack.pop();
+                if stack.pop().is_none() && rule.ceiling == Ceiling::Refused {
+                    return Err(Errno::XDEV);
+                }
                 continue;
             }
             _ => {}
@@ -39,9 +46,10 @@ pub fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> Res
         let last = todo.is_empty();
         if let Some(target) = link_at(here, &name, last && !must_be_dir && flags.contains(OFlags::NOFOLLOW))? {
             links += 1;
-            if links > MAX_LINKS {
+            if links > MAX_LINKS || !rule.links {
                 return Err(Errno::LOOP);
             }
+            refuse_absolute(&target, rule)?;
             if target.starts_with(b"/") {
                 stack.clear();
             }
@@ -52,16 +60,28 @@ pub fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> Res
         }
         if last {
             let extra = if must_be_dir { OFlags::DIRECTORY } else { OFlags::empty() };
-            return rustix::fs::openat(here, name.as_slice(), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | extra, mode);
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | extra;
+            return on_device(rustix::fs::openat(here, name.as_slice(), flags, mode)?, device);
         }
         if stack.len() == MAX_DEPTH {
             return Err(Errno::NAMETOOLONG);
         }
         let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        stack.push(rustix::fs::openat(here, name.as_slice(), step, Mode::empty())?);
+        stack.push(on_device(rustix::fs::openat(here, name.as_slice(), step, Mode::empty())?, device)?);
     }
     let here = stack.last().map_or(root, |fd| fd.as_fd());
     rustix::fs::openat(here, c".", flags | OFlags::CLOEXEC, mode)
+}
+
+fn refuse_absolute(path: &[u8], rule: Rule) -> Result<(), Errno> {
+    if path.starts_with(b"/") && rule.ceiling == Ceiling::Refused { Err(Errno::XDEV) } else { Ok(()) }
+}
+
+fn on_device(fd: OwnedFd, device: Option<u64>) -> Result<OwnedFd, Errno> {
+    match device {
+        Some(device) if rustix::fs::fstat(&fd)?.st_dev != device => Err(Errno::XDEV),
+        _ => Ok(fd),
+    }
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {

@@ -1,57 +1,31 @@
-//! Files beneath a root that somebody else filled: every path is resolved by the kernel with the root as its ceiling
-//! and without magic links; what comes back is a descriptor, and everything else is done on that.
+//! Making directories and files beneath a root, where they are missing or something else has their name.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// How often a resolution that raced with a rename is tried again.
-const RETRIES: u32 = 128;
+use crate::open::{Rule, open};
 
-/// Opens `path` beneath `root`. Symlinks are followed, but never out of the root.
-pub fn open(root: impl AsFd, path: impl AsRef<OsStr>, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-    open_with(root.as_fd(), path.as_ref(), flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-}
-
-/// Opens `path` beneath `root`, refusing every symlink on the way (`ELOOP`).
-pub fn open_plain(root: impl AsFd, path: impl AsRef<OsStr>, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-    open_with(root.as_fd(), path.as_ref(), flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
-}
-
-fn open_with(
-    root: BorrowedFd<'_>,
-    path: &OsStr,
-    flags: OFlags,
-    mode: Mode,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::CLOEXEC;
-    for _ in 0..RETRIES {
-        match fs::openat2(root, path.as_bytes(), flags, mode, resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
-        }
-    }
-    Err(Errno::AGAIN)
+/// What `path` leads to beneath `root`.
+fn find(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open(root, path, OFlags::PATH | flags, Mode::empty(), Rule::INSIDE)
 }
 
 /// The directory `path` beneath `root`, made with its parents where it is missing.
 pub fn ensure_dir(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
-    match open(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+    match find(root, path, OFlags::DIRECTORY) {
         Err(Errno::NOENT) => {}
         result => return result,
     }
-    let mut at = open(root, "/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    let mut at = find(root, "/", OFlags::DIRECTORY)?;
     let mut so_far = String::from("/");
     for name in names(path)? {
         so_far.push('/');
         so_far.push_str(name);
-        at = match open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+        at = match find(root, &so_far, OFlags::DIRECTORY) {
             Err(Errno::NOENT) => {
                 fs::mkdirat(&at, name, Mode::from_raw_mode(0o755))?;
                 fs::openat(
@@ -70,7 +44,7 @@ pub fn ensure_dir(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
 /// The file `path` beneath `root` for something to be mounted on: an empty one is made where none is.
 pub fn ensure_file(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
-    match open(root, path, OFlags::PATH, Mode::empty()) {
+    match find(root, path, OFlags::empty()) {
         Err(Errno::NOENT) => {}
         result => return result,
     }

@@ -1,11 +1,10 @@
-//! The clone itself.
+//! A program started in memory that the child shares with the agent.
 //!
 //! The child shares the agent's memory until it has executed its program (`CLONE_VM | CLONE_VFORK`, as `posix_spawn`
 //! does), so nothing is copied and the child can leave its error in the parent's memory. What makes that sound:
 //! everything it touches was prepared before, it only makes system calls, no signal handler exists (see
-//! [`crate::sys::quiet_signals`]), and the parent's thread sleeps until the child is gone or has a memory of its own.
+//! [`crate::signal`]), and the parent's thread sleeps until the child is gone or has a memory of its own.
 //! The agent is not dumpable, so a child that has already changed its user cannot be traced into this memory.
-#![allow(unsafe_code)]
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -13,10 +12,7 @@ use std::ptr;
 
 use libc::{c_char, c_int, c_long, c_void};
 
-use crate::sys::pointers;
-
-use super::limits::RawLimit;
-use super::user::Account;
+use crate::process::pointers;
 
 const STACK: usize = 64 << 10;
 
@@ -32,10 +28,21 @@ pub struct Plan<'a> {
     /// Standard input becomes the controlling terminal.
     pub tty: bool,
     pub cwd: BorrowedFd<'a>,
-    pub limits: Vec<RawLimit>,
-    pub account: &'a Account,
-    /// The account's ids are the agent's own: a kernel that denies `setgroups` loses nothing.
+    pub limits: Vec<Limit>,
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: &'a [u32],
+    /// The ids are the agent's own: a kernel that denies `setgroups` loses nothing.
     pub same_ids: bool,
+}
+
+/// A resource limit as `prlimit64` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
 }
 
 /// Where a child failed.
@@ -148,11 +155,10 @@ unsafe fn place(source: c_int, target: c_int) -> Result<(), SpawnError> {
 }
 
 unsafe fn switch_user(plan: &Plan<'_>) -> Result<(), SpawnError> {
-    let account = plan.account;
-    let (uid, gid) = (account.uid, account.gid);
+    let (uid, gid) = (plan.uid, plan.gid);
     // SAFETY: the group list is live; ids are plain numbers, and -1 was refused when they were parsed.
     unsafe {
-        let groups = libc::syscall(libc::SYS_setgroups, account.groups.len(), account.groups.as_ptr());
+        let groups = libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr());
         if groups < 0 && !plan.same_ids {
             step(Stage::User, 0, groups)?;
         }

@@ -1,12 +1,76 @@
 //! Reading tar headers: ustar, GNU long names and PAX records. Where two readers of the same archive could disagree on
-//! what an entry is, how long it is or what it is called, the layer is refused (CVE-2025-62518 and its kin).
+//! what an entry is, how long it is or what it is called, the archive is refused (CVE-2025-62518 and its kin).
 
-use microsandbox_protocol::launch::ImageLimits;
-
-use super::limits::{self, Outcome, corrupt, quoted, unsafe_entry};
-use super::stream::TarBytes;
+use std::fmt;
 
 const BLOCK: usize = 512;
+
+/// Why an archive is not read any further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// It is damaged, or two readers could disagree about it.
+    Malformed(String),
+    /// A name in it cannot be a name of a file.
+    UnsafeName(String),
+    /// An extended header is longer than the caller allows.
+    ExtensionTooLong,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Malformed(text) | Error::UnsafeName(text) => f.write_str(text),
+            Error::ExtensionTooLong => f.write_str("an extended header is too long"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+type Outcome<T> = Result<T, Error>;
+
+fn corrupt(text: impl Into<String>) -> Error {
+    Error::Malformed(text.into())
+}
+
+/// A name out of an archive, safe to show.
+pub fn quoted(name: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(name).chars().take(200).collect();
+    format!("{text:?}")
+}
+
+/// Where the bytes of an archive come from. An error of the source looks like its end; the source keeps the reason.
+pub trait Source {
+    /// Up to `most` bytes that come next; empty at the end.
+    fn next(&mut self, most: u64) -> &[u8];
+
+    /// Fills `out`; false if the archive ends before it is full.
+    fn fill(&mut self, out: &mut [u8]) -> bool {
+        let mut filled = 0;
+        while filled < out.len() {
+            let piece = self.next((out.len() - filled) as u64);
+            if piece.is_empty() {
+                return false;
+            }
+            let count = piece.len();
+            out[filled..filled + count].copy_from_slice(piece);
+            filled += count;
+        }
+        true
+    }
+
+    /// Passes over `count` bytes; false if the archive ends before.
+    fn skip(&mut self, mut count: u64) -> bool {
+        while count > 0 {
+            let passed = self.next(count).len() as u64;
+            if passed == 0 {
+                return false;
+            }
+            count -= passed;
+        }
+        true
+    }
+}
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +117,7 @@ struct Pending {
 
 /// The next entry; `None` at the end of the archive. The caller takes `size` bytes of content and then calls
 /// [`skip_padding`].
-pub fn next_entry(bytes: &mut TarBytes, limits: &ImageLimits) -> Outcome<Option<Entry>> {
+pub fn next_entry(bytes: &mut impl Source, longest_extension: u64) -> Outcome<Option<Entry>> {
     let mut pending = Pending::default();
     let mut extended = false;
     loop {
@@ -75,12 +139,12 @@ pub fn next_entry(bytes: &mut TarBytes, limits: &ImageLimits) -> Outcome<Option<
         let size = number(header.field(124, 12), "size")?;
         match header.kind_byte() {
             b'x' => {
-                let records = read_extension(bytes, size, limits)?;
+                let records = read_extension(bytes, size, longest_extension)?;
                 parse_pax(&records, &mut pending)?;
             }
-            b'g' => refuse_global(&read_extension(bytes, size, limits)?)?,
-            b'L' => set_once(&mut pending.long_name, until_nul(read_extension(bytes, size, limits)?))?,
-            b'K' => set_once(&mut pending.long_link, until_nul(read_extension(bytes, size, limits)?))?,
+            b'g' => refuse_global(&read_extension(bytes, size, longest_extension)?)?,
+            b'L' => set_once(&mut pending.long_name, until_nul(read_extension(bytes, size, longest_extension)?))?,
+            b'K' => set_once(&mut pending.long_link, until_nul(read_extension(bytes, size, longest_extension)?))?,
             _ => return header.entry(size, pending).map(Some),
         }
         extended = true;
@@ -88,7 +152,7 @@ pub fn next_entry(bytes: &mut TarBytes, limits: &ImageLimits) -> Outcome<Option<
 }
 
 /// Passes over what fills an entry's content up to a whole block.
-pub fn skip_padding(bytes: &mut TarBytes, size: u64) -> Outcome<()> {
+pub fn skip_padding(bytes: &mut impl Source, size: u64) -> Outcome<()> {
     let rest = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     if bytes.skip(rest) { Ok(()) } else { Err(corrupt("the tar ends inside an entry")) }
 }
@@ -129,7 +193,7 @@ impl Header<'_> {
         let link = one_name(pending.long_link, pending.pax_link, until_nul(self.field(157, 100).to_vec()))?;
         for (what, name) in [("name", &path), ("link target", &link)] {
             if name.contains(&0) {
-                return Err(unsafe_entry(format!("the {what} {} holds a NUL", quoted(name))));
+                return Err(Error::UnsafeName(format!("the {what} {} holds a NUL", quoted(name))));
             }
         }
         let size = pending.size.unwrap_or(header_size);
@@ -227,14 +291,15 @@ fn number(field: &[u8], what: &str) -> Outcome<u64> {
     Ok(value)
 }
 
-/// Times are not worth refusing a layer for: what cannot be read is the epoch.
+/// Times are not worth refusing an archive for: what cannot be read is the epoch.
 fn signed_time(field: &[u8]) -> u64 {
     number(field, "time").unwrap_or(0)
 }
 
-fn read_extension(bytes: &mut TarBytes, size: u64, limits: &ImageLimits) -> Outcome<Vec<u8>> {
-    limits::check_pax(limits, size)?;
-    // At most image.pax_bytes: checked above.
+fn read_extension(bytes: &mut impl Source, size: u64, longest: u64) -> Outcome<Vec<u8>> {
+    if size > longest {
+        return Err(Error::ExtensionTooLong);
+    }
     let mut records = vec![0; usize::try_from(size).map_err(|_| corrupt("an extended header is too long"))?];
     if !bytes.fill(&mut records) {
         return Err(corrupt("the tar ends inside an extended header"));
