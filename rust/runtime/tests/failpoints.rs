@@ -4,8 +4,8 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use microsandbox_protocol::launch::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
-use microsandbox_runtime::steps::Step;
+use microsandbox_contract::Step;
+use microsandbox_contract::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
 use support::*;
 
 fn mounts() -> BTreeSet<String> {
@@ -33,11 +33,11 @@ fn l1_a_kill_at_any_step_leaves_only_files() {
         return;
     }
     let before = mounts();
-    for step in Step::ALL.iter().filter(|step| !step.of_machine()) {
+    for step in Step::ALL.iter().filter(|step| !step.is_of_machine()) {
         let scratch = Scratch::new("failpoint");
         let sandbox = scratch.sandbox("s");
         let mut failing = spec(&sandbox, "");
-        failing.fail_at = Some(step.name().into());
+        failing.fail_at = Some(*step);
         let mut runtime = Runtime::launch(&failing);
         assert_eq!(runtime.wait(), -libc::SIGKILL, "{step:?}");
         eventually(&format!("{step:?} leaves processes"), || strays(&sandbox).is_empty());

@@ -1,7 +1,7 @@
 //! Reading tar headers: ustar, GNU long names and PAX records. Where two readers of the same archive could disagree on
 //! what an entry is, how long it is or what it is called, the layer is refused (CVE-2025-62518 and its kin).
 
-use microsandbox_protocol::launch::ImageLimits;
+use microsandbox_contract::ImageLimits;
 
 use super::limits::{self, Outcome, corrupt, quoted, unsafe_entry};
 use super::stream::TarBytes;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use microsandbox_protocol::launch::JobError;
+use microsandbox_contract::JobError;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
