@@ -45,7 +45,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use microsandbox_protocol::launch::{IdMap, Job, Report};
+use microsandbox_contract::{IdMap, Job, Report};
 use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use microsandbox_protocol::launch::IsolationReport;
+use microsandbox_contract::IsolationReport;
 use microsandbox_wire::flat::ExecResponse;
 use microsandbox_wire::paths;
 use microsandbox_wire::sandbox::{CloudPaginated, CloudSandbox};

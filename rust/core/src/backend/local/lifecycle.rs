@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use microsandbox_protocol::launch::Identity;
+use microsandbox_contract::Identity;
 
 use super::boot::{self, Booted};
 use super::lock::NameLock;

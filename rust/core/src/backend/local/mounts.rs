@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::{BindSpec, RootSpec, TmpfsSpec};
+use microsandbox_contract::{BindSpec, RootSpec, TmpfsSpec};
 
 use super::LocalBackend;
 use super::idmap::RANGE;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use microsandbox_protocol::launch::IsolationReport;
+use microsandbox_contract::IsolationReport;
 
 use super::{LocalBackend, doctor, exec, freeze, lifecycle, logs, metrics, modify, process, reconcile};
 use crate::agent::AgentClient;
@@ -306,7 +306,7 @@ async fn live_identity(
     backend: &LocalBackend,
     name: &str,
     spec: &SandboxSpec,
-) -> MicrosandboxResult<(microsandbox_protocol::launch::Identity, SandboxSpec)> {
+) -> MicrosandboxResult<(microsandbox_contract::Identity, SandboxSpec)> {
     if spec.metrics.effective_interval_ms().is_none() {
         return Err(MicrosandboxError::MetricsDisabled(name.into()));
     }

@@ -1,6 +1,6 @@
 //! From an image source to layers, binds and tmpfs.
 
-use microsandbox_protocol::launch::{BindSpec, Lower, RootSpec, TmpfsSpec};
+use microsandbox_contract::{BindSpec, Lower, RootSpec, TmpfsSpec};
 
 use super::{LocalBackend, host_image, runtime_layer};
 use crate::error::{MicrosandboxError, MicrosandboxResult};

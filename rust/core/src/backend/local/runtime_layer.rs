@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use rustix::fs::FlockOperation;
 
 use super::{LocalBackend, make_private_directory};

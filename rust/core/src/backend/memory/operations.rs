@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chrono::Utc;
 use futures::stream;
-use microsandbox_protocol::launch::IsolationReport;
+use microsandbox_contract::IsolationReport;
 
 use super::files::{Files, normalise};
 use super::journal::Want;
