@@ -1,7 +1,7 @@
 //! Starting `msb-runtime`. The only place that creates a process.
 //!
 //! `posix_spawn` shares the caller's memory until the exec, so the cost does not grow with the caller's size, and it is
-//! sound in a program with threads. The child gets exactly the descriptors of [`microsandbox_protocol::launch::fd`].
+//! sound in a program with threads. The child gets exactly the descriptors of [`microsandbox_contract::fd`].
 
 #![allow(unsafe_code, reason = "posix_spawn is a C interface")]
 
@@ -10,7 +10,7 @@ use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use microsandbox_protocol::launch::{Job, Report, fd};
+use microsandbox_contract::{Job, Report, fd};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 use tokio::io::unix::AsyncFd;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use microsandbox_protocol::launch::JobError;
+use microsandbox_contract::JobError;
 
 use microsandbox_core::error::{ImageErrorKind, MicrosandboxError};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use microsandbox_protocol::launch::{IdMap, Job, LAUNCH_VERSION, ProbeSpec, Report};
+use microsandbox_contract::{IdMap, Job, LAUNCH_VERSION, ProbeSpec, Report};
 
 use super::isolation::{self, Finding, Host, kvm};
 use crate::guest_kernel::{self, Found, Rung, RungReport};

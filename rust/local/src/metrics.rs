@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::stream;
-use microsandbox_protocol::launch::{Driver, Identity};
+use microsandbox_contract::{Driver, Identity};
 use microsandbox_protocol::message::Stats;
 
 use cgroup::Usage;
@@ -157,7 +157,7 @@ fn combine(
 
 #[cfg(test)]
 mod tests {
-    use microsandbox_protocol::launch::{IsolationReport, ProcessIdentity};
+    use microsandbox_contract::{IsolationReport, ProcessIdentity};
 
     use super::*;
 

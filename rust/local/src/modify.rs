@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::{Driver, Identity};
+use microsandbox_contract::{Driver, Identity};
 use microsandbox_protocol::message::Settings;
 
 use super::lifecycle::LOCK_DEADLINE;

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use microsandbox_protocol::launch::Driver;
+use microsandbox_contract::Driver;
 
 use super::reconcile;
 use microsandbox_core::model::ExecExit;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::{ExitRecord, Identity, ProcessIdentity};
+use microsandbox_contract::{ExitRecord, Identity, ProcessIdentity};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::SandboxStatus;

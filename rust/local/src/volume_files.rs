@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{TryStreamExt as _, stream};
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use microsandbox_protocol::names;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;

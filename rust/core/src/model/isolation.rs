@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use microsandbox_protocol::launch::{IsolationReport, Mechanism, MechanismState};
+pub use microsandbox_contract::{IsolationReport, Mechanism, MechanismState};
 
 /// `auto` is a policy; a running sandbox has one of the other two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

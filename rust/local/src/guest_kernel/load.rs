@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
-use microsandbox_protocol::launch::KernelSpec;
+use microsandbox_contract::KernelSpec;
 
 use super::ABI;
 use super::inspect::{BUNDLE, Layout, Segment, other_abi};

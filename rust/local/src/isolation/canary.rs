@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use std::os::fd::AsFd as _;
 
-use microsandbox_protocol::launch::RootSpec;
+use microsandbox_contract::RootSpec;
 
 use super::Trial;
 use crate::{boot, reconcile, runtime_layer};
@@ -58,7 +58,7 @@ async fn fly(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
         ..SandboxSpec::default()
     };
     let layer = runtime_layer::prepare(home).await?;
-    let lowers = vec![microsandbox_protocol::launch::Lower { path: layer, host_ids: false }];
+    let lowers = vec![microsandbox_contract::Lower { path: layer, host_ids: false }];
     let ground = boot::Ground {
         dir,
         root: RootSpec { lowers, ..RootSpec::default() },
