@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chrono::Utc;
 use futures::stream;
-use microsandbox_contract::IsolationReport;
+use microsandbox_contract::{IsolationDriver, IsolationReport};
 
 use super::files::{Files, normalise};
 use super::journal::Want;
@@ -340,7 +340,7 @@ impl SandboxBackend for MemoryBackend {
         Box::pin(async move {
             self.fault("isolation_report")?;
             self.with_live(name, |_| {
-                Ok(IsolationReport { driver: "memory".into(), accelerator: None, mechanisms: Vec::new() })
+                Ok(IsolationReport { driver: IsolationDriver::Memory, accelerator: None, mechanisms: Vec::new() })
             })
         })
     }
