@@ -337,7 +337,7 @@ mod lifecycle {
         let (memory, backend) = memory();
         let failure = microsandbox_core::error::BootFailure {
             name: "box".into(),
-            stage: "mount".into(),
+            stage: microsandbox_core::error::Stage::Mount,
             step: "overlay".into(),
             errno: Some(22),
             message: "mount failed: invalid argument".into(),

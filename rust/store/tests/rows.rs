@@ -131,7 +131,7 @@ fn the_newest_run_is_shown_and_its_end_recorded() {
         let end = RunEnd {
             exit_code: None,
             exit_signal: Some(9),
-            reason: Some("Signal".into()),
+            reason: Some(microsandbox_contract::ExitReason::Signal),
             detail: Some("killed".into()),
             signals_sent: Some("TERM KILL".into()),
         };
