@@ -1,4 +1,4 @@
-//! What all requests share.
+//! State that all requests share.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access_log::AccessLog;
 use crate::concurrency_limit::ConcurrencyLimit;
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 use crate::idempotency::Idempotency;
 use crate::keys::Keys;
 use crate::limits::Limits;
@@ -42,13 +42,13 @@ pub struct App {
     pub idempotency: Idempotency,
     pub metrics: Metrics,
     pub access: AccessLog,
-    /// Turns true when the server is to end.
+    /// Becomes true when the shutdown begins.
     pub ending: watch::Receiver<bool>,
     /// Identity to name; a hint that is checked on each use.
     names: Mutex<HashMap<String, String>>,
 }
 
-/// What [`App::new`] is given.
+/// The arguments of [`App::new`].
 pub struct Parts {
     pub backend: SharedBackend,
     pub keys: Keys,
@@ -82,18 +82,18 @@ impl App {
         }
     }
 
-    /// Resolves when the server is to end.
-    pub async fn ended(&self) {
+    /// Resolves when the shutdown begins.
+    pub async fn shutting_down(&self) {
         let mut ending = self.ending.clone();
-        // A sender that is gone means the same.
+        // A dropped sender means the same.
         let _ = ending.wait_for(|ending| *ending).await;
     }
 
-    pub async fn get(&self, name: &str) -> Answer<SandboxHandle> {
+    pub async fn get(&self, name: &str) -> ApiResult<SandboxHandle> {
         Ok(self.backend.sandboxes().get(&self.backend, name).await?)
     }
 
-    /// The record as an answer; its identity is remembered.
+    /// The record as a response; its identity is remembered.
     pub fn show(&self, handle: &SandboxHandle) -> CloudSandbox {
         self.remember(handle);
         crate::convert::sandbox(handle, &self.org_id)
@@ -110,7 +110,7 @@ impl App {
     }
 
     /// The record with this identity, as UUID text or as the core writes it.
-    pub async fn by_id(&self, id: &str) -> Answer<SandboxHandle> {
+    pub async fn by_id(&self, id: &str) -> ApiResult<SandboxHandle> {
         let wanted = crate::convert::from_uuid(id);
         let hint = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&wanted).cloned();
         if let Some(name) = hint {
@@ -135,7 +135,7 @@ impl App {
     }
 
     /// All records, newest first, until `look` says it has seen enough.
-    async fn walk(&self, mut look: impl FnMut(&SandboxHandle) -> bool + Send) -> Answer<()> {
+    async fn walk(&self, mut look: impl FnMut(&SandboxHandle) -> bool + Send) -> ApiResult<()> {
         let mut cursor = None;
         loop {
             let query = ListQuery { cursor, limit: Some(WALK_PAGE), ..ListQuery::default() };
@@ -147,9 +147,9 @@ impl App {
         }
     }
 
-    /// A place for one more sandbox, held while it is made.
-    pub async fn room(self: &Arc<App>) -> Answer<Room> {
-        let room = Room { app: self.clone() };
+    /// Reserves one of the places for sandboxes while a sandbox is created.
+    pub async fn reserve_slot(self: &Arc<App>) -> ApiResult<SandboxSlot> {
+        let room = SandboxSlot { app: self.clone() };
         let making = self.creating.fetch_add(1, Ordering::AcqRel) + 1;
         let mut count = 0;
         self.walk(|handle| {
@@ -161,7 +161,7 @@ impl App {
         if count + making > self.limits.sandboxes {
             return Err(MicrosandboxError::ResourceExhausted {
                 resource: "sandboxes".into(),
-                message: format!("this server holds at most {}; remove one first", self.limits.sandboxes),
+                message: format!("this server holds at most {} sandboxes: remove one first", self.limits.sandboxes),
             }
             .into());
         }
@@ -169,12 +169,12 @@ impl App {
     }
 }
 
-/// Counts a sandbox that is being made.
-pub struct Room {
+/// Counts a creation in flight.
+pub struct SandboxSlot {
     app: Arc<App>,
 }
 
-impl Drop for Room {
+impl Drop for SandboxSlot {
     fn drop(&mut self) {
         self.app.creating.fetch_sub(1, Ordering::AcqRel);
     }
