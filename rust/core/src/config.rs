@@ -29,9 +29,9 @@ use serde::Deserialize;
 pub use document::{clear_active_profile, set_active_profile};
 pub use environment::Environment;
 pub use overrides::LocalConfigOverrides;
-pub(crate) use profile::normalise_url;
+pub use profile::normalise_url;
 pub use profile::unknown as unknown_profile;
-pub use profile::{ApiKeyRef, DEFAULT_CLOUD_API_URL, Profile, ProfileBackend, SdkConfig};
+pub use profile::{ApiKeyRef, DEFAULT_CLOUD_API_URL, Profile, ProfileBackend, SdkConfig, Wire};
 pub use sections::*;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use microsandbox_core::MemoryBackend;
+use microsandbox_fake::MemoryBackend;
 use microsandbox_server::{AccessLog, Keys, Limits, Scope, Server, ServerConfig, bind};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use microsandbox_core::MemoryBackend;
+use microsandbox_fake::MemoryBackend;
 use tokio::io::duplex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::model::{VolumeConfig, VolumeInfo};
+use microsandbox_core::model::{VolumeConfig, VolumeInfo, validate_volume_name};
+use microsandbox_local::LocalBackend;
 use microsandbox_wire::sandbox::CloudMessageResponse;
 use microsandbox_wire::volume::{CloudVolume, CreateVolume};
 
@@ -38,7 +39,14 @@ fn identity(volume: &VolumeInfo) -> String {
 
 /// The name of the volume with this identity.
 pub async fn named(app: &App, id: &str) -> ApiResult<String> {
-    let volumes = app.backend.volumes().list(&app.backend).await?;
+    if LocalBackend::of(&app.backend).is_some() {
+        // The id is the name, and each operation checks that the volume exists: a list would measure every volume.
+        return match validate_volume_name(id) {
+            Ok(()) => Ok(id.to_owned()),
+            Err(_) => Err(MicrosandboxError::VolumeNotFound(id.into()).into()),
+        };
+    }
+    let volumes = app.backend.volumes().list().await?;
     match volumes.into_iter().find(|volume| identity(volume) == id) {
         Some(volume) => Ok(volume.name),
         None => Err(MicrosandboxError::VolumeNotFound(id.into()).into()),
@@ -46,12 +54,12 @@ pub async fn named(app: &App, id: &str) -> ApiResult<String> {
 }
 
 pub async fn list(State(app): State<Arc<App>>) -> ApiResult {
-    let volumes = app.backend.volumes().list(&app.backend).await?;
+    let volumes = app.backend.volumes().list().await?;
     json(&volumes.into_iter().map(show).collect::<Vec<_>>())
 }
 
 pub async fn default(State(app): State<Arc<App>>) -> ApiResult {
-    json(&show(app.backend.volumes().get_default(&app.backend).await?))
+    json(&show(app.backend.volumes().get_default().await?))
 }
 
 pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> ApiResult {
@@ -64,11 +72,11 @@ pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body)
             })?),
         };
     let config = VolumeConfig { name: request.name, quota_mib, labels: request.labels, ..VolumeConfig::default() };
-    json(&show(app.backend.volumes().create(&app.backend, config).await?))
+    json(&show(app.backend.volumes().create(config).await?))
 }
 
 pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment) -> ApiResult {
     let name = named(&app, &id).await?;
-    app.backend.volumes().remove(&app.backend, &name).await?;
+    app.backend.volumes().remove(&name).await?;
     json(&CloudMessageResponse { message: format!("volume {name} was removed") })
 }
