@@ -117,6 +117,12 @@ impl SandboxBackend for LocalBackend {
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         Box::pin(records::get(&self.home, name))
     }
+    fn get_by_id<'a>(&'a self, id: &'a str) -> Operation<'a, SandboxRecord> {
+        Box::pin(records::get_by_id(&self.home, id))
+    }
+    fn count(&self) -> Operation<'_, u64> {
+        Box::pin(records::count(&self.home))
+    }
     fn list(&self, query: ListQuery) -> Operation<'_, RecordPage> {
         Box::pin(records::list(&self.home, query))
     }
