@@ -28,12 +28,23 @@ fn main() {
 #[allow(clippy::disallowed_methods, reason = "a build script runs cargo")]
 fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> PathBuf {
     let workspace = manifest_dir.join("../..");
-    for input in ["rust/agent", "rust/runtime", "rust/vmm", "rust/protocol", "Cargo.lock", "Cargo.toml"] {
+    for input in [
+        "rust/agent",
+        "rust/runtime",
+        "rust/vmm",
+        "rust/protocol",
+        "rust/sys",
+        "rust/rooted",
+        "Cargo.lock",
+        "Cargo.toml",
+    ] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     // `<target>/<profile>/build/<unit>/out`. Lints and tests build this crate with other features of its dependencies, each a unit of
     // its own; the programs are the same for all.
     let target_dir = out.ancestors().nth(3).unwrap_or(out).join("guest");
+    // One program out of all crates, optimised as a whole, costs minutes: a wheel to install has it, tests and lints do not.
+    let profile = if std::env::var("OPT_LEVEL").is_ok_and(|level| level == "3") { "embedded" } else { "embedded-tested" };
     let mut command = Command::new(cargo);
     // What the outer invocation chose for the cdylib must not leak in.
     for (name, _) in std::env::vars_os() {
@@ -47,10 +58,10 @@ fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> P
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER")
-        .args(["build", "--locked", "--profile", "embedded", "--target", target, "--target-dir"])
+        .args(["build", "--locked", "--profile", profile, "--target", target, "--target-dir"])
         .arg(&target_dir)
         .args(["-p", "microsandbox-agent", "-p", "microsandbox-runtime", "-p", "microsandbox-vmm", "--bins"]);
     let status = command.status().unwrap_or_else(|e| panic!("run cargo for the embedded programs: {e}"));
     assert!(status.success(), "building the embedded programs failed: {status}");
-    target_dir.join(target).join("embedded")
+    target_dir.join(target).join(profile)
 }

@@ -118,7 +118,7 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
     assert "one sandbox" in msb("kill", "box", "other", "--job", endless, code=2).stderr
 
 
-def test_an_end_is_waited_for_and_told_as_json(msb: Msb) -> None:
+def test_wait_reports_the_exit_as_json(msb: Msb) -> None:
     assert "no stop was seen" not in msb("pause", "box", "--guest-flush", "required").stderr
     msb("resume", "box")
     msb("stop", "box")

@@ -8,7 +8,7 @@
 //! | `profile` | [`SdkConfig`], the view of profiles |
 //! | `document` | reading the file, changing one key of it |
 //! | `environment` | the variables that matter |
-//! | `keyring` | keys that lie in the Secret Service |
+//! | `keyring` | keys stored in the Secret Service |
 //!
 //! A missing file is all defaults. Unknown keys are ignored on read and kept on rewrite. A section or optional key that is
 //! null counts as absent, except `sandbox_defaults.metrics_sample_interval_ms`, where null and 0 both mean off.

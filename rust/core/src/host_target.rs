@@ -131,8 +131,9 @@ mod tests {
         names
     }
 
+    // hazard: F5
     #[test]
-    fn f5_zeros_become_holes_and_setuid_never_arrives() {
+    fn zeros_become_holes_and_setuid_never_arrives() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
         let mut target = HostTarget::create(&path, 0o4755 & 0o777).unwrap();
@@ -148,8 +149,9 @@ mod tests {
         assert_eq!(names(directory.path()), ["out"]);
     }
 
+    // hazard: F6
     #[test]
-    fn f6_a_planted_link_is_refused_and_left_alone() {
+    fn a_planted_link_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let victim = directory.path().join("victim");
         std::fs::write(&victim, "old").unwrap();
@@ -160,8 +162,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(victim).unwrap(), "old");
     }
 
+    // hazard: F8
     #[test]
-    fn f8_an_unpublished_target_leaves_the_old_content_and_no_litter() {
+    fn an_unpublished_target_leaves_only_the_old_content() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
         std::fs::write(&path, "old").unwrap();

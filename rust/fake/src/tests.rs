@@ -64,8 +64,9 @@ async fn the_shell_does_what_a_shell_does() {
     }
 }
 
+// hazard: A3, A5, X8
 #[tokio::test]
-async fn a3_a5_x8_bad_requests_are_refused_as_by_any_backend() {
+async fn bad_requests_are_refused_as_by_any_backend() {
     let (_backend, sandbox) = boxed("box").await;
     let run = |cmd: &str, options: ExecOptions| sandbox.exec(cmd.to_string(), options);
     let kind = |error: MicrosandboxError| match error {
@@ -110,8 +111,9 @@ async fn a_stream_has_events_in_order_and_takes_input() {
     assert!(matches!(error, MicrosandboxError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe));
 }
 
+// hazard: X5
 #[tokio::test]
-async fn x5_timeouts_signals_and_dropped_handles_end_programs() {
+async fn timeouts_signals_and_dropped_handles_end_programs() {
     let (backend, sandbox) = boxed("box").await;
     let sleep = |timeout| ExecOptions { args: vec!["1000".into()], timeout, ..ExecOptions::default() };
     let error = soon(sandbox.exec("sleep", sleep(Some(Duration::from_millis(20))))).await.unwrap_err();
@@ -129,8 +131,9 @@ async fn x5_timeouts_signals_and_dropped_handles_end_programs() {
     .await;
 }
 
+// hazard: X2
 #[tokio::test]
-async fn x2_output_is_bounded_with_true_counts() {
+async fn output_is_bounded_with_true_counts() {
     let (backend, sandbox) = boxed("box").await;
     backend.script("flood", |_| ScriptResult { stdout: vec![b'x'; 100].into(), ..ScriptResult::default() });
     let options = ExecOptions { max_output_bytes: Some(10), ..ExecOptions::default() };
@@ -224,8 +227,9 @@ async fn copies_with_the_host_keep_content_and_refuse_links() {
     assert!(matches!(error, MicrosandboxError::Io { .. }));
 }
 
+// hazard: L3
 #[tokio::test]
-async fn l3_the_life_of_a_sandbox() {
+async fn the_life_of_a_sandbox() {
     let (backend, sandbox) = boxed("box").await;
     let shared = shared(&backend);
     assert!(sandbox.owns_lifecycle());
@@ -256,8 +260,9 @@ async fn l3_the_life_of_a_sandbox() {
     assert_ne!(replaced.id(), successor.id());
 }
 
+// hazard: A1, A2
 #[tokio::test]
-async fn a1_a2_bad_specifications_leave_nothing_behind() {
+async fn bad_specifications_leave_nothing_behind() {
     let backend = MemoryBackend::new();
     let shared = shared(&backend);
     for name in ["", ".", "a/b", "-x", "naïve", &"n".repeat(129)] {

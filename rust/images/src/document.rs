@@ -318,8 +318,9 @@ pub fn verify(bytes: &[u8], digest: &Sha256Digest, what: &str) -> Result<(), Fai
 mod tests {
     use super::*;
 
+    // hazard: I11
     #[test]
-    fn i11_digests_are_exact() {
+    fn digests_are_exact() {
         let hex = "a".repeat(64);
         assert!(Sha256Digest::parse(&format!("sha256:{hex}")).is_ok());
         for bad in [
@@ -335,8 +336,9 @@ mod tests {
         }
     }
 
+    // hazard: I11
     #[test]
-    fn i11_a_layer_on_another_base_is_another_chain() {
+    fn a_layer_on_another_base_is_another_chain() {
         let id = |c: &str| Sha256Digest::parse(&format!("sha256:{}", c.repeat(64))).unwrap();
         let one = Sha256Digest::chain(&[id("a"), id("c")]);
         let other = Sha256Digest::chain(&[id("b"), id("c")]);
@@ -346,16 +348,18 @@ mod tests {
         assert_eq!(one[1], Sha256Digest::of(text.as_bytes()));
     }
 
+    // hazard: I12
     #[test]
-    fn i12_deep_documents_are_refused_before_they_are_parsed() {
+    fn deep_documents_are_refused_before_they_are_parsed() {
         let deep = format!(r#"{{"schemaVersion":2,"manifests":[],"x":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(index(deep.as_bytes(), "index", None).unwrap_err().kind(), Some(ImageErrorKind::LimitExceeded));
         let quoted = format!(r#"{{"schemaVersion":2,"manifests":[],"x":"{}\"["}}"#, "[".repeat(10_000));
         assert!(index(quoted.as_bytes(), "index", None).is_ok());
     }
 
+    // hazard: I12
     #[test]
-    fn i12_a_document_that_is_both_index_and_manifest_is_refused() {
+    fn a_document_that_is_both_index_and_manifest_is_refused() {
         let digest = format!("sha256:{}", "a".repeat(64));
         let both = format!(
             r#"{{"schemaVersion":2,"manifests":[],"layers":[{{"mediaType":"x","digest":"{digest}","size":1}}],
@@ -366,8 +370,9 @@ mod tests {
         assert!(manifest(both.as_bytes(), "x", MANIFEST_TYPES[0]).is_err());
     }
 
+    // hazard: I12
     #[test]
-    fn i12_media_types_must_agree() {
+    fn media_types_must_agree() {
         let own = |kind: &str| format!(r#"{{"schemaVersion":2,"mediaType":"{kind}","manifests":[]}}"#);
         assert!(index(own(INDEX_TYPES[0]).as_bytes(), "x", Some(INDEX_TYPES[0])).is_ok());
         assert!(index(own(INDEX_TYPES[0]).as_bytes(), "x", Some(INDEX_TYPES[1])).is_err());
@@ -375,8 +380,9 @@ mod tests {
         assert!(index(own(INDEX_TYPES[0]).as_bytes(), "x", Some(MANIFEST_TYPES[0])).is_err());
     }
 
+    // hazard: I12
     #[test]
-    fn i12_duplicate_keys_and_wrong_types_are_refused() {
+    fn duplicate_keys_and_wrong_types_are_refused() {
         for text in [
             r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#,
             r#"{"schemaVersion":"2","manifests":[]}"#,

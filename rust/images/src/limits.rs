@@ -59,8 +59,9 @@ fn amount(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    // hazard: I10
     #[test]
-    fn i10_each_limit_can_be_raised_by_name() {
+    fn each_limit_can_be_raised_by_name() {
         let limits = parse("layer_bytes=20GiB, entries=2M,path_depth=256,ratio=1000").unwrap();
         assert_eq!(
             (limits.layer_bytes, limits.entries, limits.path_depth, limits.ratio),

@@ -165,8 +165,9 @@ mod tests {
         assert!(pinned.same_repository(&Reference::parse("docker.io/library/alpine:3").unwrap()));
     }
 
+    // hazard: I1
     #[test]
-    fn i1_names_that_are_no_references_are_refused() {
+    fn names_that_are_no_references_are_refused() {
         for text in [
             "",
             "/",

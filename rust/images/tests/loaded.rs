@@ -155,8 +155,9 @@ async fn a_nested_index_gives_the_image_for_this_machine() {
     .await;
 }
 
+// hazard: I11
 #[tokio::test]
-async fn i11_wrong_layer_content_never_enters_the_cache_and_the_right_one_does_afterwards() {
+async fn wrong_layer_content_never_enters_the_cache() {
     in_time(async {
         let home = Home::new();
         let mut wrong = Layout::of("x", &[upper()]);
@@ -170,8 +171,9 @@ async fn i11_wrong_layer_content_never_enters_the_cache_and_the_right_one_does_a
     .await;
 }
 
+// hazard: I11
 #[tokio::test]
-async fn i11_a_wrong_diff_id_is_refused() {
+async fn a_wrong_diff_id_is_refused() {
     in_time(async {
         let home = Home::new();
         for layer in [base(), upper()] {
@@ -186,8 +188,9 @@ async fn i11_a_wrong_diff_id_is_refused() {
     .await;
 }
 
+// hazard: L1
 #[tokio::test]
-async fn l1_one_bad_layer_of_three_leaves_none() {
+async fn one_bad_layer_of_three_leaves_none() {
     in_time(async {
         let home = Home::new();
         let broken = Layer { blob: gzip(b"no tar at all"), tar: b"no tar at all".to_vec(), suffix: "+gzip" };
@@ -212,8 +215,9 @@ fn tar_with_name(name: &str) -> Vec<u8> {
     bytes
 }
 
+// hazard: L2
 #[tokio::test]
-async fn l2_the_same_archive_by_many_at_once() {
+async fn the_same_archive_by_many_concurrently() {
     in_time(async {
         let home = Home::new();
         let archive = home.file("image.tar", &Layout::of("app", &[base(), upper()]).archive());
@@ -229,8 +233,9 @@ async fn l2_the_same_archive_by_many_at_once() {
     .await;
 }
 
+// hazard: L1
 #[tokio::test]
-async fn l1_what_a_killed_import_left_is_swept_by_the_next() {
+async fn what_a_killed_import_left_is_swept_by_the_next() {
     in_time(async {
         let home = Home::new();
         let archive = home.file("image.tar", &Layout::of("app", &[base()]).archive());
@@ -247,8 +252,9 @@ async fn l1_what_a_killed_import_left_is_swept_by_the_next() {
     .await;
 }
 
+// hazard: L1
 #[tokio::test]
-async fn l1_a_cancelled_import_leaves_all_or_nothing_and_the_next_one_works() {
+async fn a_cancelled_import_leaves_all_or_nothing() {
     in_time(async {
         let home = Home::new();
         let big = vec![7; 4 << 20];
@@ -269,8 +275,9 @@ async fn l1_a_cancelled_import_leaves_all_or_nothing_and_the_next_one_works() {
     .await;
 }
 
+// hazard: I13
 #[tokio::test]
-async fn i13_more_layers_than_one_process_opens() {
+async fn more_layers_than_one_process_opens() {
     in_time(async {
         let home = Home::new();
         let layers: Vec<Layer> =
@@ -283,8 +290,9 @@ async fn i13_more_layers_than_one_process_opens() {
     .await;
 }
 
+// hazard: I13
 #[tokio::test]
-async fn i13_one_layer_twice_and_on_two_bases() {
+async fn one_layer_twice_and_on_two_bases() {
     in_time(async {
         let home = Home::new();
         home.load(&home.file("a.tar", &Layout::of("a", &[base(), upper(), base()]).archive())).await.unwrap();
@@ -349,7 +357,7 @@ async fn files_of_other_ids_are_removed_too() {
 }
 
 #[tokio::test]
-async fn an_image_in_use_keeps_its_layers_whatever_happens_to_its_name() {
+async fn an_image_in_use_keeps_its_layers() {
     in_time(async {
         let home = Home::new();
         home.load(&home.file("a.tar", &Layout::of("a", &[base(), upper()]).archive())).await.unwrap();
@@ -374,7 +382,7 @@ async fn an_image_in_use_keeps_its_layers_whatever_happens_to_its_name() {
 }
 
 #[tokio::test]
-async fn a_layer_that_vanished_is_told_and_loaded_again() {
+async fn a_vanished_layer_is_reported_and_loaded_again() {
     in_time(async {
         let home = Home::new();
         let archive = home.file("a.tar", &Layout::of("a", &[base()]).archive());

@@ -29,8 +29,9 @@ fn spoiled_config(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     layout.archive()
 }
 
+// hazard: I11
 #[tokio::test]
-async fn i11_manifest_config_and_layer_content_must_match_their_digests() {
+async fn contents_must_match_their_digests() {
     in_time(async {
         let home = Home::new();
         let layout = Layout::of("x", &[layer()]);
@@ -45,8 +46,9 @@ async fn i11_manifest_config_and_layer_content_must_match_their_digests() {
     .await;
 }
 
+// hazard: I11
 #[tokio::test]
-async fn i11_sizes_must_match() {
+async fn sizes_must_match() {
     in_time(async {
         let home = Home::new();
         home.refuses(spoiled(|m| m["layers"][0]["size"] = json!(1)), DigestMismatch).await;
@@ -58,8 +60,9 @@ async fn i11_sizes_must_match() {
     .await;
 }
 
+// hazard: I11
 #[tokio::test]
-async fn i11_digests_of_other_forms_are_refused() {
+async fn digests_of_other_forms_are_refused() {
     in_time(async {
         let home = Home::new();
         let upper = |m: &mut Value| {
@@ -75,8 +78,9 @@ async fn i11_digests_of_other_forms_are_refused() {
     .await;
 }
 
+// hazard: I12
 #[tokio::test]
-async fn i12_media_types_are_what_they_say() {
+async fn media_types_are_what_they_say() {
     in_time(async {
         let home = Home::new();
         home.refuses(spoiled(|m| m["mediaType"] = json!(OCI_INDEX)), CorruptLayer).await;
@@ -93,8 +97,9 @@ async fn i12_media_types_are_what_they_say() {
     .await;
 }
 
+// hazard: I12
 #[tokio::test]
-async fn i12_layers_are_counted() {
+async fn layers_are_counted() {
     in_time(async {
         let home = Home::new();
         home.refuses(spoiled(|m| m["layers"] = json!([])), CorruptLayer).await;
@@ -106,8 +111,9 @@ async fn i12_layers_are_counted() {
     .await;
 }
 
+// hazard: I12
 #[tokio::test]
-async fn i12_documents_are_bounded() {
+async fn documents_are_bounded() {
     in_time(async {
         let home = Home::new();
         let mut layout = Layout::default();
@@ -128,8 +134,9 @@ async fn i12_documents_are_bounded() {
     .await;
 }
 
+// hazard: I12
 #[tokio::test]
-async fn i12_broken_documents_are_corrupt() {
+async fn broken_documents_are_corrupt() {
     in_time(async {
         let home = Home::new();
         for text in
@@ -146,8 +153,9 @@ async fn i12_broken_documents_are_corrupt() {
     .await;
 }
 
+// hazard: I12
 #[tokio::test]
-async fn i12_indexes_that_lead_on_and_on_end() {
+async fn indexes_that_lead_on_and_on_end() {
     in_time(async {
         let home = Home::new();
         let mut layout = Layout::of("x", &[layer()]);
@@ -163,8 +171,9 @@ async fn i12_indexes_that_lead_on_and_on_end() {
     .await;
 }
 
+// hazard: I9
 #[tokio::test]
-async fn i9_archives_that_two_readers_would_read_differently_are_refused() {
+async fn ambiguous_archives_are_refused() {
     in_time(async {
         let home = Home::new();
         let mut twice = tar(&[("index.json", b"{}"), ("index.json", b"[]")]);
@@ -180,8 +189,9 @@ async fn i9_archives_that_two_readers_would_read_differently_are_refused() {
     .await;
 }
 
+// hazard: I9
 #[tokio::test]
-async fn i9_sizes_that_are_no_sizes_are_refused() {
+async fn sizes_that_are_no_sizes_are_refused() {
     in_time(async {
         let home = Home::new();
         for field in [
@@ -201,8 +211,9 @@ async fn i9_sizes_that_are_no_sizes_are_refused() {
     .await;
 }
 
+// hazard: I10
 #[tokio::test]
-async fn i10_a_compressed_archive_that_unfolds_is_stopped() {
+async fn a_compressed_archive_that_unfolds_is_stopped() {
     in_time(async {
         let home = Home::new();
         // 80 MiB of zeros at 1000 to 1: over the ratio beyond the first 64 MiB.
@@ -242,7 +253,7 @@ async fn an_image_for_another_machine_is_named() {
 }
 
 #[tokio::test]
-async fn a_named_pipe_that_nobody_writes_does_not_hold_a_cancelled_import() {
+async fn an_unwritten_pipe_does_not_block_a_cancelled_import() {
     in_time(async {
         let home = Home::new();
         let path = home.file("x", b"").with_file_name("pipe");

@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_systems_that_hold_no_overlay_are_told() {
+    fn file_systems_that_hold_no_overlay_are_reported() {
         assert_eq!(file_system_of(Path::new("/h"), 0xef53).state, MechanismState::On);
         assert_eq!(file_system_of(Path::new("/h"), 0x6969).state, MechanismState::Off);
         assert_eq!(file_system_of(Path::new("/h"), 0x1234).state, MechanismState::Degraded);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_a_verdict_is_told() {
+    fn the_age_of_a_verdict_is_reported() {
         assert_eq!(ago(Duration::from_secs(3)), "just now");
         assert!(ago(Duration::from_secs(90)).starts_with("90 s ago"));
         assert!(ago(Duration::from_secs(600)).starts_with("10 min ago"));

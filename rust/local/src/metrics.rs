@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_inside_a_machine_is_the_guests_word_and_what_it_holds_the_hosts() {
+    fn used_memory_is_the_guests_claim_held_memory_the_hosts() {
         let metrics = of(Driver::Microvm);
         assert_eq!((metrics.memory_bytes, metrics.memory_limit_bytes), (40 * MIB, 512 * MIB));
         assert_eq!(metrics.memory_available_bytes, Some(400 * MIB));

@@ -83,16 +83,18 @@ mod tests {
         assert!(one.to_str().unwrap().ends_with(&format!("-{base}")));
     }
 
+    // hazard: L1
     #[test]
-    fn l1_what_a_killed_builder_left_is_swept_and_nothing_half_made_is_used() {
+    fn what_a_killed_builder_left_is_swept_and_not_used() {
         let cache = tempfile::tempdir().unwrap();
         fs::create_dir_all(cache.path().join(".tmp-dead/sub")).unwrap();
         prepare_in(cache.path(), &ids()).unwrap();
         assert!(!cache.path().join(".tmp-dead").exists());
     }
 
+    // hazard: L1
     #[test]
-    fn l1_a_failing_build_leaves_nothing() {
+    fn a_failing_build_leaves_nothing() {
         let cache = tempfile::tempdir().unwrap();
         let failed = publish(cache.path(), OsStr::new("x"), &ids(), |tree| {
             tree.dir(Path::new("a/b"), 0o755)?;
@@ -103,8 +105,9 @@ mod tests {
         assert_eq!(left, [".lock"]);
     }
 
+    // hazard: L2
     #[test]
-    fn l2_builders_at_the_same_time_agree() {
+    fn builders_at_the_same_time_agree() {
         let cache = tempfile::tempdir().unwrap();
         let layers: Vec<_> = std::thread::scope(|scope| {
             let run = || prepare_in(cache.path(), &ids()).unwrap();

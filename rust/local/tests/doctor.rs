@@ -5,8 +5,9 @@ use crate::archive::{Home, in_time, names};
 use microsandbox_local::doctor::doctor;
 use microsandbox_core::model::{Isolation, MechanismState};
 
+// hazard: E14
 #[tokio::test]
-async fn e14_the_doctor_tells_what_container_isolation_has_here() {
+async fn the_doctor_reports_container_isolation() {
     in_time(async {
         let home = Home::new();
         let report = doctor(&home.backend, true).await.unwrap();

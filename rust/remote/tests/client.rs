@@ -21,6 +21,7 @@ async fn get(server: &MockServer) -> Result<SandboxStatus, MicrosandboxError> {
 }
 
 /// Cases 83, 84: the key is sent as a bearer, and is in no error.
+// hazard: C6
 #[tokio::test]
 async fn the_key_is_on_every_request_and_in_no_error() {
     for status in [400, 401, 403, 404, 409, 418, 422, 429, 500, 502] {
@@ -55,6 +56,7 @@ async fn statuses_map_one_to_one() {
     assert!(error.contains("melting"), "{error}");
 }
 
+// hazard: C2
 #[tokio::test]
 async fn answers_that_are_no_answers_are_named_errors() {
     let html = ResponseTemplate::new(200).set_body_raw("<html>welcome</html>", "text/html");
@@ -68,7 +70,7 @@ async fn answers_that_are_no_answers_are_named_errors() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_told_with_the_address() {
+async fn an_unreachable_service_is_reported_with_its_address() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("http://{}", gone.local_addr().unwrap());
     drop(gone);
@@ -120,6 +122,7 @@ async fn what_changes_nothing_is_asked_again_and_retry_after_is_heard() {
     assert_eq!(requests(&server).await.len(), 1);
 }
 
+// hazard: C3
 #[tokio::test]
 async fn a_creation_is_repeated_with_its_key_only() {
     let server = MockServer::start().await;
@@ -137,7 +140,7 @@ async fn a_creation_is_repeated_with_its_key_only() {
 
 /// Case 79 and readiness (cloud-wire 5.1).
 #[tokio::test]
-async fn create_waits_for_a_running_sandbox_and_keeps_the_callers_configuration() {
+async fn create_waits_for_running_and_keeps_the_configuration() {
     let server = MockServer::start().await;
     Mock::given(method("POST"))
         .and(path("/v1/sandboxes"))
@@ -427,7 +430,7 @@ async fn programs_and_logs_of_the_flat_dialect() {
 }
 
 #[tokio::test]
-async fn a_log_that_breaks_off_or_lies_is_a_named_error() {
+async fn a_truncated_or_false_log_is_a_named_error() {
     let bodies = [
         (
             "id: a\nevent: log\ndata: {\"source\":\"stdout\",\"ts\":\"2026-01-01T00:00:00Z\",\"text\":\"x\"}\n\nevent: log\ndata: {\n\n",

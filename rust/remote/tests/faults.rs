@@ -14,6 +14,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 const JSON_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 
 /// Case 83: a service that echoes the key does not get it into an error.
+// hazard: C6
 #[tokio::test]
 async fn a_key_that_is_echoed_is_in_no_error() {
     let bodies = [
@@ -66,7 +67,7 @@ async fn a_redirect_never_turns_a_change_into_a_look() {
 }
 
 #[tokio::test]
-async fn a_redirect_that_keeps_the_request_is_followed_within_the_origin() {
+async fn a_redirect_is_followed_within_the_origin_only() {
     let server = MockServer::start().await;
     let created = ResponseTemplate::new(200).set_body_json(answer("running"));
     Mock::given(method("POST")).and(path("/elsewhere")).respond_with(created).mount(&server).await;
@@ -81,6 +82,7 @@ async fn a_redirect_that_keeps_the_request_is_followed_within_the_origin() {
     }
 }
 
+// hazard: C6
 #[tokio::test]
 async fn no_other_origin_sees_the_key_whatever_the_request() {
     let thief = serving(ResponseTemplate::new(200).set_body_json(answer("running"))).await;
@@ -114,6 +116,7 @@ async fn no_other_origin_sees_the_key_whatever_the_request() {
 }
 
 /// What may have been acted on is not sent twice; what changes nothing is, a bounded number of times.
+// hazard: C4
 #[tokio::test]
 async fn only_what_is_safe_is_sent_again() {
     for (status, looks, runs) in [(502, 4, 1), (503, 4, 1), (504, 4, 1), (429, 4, 4), (500, 1, 1), (401, 1, 1)] {
@@ -143,6 +146,7 @@ async fn a_connection_that_ends_without_an_answer() {
     assert_eq!(liar.connections(), 1);
 }
 
+// hazard: C5
 #[tokio::test]
 async fn a_body_that_is_cut_short_is_not_asked_for_again() {
     let liar = Liar::new(|mut stream, _head| async move {
@@ -155,6 +159,7 @@ async fn a_body_that_is_cut_short_is_not_asked_for_again() {
 }
 
 /// Each byte comes before a timeout of silence would fire: the limit is on the whole.
+// hazard: C2
 #[tokio::test]
 async fn a_body_that_trickles_runs_into_the_timeout() {
     let liar = Liar::new(|mut stream, _head| async move {
@@ -170,6 +175,7 @@ async fn a_body_that_trickles_runs_into_the_timeout() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+// hazard: C2
 #[tokio::test]
 async fn a_body_without_end_is_bounded() {
     for status in ["200 OK", "500 Internal Server Error"] {
@@ -190,6 +196,7 @@ async fn a_body_without_end_is_bounded() {
     }
 }
 
+// hazard: C2
 #[tokio::test]
 async fn json_that_is_deep_or_of_another_shape_is_a_named_error() {
     let bodies = ["[".repeat(200_000), r#"{"id":"#.repeat(50_000), "[]".into(), "null".into(), r#""text""#.into()];

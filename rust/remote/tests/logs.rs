@@ -77,7 +77,7 @@ async fn a_log_is_filtered_here() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_after_a_cursor_and_names_its_sources() {
+async fn a_stream_continues_after_a_cursor_and_names_its_sources() {
     let server = polite().await;
     let backend = client(&server.uri(), Wire::Spec);
     let sources = vec![LogSource::Stderr, LogSource::System];
@@ -114,7 +114,7 @@ async fn a_service_that_only_says_that_it_lives_is_silent() {
 }
 
 #[tokio::test]
-async fn a_log_without_end_is_told_and_not_cut() {
+async fn an_endless_log_is_reported_and_not_cut() {
     let liar = logging(|mut stream| async move {
         while say(&mut stream, event(1)).await {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -239,6 +239,7 @@ async fn greetings_that_are_none_are_named_errors() {
 }
 
 /// With a goodbye and without one.
+// hazard: C5
 #[tokio::test]
 async fn a_program_whose_relay_vanishes_ends_with_a_named_error() {
     for polite in [true, false] {
@@ -294,7 +295,7 @@ async fn a_file_call_whose_relay_vanishes_ends_with_a_named_error() {
 
 /// An answer that is no upgrade.
 #[tokio::test]
-async fn a_service_without_websockets_is_told() {
+async fn a_service_without_websockets_is_reported() {
     let server = service::with_status("running").await;
     let error = exec(&client(&server.uri(), Wire::Spec)).await.unwrap_err();
     let text = error.to_string();

@@ -91,13 +91,15 @@ async fn a_certificate_that_was_given_is_trusted() {
     assert!(matches!(error, MicrosandboxError::CloudHttp { status: 409, .. }), "{error:?}");
 }
 
+// hazard: C1
 #[tokio::test]
-async fn nobody_vouches_for_a_certificate_of_its_own_making() {
+async fn a_self_signed_certificate_is_refused() {
     let service = Secure::new("localhost", (2020, 2099)).await;
     let text = failure(&service.client(false)).await;
     assert!(text.contains("SSL_CERT_FILE"), "{text}");
 }
 
+// hazard: C1
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused() {
     let service = Secure::new("elsewhere.test", (2020, 2099)).await;
@@ -105,6 +107,7 @@ async fn a_certificate_for_another_name_is_refused() {
     assert!(text.contains("another name"), "{text}");
 }
 
+// hazard: C1
 #[tokio::test]
 async fn a_certificate_outside_its_dates_names_the_clock() {
     for years in [(2001, 2002), (2098, 2099)] {
@@ -114,6 +117,7 @@ async fn a_certificate_outside_its_dates_names_the_clock() {
     }
 }
 
+// hazard: C1
 #[tokio::test]
 async fn plain_http_where_tls_is_spoken_and_the_other_way_round() {
     let service = Secure::new("localhost", (2020, 2099)).await;
@@ -126,7 +130,7 @@ async fn plain_http_where_tls_is_spoken_and_the_other_way_round() {
 }
 
 #[test]
-fn what_is_no_certificate_is_told_at_once() {
+fn an_invalid_certificate_file_is_refused_when_read() {
     for bad in ["", "no certificate", "-----BEGIN CERTIFICATE-----\n***\n-----END CERTIFICATE-----\n"] {
         let built = CloudBackend::builder().url("https://localhost").api_key(KEY).ca_cert_pem(bad).build();
         assert!(matches!(built, Err(MicrosandboxError::InvalidConfig(_))), "{bad:?}");

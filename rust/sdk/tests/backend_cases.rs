@@ -15,8 +15,9 @@ use crate::service::{answer, calls, client, config, get, requests, serving, soon
 use crate::warnings::Warnings;
 use wiremock::ResponseTemplate;
 
+// case: 47
 #[test]
-fn naive_times_are_utc_and_absent_ones_are_none_case_47() {
+fn naive_times_are_utc_and_absent_ones_are_none() {
     timed(async {
         let home = Home::new();
         let store = home.open().await.unwrap();
@@ -31,8 +32,9 @@ fn naive_times_are_utc_and_absent_ones_are_none_case_47() {
 }
 
 /// The handle was taken while it ran: what counts is what it is now. What is gone is not found.
+// case: 62
 #[test]
-fn a_removal_goes_by_what_is_so_now_and_a_second_finds_nothing_case_62() {
+fn a_removal_uses_the_current_state() {
     timed(async {
         let backend: SharedBackend = Arc::new(MemoryBackend::new());
         let sandbox = Sandbox::create(&backend, config()).await.unwrap();
@@ -46,8 +48,9 @@ fn a_removal_goes_by_what_is_so_now_and_a_second_finds_nothing_case_62() {
 }
 
 /// One warning where a stop is forced, none where there is nothing to force. (That the kill follows: `handle_rules.rs`.)
+// case: 50
 #[tokio::test]
-async fn a_stop_that_is_forced_warns_once_case_50() {
+async fn a_stop_that_is_forced_warns_once() {
     for (status, expected) in [("running", 1), ("stopped", 0)] {
         let server = service::with_status(status).await;
         let handle = get(&client(&server.uri(), Wire::Spec)).await.unwrap();
@@ -82,8 +85,9 @@ fn told(wire: Wire) -> Value {
 }
 
 /// What a service was told for a configuration comes back from it.
+// case: 73
 #[tokio::test]
-async fn an_answer_brings_every_field_back_case_73() {
+async fn an_answer_brings_every_field_back() {
     for wire in [Wire::Spec, Wire::Flat] {
         let mut body = answer("running");
         body["spec"] = Value::Null;
@@ -106,8 +110,9 @@ async fn an_answer_brings_every_field_back_case_73() {
 }
 
 /// A document that cannot be read and a home that is not there do not matter to them, and none is made.
+// case: 42, 78
 #[test]
-fn stored_and_synthesised_configurations_need_no_disk_cases_42_78() {
+fn configurations_need_no_disk() {
     let home = Home::new();
     let (document, nowhere) = (home.path().join("config.json"), home.path().join("nowhere"));
     std::fs::write(&document, "{ broken").unwrap();
@@ -119,7 +124,7 @@ fn stored_and_synthesised_configurations_need_no_disk_cases_42_78() {
 }
 
 #[tokio::test]
-#[ignore = "a child of stored_and_synthesised_configurations_need_no_disk_cases_42_78"]
+#[ignore = "a child of configurations_need_no_disk"]
 async fn child_of_a_broken_home() {
     let broken = microsandbox_core::config::LocalConfig::load();
     assert!(broken.is_err(), "whoever looked would fail");
@@ -134,8 +139,9 @@ async fn child_of_a_broken_home() {
 }
 
 /// The key goes with each kind of request, and nothing but the header carries it.
+// case: 83
 #[tokio::test]
-async fn the_key_goes_with_every_kind_of_request_case_83() {
+async fn the_key_goes_with_every_kind_of_request() {
     let server = serving(ResponseTemplate::new(200).set_body_json(answer("running"))).await;
     let backend = client(&server.uri(), Wire::Flat);
     soon(Sandbox::create(&backend, config())).await.unwrap();

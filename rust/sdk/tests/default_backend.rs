@@ -75,8 +75,9 @@ fn is_default(backend: &SharedBackend) -> bool {
     Arc::ptr_eq(&default_backend(), backend)
 }
 
+// case: 2, 4, 5, 11
 #[test]
-fn a_scope_names_the_backend_inside_and_nowhere_else_cases_2_4_5_11() {
+fn a_scope_names_the_backend_inside_only() {
     let _alone = alone();
     run(async {
         let (before, outer, inner) = (default_backend(), fake(), fake());
@@ -102,8 +103,9 @@ fn a_scope_names_the_backend_inside_and_nowhere_else_cases_2_4_5_11() {
     });
 }
 
+// case: 1, 3, 6
 #[test]
-fn swap_gives_the_old_default_which_can_be_put_back_cases_1_3_6() {
+fn swap_gives_the_old_default_which_can_be_put_back() {
     let _alone = alone();
     let (original, info) = (default_backend(), default_backend_info());
     let (first, second) = (fake(), fake());
@@ -116,8 +118,9 @@ fn swap_gives_the_old_default_which_can_be_put_back_cases_1_3_6() {
     assert_eq!(default_backend_info(), info, "what is known of it comes back with it");
 }
 
+// case: 7
 #[test]
-fn only_a_local_backend_has_a_local_side_case_7() {
+fn only_a_local_backend_has_a_local_side() {
     assert!(fake().as_local().is_none());
     let local: SharedBackend = LocalBackend::from_config(Default::default()).into();
     assert!(local.as_local().is_some());
@@ -186,8 +189,9 @@ impl Found {
     }
 }
 
+// case: 13
 #[test]
-fn each_rung_alone_selects_its_backend_case_13() {
+fn each_rung_alone_selects_its_backend() {
     let bare = World::new(None);
     bare.resolve(&[]).is("local", "default", None);
     bare.resolve(&[("MSB_BACKEND", " LOCAL ")]).is("local", "MSB_BACKEND", None);
@@ -202,8 +206,9 @@ fn each_rung_alone_selects_its_backend_case_13() {
     assert_eq!(there.info.kind, BackendKind::Cloud);
 }
 
+// case: 14
 #[test]
-fn higher_rungs_beat_lower_ones_case_14() {
+fn higher_rungs_beat_lower_ones() {
     let world = World::new(Some(PROFILES));
     let all = [
         ("MSB_BACKEND", "cloud"),
@@ -224,8 +229,9 @@ fn higher_rungs_beat_lower_ones_case_14() {
     world.resolve(&[("MSB_PROFILE", " ")]).is("local", "active_profile", Some("here"));
 }
 
+// case: 15
 #[test]
-fn half_a_pair_never_selects_the_cloud_and_local_beats_the_pair_case_15() {
+fn half_a_pair_never_selects_the_cloud() {
     let bare = World::new(None);
     let credentials = [("MSB_API_KEY", "hunter2"), ("MSB_API_URL", "https://two.example")];
     bare.resolve(&credentials).is("cloud", "MSB_API_KEY", None);
@@ -240,8 +246,9 @@ fn half_a_pair_never_selects_the_cloud_and_local_beats_the_pair_case_15() {
     broken.resolve(&[("MSB_BACKEND", "cloud"), ("MSB_API_KEY", "hunter2")]).is("cloud", "MSB_BACKEND", None);
 }
 
+// case: 23
 #[test]
-fn an_unknown_profile_is_an_error_case_23() {
+fn an_unknown_profile_is_an_error() {
     let world = World::new(Some(PROFILES));
     world.resolve(&[("MSB_PROFILE", "nowhere")]).is_invalid("nowhere");
     World::new(Some(r#"{"active_profile": "nowhere"}"#)).resolve(&[]).is_invalid("nowhere");
@@ -277,14 +284,15 @@ fn in_a_process(test: &str, variables: &[(&str, &str)]) {
     );
 }
 
+// case: 8, 9
 #[test]
-fn a_failed_resolution_fails_every_operation_and_stays_cases_8_9() {
+fn a_failed_resolution_fails_every_operation() {
     let world = World::new(Some("{ broken"));
     in_a_process("child_with_a_broken_document", &[("MSB_CONFIG_PATH", world.config().to_str().unwrap())]);
 }
 
 #[test]
-#[ignore = "a child of a_failed_resolution_fails_every_operation_and_stays_cases_8_9"]
+#[ignore = "a child of a_failed_resolution_fails_every_operation"]
 fn child_with_a_broken_document() {
     run(async {
         let backend = default_backend();
@@ -309,14 +317,15 @@ fn child_with_a_broken_document() {
     });
 }
 
+// case: 10
 #[test]
-fn concurrent_first_access_gives_one_instance_case_10() {
+fn concurrent_first_access_gives_one_instance() {
     let world = World::new(None);
     in_a_process("child_with_many_threads", &[("MSB_HOME", world.dir.path().to_str().unwrap())]);
 }
 
 #[test]
-#[ignore = "a child of concurrent_first_access_gives_one_instance_case_10"]
+#[ignore = "a child of concurrent_first_access_gives_one_instance"]
 fn child_with_many_threads() {
     let start = std::sync::Barrier::new(16);
     let found: Vec<SharedBackend> = std::thread::scope(|scope| {

@@ -11,9 +11,9 @@ use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use microsandbox_wire::sandbox::CloudSandbox;
 use tokio::sync::{Semaphore, watch};
 
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
+use crate::concurrency_limit::ConcurrencyLimit;
 use crate::error::{Answer, ApiError};
-use crate::gates::Gates;
 use crate::idempotency::Idempotency;
 use crate::keys::Keys;
 use crate::limits::Limits;
@@ -34,10 +34,10 @@ pub struct App {
     pub requests: Arc<Semaphore>,
     pub waits: Arc<Semaphore>,
     /// Requests by key.
-    pub by_key: Gates,
+    pub by_key: ConcurrencyLimit,
     /// Relays by key, and by sandbox.
-    pub relays_by_key: Gates,
-    pub relays_by_sandbox: Gates,
+    pub relays_by_key: ConcurrencyLimit,
+    pub relays_by_sandbox: ConcurrencyLimit,
     pub creating: AtomicUsize,
     pub idempotency: Idempotency,
     pub metrics: Metrics,
@@ -69,9 +69,9 @@ impl App {
             host_prefixes: parts.host_prefixes,
             requests: Arc::new(Semaphore::new(limits.requests)),
             waits: Arc::new(Semaphore::new(limits.readiness_waits)),
-            by_key: Gates::new(limits.requests_per_key),
-            relays_by_key: Gates::new(limits.relays_per_key),
-            relays_by_sandbox: Gates::new(limits.relays_per_sandbox),
+            by_key: ConcurrencyLimit::new(limits.requests_per_key),
+            relays_by_key: ConcurrencyLimit::new(limits.relays_per_key),
+            relays_by_sandbox: ConcurrencyLimit::new(limits.relays_per_sandbox),
             creating: AtomicUsize::new(0),
             idempotency: Idempotency::new(limits.idempotency, limits.idempotency_entries),
             metrics: Metrics::default(),

@@ -153,6 +153,14 @@ impl Store {
     pub async fn sandbox(&self, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
         self.told(sandboxes::by_name(self.pools.read()?, name).await)
     }
+    /// As [`Store::sandbox`], by the identity in the stored configuration.
+    pub async fn sandbox_by_id(&self, id: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+        self.told(sandboxes::by_id(self.pools.read()?, id).await)
+    }
+    /// How many rows there are, whatever their status.
+    pub async fn count_sandboxes(&self) -> MicrosandboxResult<u64> {
+        self.told(sandboxes::count(self.pools.read()?).await)
+    }
     /// Rows with an id below `below`, all of `labels`, at most `limit`, each with its newest run.
     pub async fn sandboxes(
         &self,

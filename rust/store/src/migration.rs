@@ -46,6 +46,19 @@ pub const TABLES: [&str; 13] = [
     "volume_attach",
 ];
 
+/// The identity of a sandbox: in its stored configuration, where a broken one has none. A query uses the index on it only if
+/// it repeats this expression.
+pub(super) const SANDBOX_ID: &str = "CASE WHEN json_valid(config) THEN json_extract(config, '$.id') END";
+
+/// Indexes that no step makes: a step of our own would lock the other implementations out of this home, an index does not
+/// concern them. Their prefix keeps clear of the names that a later step may use.
+const OWN_INDEXES: [(&str, &str, &str); 2] = [
+    // Without it each look-up by identity would read every row.
+    ("idx_own_sandbox_identity", "sandbox", SANDBOX_ID),
+    // Without it each look-up of the newest run, and each removal, would read every run of every sandbox.
+    ("idx_own_run_sandbox", "run", "sandbox_id"),
+];
+
 /// While this lease is in force, an installer changes the home and nobody may open it.
 const INSTALL_LEASE: &str = "install";
 
@@ -80,12 +93,15 @@ pub enum SchemaState {
     Empty,
     /// Some steps are missing.
     Behind,
+    /// All steps are applied, an index of our own is missing: complete, but slow.
+    Unindexed,
     Current,
 }
 
 /// Reads how far the schema is, and refuses what must not be opened. Three small reads: every opening pays for them.
 pub(super) async fn inspect(db: &DatabaseConnection, path: &Path) -> Result<SchemaState, Fault> {
-    let tables = names(db, "SELECT name FROM sqlite_master WHERE type = 'table'").await?;
+    // Indexes, too: their names differ from those of tables.
+    let tables = names(db, "SELECT name FROM sqlite_master WHERE type IN ('table', 'index')").await?;
     if tables.is_empty() {
         return Ok(SchemaState::Empty);
     }
@@ -103,8 +119,17 @@ pub(super) async fn inspect(db: &DatabaseConnection, path: &Path) -> Result<Sche
     }
     match TABLES.iter().find(|&&table| !tables.contains(table)) {
         Some(lost) => Err(Fault::corrupt(format!("table {lost} is missing though the schema is recorded as complete"))),
+        None if OWN_INDEXES.iter().any(|(index, ..)| !tables.contains(*index)) => Ok(SchemaState::Unindexed),
         None => Ok(SchemaState::Current),
     }
+}
+
+/// Makes the indexes of our own that are missing.
+pub(super) async fn add_own_indexes(db: &DatabaseConnection) -> Result<(), DbErr> {
+    for (index, table, key) in OWN_INDEXES {
+        db.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {index} ON {table} ({key})")).await?;
+    }
+    Ok(())
 }
 
 async fn names(db: &DatabaseConnection, sql: &str) -> Result<BTreeSet<String>, DbErr> {

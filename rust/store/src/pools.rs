@@ -159,6 +159,7 @@ impl Pools {
 async fn bring_up_to_date(pool: &DatabaseConnection, path: &Path) -> Result<(), Fault> {
     if migration::inspect(pool, path).await? != SchemaState::Current {
         Migrator::up(pool, None).await?;
+        migration::add_own_indexes(pool).await?;
         if migration::inspect(pool, path).await? != SchemaState::Current {
             return Err(Fault::corrupt("the schema is not complete after all its steps"));
         }
@@ -261,7 +262,7 @@ async fn open_read_only(path: &Path, config: &DatabaseConfig) -> MicrosandboxRes
     let has_log = sibling(path, "-wal").metadata().is_ok_and(|meta| meta.len() > 0);
     let read = readers(config, options(path, config).read_only(true).immutable(!has_log));
     match migration::inspect(&read, path).await.map_err(|fault| fault.into_error(path))? {
-        SchemaState::Current => {}
+        SchemaState::Current | SchemaState::Unindexed => {}
         _ => return Err(errors::read_only(path, "its schema is not current and cannot be brought up to date")),
     }
     Ok(Pools {

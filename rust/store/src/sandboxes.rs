@@ -6,12 +6,13 @@ use chrono::{NaiveDateTime, Utc};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait,
-    ExprTrait, FromQueryResult, QueryFilter, QuerySelect, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait, Value,
+    ExprTrait, FromQueryResult, PaginatorTrait, QueryFilter, QuerySelect, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait, Value,
 };
 
 use super::entity::{layer, manifest, manifest_layer, run, sandbox, sandbox_labels, sandbox_rootfs};
 use super::errors::Fault;
+use super::migration::SANDBOX_ID;
 use super::{RunEnd, RunRow, SandboxRow, SandboxRows};
 use microsandbox_core::error::MicrosandboxError;
 use microsandbox_core::model::{SandboxSpec, SandboxStatus};
@@ -24,8 +25,7 @@ const ROWS: &str = "SELECT s.id, s.name, s.config, s.status, s.ephemeral, s.crea
      r.id AS run_id, r.pid, r.status AS run_status, r.exit_code, r.exit_signal, r.termination_reason, \
      r.termination_detail, r.started_at, r.terminated_at \
      FROM sandbox s \
-     LEFT JOIN (SELECT sandbox_id, MAX(id) AS id FROM run GROUP BY sandbox_id) newest ON newest.sandbox_id = s.id \
-     LEFT JOIN run r ON r.id = newest.id";
+     LEFT JOIN run r ON r.id = (SELECT MAX(id) FROM run WHERE sandbox_id = s.id)";
 const LABELLED: &str =
     "EXISTS (SELECT 1 FROM sandbox_labels l WHERE l.sandbox_id = s.id AND l.key = ? AND l.value = ?)";
 
@@ -101,16 +101,30 @@ async fn insert_labels(
     Ok(())
 }
 
+fn by_name_sql() -> String {
+    format!("{ROWS} WHERE s.name = ?")
+}
+
+fn by_id_sql() -> String {
+    format!("{ROWS} WHERE {SANDBOX_ID} = ? ORDER BY s.id DESC LIMIT 1")
+}
+
 pub(super) async fn by_name(
     db: &DatabaseConnection,
     name: &str,
 ) -> Result<Option<(SandboxRow, Option<RunRow>)>, Fault> {
-    let statement = Statement::from_sql_and_values(
-        db.get_database_backend(),
-        format!("{ROWS} WHERE s.name = ?"),
-        [Value::from(name)],
-    );
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), by_name_sql(), [Value::from(name)]);
     Joined::find_by_statement(statement).one(db).await?.map(Joined::split).transpose()
+}
+
+/// By the identity in the stored configuration, through the index on [`SANDBOX_ID`].
+pub(super) async fn by_id(db: &DatabaseConnection, id: &str) -> Result<Option<(SandboxRow, Option<RunRow>)>, Fault> {
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), by_id_sql(), [Value::from(id)]);
+    Joined::find_by_statement(statement).one(db).await?.map(Joined::split).transpose()
+}
+
+pub(super) async fn count(db: &DatabaseConnection) -> Result<u64, Fault> {
+    Ok(sandbox::Entity::find().count(db).await?)
 }
 
 pub(super) async fn page(
@@ -337,3 +351,6 @@ impl Joined {
         Ok((row, run))
     }
 }
+
+#[cfg(test)]
+mod tests;

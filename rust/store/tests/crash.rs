@@ -22,8 +22,9 @@ const ROUNDS_VARIABLE: &str = "STORE_CRASH_ROUNDS";
 
 /// The kernel kills the child at the write that makes a file longer than the limit: once inside every statement that
 /// writes, without a clock.
+// hazard: DB3
 #[test]
-fn a_kill_at_any_write_of_a_migration_is_recovered_case_db3() {
+fn a_kill_at_any_write_of_a_migration_is_recovered() {
     timed(async {
         let (mut killed, mut finished) = (0, 0);
         for limit in FILE_SIZES.step_by(STEP) {
@@ -54,7 +55,7 @@ fn a_kill_at_any_write_of_a_migration_is_recovered_case_db3() {
 }
 
 #[test]
-#[ignore = "a child of a_kill_at_any_write_of_a_migration_is_recovered_case_db3"]
+#[ignore = "a child of a_kill_at_any_write_of_a_migration_is_recovered"]
 fn child_opens_with_limited_file_size() {
     let limit: u64 = std::env::var("LIMIT").unwrap().parse().unwrap();
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
@@ -62,14 +63,15 @@ fn child_opens_with_limited_file_size() {
     timed(async { drop(Store::open(&inherited(), &config()).await.unwrap()) });
 }
 
+// hazard: DB3
 #[test]
-fn processes_that_open_a_new_home_together_all_succeed_case_db3() {
+fn processes_that_open_a_new_home_together_all_succeed() {
     timed(async {
         for _ in 0..5 {
             let home = Home::new();
             let mut children: Vec<_> = (0..4)
                 .map(|_| {
-                    let mut command = home.child("child_opens_when_told");
+                    let mut command = home.child("child_opens_on_request");
                     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
                 })
                 .collect();
@@ -90,8 +92,8 @@ fn processes_that_open_a_new_home_together_all_succeed_case_db3() {
 }
 
 #[test]
-#[ignore = "a child of processes_that_open_a_new_home_together_all_succeed_case_db3"]
-fn child_opens_when_told() {
+#[ignore = "a child of processes_that_open_a_new_home_together_all_succeed"]
+fn child_opens_on_request() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
     timed(async {
         let store = Store::open(&inherited(), &config()).await.unwrap();
@@ -101,8 +103,9 @@ fn child_opens_when_told() {
 }
 
 /// The full count of rounds is for the long run; without it, enough to meet every operation.
+// hazard: DB5
 #[test]
-fn every_acknowledged_write_survives_sigkill_case_db5() {
+fn every_acknowledged_write_survives_sigkill() {
     let rounds = std::env::var(ROUNDS_VARIABLE).map_or(ROUNDS, |text| text.parse().unwrap());
     timed_for(DEADLINE * rounds.div_ceil(ROUNDS), async {
         let home = Home::new();
@@ -110,7 +113,7 @@ fn every_acknowledged_write_survives_sigkill_case_db5() {
         let mut expected = Journal::default();
         let mut acknowledged = 0;
         for round in 0..rounds {
-            let mut command = home.child("child_writes_and_tells");
+            let mut command = home.child("child_writes_and_reports");
             let mut child =
                 command.env("ROUND", round.to_string()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
             let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -136,8 +139,8 @@ fn every_acknowledged_write_survives_sigkill_case_db5() {
 }
 
 #[test]
-#[ignore = "a child of every_acknowledged_write_survives_sigkill_case_db5"]
-fn child_writes_and_tells() {
+#[ignore = "a child of every_acknowledged_write_survives_sigkill"]
+fn child_writes_and_reports() {
     let round: u32 = std::env::var("ROUND").unwrap().parse().unwrap();
     timed(async {
         let store = Store::open(&inherited(), &config()).await.unwrap();

@@ -80,7 +80,7 @@ fn child_holds_the_migration_lock() {
 }
 
 #[test]
-fn a_busy_database_is_an_error_that_names_path_and_holder_and_passes() {
+fn a_busy_database_is_an_error_with_path_and_holder() {
     timed(async {
         let home = Home::with_one_sandbox().await;
         let store = home.open().await.unwrap();
@@ -150,8 +150,9 @@ fn assert_corrupt(what: &str, home: &Home, result: Result<(), MicrosandboxError>
     }
 }
 
+// hazard: DB1
 #[test]
-fn a_file_that_is_no_database_any_more_is_damage_case_db1() {
+fn a_file_that_is_no_database_any_more_is_damage() {
     timed(async {
         let damages: [(&str, Damage); 7] = [
             ("header overwritten", |bytes| bytes[..16].fill(0xff)),
@@ -174,8 +175,9 @@ fn a_file_that_is_no_database_any_more_is_damage_case_db1() {
 
 /// Not every flipped byte can be seen (it may be free space or text); what is seen must be called by its name, and nothing
 /// may hang, crash or become another kind of error.
+// hazard: DB1
 #[test]
-fn damage_anywhere_is_found_or_harmless_case_db1() {
+fn damage_anywhere_is_found_or_harmless() {
     timed(async {
         let original = Home::with_one_sandbox().await;
         let bytes = std::fs::read(original.database()).unwrap();
@@ -198,8 +200,9 @@ fn damage_anywhere_is_found_or_harmless_case_db1() {
     });
 }
 
+// hazard: DB1
 #[test]
-fn a_log_of_garbage_is_ignored_and_the_rows_are_there_case_db1() {
+fn a_log_of_garbage_is_ignored_and_the_rows_are_there() {
     timed(async {
         let home = Home::with_one_sandbox().await;
         std::fs::write(home.beside("-wal"), [0x5a; 20_000]).unwrap();
@@ -211,8 +214,9 @@ fn a_log_of_garbage_is_ignored_and_the_rows_are_there_case_db1() {
 
 /// SQLite ties a log to nothing but its own checksums: the log of another database is taken for ours. What matters is that
 /// the outcome is one whole state or a named error, never a mix that passes.
+// hazard: DB1
 #[test]
-fn the_log_of_another_database_gives_one_whole_state_or_an_error_case_db1() {
+fn a_foreign_log_gives_one_whole_state_or_an_error() {
     timed(async {
         let foreign = Home::new();
         let other = foreign.open().await.unwrap();
@@ -248,8 +252,9 @@ fn a_database_that_was_moved_away_begins_anew() {
     });
 }
 
+// hazard: DB6
 #[test]
-fn a_file_replaced_or_removed_while_open_is_noticed_before_and_after_a_write_case_db6() {
+fn a_file_replaced_while_open_is_noticed() {
     timed(async {
         let changes: [(&str, Change); 4] = [
             ("replaced", |home| {
@@ -274,8 +279,9 @@ fn a_file_replaced_or_removed_while_open_is_noticed_before_and_after_a_write_cas
     });
 }
 
+// hazard: DB2
 #[test]
-fn a_home_that_cannot_be_written_can_be_read_case_db2() {
+fn a_home_that_cannot_be_written_can_be_read() {
     timed(async {
         for (directory, file) in [(0o555, 0o644), (0o555, 0o444), (0o755, 0o444)] {
             let home = Home::with_one_sandbox().await;
@@ -297,7 +303,7 @@ fn a_home_that_cannot_be_written_can_be_read_case_db2() {
 }
 
 #[test]
-#[ignore = "a child of a_home_that_cannot_be_written_can_be_read_case_db2"]
+#[ignore = "a child of a_home_that_cannot_be_written_can_be_read"]
 fn child_reads_only() {
     timed(async {
         let store = Store::open(&inherited(), &config()).await.unwrap();
@@ -307,8 +313,9 @@ fn child_reads_only() {
     });
 }
 
+// hazard: DB2
 #[test]
-fn a_place_where_nothing_can_be_made_is_read_only_case_db2() {
+fn a_place_where_nothing_can_be_made_is_read_only() {
     timed(async {
         let home = Home::new();
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
@@ -323,7 +330,7 @@ fn a_place_where_nothing_can_be_made_is_read_only_case_db2() {
 }
 
 #[test]
-#[ignore = "a child of a_place_where_nothing_can_be_made_is_read_only_case_db2"]
+#[ignore = "a child of a_place_where_nothing_can_be_made_is_read_only"]
 fn child_cannot_create() {
     timed(async {
         let error = error_of(Store::open(&inherited(), &config()).await);
@@ -332,8 +339,9 @@ fn child_cannot_create() {
 }
 
 /// On a file system of 600 KiB that exists only for the child.
+// hazard: DB4
 #[test]
-fn a_full_disk_is_an_error_that_loses_nothing_and_passes_case_db4() {
+fn a_full_disk_is_an_error_that_loses_nothing_and_passes() {
     timed(async {
         let home = Home::new();
         let inner = home.child("child_fills_its_disk");
@@ -350,7 +358,7 @@ fn a_full_disk_is_an_error_that_loses_nothing_and_passes_case_db4() {
 }
 
 #[test]
-#[ignore = "a child of a_full_disk_is_an_error_that_loses_nothing_and_passes_case_db4"]
+#[ignore = "a child of a_full_disk_is_an_error_that_loses_nothing_and_passes"]
 fn child_fills_its_disk() {
     timed(async {
         let store = Store::open(&inherited(), &config()).await.unwrap();
@@ -381,8 +389,9 @@ fn child_fills_its_disk() {
     });
 }
 
+// hazard: L7
 #[test]
-fn a_forked_child_is_told_so_and_the_parent_goes_on_case_l7() {
+fn a_forked_child_is_refused_and_the_parent_works() {
     timed(async {
         let home = Home::with_one_sandbox().await;
         let store = home.open().await.unwrap();

@@ -19,8 +19,9 @@ async fn names(store: &Store, below: Option<i32>, limit: u32, labels: &[(&str, &
     (page.rows.into_iter().map(|(row, _)| row.name).collect(), page.next)
 }
 
+// case: 47
 #[test]
-fn a_row_reads_back_as_it_was_written_case_47() {
+fn a_row_reads_back_as_it_was_written() {
     timed(async {
         let home = Home::new();
         let store = home.open().await.unwrap();
@@ -70,7 +71,7 @@ fn twenty_tasks_that_create_one_name_make_one_row() {
 }
 
 #[test]
-fn list_pages_newest_first_and_filters_by_all_labels_before_paging() {
+fn list_filters_by_all_labels_and_pages_newest_first() {
     timed(async {
         let home = Home::new();
         let store = home.open().await.unwrap();
@@ -160,7 +161,7 @@ fn a_run_of_a_sandbox_that_is_gone_is_refused() {
 }
 
 #[test]
-fn delete_takes_labels_and_runs_along_and_says_when_there_was_nothing() {
+fn delete_takes_labels_and_runs_along() {
     timed(async {
         let home = Home::new();
         let store = home.open().await.unwrap();
@@ -249,7 +250,7 @@ fn an_image_reads_back_with_its_layers_in_order() {
 }
 
 #[test]
-fn layers_are_freed_only_when_no_reference_and_no_sandbox_needs_them() {
+fn layers_are_freed_once_neither_name_nor_sandbox_needs_them() {
     timed(async {
         let home = Home::new();
         let store = home.open().await.unwrap();

@@ -12,8 +12,9 @@ use sea_orm_migration::MigratorTrait;
 const STEPS: u32 = 13;
 const THIRD: &str = "m20260305_000003_create_storage_tables";
 
+// case: 27
 #[test]
-fn opening_makes_the_file_and_exactly_the_13_tables_case_27() {
+fn opening_makes_the_file_and_exactly_the_13_tables() {
     timed(async {
         let home = Home::new();
         drop(home.open().await.unwrap());
@@ -51,6 +52,9 @@ fn the_indexes_are_those_that_are_agreed() {
         let sql = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name";
         let expected = [
             "idx_manifest_layers_manifest_position",
+            // The two of our own, which no step makes.
+            "idx_own_run_sandbox",
+            "idx_own_sandbox_identity",
             "idx_sandbox_ephemeral_status",
             "idx_sandbox_labels_key_value",
             "idx_sandbox_labels_sandbox_id",
@@ -60,6 +64,24 @@ fn the_indexes_are_those_that_are_agreed() {
             "idx_volume_attach_volume_id",
         ];
         assert_eq!(raw::column(&db, sql).await, expected);
+    });
+}
+
+#[test]
+fn a_home_without_our_indexes_gets_them_when_opened() {
+    timed(async {
+        let home = Home::with_one_sandbox().await;
+        let db = raw::raw(&home.database()).await;
+        let complete = raw::schema(&db).await;
+        // As another implementation made it, with a configuration that is not JSON.
+        raw::run(&db, "DROP INDEX idx_own_run_sandbox; DROP INDEX idx_own_sandbox_identity").await;
+        raw::run(&db, "INSERT INTO sandbox (name, config, status) VALUES ('broken', '{half', 'Stopped')").await;
+        raw::close(db).await;
+        let store = home.open().await.unwrap();
+        assert_eq!(store.sandbox_by_id("id-of-first").await.unwrap().unwrap().0.name, "first");
+        let db = raw::raw(&home.database()).await;
+        assert_eq!(raw::schema(&db).await, complete);
+        assert_eq!(raw::column(&db, "SELECT version FROM seaql_migrations").await.len() as u32, STEPS);
     });
 }
 
@@ -79,8 +101,9 @@ fn every_entity_names_columns_that_exist() {
     });
 }
 
+// case: 28
 #[test]
-fn migrating_twice_changes_nothing_case_28() {
+fn migrating_twice_changes_nothing() {
     timed(async {
         let home = Home::with_one_sandbox().await;
         let db = raw::raw(&home.database()).await;
@@ -95,8 +118,9 @@ fn migrating_twice_changes_nothing_case_28() {
     });
 }
 
+// case: 29
 #[test]
-fn a_third_step_that_was_cut_off_is_finished_case_29() {
+fn a_third_step_that_was_cut_off_is_finished() {
     timed(async {
         let home = Home::new();
         let db = raw::raw(&home.database()).await;
@@ -120,8 +144,9 @@ fn a_third_step_that_was_cut_off_is_finished_case_29() {
 }
 
 /// What step `n` did is there, its record is not: the state an implementation without transactions leaves when killed.
+// hazard: DB3
 #[test]
-fn every_step_tolerates_that_it_ran_before_case_db3() {
+fn every_step_tolerates_that_it_ran_before() {
     timed(async {
         let reference = Home::new();
         drop(reference.open().await.unwrap());
@@ -158,7 +183,7 @@ fn every_prefix_of_the_steps_is_carried_on() {
 }
 
 #[test]
-fn a_history_that_is_no_prefix_of_ours_is_refused_and_left_alone() {
+fn a_history_that_is_no_prefix_of_ours_is_refused() {
     timed(async {
         for (sql, word) in [
             ("INSERT INTO seaql_migrations VALUES ('m20260703_000001_add_sandbox_active_config', 1)", "newer version"),
@@ -194,8 +219,9 @@ fn an_installation_in_force_keeps_everybody_out_until_it_ends() {
     });
 }
 
+// case: 32
 #[test]
-fn concurrent_first_opens_migrate_once_case_32() {
+fn concurrent_first_opens_migrate_once() {
     timed(async {
         let home = Home::new();
         let stores = futures::future::join_all((0..8).map(|_| home.open())).await;
@@ -207,8 +233,9 @@ fn concurrent_first_opens_migrate_once_case_32() {
     });
 }
 
+// case: 31, 33
 #[test]
-fn a_failed_open_names_the_path_and_can_be_tried_again_cases_31_33() {
+fn a_failed_open_names_the_path_and_can_be_retried() {
     timed(async {
         let home = Home::new();
         std::fs::create_dir_all(home.database()).unwrap();

@@ -156,8 +156,9 @@ impl Capture {
 mod tests {
     use super::*;
 
+    // hazard: X2
     #[test]
-    fn x2_capture_keeps_the_newest_bytes_and_counts_all() {
+    fn capture_keeps_the_newest_bytes_and_counts_all() {
         let mut capture = Capture::new(Some(10));
         for round in 0..400_000u32 {
             capture.push(&round.to_be_bytes());
@@ -169,8 +170,9 @@ mod tests {
         assert_eq!(&kept[6..], 399_999u32.to_be_bytes());
     }
 
+    // hazard: X2
     #[test]
-    fn x2_capture_of_zero_keeps_nothing() {
+    fn capture_of_zero_keeps_nothing() {
         let mut capture = Capture::new(Some(0));
         capture.push(b"abc");
         assert_eq!((capture.total, capture.into_bytes().len()), (3, 0));

@@ -102,7 +102,7 @@ fn a_library_gives_its_kernel_and_is_known_by_its_digest() {
 }
 
 #[test]
-fn the_first_rung_that_has_one_wins_and_the_others_are_told() {
+fn the_first_place_with_a_library_wins() {
     let bench = Bench::new();
     let (one, two) = (bench.library("one.so"), bench.library("two.so"));
     let rungs = [
@@ -120,7 +120,7 @@ fn the_first_rung_that_has_one_wins_and_the_others_are_told() {
 }
 
 #[test]
-fn what_somebody_named_and_is_of_no_use_is_an_error_and_no_other_is_taken() {
+fn a_named_library_that_is_unusable_is_an_error() {
     let bench = Bench::new();
     let right = bench.library("right.so");
     for rung in [Rung::Environment, Rung::Program, Rung::Configuration] {
@@ -133,7 +133,7 @@ fn what_somebody_named_and_is_of_no_use_is_an_error_and_no_other_is_taken() {
 }
 
 #[test]
-fn what_merely_lies_there_and_is_of_no_use_is_passed_over_and_told() {
+fn a_found_library_that_is_unusable_is_skipped_and_reported() {
     let bench = Bench::new();
     let wrong = bench.path("wrong.so");
     std::fs::write(&wrong, "text").unwrap();
@@ -146,7 +146,7 @@ fn what_merely_lies_there_and_is_of_no_use_is_passed_over_and_told() {
 }
 
 #[test]
-fn the_variable_the_program_the_configuration_the_system_the_home() {
+fn the_search_order_of_the_library() {
     let bench = Bench::new();
     let config = LocalConfig {
         paths: microsandbox_core::config::PathsConfig { libkrunfw: Some("/config/x".into()), ..Default::default() },
@@ -225,7 +225,7 @@ fn other_libraries_and_other_generations_are_refused() {
 }
 
 #[test]
-fn directories_and_pipes_are_refused_at_once() {
+fn directories_and_pipes_are_refused_without_waiting() {
     let bench = Bench::new();
     assert!(bench.refusal(bench.dir.path()).reason.contains("not a regular file"));
     let pipe = bench.path("pipe");
@@ -387,7 +387,7 @@ async fn another_file_than_the_pinned_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_pip_that_fails_or_is_not_there_is_told_with_the_way_out() {
+async fn a_failing_or_missing_pip_is_reported_with_the_remedy() {
     let bench = Bench::new();
     let (_, pin) = package(&bench);
     let cases = [

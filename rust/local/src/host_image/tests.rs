@@ -128,7 +128,7 @@ fn split_usr_binds_each_directory() {
 }
 
 #[test]
-fn a_system_directory_that_leads_out_is_bound_where_it_really_lies() {
+fn a_system_directory_that_leads_out_is_bound_at_its_target() {
     let fake = Fake::new();
     fs::create_dir_all(fake.root().join("store/lib64")).unwrap();
     fake.link("lib64", "/store/lib64");
@@ -274,7 +274,7 @@ fn a_prefix_in_a_home_shows_only_that_directory() {
 }
 
 #[test]
-fn a_virtual_environment_brings_the_installation_that_it_links_to() {
+fn a_virtual_environment_brings_its_base_installation() {
     let fake = Fake::new();
     fake.file("home/joe/uv/cpython-3.12.1/bin/python3.12", "elf");
     fake.link("home/joe/uv/cpython-3.12.1/bin/python3", "python3.12");
@@ -288,7 +288,7 @@ fn a_virtual_environment_brings_the_installation_that_it_links_to() {
 }
 
 #[test]
-fn a_virtual_environment_of_the_system_interpreter_needs_nothing_more() {
+fn a_virtual_environment_of_the_system_needs_no_more() {
     let fake = Fake::new();
     fs::create_dir_all(fake.root().join("srv/venv/bin")).unwrap();
     fake.link("srv/venv/bin/python3", "/usr/bin/python3");

@@ -92,7 +92,7 @@ async fn a_kvm_that_makes_no_machine_needs_no_canary() {
 }
 
 #[tokio::test]
-async fn one_canary_answers_for_everybody_who_asks_at_once_and_later() {
+async fn one_canary_serves_concurrent_and_later_callers() {
     let host = made(None, Trial::Booted(Duration::from_millis(300)));
     let asked = (0..8).map(|_| judge(host.clone(), false));
     for finding in soon(futures::future::join_all(asked)).await {
@@ -105,7 +105,7 @@ async fn one_canary_answers_for_everybody_who_asks_at_once_and_later() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_remembered_and_refuses_demands_until_it_is_rechecked() {
+async fn a_cached_refusal_refuses_demands_until_rechecked() {
     let host = made(None, Trial::Refused(lack()));
     assert_eq!(soon(demand(&*host)).await, Ok(()), "without a verdict the boot itself is the proof");
     assert_eq!(host.count(), 0);

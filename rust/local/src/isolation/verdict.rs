@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_asked_again_with_more_time_and_an_approval_is_not() {
+    fn a_refusal_is_rechecked_with_more_time_an_approval_not() {
         let dir = tempfile::tempdir().unwrap();
         let subject = Subject::here("sha256:aa");
         write(dir.path(), &Verdict::now(subject.clone(), FIVE, refused())).unwrap();

@@ -50,8 +50,9 @@ async fn item(stream: &mut LogStream) -> Option<LogEntry> {
     tokio::time::timeout(DEADLINE, stream.next()).await.expect("the stream stalled").map(Result::unwrap)
 }
 
+// hazard: G1
 #[tokio::test]
-async fn g1_rotations_are_read_oldest_first_and_a_torn_line_is_none() {
+async fn rotations_are_read_oldest_first_and_a_torn_line_is_none() {
     let home = Home::new();
     for second in 0..6 {
         home.line(second, "stdout", &format!("l{second}"));
@@ -97,7 +98,7 @@ async fn bytes_that_are_no_text_come_back_as_they_were() {
 }
 
 #[tokio::test]
-async fn every_cursor_resumes_strictly_after_its_entry_even_across_a_rotation() {
+async fn every_cursor_resumes_after_its_entry_across_rotations() {
     let home = Home::new();
     for second in 0..9 {
         home.line(second, "stdout", &format!("l{second}"));
@@ -131,8 +132,9 @@ async fn a_bad_or_outlived_cursor_is_an_error() {
     }
 }
 
+// hazard: G1
 #[tokio::test]
-async fn g1_a_follower_sees_every_line_through_rotations_and_ends_with_the_sandbox() {
+async fn a_follower_sees_every_line_through_rotations() {
     let home = Home::new();
     let alive = Arc::new(AtomicBool::new(true));
     let options = LogStreamOptions { follow: true, ..LogStreamOptions::default() };
@@ -150,8 +152,9 @@ async fn g1_a_follower_sees_every_line_through_rotations_and_ends_with_the_sandb
     assert!(item(&mut stream).await.is_none());
 }
 
+// hazard: G1
 #[tokio::test]
-async fn g1_lines_that_were_rotated_away_unread_are_marked() {
+async fn lines_that_were_rotated_away_unread_are_marked() {
     let home = Home::new();
     home.line(0, "stdout", "seen");
     let alive = Arc::new(AtomicBool::new(true));

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
 use crate::app::Parts;
 use crate::keys::Keys;
 use crate::limits::Limits;

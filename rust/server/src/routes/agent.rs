@@ -18,8 +18,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Segment;
 use crate::app::App;
+use crate::authorize::Caller;
 use crate::error::{Answer, ApiError};
-use crate::guard::Caller;
 use crate::relay;
 
 /// For the agent's greeting.
@@ -43,7 +43,8 @@ pub async fn agent(
     }
     let local = LocalBackend::of(&app.backend);
     let local = local.ok_or_else(|| ApiError::unsupported("agent route", "on a server over a local backend"))?;
-    let (Some(key), Some(sandbox)) = (app.relays_by_key.enter(&caller.id), app.relays_by_sandbox.enter(handle.id()))
+    let (Some(key), Some(sandbox)) =
+        (app.relays_by_key.acquire(&caller.id), app.relays_by_sandbox.acquire(handle.id()))
     else {
         return Err(ApiError::too_many("too many connections to agents at once"));
     };

@@ -19,9 +19,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Segment, ignored_body, json, json_bytes, parse, query};
 use crate::app::App;
+use crate::authorize::Caller;
 use crate::convert;
 use crate::error::{Answer, ApiError};
-use crate::guard::Caller;
 use crate::idempotency::{Creation, detached};
 
 /// Longest idempotency key.
