@@ -1,4 +1,4 @@
-//! A backend for looking at output: sandboxes in memory, and an image store and a doctor that say fixed things.
+//! A backend with fixed results: sandboxes in memory, one image, one report of the doctor.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use microsandbox_core::model::{
 };
 use microsandbox_core::{MicrosandboxError, SharedBackend};
 
-/// Bytes of an archive, and the tag asked for.
+/// Bytes of an archive, and the requested tag.
 pub type Loaded = (Vec<u8>, Option<String>);
 
 /// One image, one report.
@@ -20,7 +20,7 @@ pub type Loaded = (Vec<u8>, Option<String>);
 pub struct FixedBackend {
     pub memory: MemoryBackend,
     pub report: DoctorReport,
-    /// What was loaded last.
+    /// The archive that was loaded last.
     pub loaded: Arc<Mutex<Option<Loaded>>>,
 }
 
