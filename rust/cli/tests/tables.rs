@@ -81,7 +81,7 @@ fn an_unknown_sandbox_is_status_1_with_a_hint_everywhere() {
     ];
     for words in verbs {
         let ran = msb(&backend, words);
-        let text = "error: sandbox not found: absent\nhint: msb list shows the sandboxes that exist\n";
+        let text = "error: sandbox not found: absent\nhint: msb list shows the existing sandboxes\n";
         assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (1, "", text), "{words:?}");
     }
 }
