@@ -140,6 +140,6 @@ async def test_other_threads_run_while_a_call_waits(service: Service) -> None:
     assert len(ticks) > 10
 
 
-async def test_nobody_there_is_an_error_with_the_address() -> None:
+async def test_an_unreachable_service_is_an_error_with_its_address() -> None:
     with pytest.raises(MicrosandboxError, match=r"127\.0\.0\.1:9"):
         await Sandbox.get("box", backend=CloudBackend("http://127.0.0.1:9", KEY))

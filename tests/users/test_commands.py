@@ -61,8 +61,8 @@ def test_pause_resume_and_modify(msb: Msb) -> None:
     assert "status Paused" in refused and "hint: to resume the sandbox: msb resume box" in refused
     msb("resume", "box")
     assert msb("exec", "box", "--", "echo", "on").stdout == "on\n"
-    report = json.loads(msb("modify", "box", "-m", "256M", "-e", "MODE=fast", "--format", "json").stdout)
-    assert (report["applied"], [change["disposition"] for change in report["changes"]]) == (True, ["live", "live"])
+    told = json.loads(msb("modify", "box", "-m", "256M", "-e", "MODE=fast", "--format", "json").stdout)
+    assert (told["applied"], [change["disposition"] for change in told["changes"]]) == (True, ["live", "live"])
     assert msb("exec", "box", "--", "sh", "-c", "echo $MODE").stdout == "fast\n"
     refused = msb("modify", "box", "-m", "1G", "--max-memory", "1G", code=1)
     assert "cannot apply modification: memory" in refused.stderr
@@ -94,7 +94,7 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
         "-c",
         "echo mine; echo problem >&2; while [ ! -e /go ]; do sleep 0.02; done; echo got",
     ).stdout.strip()
-    msb("exec", "box", "--", "echo", "another program")
+    msb("exec", "box", "--", "echo", "somebody else")
     assert json.loads(msb("inspect", "box", "--job", job, "--format", "json").stdout)["state"] == "running"
     assert job in msb("inspect", "box", "--job", job).stdout
     assert msb("logs", "box", "--job", job).stdout.splitlines() == ["mine", "problem"]
@@ -105,7 +105,7 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
     try:
         assert following.stdout is not None and following.stdout.readline() == "mine\n"
         msb("exec", "box", "--", "touch", "/go")
-        # Following ends when the job exits, not when the sandbox stops.
+        # It ends with the job, not with the sandbox.
         assert following.stdout.read() == "problem\ngot\n"
         assert following.wait(60) == 0
     finally:
@@ -118,7 +118,7 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
     assert "one sandbox" in msb("kill", "box", "other", "--job", endless, code=2).stderr
 
 
-def test_an_exit_is_waited_for_and_reported_as_json(msb: Msb) -> None:
+def test_wait_reports_the_exit_as_json(msb: Msb) -> None:
     assert "no stop was seen" not in msb("pause", "box", "--guest-flush", "required").stderr
     msb("resume", "box")
     msb("stop", "box")
@@ -127,7 +127,7 @@ def test_an_exit_is_waited_for_and_reported_as_json(msb: Msb) -> None:
     assert end["observed_at"]
 
 
-def test_the_verb_group_and_unimplemented_verbs(msb: Msb) -> None:
+def test_the_group_of_verbs_and_those_that_are_not_there_yet(msb: Msb) -> None:
     assert msb("sandbox", "list", "-q").stdout == msb("sbx", "ls", "-q").stdout == "box\n"
     for words, hint in (
         (("snapshot", "create", "s", "--from", "box"), "when snapshots land"),
@@ -177,7 +177,7 @@ def test_a_program_in_a_sandbox_becomes_a_command(msb: Msb, home: Path, tmp_path
     (entry,) = json.loads(msb("install", "--list", "--format", "json").stdout)
     assert (entry["name"], entry["image"], entry["tmp"], entry["path"]) == ("upper", "host", True, str(command))
     assert msb("install", "-l").stdout.splitlines()[1].split()[:3] == ["upper", "host", "no"]
-    # A file that msb did not make is neither replaced nor removed.
+    # What is somebody else's is left alone.
     (home / "bin" / "theirs").write_text("#!/bin/sh\n")
     assert "was not made by msb install" in msb("install", "host", "-n", "theirs", "-f", "--", "true", code=1).stderr
     refused = msb("uninstall", "theirs", "upper", "../config.json", code=1)

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use microsandbox_core::backend::{BackendInfo, SharedBackend};
+use microsandbox_core::SharedBackend;
+use microsandbox_sdk::default_backend::BackendInfo;
 
 use crate::output::failure::{Failure, Outcome};
 use crate::terminal::console::Console;

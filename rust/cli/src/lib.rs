@@ -22,7 +22,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use microsandbox_core::SharedBackend;
-use microsandbox_core::backend::{BackendInfo, default_backend, default_backend_info};
+use microsandbox_sdk::default_backend::{BackendInfo, default_backend, default_backend_info};
 
 use invocation::Home;
 pub use terminal::attach::bind_terminal;

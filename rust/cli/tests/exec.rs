@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::backend::memory::ScriptResult;
+use microsandbox_fake::ScriptResult;
 
 use crate::support::{created, memory, msb, status};
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::{Ran, local, msb, msb_alone};
 use microsandbox_core::SharedBackend;
-use microsandbox_core::backend::MemoryBackend;
+use microsandbox_fake::MemoryBackend;
 
 const SOURCE: &str = "
 __attribute__((aligned(4096))) char KERNEL_BUNDLE[4097] = {1};

@@ -1,12 +1,10 @@
 //! Booting: what a sandbox is made of, seen from outside and from inside.
 
-mod support;
-
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use crate::support::*;
 use microsandbox_protocol::launch::*;
 use microsandbox_runtime::steps::Step;
-use support::*;
 
 #[test]
 fn every_step_is_timed_and_every_mechanism_named() {
@@ -54,8 +52,9 @@ fn every_step_is_timed_and_every_mechanism_named() {
 }
 
 /// E15: what the kernel says of the init equals what the report claims.
+// hazard: E15
 #[test]
-fn e15_posture_of_the_init() {
+fn posture_of_the_init() {
     if !is_root() {
         return;
     }
@@ -132,8 +131,9 @@ fn inside_looks_like_a_machine_of_its_own() {
 }
 
 /// A6, I6: mount points that the image ships as symlinks or files.
+// hazard: I6
 #[test]
-fn i6_mounts_stay_inside_whatever_the_image_ships() {
+fn mounts_stay_inside_whatever_the_image_ships() {
     if !is_root() {
         return;
     }
@@ -200,7 +200,7 @@ fn two_hundred_layers_make_one_root() {
 }
 
 #[test]
-fn a_directory_of_host_ids_is_roots_inside_and_unchanged_outside() {
+fn a_mapped_directory_is_roots_inside_unchanged_outside() {
     if !is_root() {
         return;
     }

@@ -1,12 +1,10 @@
 //! L1, L2: the runtime killed at every named step of a boot leaves nothing that lives and nothing that stays.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::*;
 use microsandbox_protocol::launch::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
 use microsandbox_runtime::steps::Step;
-use support::*;
 
 fn mounts() -> BTreeSet<String> {
     read("/proc/self/mountinfo").lines().map(str::to_owned).collect()
@@ -27,8 +25,9 @@ fn strays(sandbox: &std::path::Path) -> Vec<String> {
     found
 }
 
+// hazard: L1
 #[test]
-fn l1_a_kill_at_any_step_leaves_only_files() {
+fn a_kill_at_any_step_leaves_only_files() {
     if !is_root() {
         return;
     }

@@ -1,11 +1,9 @@
 //! The jobs beside launching: removing trees, probing the machine.
 
-mod support;
-
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use crate::support::*;
 use microsandbox_protocol::launch::*;
-use support::*;
 
 fn remove(path: &std::path::Path) -> Report {
     let ids = IdMap::Range { base: BASE, count: 65_536 };
@@ -71,7 +69,7 @@ fn probe(scratch: &std::path::Path, ids: IdMap, user: Option<User>) -> Isolation
 }
 
 #[test]
-fn a_probe_tells_what_works_and_leaves_nothing() {
+fn a_probe_reports_what_works_and_leaves_nothing() {
     if !is_root() {
         return;
     }

@@ -1,11 +1,9 @@
 //! The life of a sandbox: who ends it, when, and what is written down.
 
-mod support;
-
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use support::*;
+use crate::support::*;
 
 fn ended(
     name: &str,
@@ -25,8 +23,9 @@ fn ended(
 }
 
 /// L4: a killed supervisor takes its sandbox with it.
+// hazard: L4
 #[test]
-fn l4_killing_the_runtime_ends_the_sandbox() {
+fn killing_the_runtime_ends_the_sandbox() {
     if !is_root() {
         return;
     }
@@ -77,7 +76,7 @@ fn an_idle_sandbox_ends_after_its_timeout() {
 }
 
 #[test]
-fn a_busy_sandbox_is_not_idle_but_ends_after_its_maximum_duration() {
+fn a_busy_sandbox_ends_after_its_maximum_duration() {
     if !is_root() {
         return;
     }
@@ -98,7 +97,7 @@ fn an_agent_that_does_not_end_is_killed_after_the_grace() {
 }
 
 #[test]
-fn the_end_of_the_agent_itself_is_told_apart() {
+fn the_exit_of_the_agent_has_its_own_reason() {
     if !is_root() {
         return;
     }
@@ -113,8 +112,9 @@ fn the_end_of_the_agent_itself_is_told_apart() {
 }
 
 /// P1: garbage on the private channel ends the sandbox, not the runtime.
+// hazard: P1
 #[test]
-fn p1_an_agent_that_breaks_the_protocol_is_ended() {
+fn an_agent_that_breaks_the_protocol_is_ended() {
     if !is_root() {
         return;
     }
@@ -154,8 +154,9 @@ fn an_agent_that_ends_early_is_quoted_in_the_boot_error() {
 }
 
 /// R3: a memory bomb in PID 1 itself; the limit holds and the reason is told.
+// hazard: R3
 #[test]
-fn r3_death_by_the_memory_limit_is_reported_as_such() {
+fn death_by_the_memory_limit_is_reported_as_such() {
     if !is_root() {
         return;
     }
@@ -165,8 +166,9 @@ fn r3_death_by_the_memory_limit_is_reported_as_such() {
 }
 
 /// R1: a fork bomb meets the limit and leaves the host alone.
+// hazard: R1
 #[test]
-fn r1_a_fork_bomb_meets_the_process_limit() {
+fn a_fork_bomb_meets_the_process_limit() {
     if !is_root() {
         return;
     }

@@ -1,10 +1,8 @@
 //! The captured log: every byte, in order, bounded, and honest about what a full disk cost.
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::*;
+use crate::support::*;
 
 fn run(
     name: &str,
@@ -44,8 +42,9 @@ fn characters_survive_the_seams_and_other_bytes_are_base64() {
 }
 
 /// G2: the cap holds and the newest lines are kept.
+// hazard: G2
 #[test]
-fn g2_rotation_keeps_the_newest_within_its_cap() {
+fn rotation_keeps_the_newest_within_its_cap() {
     if !is_root() {
         return;
     }
@@ -75,8 +74,9 @@ fn g2_rotation_keeps_the_newest_within_its_cap() {
 }
 
 /// G1, S1: a full disk costs output, never the sandbox, and the log says how much.
+// hazard: G1
 #[test]
-fn g1_a_full_disk_is_counted_not_fatal() {
+fn a_full_disk_is_counted_not_fatal() {
     if !is_root() {
         return;
     }

@@ -228,8 +228,9 @@ mod tests {
         assert_eq!(ids("4294967294").0, 4_294_967_294);
     }
 
+    // hazard: A5
     #[test]
-    fn a5_strings_that_are_not_users_are_refused() {
+    fn strings_that_are_not_users_are_refused() {
         let bad = [
             "",
             ":",

@@ -65,8 +65,8 @@ impl MountFlags {
 
 async fn ensure(call: &Invocation, name: &str) -> Outcome<()> {
     let config = VolumeConfig { name: name.into(), ..VolumeConfig::default() };
-    match call.backend.volumes().get(&call.backend, name).await {
-        Err(MicrosandboxError::VolumeNotFound(_)) => match call.backend.volumes().create(&call.backend, config).await {
+    match call.backend.volumes().get(name).await {
+        Err(MicrosandboxError::VolumeNotFound(_)) => match call.backend.volumes().create(config).await {
             Ok(_) | Err(MicrosandboxError::VolumeAlreadyExists(_)) => Ok(()),
             Err(error) => Err(error.into()),
         },

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use microsandbox_core::model::{
     EnvVar, InitConfig, Isolation, LogLevel, PullPolicy, Rlimit, SandboxConfig, SandboxSpec, SecurityProfile,
 };
+use microsandbox_local::LocalBackend;
 
 use crate::flags::duration::parse_duration;
 use crate::flags::image_source::parse_image;
@@ -234,7 +235,7 @@ impl SandboxFlags {
 /// `sandbox_defaults` of the configuration file, where the backend has one.
 fn configured(call: &Invocation) -> SandboxSpec {
     let mut spec = SandboxSpec::default();
-    if let Some(local) = call.backend.as_local() {
+    if let Some(local) = LocalBackend::of(&call.backend) {
         let defaults = &local.config().sandbox_defaults;
         spec.resources.cpus = defaults.cpus;
         spec.resources.memory_mib = defaults.memory_mib;

@@ -32,7 +32,7 @@ pub struct AttachArgs {
 pub async fn run(args: AttachArgs, call: &Invocation) -> Outcome<i32> {
     let known = job_call(call, &args.name, JobCall::Inspect { job: args.job.clone() }).await?;
     let tty = known.first().is_some_and(|job| job.tty);
-    let program = call.backend.sandboxes().job_attach(&args.name, args.job, None).await?;
+    let program = call.backend.sandboxes().agent(&args.name).attach_job(args.job, None).await?;
     let options = AttachOptions { tty, stdin: !args.no_stdin, detach_keys: args.detach_keys.unwrap_or_default() };
     match attach(&call.console, &call.signals, &program, options).await? {
         AttachEnd::Exited(exit) => Ok(exit.code),

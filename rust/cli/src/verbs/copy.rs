@@ -10,9 +10,9 @@ use clap::Args;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use microsandbox_core::MicrosandboxError;
+use microsandbox_core::api::SandboxFs;
 use microsandbox_core::model::{FsEntryKind, validate_sandbox_name};
 use microsandbox_core::names;
-use microsandbox_core::sandbox::SandboxFs;
 
 use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};

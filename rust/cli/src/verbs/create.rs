@@ -4,6 +4,7 @@ use clap::Args;
 use microsandbox_core::error::Lack;
 use microsandbox_core::model::{Isolation, SandboxConfig};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox};
+use microsandbox_local::LocalBackend;
 
 use crate::flags::sandbox_flags::SandboxFlags;
 use crate::invocation::Invocation;
@@ -43,7 +44,7 @@ pub async fn create_named(call: &Invocation, mut config: SandboxConfig, quiet: b
             Err(error) => return Err(error.into()),
             Ok(sandbox) => {
                 drop(_progress);
-                let why = call.backend.as_local().and_then(|local| local.fallback());
+                let why = LocalBackend::of(&call.backend).and_then(|local| local.fallback());
                 let note = fallback_note(sandbox.name(), sandbox.spec().isolation, sandbox.isolation(), why);
                 if let Some(note) = note.filter(|_| !quiet) {
                     call.console.note(&note);

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use microsandbox_core::krunfw::install::{self, Installed, LICENCES};
+use microsandbox_local::LocalBackend;
+use microsandbox_local::guest_kernel::install::{self, Installed, LICENCES};
 use serde::Serialize;
 
 use crate::invocation::Invocation;
@@ -81,7 +82,7 @@ pub async fn run(args: InstallArgs, call: &Invocation) -> Outcome<()> {
 
 /// Installs the library, from the index or a file.
 pub async fn libkrunfw(from: Option<PathBuf>, format: Format, quiet: bool, call: &Invocation) -> Outcome<()> {
-    let Some(local) = call.backend.as_local() else {
+    let Some(local) = LocalBackend::of(&call.backend) else {
         let kind = call.info.kind.as_str();
         return Err(Failure::hinted(
             format!("libkrunfw is for sandboxes on this machine, but the selected backend is {kind}"),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use microsandbox_core::model::validate_sandbox_name;
+use microsandbox_local::LocalBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::invocation::Invocation;
@@ -94,7 +95,7 @@ fn from_here(volume: &str) -> String {
 }
 
 pub fn directory(call: &Invocation) -> Outcome<PathBuf> {
-    let Some(local) = call.backend.as_local() else {
+    let Some(local) = LocalBackend::of(&call.backend) else {
         let kind = call.info.kind.as_str();
         return Err(Failure::hinted(
             format!("installed commands run in sandboxes of this machine, but the selected backend is {kind}"),

@@ -42,7 +42,7 @@ struct Entry<'a> {
 }
 
 pub async fn job_call(call: &Invocation, name: &str, request: JobCall) -> Outcome<Vec<JobInfo>> {
-    Ok(call.backend.sandboxes().job_call(name, request).await?)
+    Ok(call.backend.sandboxes().agent(name).job(request).await?)
 }
 
 /// Newest first.

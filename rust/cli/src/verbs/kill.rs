@@ -23,7 +23,7 @@ const SIGKILL: i32 = 9;
 pub async fn run(args: KillArgs, call: &Invocation) -> Outcome<()> {
     if let Some(job) = args.job {
         let name = args.selection.only()?;
-        call.backend.sandboxes().job_call(name, JobCall::Signal { job, signal: SIGKILL }).await?;
+        call.backend.sandboxes().agent(name).job(JobCall::Signal { job, signal: SIGKILL }).await?;
         return Ok(());
     }
     args.selection.each(call, async |sandbox| sandbox.kill(None).await.map(|()| None)).await

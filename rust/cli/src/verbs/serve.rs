@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use microsandbox_core::config::LocalConfig;
+use microsandbox_local::LocalBackend;
 use microsandbox_server::{AccessLog, Keys, Limits, Server, ServerConfig, Tls, bind, tls};
 
 use crate::flags::image_source::interpreter_prefixes;
@@ -110,13 +111,13 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
         return crate::verbs::serve_key::run(key, call).map(|()| 0);
     }
     let address = args.address()?;
-    let Some(local) = call.backend.as_local() else {
+    let Some(local) = LocalBackend::of(&call.backend) else {
         return Err(Failure::hinted(
             "msb serve serves the sandboxes of this machine, but the selected backend is not this machine",
             "MSB_BACKEND=local selects this machine",
         ));
     };
-    local.store().await?;
+    local.home().store().await?;
     let directory = local.config().home.join("serve");
     let tls = args.tls(&directory, address)?;
     let scheme = if tls.is_some() { "https" } else { "http" };

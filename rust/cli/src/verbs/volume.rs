@@ -133,12 +133,12 @@ async fn create(args: CreateArgs, call: &Invocation) -> Outcome<()> {
     if disk && config.capacity_mib.is_none() {
         return Err(Failure::Usage("--kind disk needs --size".into()));
     }
-    let info = call.backend.volumes().create(&call.backend, config).await?;
+    let info = call.backend.volumes().create(config).await?;
     if args.quiet { Ok(()) } else { call.console.line(&info.name) }
 }
 
 async fn list(args: &ListArgs, call: &Invocation) -> Outcome<()> {
-    let all = call.backend.volumes().list(&call.backend).await?;
+    let all = call.backend.volumes().list().await?;
     if args.quiet {
         return call.console.print(&all.iter().map(|info| format!("{}\n", info.name)).collect::<String>());
     }
@@ -166,7 +166,7 @@ fn rows(all: &[VolumeInfo], call: &Invocation) -> String {
 }
 
 async fn inspect(args: &InspectArgs, call: &Invocation) -> Outcome<()> {
-    let info = call.backend.volumes().get(&call.backend, &args.name).await?;
+    let info = call.backend.volumes().get(&args.name).await?;
     match args.format {
         Format::Json => print_json(&call.console, &entry(&info)),
         Format::Table => call.console.print(&rows(&[info], call)),
@@ -177,7 +177,7 @@ async fn inspect(args: &InspectArgs, call: &Invocation) -> Outcome<()> {
 async fn remove(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
     let mut failed = false;
     for name in &args.names {
-        match call.backend.volumes().remove(&call.backend, name).await {
+        match call.backend.volumes().remove(name).await {
             Ok(()) if args.quiet => {}
             Ok(()) => call.console.line(name)?,
             Err(error) => {

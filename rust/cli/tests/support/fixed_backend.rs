@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use microsandbox_core::backend::{
-    Backend, BackendKind, ImageBackend, MemoryBackend, Operation, ProgressFn, SandboxBackend, VolumeBackend,
+    Backend, BackendKind, ImageBackend, Operation, ProgressFn, SandboxBackend, VolumeBackend,
 };
 use microsandbox_core::model::{
     DoctorCheck, DoctorReport, ImageConfigDetail, ImageDetail, ImageInfo, ImageLayerDetail, ImageProgress,
     ImagePruneReport, Isolation, LibraryRung, MechanismState,
 };
 use microsandbox_core::{MicrosandboxError, SharedBackend};
+use microsandbox_fake::MemoryBackend;
 
 /// Bytes of an archive, and the requested tag.
 pub type Loaded = (Vec<u8>, Option<String>);

@@ -8,8 +8,9 @@ pub mod fixed_backend;
 
 use microsandbox_cli::{Console, Input};
 use microsandbox_core::SharedBackend;
-use microsandbox_core::backend::{LocalBackend, MemoryBackend};
 use microsandbox_core::config::LocalConfig;
+use microsandbox_fake::MemoryBackend;
+use microsandbox_local::LocalBackend;
 
 /// The result of one run of the command.
 #[derive(Debug, PartialEq, Eq)]

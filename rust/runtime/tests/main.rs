@@ -1,0 +1,11 @@
+//! The runtime, run as it is shipped: one binary, a module for each subject.
+
+mod boot;
+mod confined;
+mod escape;
+mod failpoints;
+mod jobs;
+mod life;
+mod logs;
+mod support;
+mod unpack;
