@@ -94,7 +94,7 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
         "-c",
         "echo mine; echo problem >&2; while [ ! -e /go ]; do sleep 0.02; done; echo got",
     ).stdout.strip()
-    msb("exec", "box", "--", "echo", "somebody else")
+    msb("exec", "box", "--", "echo", "another program")
     assert json.loads(msb("inspect", "box", "--job", job, "--format", "json").stdout)["state"] == "running"
     assert job in msb("inspect", "box", "--job", job).stdout
     assert msb("logs", "box", "--job", job).stdout.splitlines() == ["mine", "problem"]
@@ -177,7 +177,7 @@ def test_a_program_in_a_sandbox_becomes_a_command(msb: Msb, home: Path, tmp_path
     (entry,) = json.loads(msb("install", "--list", "--format", "json").stdout)
     assert (entry["name"], entry["image"], entry["tmp"], entry["path"]) == ("upper", "host", True, str(command))
     assert msb("install", "-l").stdout.splitlines()[1].split()[:3] == ["upper", "host", "no"]
-    # What is somebody else's is left alone.
+    # A file that msb did not make is neither replaced nor removed.
     (home / "bin" / "theirs").write_text("#!/bin/sh\n")
     assert "was not made by msb install" in msb("install", "host", "-n", "theirs", "-f", "--", "true", code=1).stderr
     refused = msb("uninstall", "theirs", "upper", "../config.json", code=1)

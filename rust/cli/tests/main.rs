@@ -1,5 +1,5 @@
-//! All tests of the command line that need no machine: sandboxes live in memory, and the command runs in this process, or,
-//! where signals and terminals matter, in a process of its own (`process`).
+//! All tests of the command line that need no machine: sandboxes live in memory, and the command runs in this process,
+//! or, where signals and terminals matter, in a process of its own (`process`).
 
 mod copy;
 mod errors;

@@ -1,7 +1,8 @@
 //! What needs a process and a terminal of its own: signals, raw mode, the standard streams, the environment.
 //!
-//! The process is this test binary with the one test [`this_test_binary_runs_as_msb_over_memory`], which becomes `msb` over
-//! sandboxes in memory. The test harness prints to standard output: it gets /dev/null, until `msb` takes the stream over.
+//! The process is this test binary with the one test [`this_test_binary_runs_as_msb_over_memory`], which becomes `msb`
+//! over sandboxes in memory. The test harness prints to standard output: it gets /dev/null, until `msb` takes the
+//! stream over.
 
 #![allow(clippy::disallowed_methods, reason = "these tests are about processes")]
 
@@ -39,8 +40,8 @@ fn this_test_binary_runs_as_msb_over_memory() {
     std::process::exit(microsandbox_cli::main(words, None));
 }
 
-/// Restores the standard output that [`LAUNCH`] kept at descriptor 9. Opened by its path: a safe owner of a descriptor that
-/// a shell opened by number does not exist.
+/// Restores the standard output that [`LAUNCH`] kept at descriptor 9. Opened by its path: a safe owner of a descriptor
+/// that a shell opened by number does not exist.
 fn take_standard_output() {
     let kept = std::fs::File::options().write(true).open("/proc/self/fd/9").unwrap();
     rustix::stdio::dup2_stdout(&kept).unwrap();
