@@ -52,7 +52,7 @@ test-fast: ## While writing: the Rust tests, and the conformance suite on the me
 test-long: ## The long form of what repeats itself (kills, races, cycles): before a release, about an hour
 	scripts/install-packages build demo test
 	scripts/beside $(MAKE) archives -- $(MAKE) tested
-	MSB_TEST_LONG=1 scripts/run-python-tests tests -m "soak or long" --durations 0 --durations-min 1
+	MSB_TEST_LONG=1 scripts/run-python-tests tests -m "soak or long" -rP --durations 0 --durations-min 1
 
 .PHONY: test-python
 test-python: ## The Python tests alone; PYTEST_ARGS="tests/conformance -k exec" narrows

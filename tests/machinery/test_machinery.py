@@ -6,17 +6,20 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from homes import REPOSITORY
+from leaks import group_name, is_ours
 from pace import within
 from wire import cbor, uncbor
 
 PLUGINS = REPOSITORY / "tests" / "plugins"
 
 
-def run(tmp_path: Path, body: str) -> str:
+def run(tmp_path: Path, body: str, **environment: str) -> str:
     """The output of pytest on one test with that body, under the leak check alone."""
     file = tmp_path / "test_leaky.py"
     file.write_text(
@@ -43,7 +46,7 @@ def run(tmp_path: Path, body: str) -> str:
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": str(PLUGINS), "MSB_LEAK_GRACE": "0.2"},
+        env={**os.environ, "PYTHONPATH": str(PLUGINS), "MSB_LEAK_GRACE": "0.2", **environment},
     )
     return done.stdout + done.stderr
 
@@ -68,20 +71,56 @@ def test_an_orphan_of_an_orphan_is_seen(tmp_path: Path) -> None:
     assert "left behind" in out and "'sleep'" in out
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0, reason="making a control group needs root")
-def test_a_left_control_group_is_seen(tmp_path: Path) -> None:
+@pytest.fixture
+def empty_group() -> Iterator[Path]:
+    """A control group that a test may make; removed afterwards."""
     root = Path("/sys/fs/cgroup")
     parent = next((p for p in (root, root / "unified", root / "pids") if (p / "cgroup.procs").exists()), None)
     if parent is None:
         pytest.skip("no control groups on this machine")
     group = parent / f"msb-leak-check-{os.getpid()}"
-    try:
-        out = run(tmp_path, f"os.mkdir({str(group)!r})")
-    finally:
-        if group.exists():
-            group.rmdir()
-    assert "left behind" in out and group.name in out
+    yield group
+    if group.exists():
+        group.rmdir()
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="making a control group needs root")
+
+
+@pytest.mark.root
+@needs_root
+def test_a_left_control_group_is_seen(tmp_path: Path, empty_group: Path) -> None:
+    out = run(tmp_path, f"os.mkdir({str(empty_group)!r})", MSB_TEST_NEIGHBOURS="")
+    empty_group.rmdir()
+    assert "left behind" in out and empty_group.name in out
+
+
+@pytest.mark.root
+@needs_root
+def test_a_neighbours_control_group_is_not_counted(tmp_path: Path, empty_group: Path) -> None:
+    out = run(tmp_path, f"os.mkdir({str(empty_group)!r})", MSB_TEST_NEIGHBOURS="1")
+    empty_group.rmdir()
+    assert "1 passed" in out, out
+
+
+@pytest.mark.root
+@needs_root
+def test_the_own_control_group_is_seen_beside_neighbours(tmp_path: Path, empty_group: Path) -> None:
+    mine = f"{empty_group.parent}/msb-leak-check-"
+    out = run(tmp_path, f"os.mkdir({mine!r} + str(os.getpid()))", MSB_TEST_NEIGHBOURS="1")
+    for group in empty_group.parent.glob("msb-leak-check-*"):
+        group.rmdir()
+    assert "left behind" in out and "msb-leak-check-" in out, out
+
+
+async def test_the_control_group_of_a_sandbox_is_known_as_ours(make: Callable[..., Awaitable[Any]], home: Path) -> None:
+    report = await (await make()).isolation_report()
+    if not any(m.name == "pids_limit" and str(m.state) == "on" for m in report.mechanisms):
+        pytest.skip("no control group can be made on this machine")
+    name = group_name(home / "sandboxes" / "box")
+    groups = [path for path in Path("/sys/fs/cgroup").rglob(name) if path.is_dir()]
+    assert groups and all(is_ours(group) for group in groups)
+    assert not is_ours(groups[0].with_name(group_name(Path("/another/home/sandboxes/box"))))
 
 
 @pytest.mark.parametrize(

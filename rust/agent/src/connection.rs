@@ -9,11 +9,12 @@ use bytes::BytesMut;
 use microsandbox_protocol::frame::{self, Flags, FrameDecoder, MAX_HELLO_FRAME};
 use microsandbox_protocol::message::CoreError;
 use microsandbox_protocol::{Kind, Message, ProtocolError};
+use microsandbox_sys::descriptor;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::files::handles::Handles;
 use crate::queue::OutQueue;
-use crate::sys;
 
 /// A stranger has this long for its hello.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -146,13 +147,14 @@ impl Connection {
     /// One read from the socket. `Err` when the client is gone.
     pub fn fill(&mut self) -> Result<(), Gone> {
         let max = if self.is_open() { READ_CHUNK } else { MAX_HELLO_FRAME };
-        match sys::read_append(self.fd.as_fd(), &mut self.input, max) {
+        self.input.reserve(max.min(64 << 10));
+        match descriptor::read_append(&self.fd, &mut self.input, max) {
             Ok(0) => Err(Gone),
             Ok(_) => {
                 self.last_byte = Instant::now();
                 Ok(())
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Err(_) => Err(Gone),
         }
     }

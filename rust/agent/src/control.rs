@@ -8,10 +8,11 @@ use bytes::BytesMut;
 use microsandbox_protocol::frame::{self, Flags, FrameDecoder};
 use microsandbox_protocol::message::{Activity, Ready};
 use microsandbox_protocol::{Kind, Message, ProtocolError};
+use microsandbox_sys::descriptor;
+use rustix::io::Errno;
 
 use crate::init::realtime_ns;
 use crate::queue::OutQueue;
-use crate::sys;
 
 /// While more than this waits for the runtime no program output is read: backpressure instead of loss.
 const HIGH_WATER: usize = 256 << 10;
@@ -77,10 +78,11 @@ impl Control {
 
     /// Reads what is there; `None` at end of file or on a broken channel.
     pub fn read(&mut self) -> Option<Vec<Message>> {
-        match sys::read_append(self.fd.as_fd(), &mut self.input, 64 << 10) {
+        self.input.reserve(64 << 10);
+        match descriptor::read_append(&self.fd, &mut self.input, 64 << 10) {
             Ok(0) => return None,
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(Vec::new()),
+            Err(Errno::AGAIN) => return Some(Vec::new()),
             Err(_) => return None,
         }
         let mut messages = Vec::new();

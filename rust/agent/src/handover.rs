@@ -21,11 +21,12 @@ use microsandbox_protocol::frame::{self, Flags, FrameDecoder};
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
 use microsandbox_protocol::message::InitProgram;
 use microsandbox_protocol::{Kind, ProtocolError};
+use microsandbox_sys::{descriptor, process};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::{machine, sys};
+use crate::machine;
 
 /// Longest order: arguments and environment fit into a frame.
 const MAX_ORDER: u64 = frame::MAX_FRAME as u64 + 4;
@@ -52,19 +53,19 @@ pub fn is_wanted() -> bool {
 pub fn split() -> io::Result<Option<Successor>> {
     let (order_read, order) = pipe_with(PipeFlags::CLOEXEC)?;
     let (answer, answer_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    if sys::fork()? {
+    if process::fork()? {
         return Ok(Some(Successor { order: order.into(), answer: answer.into() }));
     }
     drop((order, answer));
     // The agent's sockets are not the init's.
-    sys::close_inherited();
+    descriptor::close_inherited();
     let reason = match read_order(order_read.into()) {
         Ok(program) => execute(&program),
         Err(error) => error.to_string(),
     };
     let _ = File::from(answer_write).write_all(reason.as_bytes());
     // The agent says what was wrong.
-    while !sys::is_childless() {
+    while !process::is_childless() {
         std::thread::sleep(LOOK);
     }
     Ok(None)
@@ -134,7 +135,7 @@ fn execute_one(candidate: &str, program: &InitProgram) -> Errno {
     ) else {
         return Errno::INVAL;
     };
-    sys::execute(&path, &argv, &envp)
+    process::exec_path(&path, &argv, &envp)
 }
 
 /// Where systemd is, if it is what the path leads to.

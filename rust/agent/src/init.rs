@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use microsandbox_sys::spawn::Limit;
+use microsandbox_sys::{descriptor, heap, signal};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 
-use crate::exec::limits::RawLimit;
 use crate::files::root::Root;
 use crate::handover::Successor;
+use crate::machine;
 use crate::procfs::Procfs;
-use crate::{machine, sys};
 
 /// The inherited listening socket.
 const LISTENER: i32 = 3;
@@ -38,7 +39,7 @@ pub struct Setup {
     /// It is to, or has.
     pub hands_over: bool,
     /// The descriptor limit programs get: the one the agent was started with.
-    pub nofile: RawLimit,
+    pub nofile: Limit,
     /// When the first instruction ran.
     pub started: Instant,
     pub started_ns: u64,
@@ -48,8 +49,8 @@ pub struct Setup {
 pub fn prepare(owns_machine: bool, successor: Option<Successor>) -> io::Result<(Setup, OwnedFd)> {
     let started = Instant::now();
     let started_ns = monotonic_ns();
-    sys::quiet_signals();
-    sys::tune_heap();
+    quiet_signals();
+    heap::tune();
     rustix::process::umask(Mode::empty());
     // Nobody inside may trace the agent or read the session token from its memory.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -62,7 +63,7 @@ pub fn prepare(owns_machine: bool, successor: Option<Successor>) -> io::Result<(
     let (listener, control) = if owns_machine { machine::begin()? } else { inherit()? };
     let setup = Setup {
         listener,
-        signals: sys::signal_fd()?,
+        signals: signal::descriptor(&[&[libc::SIGCHLD], &END_REQUESTS[..]].concat())?,
         null: open_null()?,
         root: Arc::new(Root::of_process()?),
         procfs: Procfs::open(),
@@ -77,11 +78,26 @@ pub fn prepare(owns_machine: bool, successor: Option<Successor>) -> io::Result<(
     Ok((setup, control))
 }
 
+/// A program ends the machine by one of these signals to its init: those of busybox's `reboot`, `poweroff` and `halt`.
+pub const END_REQUESTS: [i32; 3] = [libc::SIGTERM, libc::SIGUSR2, libc::SIGUSR1];
+
+/// Blocks every signal and sets every action to the default: no handler can ever run in a child that shares this memory.
+fn quiet_signals() {
+    signal::block_all();
+    signal::default_all();
+}
+
 /// In a container both sockets are there already.
 fn inherit() -> io::Result<(OwnedFd, OwnedFd)> {
-    let named = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-    let control = sys::inherit(CONTROL).map_err(|e| named("private channel on descriptor 4", e))?;
-    let listener = sys::inherit(LISTENER).map_err(|e| named("listening socket on descriptor 3", e))?;
+    let take = |number, what: &str| {
+        let taken = descriptor::inherit(number).and_then(|fd| rustix::io::ioctl_fionbio(&fd, true).map(|()| fd));
+        taken.map_err(|error| {
+            let error = io::Error::from(error);
+            io::Error::new(error.kind(), format!("{what}: {error}"))
+        })
+    };
+    let control = take(CONTROL, "private channel on descriptor 4")?;
+    let listener = take(LISTENER, "listening socket on descriptor 3")?;
     Ok((listener, control))
 }
 
@@ -99,10 +115,10 @@ fn open_null() -> io::Result<OwnedFd> {
     }
 }
 
-fn raise_nofile() -> RawLimit {
+fn raise_nofile() -> Limit {
     let old = rustix::process::getrlimit(Resource::Nofile);
     let hard = old.maximum.unwrap_or(u64::MAX);
-    let before = RawLimit { resource: libc::RLIMIT_NOFILE, soft: old.current.unwrap_or(hard), hard };
+    let before = Limit { resource: libc::RLIMIT_NOFILE, soft: old.current.unwrap_or(hard), hard };
     let wanted = Rlimit { current: Some(hard.min(MAX_FILES)), maximum: old.maximum };
     // Fewer descriptors only mean fewer sessions at once.
     let _ = rustix::process::setrlimit(Resource::Nofile, wanted);

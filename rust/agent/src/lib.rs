@@ -14,10 +14,9 @@
 //! | [`exec`] | from a request to a process: environment, user, limits, program, terminal, clone |
 //! | [`files`] | file operations beneath the root, run by [`workers`] |
 //! | [`tree`] | finding and killing a session's whole process tree |
-//! | [`sys`] | system calls that need `unsafe` |
 //!
 //! Nothing here asks libc for names (no NSS in a static binary) and nothing reads the agent's own environment.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod connection;
 pub mod control;
@@ -35,7 +34,6 @@ pub mod procfs;
 pub mod queue;
 pub mod server;
 pub mod session;
-pub mod sys;
 pub mod tree;
 pub mod workers;
 

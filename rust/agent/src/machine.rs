@@ -9,13 +9,13 @@ use std::os::fd::OwnedFd;
 use microsandbox_protocol::capabilities::PROGRAM_CAPABILITIES;
 use microsandbox_protocol::machine::{AGENT_PORT, CONTROL_PORT, ENDED_UNTOLD, INIT_ARGUMENT};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
+use microsandbox_sys::{file, network};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;
 
 use crate::files::root::Root;
-use crate::sys;
 
 /// Kernel file systems: kind, place, flags, options. A place that the image made something else of is left alone.
 const FILE_SYSTEMS: [(&str, &str, MountFlags, &str); 5] = [
@@ -45,9 +45,9 @@ pub fn is_ours() -> bool {
 
 /// Mounts what a Linux program expects, then opens the way to the host: the listening socket and the private channel.
 pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
-    sys::set_machine_status(ENDED_UNTOLD);
+    file::set_machine_status(ENDED_UNTOLD);
     // For programs, not for this process: a machine without ACPI that a program powers off would halt, never to be heard of
-    // again. They ask their init instead (`sys::END_REQUESTS`), as in a container.
+    // again. They ask their init instead ([`crate::init::END_REQUESTS`]), as in a container.
     rustix::thread::remove_capability_from_bounding_set(CapabilitySet::SYS_BOOT)
         .map_err(|error| named("keep reboot(2) from programs", error))?;
     // As in a container: neither device nodes nor set-uid bits of an image count, and with that no exec asks the host for
@@ -77,10 +77,9 @@ pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
     quiet_standard_streams()?;
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
         .map_err(io::Error::from)?;
-    sys::loopback_up(&socket)
-        .map_err(|error| io::Error::new(error.kind(), format!("bring up the loopback: {error}")))?;
-    let listener = sys::vsock_listen(AGENT_PORT)?;
-    let control = sys::vsock_connect_host(CONTROL_PORT)?;
+    network::loopback_up(&socket).map_err(|error| named("bring up the loopback", error))?;
+    let listener = network::vsock_listen(AGENT_PORT)?;
+    let control = network::vsock_connect_host(CONTROL_PORT)?;
     Ok((listener, control))
 }
 
@@ -177,7 +176,7 @@ fn quiet_standard_streams() -> io::Result<()> {
 /// Writes every file system back and ends the machine; the host sees `code` as the monitor's own.
 pub fn power_off(code: u8) -> ! {
     rustix::fs::sync();
-    sys::set_machine_status(code);
+    file::set_machine_status(code);
     loop {
         // Refused only without the privilege that the first process always has.
         let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::ExecRequest;
+use microsandbox_sys::poll;
 
 use crate::connection::Connection;
 use crate::control::{Control, Source};
 use crate::exec::launch::Launched;
 use crate::init::ExitStatus;
 use crate::jobs::Replay;
-use crate::sys;
 use crate::tree::Tag;
 
 /// Bytes of input a client may send ahead of the program.
@@ -250,7 +250,7 @@ impl Session {
         for slot in &mut self.streams {
             // In this order: what was written before the writers left is seen by the count.
             if slot.as_ref().is_some_and(|stream| {
-                sys::hung_up(stream.fd.as_fd()) && rustix::io::ioctl_fionread(&stream.fd).unwrap_or(0) == 0
+                poll::hung_up(&stream.fd) && rustix::io::ioctl_fionread(&stream.fd).unwrap_or(0) == 0
             }) {
                 *slot = None;
             }

@@ -7,9 +7,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use microsandbox_sys::spawn::Limit;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::exec::limits::RawLimit;
 use crate::procfs::{ProcStat, Procfs};
 
 /// Marks tags apart from limits a user would set.
@@ -28,8 +28,8 @@ impl Tag {
         Tag(TAG_BASE | (agent & 0x3fff_ffff) << 32 | (session & 0xffff_ffff))
     }
 
-    pub fn limit(self) -> RawLimit {
-        RawLimit { resource: libc::RLIMIT_LOCKS, soft: self.0, hard: self.0 }
+    pub fn limit(self) -> Limit {
+        Limit { resource: libc::RLIMIT_LOCKS, soft: self.0, hard: self.0 }
     }
 }
 

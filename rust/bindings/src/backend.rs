@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use microsandbox_core::backend::{CloudBackend, LocalBackend, Wire, ambient};
+use microsandbox_core::config::Wire;
 use microsandbox_core::config::{LocalConfig, LocalConfigOverrides};
 use microsandbox_core::{MicrosandboxResult, SharedBackend};
+use microsandbox_sdk::{CloudBackend, LocalBackend, default_backend as ambient};
 use pyo3::prelude::*;
 
 use crate::convert::{self, Count, Cpus, Isolation, Location, Mib, Text};
@@ -35,17 +36,17 @@ impl NativeBackend {
     /// State directory of a local backend.
     #[getter]
     fn home(&self, py: Python<'_>) -> PyResult<Option<std::path::PathBuf>> {
-        Ok(self.backend.get(py)?.as_local().map(|local| local.config().home.clone()))
+        Ok(LocalBackend::of(self.backend.get(py)?).map(|local| local.config().home.clone()))
     }
     /// Address of a cloud backend.
     #[getter]
     fn url(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        Ok(self.backend.get(py)?.as_cloud().map(|cloud| cloud.url().to_owned()))
+        Ok(self.backend.get(py)?.remote_address().map(|remote| remote.url))
     }
     /// Dialect of a cloud backend.
     #[getter]
     fn wire(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
-        Ok(self.backend.get(py)?.as_cloud().map(|cloud| cloud.wire().as_str()))
+        Ok(self.backend.get(py)?.remote_address().map(|remote| remote.wire.as_str()))
     }
     /// What it is, as `default_backend_info` tells it.
     #[getter]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use microsandbox_core::backend::ListQuery;
 use microsandbox_core::config::SandboxDefaults;
 use microsandbox_core::{Sandbox, SharedBackend};
+use microsandbox_local::LocalBackend;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -41,7 +42,7 @@ where
 
 /// What a sandbox of this backend gets when nothing is said.
 fn defaults(backend: &SharedBackend) -> SandboxDefaults {
-    backend.as_local().map(|local| local.config().sandbox_defaults.clone()).unwrap_or_default()
+    LocalBackend::of(backend).map(|local| local.config().sandbox_defaults.clone()).unwrap_or_default()
 }
 
 #[pyfunction]

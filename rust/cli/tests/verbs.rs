@@ -5,8 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use microsandbox_core::backend::MemoryBackend;
-use microsandbox_core::backend::memory::ScriptResult;
 use microsandbox_core::{MicrosandboxError, SharedBackend};
+use microsandbox_fake::ScriptResult;
 use support::{Ran, msb, msb_with_input, snapshot};
 
 fn memory() -> (MemoryBackend, SharedBackend) {

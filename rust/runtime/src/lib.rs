@@ -5,19 +5,18 @@
 //! | module | holds |
 //! |---|---|
 //! | [`launch`] → [`driver`] → [`supervise`] | the life of one sandbox, in this order |
-//! | [`rootfs`], [`beneath`] | its root file system, and files beneath a root somebody else filled |
+//! | [`rootfs`] | its root file system; paths beneath it are resolved by `microsandbox_rooted` |
 //! | [`jail`] | namespaces, mounts, ids, capabilities, filter, control groups, Landlock: a file each |
 //! | [`channel`], [`logs`], [`json_line`], [`console`] | the private channel to the agent and what becomes of its output |
 //! | [`directory`], [`identity`], [`report`] | the facts a run leaves as files, and what the SDK is told |
 //! | [`steps`], [`failure`] | the named steps of a boot and how one fails |
-//! | [`syscall`] | the system calls without a safe wrapper: the only `unsafe` |
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 use std::time::Instant;
 
 use microsandbox_protocol::launch::{BootError, Job, Report, fd};
+use microsandbox_sys::{descriptor, signal};
 
-pub mod beneath;
 pub mod channel;
 pub mod console;
 pub mod directory;
@@ -30,22 +29,22 @@ pub mod launch;
 pub mod logs;
 pub mod mapped;
 pub mod probe;
-pub mod remove;
 pub mod remove_job;
 pub mod report;
 pub mod rootfs;
 pub mod steps;
 pub mod supervise;
-pub mod syscall;
 pub mod unpack;
 
 /// Runs the job on the inherited descriptors; the result is the exit code.
 pub fn run(start: Instant) -> i32 {
     let [spec, report, lifeline, owner, payload, vmm, kernel] =
-        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL].map(syscall::adopt_fd);
+        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL]
+            .map(|number| descriptor::inherit(number).ok());
     // Whatever else the creator left open is not ours to keep.
-    let _ = syscall::close_from(fd::KERNEL as u32 + 1);
-    syscall::survive_file_size_limit();
+    let _ = descriptor::close_from(fd::KERNEL as u32 + 1);
+    // A write beyond RLIMIT_FSIZE of the caller becomes an error like any other instead of the end of this process.
+    signal::block(&[libc::SIGXFSZ]);
     let mut reporter = report::Reporter::new(report);
     let job = match read_job(spec) {
         Ok(job) => job,

@@ -9,7 +9,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::jail::ids;
-use crate::syscall::{self, Cloned};
+use microsandbox_sys::process::{self, Cloned};
 
 /// Runs `work` as the root of the mapping, in a process that ends with this one; its result is the exit code.
 pub fn run(map: &IdMap, work: impl FnOnce() -> i32) -> Result<i32, JobError> {
@@ -17,12 +17,12 @@ pub fn run(map: &IdMap, work: impl FnOnce() -> i32) -> Result<i32, JobError> {
     let call = |errno: Errno| denied(format!("create a user namespace: {errno}"), Some(errno.raw_os_error()));
     let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call)?;
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
-    let (pid, pidfd) = match syscall::clone_child(flags as u64, None).map_err(call)? {
+    let (pid, pidfd) = match process::clone_child(flags as u64, None).map_err(call)? {
         Cloned::Child => {
             drop(go_write);
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
             let ready = rustix::io::read(&go_read, &mut [0; 1]) == Ok(1) && become_root(map).is_ok();
-            syscall::exit_now(if ready { work() } else { 70 });
+            process::exit_now(if ready { work() } else { 70 });
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };

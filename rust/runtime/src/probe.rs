@@ -9,6 +9,8 @@ use microsandbox_protocol::launch::{
     MechanismState, ProbeSpec, Report, ResourceLimits, RootSpec,
 };
 use microsandbox_protocol::message::Bootstrap;
+use microsandbox_rooted::remove;
+use microsandbox_sys::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, CWD, Mode};
 use rustix::io::Errno;
@@ -22,7 +24,6 @@ use crate::jail::cgroups::{self, mechanism};
 use crate::jail::{ids, landlock};
 use crate::report::Reporter;
 use crate::steps::{Step, Steps};
-use crate::{remove, syscall};
 
 /// How long the empty sandbox may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -101,7 +102,7 @@ fn watch(mut guest: Guest) -> Vec<Mechanism> {
     }
     let _ = rustix::process::pidfd_send_signal(&guest.pidfd, Signal::KILL);
     let _ = poll(&mut [PollFd::new(&guest.pidfd, PollFlags::IN)], None);
-    let _ = syscall::reap(guest.pid);
+    let _ = process::reap(guest.pid);
     let mut lines = std::mem::take(&mut guest.isolation.mechanisms);
     lines.push(guest.cgroups.tree_kill());
     guest.cgroups.remove();

@@ -1,10 +1,11 @@
 //! The removal job: a tree that may hold files of mapped ids.
 
 use microsandbox_protocol::launch::{IdMap, JobError, RemoveTreeSpec, Report};
+use microsandbox_rooted::remove;
 use rustix::io::Errno;
 
+use crate::mapped;
 use crate::report::Reporter;
-use crate::{mapped, remove};
 
 /// Runs the job; the result is the exit code of the process.
 pub fn run(spec: &RemoveTreeSpec, reporter: &mut Reporter) -> i32 {

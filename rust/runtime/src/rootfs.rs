@@ -2,12 +2,13 @@
 //! depend on the sandbox. Everything here happens inside the sandbox's own user and mount namespaces.
 
 use microsandbox_protocol::launch::{BindSpec, IdMap, RootSpec, TmpfsSpec};
+use microsandbox_rooted::make;
+use microsandbox_rooted::open::{Rule, open};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use crate::beneath;
 use crate::failure::{Failure, failed};
 use crate::jail::mounts::Opt;
 use crate::jail::{idmapped, mounts};
@@ -131,7 +132,7 @@ pub fn prepare_source(bind: &BindSpec, ids: &IdMap, owner: Option<BorrowedFd<'_>
             None => None,
         };
         match shown.as_ref().map(OwnedFd::as_fd).or(owner.filter(|_| bind.host_ids)) {
-            Some(owner) => crate::syscall::mount_setattr(&tree, false, 0, libc::MS_PRIVATE, Some(owner)),
+            Some(owner) => microsandbox_sys::mount::set_attributes(&tree, false, 0, libc::MS_PRIVATE, Some(owner)),
             None => Ok(()),
         }
     };
@@ -194,7 +195,7 @@ pub fn mount_proc(root: &OwnedFd) -> Result<(), Failure> {
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mounted = (|| {
         let proc = mounts::fresh("proc", &[], attributes)?;
-        mounts::attach(&proc, beneath::replace_with_dir(root, "proc")?)?;
+        mounts::attach(&proc, make::replace_with_dir(root, "proc")?)?;
         for name in PROC_READONLY {
             if let Some(target) = existing(&proc, name)? {
                 let tree = mounts::copy_tree(&target)?;
@@ -214,7 +215,7 @@ pub fn mount_sys(root: &OwnedFd) -> Result<(), Failure> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mounted = (|| {
-        let target = beneath::replace_with_dir(root, "sys")?;
+        let target = make::replace_with_dir(root, "sys")?;
         let sys = match mounts::fresh("sysfs", &[], attributes) {
             Err(Errno::PERM | Errno::ACCESS) => return Ok(()),
             result => result?,
@@ -229,7 +230,7 @@ pub fn mount_sys(root: &OwnedFd) -> Result<(), Failure> {
 fn mask(root: &OwnedFd, names: &[&str]) -> Result<(), Errno> {
     for name in names {
         let Some(target) = existing(root, name)? else { continue };
-        let cover = if beneath::is_dir(&target)? {
+        let cover = if make::is_dir(&target)? {
             let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -262,7 +263,7 @@ fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), 
     let full = plain | MountAttrFlags::MOUNT_ATTR_NODEV;
     let options = [Opt::Text("mode", "755"), Opt::Text("size", "65536"), Opt::Text("nr_inodes", "1024")];
     let dev = mounts::fresh("tmpfs", &options, full)?;
-    mounts::attach(&dev, beneath::replace_with_dir(root, "dev")?)?;
+    mounts::attach(&dev, make::replace_with_dir(root, "dev")?)?;
     for (name, major, minor) in DEVICES {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let target = fs::openat(&dev, name, flags, Mode::from_raw_mode(0o666))?;
@@ -276,12 +277,12 @@ fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), 
     if id_count > 5 {
         pts.push(Opt::Text("gid", "5"));
     }
-    mounts::attach(mounts::fresh("devpts", &pts, plain)?, beneath::replace_with_dir(&dev, "pts")?)?;
+    mounts::attach(mounts::fresh("devpts", &pts, plain)?, make::replace_with_dir(&dev, "pts")?)?;
     let size = shm_bytes.to_string();
     let shm = mounts::fresh("tmpfs", &[Opt::Text("mode", "1777"), Opt::Text("size", &size)], full)?;
-    mounts::attach(shm, beneath::replace_with_dir(&dev, "shm")?)?;
+    mounts::attach(shm, make::replace_with_dir(&dev, "shm")?)?;
     // Message queues are a kernel option; without them the directory is empty.
-    let queues = beneath::replace_with_dir(&dev, "mqueue")?;
+    let queues = make::replace_with_dir(&dev, "mqueue")?;
     if let Ok(mqueue) = mounts::fresh("mqueue", &[], full) {
         mounts::attach(mqueue, queues)?;
     }
@@ -327,7 +328,7 @@ fn mount_tmpfs(root: &OwnedFd, spec: &TmpfsSpec) -> Result<(), Errno> {
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, spec.readonly);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, spec.noexec);
     let tree = mounts::fresh("tmpfs", &[Opt::Text("size", &size), Opt::Text("mode", &mode)], attributes)?;
-    mounts::attach(tree, beneath::ensure_dir(root, &spec.target)?)
+    mounts::attach(tree, make::ensure_dir(root, &spec.target)?)
 }
 
 fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source) -> Result<(), Errno> {
@@ -340,10 +341,10 @@ fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source) -> Result<(), Er
             own.as_fd()
         }
     };
-    let target = if beneath::is_dir(tree)? {
-        beneath::ensure_dir(root, &bind.target)?
+    let target = if make::is_dir(tree)? {
+        make::ensure_dir(root, &bind.target)?
     } else {
-        beneath::ensure_file(root, &bind.target)?
+        make::ensure_file(root, &bind.target)?
     };
     mounts::attach(tree, target)
 }
@@ -352,23 +353,23 @@ fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source) -> Result<(), Er
 /// belongs to another machine. Later boots keep what the sandbox made of them.
 pub fn write_etc(root: &OwnedFd, parts: &Parts, hostname: &str) -> Result<(), Failure> {
     let written = (|| {
-        let etc = match beneath::open_plain(root, "/etc", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
-            Err(Errno::NOENT) => beneath::replace_with_dir(root, "etc")?,
+        let etc = match open(root, "/etc", OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), Rule::PLAIN) {
+            Err(Errno::NOENT) => make::replace_with_dir(root, "etc")?,
             // An image whose /etc is a symlink or a file gets none of these files.
             Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
             result => result?,
         };
         let ours = |name: &str| fs::statat(&parts.upper, format!("etc/{name}"), fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
         if !ours("hostname") {
-            beneath::write_file(&etc, "hostname", format!("{hostname}\n").as_bytes(), 0o644)?;
+            make::write_file(&etc, "hostname", format!("{hostname}\n").as_bytes(), 0o644)?;
         }
         if !ours("hosts") {
             let hosts =
                 format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n");
-            beneath::write_file(&etc, "hosts", hosts.as_bytes(), 0o644)?;
+            make::write_file(&etc, "hosts", hosts.as_bytes(), 0o644)?;
         }
         if !ours("resolv.conf") {
-            beneath::write_file(&etc, "resolv.conf", b"# This sandbox has no network beyond its loopback.\n", 0o644)?;
+            make::write_file(&etc, "resolv.conf", b"# This sandbox has no network beyond its loopback.\n", 0o644)?;
         }
         Ok(())
     })();

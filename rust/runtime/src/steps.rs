@@ -126,5 +126,5 @@ pub fn epoch_ms() -> u64 {
 /// What a failpoint does: no clean-up of any kind runs.
 pub fn kill_self() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    crate::syscall::exit_now(137)
+    microsandbox_sys::process::exit_now(137)
 }

@@ -10,6 +10,7 @@ use microsandbox_protocol::launch::{
     Identity, IsolationReport, LaunchReady, LaunchSpec, Lifecycle, ProcessIdentity, Report,
 };
 use microsandbox_protocol::message::{Activity, Kind, Ready, Shutdown};
+use microsandbox_sys::{heap, process, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -27,7 +28,6 @@ use crate::json_line::now_ns;
 use crate::logs::{ExecLog, Source};
 use crate::report::Reporter;
 use crate::steps::{Step, Steps, epoch_ms};
-use crate::syscall;
 use crate::{identity, steps};
 
 /// From the end of the grace period to killing the guest: time for the agent to kill, flush and sync.
@@ -48,7 +48,9 @@ impl Lines {
     /// Both count until the creator says that it lets go: a detached sandbox too ends with a creator that dies before it
     /// has recorded it.
     pub fn watch(lifeline: Option<OwnedFd>, owner: Option<OwnedFd>) -> Result<Lines, Errno> {
-        let signals = syscall::signal_fd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
+        const ENDING: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+        signal::block(&ENDING);
+        let signals = signal::descriptor(&ENDING)?;
         if let Some(lifeline) = &lifeline {
             rustix::fs::fcntl_setfl(lifeline, rustix::fs::OFlags::NONBLOCK)?;
         }
@@ -278,7 +280,7 @@ impl Supervisor {
         match event {
             Event::Agent => self.accept_agent(),
             Event::Channel => self.read_channel(reporter),
-            Event::Init => self.exit = syscall::reap(self.guest.pid),
+            Event::Init => self.exit = process::reap(self.guest.pid),
             Event::Lifeline => self.read_lifeline(),
             Event::Owner => self.owner_ended(),
             Event::Signals => self.read_signals(),
@@ -439,7 +441,7 @@ impl Supervisor {
         self.guest.isolation = IsolationReport::default();
         self.kernel_log.forget_tail();
         drop(spec);
-        syscall::trim_heap();
+        heap::trim();
     }
 
     /// A monitor has bound the agent's socket in a directory of its own; clients look for it in the runtime's.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use microsandbox_core::backend::{ListQuery, SharedBackend};
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_core::{MicrosandboxError, SandboxHandle};
+use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use microsandbox_wire::sandbox::CloudSandbox;
 use tokio::sync::{Semaphore, watch};
 
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
+use crate::concurrency_limit::ConcurrencyLimit;
 use crate::error::{Answer, ApiError};
-use crate::gates::Gates;
 use crate::idempotency::Idempotency;
 use crate::keys::Keys;
 use crate::limits::Limits;
@@ -34,10 +34,10 @@ pub struct App {
     pub requests: Arc<Semaphore>,
     pub waits: Arc<Semaphore>,
     /// Requests by key.
-    pub by_key: Gates,
+    pub by_key: ConcurrencyLimit,
     /// Relays by key, and by sandbox.
-    pub relays_by_key: Gates,
-    pub relays_by_sandbox: Gates,
+    pub relays_by_key: ConcurrencyLimit,
+    pub relays_by_sandbox: ConcurrencyLimit,
     pub creating: AtomicUsize,
     pub idempotency: Idempotency,
     pub metrics: Metrics,
@@ -69,9 +69,9 @@ impl App {
             host_prefixes: parts.host_prefixes,
             requests: Arc::new(Semaphore::new(limits.requests)),
             waits: Arc::new(Semaphore::new(limits.readiness_waits)),
-            by_key: Gates::new(limits.requests_per_key),
-            relays_by_key: Gates::new(limits.relays_per_key),
-            relays_by_sandbox: Gates::new(limits.relays_per_sandbox),
+            by_key: ConcurrencyLimit::new(limits.requests_per_key),
+            relays_by_key: ConcurrencyLimit::new(limits.relays_per_key),
+            relays_by_sandbox: ConcurrencyLimit::new(limits.relays_per_sandbox),
             creating: AtomicUsize::new(0),
             idempotency: Idempotency::new(limits.idempotency, limits.idempotency_entries),
             metrics: Metrics::default(),
@@ -90,7 +90,7 @@ impl App {
     }
 
     pub async fn get(&self, name: &str) -> Answer<SandboxHandle> {
-        Ok(self.backend.sandboxes().get(&self.backend, name).await?)
+        Ok(Sandbox::get(&self.backend, name).await?)
     }
 
     /// The record as an answer; its identity is remembered.
@@ -114,7 +114,7 @@ impl App {
         let wanted = crate::convert::from_uuid(id);
         let hint = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&wanted).cloned();
         if let Some(name) = hint {
-            match self.backend.sandboxes().get(&self.backend, &name).await {
+            match Sandbox::get(&self.backend, &name).await {
                 Ok(handle) if handle.id() == wanted => return Ok(handle),
                 Ok(_) | Err(MicrosandboxError::SandboxNotFound(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -139,7 +139,7 @@ impl App {
         let mut cursor = None;
         loop {
             let query = ListQuery { cursor, limit: Some(WALK_PAGE), ..ListQuery::default() };
-            let page = self.backend.sandboxes().list(&self.backend, query).await?;
+            let page = Sandbox::list(&self.backend, query).await?;
             if !page.sandboxes.iter().all(&mut look) || page.next_cursor.is_none() {
                 return Ok(());
             }

@@ -12,12 +12,12 @@
 //! | [`relay`] | the agent WebSocket |
 //! | [`app`], [`gates`], [`idempotency`], [`stalled`] | shared state and the bounds on it |
 
-pub mod access;
+pub mod access_log;
 mod app;
+mod authorize;
+mod concurrency_limit;
 mod convert;
 pub mod error;
-mod gates;
-mod guard;
 mod idempotency;
 pub mod keys;
 pub mod limits;
@@ -26,11 +26,10 @@ pub mod openapi;
 mod relay;
 mod routes;
 pub mod serve;
-mod stalled;
 mod table;
 pub mod tls;
 
-pub use access::AccessLog;
+pub use access_log::AccessLog;
 pub use keys::{Key, Keys, Scope};
 pub use limits::Limits;
 pub use serve::{Server, ServerConfig, bind};

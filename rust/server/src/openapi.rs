@@ -182,7 +182,7 @@ fn responses(route: &Route) -> Value {
             ("200", Some(content("application/json", list)))
         }
         Content::Ignored => ("200", Some(content("application/json", json!({ "type": "object" })))),
-        Content::Text => ("200", Some(content("text/plain", json!({ "type": "string" })))),
+        Content::OpenMetrics => ("200", Some(content("application/openmetrics-text", json!({ "type": "string" })))),
         Content::Events => ("200", Some(content("text/event-stream", json!({ "type": "string" })))),
         Content::JsonOrEvents(schema) => {
             let mut both = content("application/json", reference(schema));

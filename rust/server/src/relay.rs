@@ -1,6 +1,5 @@
 //! Bytes between a WebSocket and an agent's socket, both ways, each at the pace of its reader.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -82,7 +81,7 @@ where
             read = agent.read_buf(&mut block) => match read {
                 Ok(0) => return End::Agent,
                 Ok(count) => {
-                    app.metrics.relayed_down.fetch_add(count as u64, Ordering::Relaxed);
+                    app.metrics.relayed_down.inc_by(count as u64);
                     Message::Binary(block.split().freeze())
                 }
                 Err(_) => return End::AgentLost,
@@ -110,7 +109,7 @@ where
         };
         match message {
             Message::Binary(data) => {
-                app.metrics.relayed_up.fetch_add(data.len() as u64, Ordering::Relaxed);
+                app.metrics.relayed_up.inc_by(data.len() as u64);
                 if agent.write_all(&data).await.is_err() {
                     // It takes no more; what it still says is worth sending, and its end comes with it.
                     return std::future::pending().await;

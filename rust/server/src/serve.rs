@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,13 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
 use crate::app::{App, Parts};
 use crate::keys::Keys;
 use crate::limits::Limits;
-use crate::stalled::Stalled;
 use crate::tls::Tls;
 
 /// After a failure to accept (no descriptors left): others may finish meanwhile.
@@ -112,7 +111,7 @@ impl Server {
     }
 
     fn turn_away(&self, mut stream: TcpStream) {
-        self.app.metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
+        self.app.metrics.refused_connections.inc();
         if self.tls.is_none() {
             // What fits into the socket's buffer; nobody waits for such a client.
             let _ = stream.try_write(FULL);
@@ -129,32 +128,35 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
-        self.app.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        self.app.metrics.connections.inc();
         // Small answers must not wait for more.
         let _ = stream.set_nodelay(true);
         let limits = &self.app.limits;
         match tls {
-            None => self.http(Stalled::new(stream, limits.write_timeout)).await,
+            None => self.http(stream).await,
             Some(tls) => match tokio::time::timeout(limits.tls_timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.http(Stalled::new(stream, limits.write_timeout)).await,
+                Ok(Ok(stream)) => self.http(stream).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
             },
         }
-        self.app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        self.app.metrics.connections.dec();
     }
 
     async fn http<S>(&self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // Fails a write, a flush or a shutdown of which the client has taken nothing for that long.
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(self.app.limits.write_timeout));
         let service = TowerToHyperService::new(self.router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.app.limits.head_timeout)
             .max_buf_size(self.app.limits.head)
             .max_headers(self.app.limits.headers)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let done: Result<(), hyper::Error> = tokio::select! {

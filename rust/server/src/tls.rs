@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use microsandbox_core::backend::local::make_private_directory;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, private};
+use microsandbox_home::make_private_directory;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

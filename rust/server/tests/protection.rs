@@ -1,12 +1,10 @@
 //! Keys, scopes, bounds and the end of a server.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{DEADLINE, Reply, Running};
 use chrono::{TimeDelta, Utc};
 use microsandbox_server::{Limits, Scope};
-use support::{DEADLINE, Reply, Running};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const HOST: &str = r#"{"name": "a", "image": "host"}"#;
@@ -187,5 +185,50 @@ async fn the_access_log_tells_who_and_what_and_no_key() {
     let metrics = server.ask("GET", "/metrics", None).await.text();
     let counted = "msb_requests_total{method=\"GET\",route=\"/v1/sandboxes/by-name/{name}\",status=\"404\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
+    server.end().await;
+}
+
+/// Larger than what both sockets buffer.
+const FILE: usize = 32 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_cut_off_a_slow_one_is_not() {
+    let limit = Duration::from_secs(1);
+    let server = Running::start(Limits { write_timeout: limit, ..Limits::default() }).await;
+    assert_eq!(server.ask("POST", "/v1/volumes", Some(r#"{"name": "v"}"#)).await.status, 200);
+    let key = format!("Bearer {}", server.key);
+    let path = "/v1/volumes/v/files/content";
+    let headers =
+        [("authorization", key.as_str()), ("x-msb-file-path", "Zg"), ("content-type", "application/octet-stream")];
+    let written = server.ask_with("PUT", path, &headers, Some(&"x".repeat(FILE))).await;
+    assert_eq!(written.status, 200, "{}", written.text());
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {key}\r\nx-msb-file-path: Zg\r\n\r\n"
+    );
+
+    let begun = Instant::now();
+    let mut slow = server.connect().await;
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut block = vec![0u8; 1 << 20];
+    let mut received = 0;
+    loop {
+        let count = tokio::time::timeout(DEADLINE, slow.read(&mut block)).await.unwrap().unwrap();
+        if count == 0 {
+            break;
+        }
+        received += count;
+        // Each pause is shorter than the limit, their sum is longer.
+        if received < FILE / 2 {
+            tokio::time::sleep(limit / 10).await;
+        }
+    }
+    assert!(received > FILE && begun.elapsed() > limit, "{received} bytes in {:?}", begun.elapsed());
+
+    let mut silent = server.connect().await;
+    silent.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(limit * 3).await;
+    let mut received = Vec::new();
+    let end = tokio::time::timeout(DEADLINE, silent.read_to_end(&mut received)).await.expect("still connected");
+    assert!(end.is_err() || received.len() < FILE, "the whole file was sent");
     server.end().await;
 }

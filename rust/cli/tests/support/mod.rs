@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-pub mod shop;
+pub mod fixed_backend;
 
 use microsandbox_cli::{Console, Input};
 use microsandbox_core::SharedBackend;

@@ -85,7 +85,7 @@ async fn collect<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-pub(crate) fn finish(
+pub fn finish(
     exit: ExecExit,
     stdout: Capture,
     stderr: Capture,
@@ -112,7 +112,7 @@ pub(crate) fn finish(
 }
 
 /// The newest `keep` bytes of a stream.
-pub(crate) struct Capture {
+pub struct Capture {
     bytes: Vec<u8>,
     keep: u64,
     /// More than `keep` is an error instead of a cut.

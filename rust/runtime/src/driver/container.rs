@@ -2,6 +2,7 @@
 
 use microsandbox_protocol::launch::{Mechanism, MechanismState};
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
+use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -15,7 +16,6 @@ use crate::jail::cgroups::mechanism;
 use crate::jail::{caps, ids, namespaces, seccomp};
 use crate::rootfs::{self, Parts};
 use crate::steps::{Step, Steps};
-use crate::syscall;
 
 /// Descriptors the agent starts with; everything else is closed when it is executed.
 const AGENT_LISTENER: i32 = 3;
@@ -85,14 +85,15 @@ impl Tenant for Agent {
 
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
         let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        syscall::reset_signals();
+        signal::default_all();
+        signal::unblock_all();
         // None of the sources has one of the target numbers: those were open when the runtime started.
-        syscall::place_fd(&null, 0)?;
-        syscall::place_fd(&null, 1)?;
-        syscall::place_fd(&jail.console, 2)?;
-        syscall::place_fd(&self.listener, AGENT_LISTENER)?;
-        syscall::place_fd(&self.private, AGENT_PRIVATE)?;
-        syscall::cloexec_from(FIRST_CLOSED)
+        descriptor::place(&null, 0)?;
+        descriptor::place(&null, 1)?;
+        descriptor::place(&jail.console, 2)?;
+        descriptor::place(&self.listener, AGENT_LISTENER)?;
+        descriptor::place(&self.private, AGENT_PRIVATE)?;
+        descriptor::close_on_exec_from(FIRST_CLOSED)
     }
 
     fn filter(&self) -> Result<Mechanism, Errno> {

@@ -16,7 +16,7 @@ use crate::jail::cgroups::{Cgroups, Join, mechanism};
 use crate::jail::{idmapped, ids, mounts, namespaces, seccomp};
 use crate::rootfs::{self, Parts, Source};
 use crate::steps::{Step, Steps};
-use crate::syscall::{self, Cloned};
+use microsandbox_sys::process::{self, Cloned};
 
 const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
      kernel.apparmor_restrict_unprivileged_userns)";
@@ -242,7 +242,7 @@ fn child(jail: &Jail<'_>, mut tenant: impl Tenant, steps: &Steps) -> ! {
     let Err(failure) = become_tenant(jail, &mut tenant, &mut told);
     told.tell(&Note::Failed(failure));
     told.send();
-    syscall::exit_now(1)
+    process::exit_now(1)
 }
 
 /// Collects notes; a pipe takes all of them at once just before the program is executed.
@@ -291,7 +291,7 @@ fn become_tenant(
     let mut byte = [0; 1];
     if rustix::io::read(&jail.go, &mut byte) != Ok(1) {
         // The runtime is gone, or has given up; nobody listens to what would be said here.
-        syscall::exit_now(1);
+        process::exit_now(1);
     }
     die_with_parent(jail, Step::JoinCgroups)?;
     let lost = told.step(Step::JoinCgroups, || Ok(jail.joins.iter().flat_map(Join::join).collect::<Vec<_>>()))?;
@@ -336,8 +336,8 @@ fn become_tenant(
     told.tell(&Note::Mechanism(filter));
     told.step(tenant.last_step(), || Ok(()))?;
     told.send();
-    let Some((program, arguments)) = tenant.program() else { syscall::exit_now(0) };
-    let error = syscall::exec_fd(program, &arguments);
+    let Some((program, arguments)) = tenant.program() else { process::exit_now(0) };
+    let error = process::exec_fd(program, &arguments);
     Err(Failure::call(
         tenant.last_step(),
         format!("execute {}", arguments.first().copied().unwrap_or_default().to_string_lossy()),
@@ -366,7 +366,7 @@ fn die_with_parent(jail: &Jail<'_>, step: Step) -> Result<(), Failure> {
     let mut notes = [PollFd::new(&jail.notes, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     if poll(&mut notes, Some(&now)).is_ok() && notes[0].revents().contains(PollFlags::ERR) {
-        syscall::exit_now(1);
+        process::exit_now(1);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! the sandbox's uid 0 without touching a file.
 
 use microsandbox_protocol::launch::{IdMap, LaunchSpec, Mechanism, MechanismState};
+use microsandbox_rooted::make;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -9,9 +10,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::cgroups::mechanism;
 use super::{ids, mounts};
-use crate::beneath;
 use crate::failure::Failure;
-use crate::syscall::{self, Cloned};
+use microsandbox_sys::process::{self, Cloned};
 
 /// Attaches the layers marked `host_ids` beneath `runtime` in the working directory (the sandbox's), in a mount namespace
 /// of this process alone. The result names the place of each one, relative to the sandbox directory; `None` means the plain
@@ -24,7 +24,7 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
     }
     let attempt = (|| {
         let owner = mapping(&spec.ids)?;
-        syscall::unshare(libc::CLONE_NEWNS)?;
+        process::unshare(libc::CLONE_NEWNS)?;
         mounts::make_private()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let runtime = fs::openat(CWD, "runtime", flags, Mode::empty())?;
@@ -32,9 +32,15 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
         for (index, lower) in spec.root.lowers.iter().enumerate().filter(|(_, lower)| lower.host_ids) {
             let source = fs::open(&lower.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             let tree = mounts::copy_tree(&source)?;
-            syscall::mount_setattr(&tree, false, mounts::RDONLY, libc::MS_PRIVATE, Some(owner.as_fd()))?;
+            microsandbox_sys::mount::set_attributes(
+                &tree,
+                false,
+                mounts::RDONLY,
+                libc::MS_PRIVATE,
+                Some(owner.as_fd()),
+            )?;
             let name = format!("lower-{index}");
-            mounts::attach(&tree, beneath::replace_with_dir(&runtime, &name)?)?;
+            mounts::attach(&tree, make::replace_with_dir(&runtime, &name)?)?;
             places[index] = Some(format!("runtime/{name}"));
         }
         Ok::<_, Errno>(places)
@@ -79,11 +85,11 @@ fn mapping(ids: &IdMap) -> Result<OwnedFd, Errno> {
 /// A user namespace with a mapping and nobody in it.
 fn user_namespace(write: impl FnOnce(i32) -> Result<(), String>) -> Result<OwnedFd, Errno> {
     let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (pid, pidfd) = match syscall::clone_child(libc::CLONE_NEWUSER as u64, None)? {
+    let (pid, pidfd) = match process::clone_child(libc::CLONE_NEWUSER as u64, None)? {
         Cloned::Child => {
             drop(hold);
             let _ = rustix::io::read(&wait, &mut [0; 1]);
-            syscall::exit_now(0)
+            process::exit_now(0)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };

@@ -8,7 +8,7 @@ use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use crate::syscall;
+use microsandbox_sys::process;
 
 /// Attribute bits of a mount, for [`restrict`].
 pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
@@ -106,7 +106,7 @@ fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, here: &O
     if options.len() >= OPTION_PAGE {
         return Err(Errno::TOOBIG);
     }
-    let options = syscall::c_string(options)?;
+    let options = process::c_string(options)?;
     let plain = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let stand = fresh("tmpfs", &[Opt::Text("size", "4096"), Opt::Text("mode", "700")], plain)?;
     attach(&stand, here)?;
@@ -138,12 +138,12 @@ pub fn copy_tree(source: impl AsFd) -> Result<OwnedFd, Errno> {
 
 /// Adds restrictions to a detached mount and everything beneath it, and cuts it off from its peers.
 pub fn restrict(tree: impl AsFd, attributes: u64) -> Result<(), Errno> {
-    syscall::mount_setattr(tree, true, attributes, libc::MS_PRIVATE, None)
+    microsandbox_sys::mount::set_attributes(tree, true, attributes, libc::MS_PRIVATE, None)
 }
 
 /// Makes an attached mount itself read-only; what is mounted in it stays as it is.
 pub fn freeze(mount: impl AsFd) -> Result<(), Errno> {
-    syscall::mount_setattr(mount, false, RDONLY, 0, None)
+    microsandbox_sys::mount::set_attributes(mount, false, RDONLY, 0, None)
 }
 
 /// Attaches a detached mount on what `target` refers to.

@@ -3,7 +3,7 @@
 
 use rustix::io::Errno;
 
-use crate::syscall::{BpfInstruction, install_filter};
+use microsandbox_sys::seccomp::{BpfInstruction, install_filter};
 
 include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
 

@@ -1,15 +1,20 @@
 //! Why unpacking stops, and the bounds that make it stop. Every text that comes from an image is quoted and escaped.
 
 use microsandbox_protocol::launch::{ImageLimits, JobError};
+use microsandbox_rooted::tar;
+pub use microsandbox_rooted::tar::quoted;
 use rustix::io::Errno;
 
 /// A job that cannot go on.
 pub type Outcome<T> = Result<T, JobError>;
 
-/// A name out of an archive, safe to show.
-pub fn quoted(name: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(name).chars().take(200).collect();
-    format!("{text:?}")
+/// Why the tar of a layer is not read any further.
+pub fn refused(limits: &ImageLimits, error: tar::Error) -> JobError {
+    match error {
+        tar::Error::Malformed(text) => corrupt(text),
+        tar::Error::UnsafeName(text) => unsafe_entry(text),
+        tar::Error::ExtensionTooLong => exceeded("pax_bytes", limits.pax_bytes, "an extended header with more bytes"),
+    }
 }
 
 pub fn unsafe_entry(message: String) -> JobError {
@@ -99,14 +104,6 @@ impl Budget {
             None => Ok(()),
         }
     }
-}
-
-/// An extended header with `size` bytes.
-pub fn check_pax(limits: &ImageLimits, size: u64) -> Outcome<()> {
-    if size > limits.pax_bytes {
-        return Err(exceeded("pax_bytes", limits.pax_bytes, "an extended header with more bytes"));
-    }
-    Ok(())
 }
 
 /// Unpacked bytes that need no justification by packed ones.

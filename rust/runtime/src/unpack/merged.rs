@@ -1,8 +1,12 @@
 //! What lies beneath a layer: the directories of the layers under it, seen as the overlay will show them. Asked only
 //! where a layer's archive names something that it does not hold itself.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use microsandbox_rooted::open::{Rule, open};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 /// Overlay attributes of a directory that hides what is beneath it, and of a whiteout made without `mknod`.
@@ -89,14 +93,7 @@ pub fn open_dir(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// Opens what stands at `path` beneath `root`, refusing every symlink.
 pub fn open_plain(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    loop {
-        match fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
-        }
-    }
+    open(root, OsStr::from_bytes(path), flags, Mode::empty(), Rule::STRICT)
 }
 
 /// Whether the overlay takes this entry for a deletion.

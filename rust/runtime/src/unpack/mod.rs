@@ -3,8 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`stream`] | from the blob to the bytes of its tar, both digests checked |
-//! | [`tar`] | from bytes to entries; what readers could disagree on is refused |
-//! | [`tree`] | from entries to files beneath the layer's directory |
+//! | [`tree`] | from the entries that [`microsandbox_rooted::tar`] reads to files beneath the layer's directory |
 //! | [`merged`] | what the layers beneath say where the archive does not |
 //! | [`limits`] | the bounds, and why a job stops |
 //! | [`writeback`] | the disk's share of the work, begun before the end |
@@ -12,7 +11,6 @@
 pub mod limits;
 pub mod merged;
 pub mod stream;
-pub mod tar;
 pub mod tree;
 mod writeback;
 
@@ -20,6 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use microsandbox_protocol::launch::{IdMap, JobError, LAUNCH_VERSION, LayerSource, Report, UnpackSpec};
+use microsandbox_rooted::tar;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, Gid, Mode, OFlags, Uid};
 
@@ -134,11 +133,12 @@ fn unpack_layer(
     };
     budget.begin_layer();
     stream::with_tar(archive, layer.source, &spec.limits, &mut progress, |bytes| {
+        let refused = |error| limits::refused(&spec.limits, error);
         let mut tree = Tree::new(layer.target, layer.beneath, ids::count(&spec.ids), budget)?;
         let mut entries = 0;
-        while let Some(entry) = tar::next_entry(bytes, &spec.limits)? {
+        while let Some(entry) = tar::next_entry(bytes, spec.limits.pax_bytes).map_err(refused)? {
             tree.apply(&entry, bytes)?;
-            tar::skip_padding(bytes, entry.size)?;
+            tar::skip_padding(bytes, entry.size).map_err(refused)?;
             entries += 1;
         }
         tree.finish()?;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use microsandbox_protocol::launch::{Compression, ImageLimits, JobError, LayerSource};
+use microsandbox_rooted::tar::Source;
 use sha2::{Digest, Sha256};
 
 use super::limits::{self, Outcome, corrupt, digest_mismatch};
@@ -164,30 +165,30 @@ fn produce(
 }
 
 /// A source whose progress through the packed bytes can be asked.
-trait Source {
+trait Progress {
     fn taken(&self) -> u64;
 }
 
-impl Source for Packed<'_> {
+impl Progress for Packed<'_> {
     fn taken(&self) -> u64 {
         Packed::taken(self)
     }
 }
 
-impl Source for flate2::bufread::MultiGzDecoder<Packed<'_>> {
+impl Progress for flate2::bufread::MultiGzDecoder<Packed<'_>> {
     fn taken(&self) -> u64 {
         self.get_ref().taken()
     }
 }
 
-impl Source for zstd::stream::read::Decoder<'_, Packed<'_>> {
+impl Progress for zstd::stream::read::Decoder<'_, Packed<'_>> {
     fn taken(&self) -> u64 {
         self.get_ref().taken()
     }
 }
 
 /// Fills chunks until the source ends. True when nobody takes them any more.
-fn pump<S: Source>(
+fn pump<S: Progress>(
     source: &mut S,
     mut read: impl FnMut(&mut S, &mut [u8]) -> io::Result<usize>,
     limits: &ImageLimits,
@@ -240,9 +241,8 @@ pub struct TarBytes {
     hash: Sha256,
 }
 
-impl TarBytes {
-    /// Up to `most` bytes that come next; empty at the end.
-    pub fn next(&mut self, most: u64) -> &[u8] {
+impl Source for TarBytes {
+    fn next(&mut self, most: u64) -> &[u8] {
         if self.from == self.chunk.len() && !self.refill() {
             return &[];
         }
@@ -251,7 +251,9 @@ impl TarBytes {
         self.from += count;
         &self.chunk[start..start + count]
     }
+}
 
+impl TarBytes {
     fn refill(&mut self) -> bool {
         let Ok(chunk) = self.full.recv() else { return false };
         self.hash.update(&chunk);
@@ -259,33 +261,6 @@ impl TarBytes {
         self.from = 0;
         // The producer may have ended; then nobody needs the buffer.
         let _ = self.empty.try_send(old);
-        true
-    }
-
-    /// Fills `out`; false if the tar ends before it is full.
-    pub fn fill(&mut self, out: &mut [u8]) -> bool {
-        let mut filled = 0;
-        while filled < out.len() {
-            let piece = self.next((out.len() - filled) as u64);
-            if piece.is_empty() {
-                return false;
-            }
-            let count = piece.len();
-            out[filled..filled + count].copy_from_slice(piece);
-            filled += count;
-        }
-        true
-    }
-
-    /// Passes over `count` bytes; false if the tar ends before.
-    pub fn skip(&mut self, mut count: u64) -> bool {
-        while count > 0 {
-            let passed = self.next(count).len() as u64;
-            if passed == 0 {
-                return false;
-            }
-            count -= passed;
-        }
         true
     }
 

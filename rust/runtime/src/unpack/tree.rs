@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 
 use microsandbox_protocol::launch::JobError;
+use microsandbox_rooted::remove;
+use microsandbox_rooted::tar::{Entry, Kind, Source};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -11,8 +13,6 @@ use rustix::io::Errno;
 use super::limits::{Budget, Outcome, corrupt, failed, quoted, unsafe_entry};
 use super::merged::{self, Beneath, OPAQUE, WHITEOUT};
 use super::stream::TarBytes;
-use super::tar::{Entry, Kind};
-use crate::remove;
 
 /// Symlinks followed while resolving one name.
 const MAX_HOPS: u32 = 40;

@@ -40,7 +40,7 @@ pub struct Scratch(pub PathBuf);
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("msb-rt-{name}-{}", std::process::id()));
-        let _ = microsandbox_runtime::remove::tree(&path);
+        let _ = microsandbox_rooted::remove::tree(&path);
         std::fs::create_dir_all(path.join("lower")).unwrap();
         open_up(&path);
         Scratch(path)
@@ -60,7 +60,7 @@ pub fn open_up(path: &Path) {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let removed = microsandbox_runtime::remove::tree(&self.0);
+        let removed = microsandbox_rooted::remove::tree(&self.0);
         if !std::thread::panicking() {
             removed.unwrap();
         }

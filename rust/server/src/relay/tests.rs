@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use microsandbox_core::MemoryBackend;
+use microsandbox_fake::MemoryBackend;
 use tokio::io::duplex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
 use crate::app::Parts;
 use crate::keys::Keys;
 use crate::limits::Limits;

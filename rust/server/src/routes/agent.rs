@@ -12,13 +12,14 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::AgentClient;
+use microsandbox_local::LocalBackend;
 use microsandbox_wire::error::code;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Segment;
 use crate::app::App;
+use crate::authorize::Caller;
 use crate::error::{Answer, ApiError};
-use crate::guard::Caller;
 use crate::relay;
 
 /// For the agent's greeting.
@@ -40,13 +41,14 @@ pub async fn agent(
     if !handle.status_snapshot().is_live() {
         return Err(MicrosandboxError::SandboxNotRunning { name, status: handle.status_snapshot() }.into());
     }
-    let local = app.backend.as_local();
+    let local = LocalBackend::of(&app.backend);
     let local = local.ok_or_else(|| ApiError::unsupported("agent route", "on a server over a local backend"))?;
-    let (Some(key), Some(sandbox)) = (app.relays_by_key.enter(&caller.id), app.relays_by_sandbox.enter(handle.id()))
+    let (Some(key), Some(sandbox)) =
+        (app.relays_by_key.acquire(&caller.id), app.relays_by_sandbox.acquire(handle.id()))
     else {
         return Err(ApiError::too_many("too many connections to agents at once"));
     };
-    let address = local.agent_address(&name)?;
+    let address = local.home().agent_address(&name)?;
     let (stream, greeting) = AgentClient::open_relay(&address, GREETING).await?;
     // Counted from here on: a server that ends waits for it.
     let counted = app.metrics.relay();

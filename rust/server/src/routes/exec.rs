@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use microsandbox_core::MicrosandboxError;
+use microsandbox_core::backend;
 use microsandbox_core::model::{ExecOptions, Rlimit, StdinSource};
 use microsandbox_wire::flat::{ExecRequest, ExecResponse};
 
@@ -27,7 +28,7 @@ pub async fn exec(State(app): State<Arc<App>>, Segment(name): Segment, headers: 
         return Err(MicrosandboxError::SandboxNotRunning { name, status }.into());
     }
     let spec = handle.config()?;
-    let output = app.backend.sandboxes().exec(&name, &spec, cmd, options).await?;
+    let output = app.backend.sandboxes().agent(&name).exec(backend::ExecRequest { spec: &spec, cmd, options }).await?;
     json(&ExecResponse {
         exit_code: output.exit.code,
         signal: output.exit.signal,

@@ -3,8 +3,8 @@
 pub mod agent;
 pub mod exec;
 pub mod logs;
-pub mod plain;
 pub mod sandboxes;
+pub mod server_info;
 pub mod volume_files;
 pub mod volumes;
 
@@ -21,10 +21,10 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::access::{access, collect};
+use crate::access_log::{access, collect};
 use crate::app::App;
+use crate::authorize::authorize;
 use crate::error::{Answer, ApiError};
-use crate::guard::guard;
 
 /// The service. Every path and method is in [`crate::table`], too; the guard refuses what is not.
 pub fn router(app: Arc<App>) -> Router {
@@ -33,9 +33,9 @@ pub fn router(app: Arc<App>) -> Router {
     let volume = "/v1/volumes/{id}";
     let below = |base: &str, rest: &str| format!("{base}{rest}");
     Router::new()
-        .route("/healthz", get(plain::healthz))
-        .route("/metrics", get(plain::metrics))
-        .route("/openapi.json", get(plain::openapi))
+        .route("/healthz", get(server_info::healthz))
+        .route("/metrics", get(server_info::metrics))
+        .route("/openapi.json", get(server_info::openapi))
         .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
         .route(by_name, get(sandboxes::get_by_name).delete(sandboxes::remove_by_name))
         .route(&below(by_name, "/start"), post(sandboxes::start_by_name))
@@ -58,7 +58,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&below(volume, "/files/mkdir"), post(volume_files::mkdir))
         .route(&below(volume, "/files/copy"), post(volume_files::copy))
         .route(&below(volume, "/files/rename"), post(volume_files::rename))
-        .route_layer(from_fn_with_state(app.clone(), guard))
+        .route_layer(from_fn_with_state(app.clone(), authorize))
         .fallback(|| async { ApiError::not_found("there is nothing at this path") })
         .layer(from_fn(private))
         .layer(from_fn_with_state(app.clone(), access))

@@ -8,9 +8,9 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
-use microsandbox_core::SandboxHandle;
-use microsandbox_core::backend::ListQuery;
+use microsandbox_core::backend::{CreateRequest, ListQuery, RemoveRequest, StartRequest};
 use microsandbox_core::model::SandboxConfig;
+use microsandbox_core::{Sandbox, SandboxHandle};
 use microsandbox_wire::paths::{EXPECTED_ID_HEADER, IDEMPOTENCY_HEADER};
 use microsandbox_wire::sandbox::{CloudMessageResponse, CloudPaginated, CloudSandbox};
 use serde::Deserialize;
@@ -19,9 +19,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Segment, ignored_body, json, json_bytes, parse, query};
 use crate::app::App;
+use crate::authorize::Caller;
 use crate::convert;
 use crate::error::{Answer, ApiError};
-use crate::guard::Caller;
 use crate::idempotency::{Creation, detached};
 
 /// Longest idempotency key.
@@ -99,8 +99,8 @@ async fn outcome(app: &App, name: &str, wait: Duration, creation: Creation) -> A
 async fn bring_up(app: Arc<App>, config: SandboxConfig) -> Answer<CloudSandbox> {
     let _permit = permit(&app)?;
     let _room = app.room().await?;
-    let sandbox = app.backend.sandboxes().create(&app.backend, config, true).await?;
-    Ok(app.show(&app.get(sandbox.name()).await?))
+    let live = app.backend.sandboxes().create(CreateRequest { config, start: true }).await?;
+    Ok(app.show(&app.get(&live.spec.name).await?))
 }
 
 #[derive(Deserialize)]
@@ -125,7 +125,7 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Answer {
             .map_err(|error| ApiError::invalid(format!("labels must be a JSON object of texts: {error}")))?,
     };
     let query = ListQuery { cursor: given.cursor, limit: Some(limit), labels };
-    let page = app.backend.sandboxes().list(&app.backend, query).await?;
+    let page = Sandbox::list(&app.backend, query).await?;
     let data = page.sandboxes.iter().map(|handle| app.show(handle)).collect();
     json(&CloudPaginated { data, has_more: page.next_cursor.is_some(), next_cursor: page.next_cursor })
 }
@@ -155,7 +155,7 @@ async fn start(app: Arc<App>, name: String, wait: Duration) -> Answer {
     let (task, wanted) = (app.clone(), name.clone());
     let starting = detached(async move {
         let _permit = permit(&task)?;
-        task.backend.sandboxes().start(&task.backend, &wanted, true).await?;
+        task.backend.sandboxes().start(StartRequest { name: &wanted, detached: true }).await?;
         Ok(task.show(&task.get(&wanted).await?))
     });
     json(&outcome(&app, &name, wait, starting).await?)
@@ -195,7 +195,7 @@ pub async fn remove_by_name(State(app): State<Arc<App>>, Segment(name): Segment,
         Some(Ok(id)) => Some(convert::from_uuid(id)),
         Some(Err(_)) => return Err(ApiError::invalid("the expected id is no id")),
     };
-    app.backend.sandboxes().remove(&app.backend, &name, expected.as_deref()).await?;
+    app.backend.sandboxes().remove(RemoveRequest { name: &name, expected_id: expected.as_deref() }).await?;
     removed(&name)
 }
 

@@ -77,25 +77,25 @@ fn metadata(path: String, found: FsMetadata) -> FileInfo {
 
 pub async fn list(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let entries = app.backend.volumes().fs_list(&name, &path).await.map_err(file_error)?;
+    let entries = app.backend.volumes().files(&name).list(&path).await.map_err(file_error)?;
     json(&FileEntries { entries: entries.into_iter().map(entry).collect() })
 }
 
 pub async fn stat(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let found = app.backend.volumes().fs_stat(&name, &path).await.map_err(file_error)?;
+    let found = app.backend.volumes().files(&name).stat(&path, true).await.map_err(file_error)?;
     json(&FileMetadata { metadata: metadata(path, found) })
 }
 
 pub async fn exists(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let exists = app.backend.volumes().fs_exists(&name, &path).await.map_err(file_error)?;
+    let exists = app.backend.volumes().files(&name).exists(&path).await.map_err(file_error)?;
     json(&FileExists { exists })
 }
 
 pub async fn read(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let chunks = app.backend.volumes().fs_read_stream(&name, &path).await.map_err(file_error)?;
+    let chunks = app.backend.volumes().files(&name).read_stream(&path).await.map_err(file_error)?;
     // Cut off in the middle, the body ends without its last chunk: the client sees an error.
     let body = Body::from_stream(chunks.map(|chunk| {
         chunk.map_err(|error| {
@@ -114,7 +114,7 @@ pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: H
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    let sink = app.backend.volumes().fs_write_stream(&name, &path).await.map_err(file_error)?;
+    let sink = app.backend.volumes().files(&name).write_stream(&path).await.map_err(file_error)?;
     let mut written = 0u64;
     // Dropped before its end, the sink leaves what was there before.
     loop {
@@ -141,21 +141,21 @@ pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: H
 pub async fn mkdir(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
     let request: PathBody = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_mkdir(&name, &request.path).await.map_err(file_error)?;
+    app.backend.volumes().files(&name).mkdir(&request.path).await.map_err(file_error)?;
     done("the directory is there".into())
 }
 
 pub async fn copy(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_copy(&name, &request.from, &request.to).await.map_err(file_error)?;
+    app.backend.volumes().files(&name).copy(&request.from, &request.to).await.map_err(file_error)?;
     done("copied".into())
 }
 
 pub async fn rename(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_rename(&name, &request.from, &request.to).await.map_err(file_error)?;
+    app.backend.volumes().files(&name).rename(&request.from, &request.to).await.map_err(file_error)?;
     done("renamed".into())
 }
 
@@ -167,7 +167,7 @@ pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment, headers: 
         Some(_) => return Err(ApiError::invalid(format!("the header {FILE_RECURSIVE_HEADER} must be true or false"))),
     };
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_remove(&name, &path, recursive).await.map_err(file_error)?;
+    app.backend.volumes().files(&name).remove(&path, recursive).await.map_err(file_error)?;
     done("removed".into())
 }
 

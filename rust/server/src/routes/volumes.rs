@@ -38,7 +38,7 @@ fn identity(volume: &VolumeInfo) -> String {
 
 /// The name of the volume with this identity.
 pub async fn named(app: &App, id: &str) -> Answer<String> {
-    let volumes = app.backend.volumes().list(&app.backend).await?;
+    let volumes = app.backend.volumes().list().await?;
     match volumes.into_iter().find(|volume| identity(volume) == id) {
         Some(volume) => Ok(volume.name),
         None => Err(MicrosandboxError::VolumeNotFound(id.into()).into()),
@@ -46,12 +46,12 @@ pub async fn named(app: &App, id: &str) -> Answer<String> {
 }
 
 pub async fn list(State(app): State<Arc<App>>) -> Answer {
-    let volumes = app.backend.volumes().list(&app.backend).await?;
+    let volumes = app.backend.volumes().list().await?;
     json(&volumes.into_iter().map(show).collect::<Vec<_>>())
 }
 
 pub async fn default(State(app): State<Arc<App>>) -> Answer {
-    json(&show(app.backend.volumes().get_default(&app.backend).await?))
+    json(&show(app.backend.volumes().get_default().await?))
 }
 
 pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer {
@@ -63,11 +63,11 @@ pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body)
         })?),
     };
     let config = VolumeConfig { name: request.name, quota_mib, labels: request.labels, ..VolumeConfig::default() };
-    json(&show(app.backend.volumes().create(&app.backend, config).await?))
+    json(&show(app.backend.volumes().create(config).await?))
 }
 
 pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment) -> Answer {
     let name = named(&app, &id).await?;
-    app.backend.volumes().remove(&app.backend, &name).await?;
+    app.backend.volumes().remove(&name).await?;
     json(&CloudMessageResponse { message: format!("volume {name} was removed") })
 }

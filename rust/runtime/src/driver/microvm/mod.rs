@@ -10,6 +10,8 @@ mod device;
 
 use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits, RootSpec};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
+use microsandbox_rooted::make;
+use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -26,7 +28,6 @@ use crate::jail::mounts::{self, Opt};
 use crate::jail::{caps, ids, seccomp};
 use crate::rootfs::{self, Parts};
 use crate::steps::{Step, Steps};
-use crate::{beneath, syscall};
 
 /// Memory of the monitor beside the guest's: its own heap and stacks, device queues, caches of the file server.
 const MEMORY_OVERHEAD_MIB: u64 = 64;
@@ -183,7 +184,7 @@ impl Tenant for Monitor {
         told.step(Step::MountBinds, || {
             // Temporary file systems are the guest's own: its memory, its kernel. Their places are made here.
             for tmpfs in &spec.root.tmpfs {
-                beneath::ensure_dir(&root, &tmpfs.target).map_err(failed(
+                make::ensure_dir(&root, &tmpfs.target).map_err(failed(
                     Step::MountBinds,
                     format!("make the mount point {}", tmpfs.target),
                     INSIDE_HINT,
@@ -214,7 +215,8 @@ impl Tenant for Monitor {
 
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
         let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        syscall::reset_signals();
+        signal::default_all();
+        signal::unblock_all();
         let places: [(BorrowedFd<'_>, i32); 8] = [
             (null.as_fd(), 0),
             (null.as_fd(), 1),
@@ -231,9 +233,9 @@ impl Tenant for Monitor {
             lifted.push((rustix::io::fcntl_dupfd_cloexec(source, 64)?, target));
         }
         for (source, target) in &lifted {
-            syscall::place_fd(source, *target)?;
+            descriptor::place(source, *target)?;
         }
-        syscall::cloexec_from(fd::FIRST_CLOSED)
+        descriptor::close_on_exec_from(fd::FIRST_CLOSED)
     }
 
     fn filter(&self) -> Result<Mechanism, Errno> {
@@ -252,7 +254,7 @@ impl Tenant for Monitor {
 
 /// Where the guest's kernel file systems go, whatever the image has there.
 fn make_mount_points(root: &OwnedFd) -> Result<(), Errno> {
-    ["proc", "sys", "dev"].iter().try_for_each(|name| beneath::replace_with_dir(root, name).map(drop))
+    ["proc", "sys", "dev"].iter().try_for_each(|name| make::replace_with_dir(root, name).map(drop))
 }
 
 impl Monitor {
@@ -265,7 +267,7 @@ impl Monitor {
         let guest = mounts::copy_tree(guest)?;
         let top = mounts::fresh("tmpfs", &options, plain)?;
         rootfs::attach_here(&top, parts)?;
-        let place = |name: &str| beneath::replace_with_dir(&top, name);
+        let place = |name: &str| make::replace_with_dir(&top, name);
         mounts::attach(guest, place("root")?)?;
         let sockets = self.sockets.as_ref().ok_or(Errno::BADF)?;
         let sockets = mounts::copy_tree(sockets)?;
