@@ -1,8 +1,8 @@
-"""A home whose disk stalls: what that costs the calls on sandboxes that are elsewhere, in the same process.
+"""A home whose disk stalls: the delay of calls on sandboxes of another home, in the same process.
 
 The disk is an ext4 file system in a file, frozen (FIFREEZE) three quarters of the time: every change of a file blocks
-until it is thawed, as on storage that is busy or far away. A client that waits for files on the threads that
-serve its connections stalls every other call with it.
+until it is thawed, as on busy or remote storage. A client that waits for files on the threads that serve its connections
+stalls every other call.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def latencies(box: Any, count: int) -> list[float]:
 
 
 async def creates(backend: Any, image: str, which: int, made: list[float], over: asyncio.Event) -> None:
-    """Creates and removes sandboxes, one after the other, until it is over; how long each took goes to `made`."""
+    """Creates and removes sandboxes in sequence until `over` is set; appends the duration of each to `made`."""
     number = 0
     while not over.is_set():
         begin = time.perf_counter()
@@ -92,7 +92,7 @@ async def creates(backend: Any, image: str, which: int, made: list[float], over:
 
 
 async def slow_disk(bench: Bench) -> list[Row]:
-    """exec on a sandbox while four others are created and removed, over and over, in a home whose disk stalls."""
+    """exec on a sandbox while four others are created and removed continuously in a home whose disk stalls."""
     if os.geteuid() != 0:
         return [Row("exec beside a home on a stalling disk: p95", "needs root", "", None, "<= 20 ms", None)]
     image = "debian-python:latest"

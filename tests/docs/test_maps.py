@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,11 @@ def test_a_map_with_a_gap_is_noticed() -> None:
     text = "//! | module | holds |\n//! |---|---|\n//! | [`a`], [`b`] | x |\n//! | `run` … `stop` | y |\nmod a;\nmod b;\nmod c;\nmod start;\n"
     modules = set(MODULE.findall(text))
     assert modules - named(text, modules) == {"c"}
+
+
+def test_every_directory_of_the_repository_is_on_the_map() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    tops = {path.split("/", 1)[0] for path in done.stdout.splitlines() if "/" in path}
+    section = (REPOSITORY / "CONTRIBUTING.md").read_text().split("## Where things are", 1)[1].split("\n## ", 1)[0]
+    missing = {top for top in tops if not top.startswith(".") and not re.search(rf"`{top}[`/]", section)}
+    assert missing == set()

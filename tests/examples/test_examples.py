@@ -36,10 +36,10 @@ def test_the_quickstart_runs(home: Path, debian_archive: Path) -> None:
 # What each of the others must say; a new example without an entry fails.
 SAID = {
     "parallel.py": [
-        "adds: status 0, said '499999500000'",
-        "fails: status 1, said 'not today'",
+        "adds: status 0, printed '499999500000'",
+        "fails: status 1, printed 'not today'",
         "never ends: ended after 3 seconds",
-        "writes a file: status 0, said 'mine'",
+        "writes a file: status 0, printed 'mine'",
     ],
     "session.py": ["hello from session", "files: ['/inbox/poem.txt']", "got three", "kept: ['one', 'two', 'three']"],
 }

@@ -1,4 +1,4 @@
-"""The peers: crun, runc and bwrap on the very root file system that our sandboxes use, and plain processes."""
+"""What ours is measured against: crun, runc and bwrap on the root file system of our sandboxes, and plain processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class Peers:
+class Yardsticks:
     """A bundle that runs `true` from the Debian image, and the tools that can run it on this machine."""
 
     def __init__(self, work: Path, archive: Path) -> None:
@@ -37,7 +37,7 @@ class Peers:
         config = json.loads(path.read_text())
         config["process"].update(terminal=False, args=arguments)
         config["root"] = {"path": str(self.root), "readonly": True}
-        # The same limits as our default sandbox, so that nobody saves a control group.
+        # The limits of our default sandbox, so that every tool makes the same control groups.
         config["linux"]["resources"] = {
             "memory": {"limit": 512 << 20},
             "pids": {"limit": 1024},
@@ -62,7 +62,7 @@ class Peers:
             "run",
             "--bundle",
             str(self.bundle),
-            f"peer{os.getpid()}x{self.count}",
+            f"yardstick{os.getpid()}x{self.count}",
         ]
 
     def run(self, tool: list[str]) -> None:
@@ -88,7 +88,7 @@ class Peers:
 
     @contextmanager
     def running_runc(self) -> Iterator[list[str]]:
-        """A container that sleeps; gives the command that executes `true` in it."""
+        """A sleeping container; yields the command that executes `true` in it."""
         self.configure(["sleep", "600"])
         base = ["runc", "--root", str(self.work / "state-exec")]
         name = f"exec{os.getpid()}"
@@ -102,6 +102,6 @@ class Peers:
 
 
 def bare_exec(program: str) -> None:
-    """fork+exec and wait, nothing else: what the kernel alone takes."""
+    """fork+exec and wait, nothing else: the time of the kernel alone."""
     pid = os.posix_spawn(program, [program], os.environ)
     os.waitpid(pid, 0)
