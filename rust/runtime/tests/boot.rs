@@ -4,7 +4,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::support::*;
 use microsandbox_contract::*;
-use microsandbox_runtime::steps::Step;
 
 #[test]
 fn every_step_is_timed_and_every_mechanism_named() {
