@@ -7,16 +7,16 @@ use std::path::Path;
 use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
-include!("src/jail/seccomp_table.rs");
-include!("src/jail/seccomp_monitor_table.rs");
+include!("src/seccomp/table.rs");
+include!("src/seccomp/monitor_table.rs");
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src/jail/seccomp_table.rs");
-    println!("cargo::rerun-if-changed=src/jail/seccomp_monitor_table.rs");
+    println!("cargo::rerun-if-changed=src/seccomp/table.rs");
+    println!("cargo::rerun-if-changed=src/seccomp/monitor_table.rs");
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH")?;
     if arch != std::env::consts::ARCH {
         return Err(format!(

@@ -1,5 +1,5 @@
-//! Control groups: one leaf for the sandbox in every hierarchy that holds a controller we use. Hosts mix versions, so
-//! the version is found per controller. What cannot be had is reported, and does not fail the boot.
+//! One leaf for a sandbox in every hierarchy that holds a controller with a limit. Hosts mix versions, so the version is
+//! found per controller. A limit that is not available is reported, and does not fail the boot.
 
 use std::fs;
 use std::io;
@@ -12,56 +12,15 @@ use microsandbox_contract::isolation::replace;
 use microsandbox_contract::{Mechanism, MechanismName, MechanismState, ResourceLimits};
 use rustix::fd::OwnedFd;
 
-use crate::directory;
+use crate::hierarchy::{self, Hierarchy};
+use crate::limits::{Controller, set_limit};
+use crate::oom;
 
-/// Memory on top of the sandbox's limit, for its init (the agent) and page tables.
-const MEMORY_OVERHEAD: u64 = 8 << 20;
-/// Processes on top of the sandbox's limit: its init.
-const PIDS_OVERHEAD: u64 = 1;
-/// Length of the accounting period of the processor quota, microseconds.
-const CPU_PERIOD_US: u64 = 100_000;
 /// How long the kernel may take to see an emptied group as empty.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(2);
 
 const NO_GROUP_HINT: &str =
     "run as root, or let systemd delegate a control group (systemd-run --user --scope -p Delegate=yes …)";
-
-/// A controller whose limit we set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Controller {
-    Memory,
-    Cpu,
-    Pids,
-}
-
-impl Controller {
-    const ALL: [Controller; 3] = [Controller::Memory, Controller::Cpu, Controller::Pids];
-
-    fn name(self) -> &'static str {
-        match self {
-            Controller::Memory => "memory",
-            Controller::Cpu => "cpu",
-            Controller::Pids => "pids",
-        }
-    }
-
-    fn mechanism(self) -> MechanismName {
-        match self {
-            Controller::Memory => MechanismName::MemoryLimit,
-            Controller::Cpu => MechanismName::CpuLimit,
-            Controller::Pids => MechanismName::PidsLimit,
-        }
-    }
-}
-
-/// A mounted hierarchy and where in it this process is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Hierarchy {
-    v2: bool,
-    controllers: Vec<String>,
-    mount: PathBuf,
-    own: PathBuf,
-}
 
 /// The leaves of one sandbox.
 #[derive(Debug, Default)]
@@ -104,7 +63,7 @@ impl Cgroups {
     /// Makes the leaves and sets the limits.
     pub fn create(sandbox: &str, dir: &Path, limits: &ResourceLimits) -> Cgroups {
         let mut groups = Cgroups::default();
-        let hierarchies = match read_hierarchies() {
+        let hierarchies = match hierarchy::read() {
             Ok(hierarchies) => hierarchies,
             Err(error) => {
                 let reason = format!("cannot read the control groups of this process: {error}");
@@ -126,7 +85,7 @@ impl Cgroups {
             };
             groups.mechanisms.push(Mechanism::new(controller.mechanism(), state, reason));
         }
-        // A v2 leaf is of use without any controller: everything in it is killed at one stroke.
+        // A v2 leaf is made without any controller too: one write kills every process in it.
         if let Some(v2) = hierarchies.iter().find(|h| h.v2)
             && groups.v2_leaf().is_none()
             && let Ok(path) = make_leaf(v2, &name, None)
@@ -165,14 +124,6 @@ impl Cgroups {
     /// The v2 leaf, for the clone and for killing everything in it.
     pub fn v2_leaf(&self) -> Option<&Path> {
         self.leaves.iter().find(|leaf| leaf.v2).map(|leaf| leaf.path.as_path())
-    }
-
-    /// Notes the directories in `runtime/cgroups.json`: whoever cleans up after a kill removes them.
-    pub fn record(&self, runtime: &OwnedFd) {
-        // Without the note a killed boot leaves empty groups behind until the sandbox is started again.
-        if let Ok(text) = serde_json::to_vec(&self.paths()) {
-            let _ = directory::publish(runtime, "cgroups.json", &text);
-        }
     }
 
     /// The directories made.
@@ -217,21 +168,21 @@ impl Cgroups {
         self.mechanisms.iter().any(|m| m.name == Controller::Pids.mechanism() && m.state == MechanismState::On)
     }
 
-    /// Kills every process in the sandbox; false where the kernel cannot do that at one stroke.
+    /// Kills every process in the sandbox; false where the kernel cannot do that with one write.
     pub fn kill(&self) -> bool {
         // Through the descriptor: the path may belong to a later run of the sandbox by now.
         let kill = self.leaves.iter().find_map(|leaf| leaf.kill.as_ref());
         kill.is_some_and(|file| rustix::io::write(file, b"1").is_ok())
     }
 
-    /// How everything in the sandbox is ended.
+    /// How all processes of the sandbox are killed.
     pub fn tree_kill(&self) -> Mechanism {
         let kill = self.v2_leaf().is_some_and(|path| path.join("cgroup.kill").exists());
         let how = if kill { "cgroup.kill and the process namespace" } else { "the process namespace" };
         Mechanism::new(MechanismName::TreeKill, MechanismState::On, how)
     }
 
-    /// Processes that the kernel killed for lack of memory since the start; `None` where nobody counts.
+    /// Processes that the kernel killed for lack of memory since the start; `None` where no group counts.
     pub fn oom_kills(&self) -> Option<u64> {
         self.oom_count().map(|count| count.saturating_sub(self.oom_base))
     }
@@ -239,8 +190,7 @@ impl Cgroups {
     fn oom_count(&self) -> Option<u64> {
         let leaf = self.leaves.iter().find(|leaf| leaf.limits.contains(&Controller::Memory))?;
         let file = if leaf.v2 { "memory.events" } else { "memory.oom_control" };
-        let text = fs::read_to_string(leaf.path.join(file)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        oom::parse(&fs::read_to_string(leaf.path.join(file)).ok()?)
     }
 
     /// Removes the leaves; whatever is left of them after the deadline is named in the result.
@@ -329,120 +279,4 @@ fn offers(parent: &Path, leaf: &Path, controller: Controller) -> bool {
             .is_ok_and(|text| text.split_whitespace().any(|name| name == controller.name()))
     };
     has() || (fs::write(parent.join("cgroup.subtree_control"), format!("+{}", controller.name())).is_ok() && has())
-}
-
-/// Writes the limit; an error names the file. Files that only some kernels have are tried without insisting.
-fn set_limit(
-    path: &Path,
-    v2: bool,
-    controller: Controller,
-    limits: &ResourceLimits,
-) -> Result<(), (&'static str, io::Error)> {
-    let must = |file: &'static str, value: u64| fs::write(path.join(file), value.to_string()).map_err(|e| (file, e));
-    let may = |file: &str, value: u64| drop(fs::write(path.join(file), value.to_string()));
-    match controller {
-        Controller::Memory => {
-            let bytes = limits.memory_mib.saturating_mul(1 << 20).saturating_add(MEMORY_OVERHEAD);
-            if v2 {
-                must("memory.max", bytes)?;
-                may("memory.swap.max", 0);
-            } else {
-                must("memory.limit_in_bytes", bytes)?;
-                may("memory.memsw.limit_in_bytes", bytes);
-                may("memory.swappiness", 0);
-            }
-        }
-        Controller::Cpu => {
-            let quota = u64::from(limits.cpus.max(1)) * CPU_PERIOD_US;
-            if v2 {
-                let text = format!("{quota} {CPU_PERIOD_US}");
-                fs::write(path.join("cpu.max"), text).map_err(|e| ("cpu.max", e))?;
-            } else {
-                may("cpu.cfs_period_us", CPU_PERIOD_US);
-                must("cpu.cfs_quota_us", quota)?;
-            }
-        }
-        Controller::Pids => must("pids.max", u64::from(limits.pids) + PIDS_OVERHEAD)?,
-    }
-    Ok(())
-}
-
-fn read_hierarchies() -> io::Result<Vec<Hierarchy>> {
-    Ok(parse_hierarchies(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string("/proc/self/cgroup")?))
-}
-
-fn parse_hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
-    let mut found: Vec<Hierarchy> = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let mut right = right.split(' ');
-        let (Some(kind), _, options) = (right.next(), right.next(), right.next().unwrap_or("")) else { continue };
-        let mut left = left.split(' ').skip(3);
-        let (Some(root), Some(mount)) = (left.next(), left.next()) else { continue };
-        let v2 = kind == "cgroup2";
-        if !v2 && kind != "cgroup" {
-            continue;
-        }
-        let Some(path) = own_path(own, v2, options) else { continue };
-        // The mount may show a part of the hierarchy only; what lies outside of it is out of reach.
-        let Ok(beneath) = Path::new(path).strip_prefix(root) else { continue };
-        let mount = PathBuf::from(mount.replace("\\040", " "));
-        let own = mount.join(beneath);
-        let controllers = if v2 { v2_controllers(&mount) } else { options.split(',').map(str::to_owned).collect() };
-        if !found.iter().any(|h| h.v2 == v2 && h.controllers == controllers) {
-            found.push(Hierarchy { v2, controllers, mount, own });
-        }
-    }
-    found
-}
-
-fn v2_controllers(mount: &Path) -> Vec<String> {
-    let text = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
-/// The path of this process in the hierarchy with these mount options, from `/proc/self/cgroup`.
-fn own_path<'a>(own: &'a str, v2: bool, options: &str) -> Option<&'a str> {
-    own.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let same = if v2 {
-            number == "0" && controllers.is_empty()
-        } else {
-            !controllers.is_empty() && controllers.split(',').all(|name| options.split(',').any(|o| o == name))
-        };
-        same.then_some(path)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HYBRID_MOUNTS: &str = "\
-30 29 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
-31 30 0:27 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct
-34 30 0:30 /docker/x /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
-40 30 0:36 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-";
-    const HYBRID_OWN: &str = "4:memory:/docker/x/inner\n1:cpu,cpuacct:/a\n0::/b\n";
-
-    #[test]
-    fn hybrid_hosts_are_read_per_controller() {
-        let found = parse_hierarchies(HYBRID_MOUNTS, HYBRID_OWN);
-        let own: Vec<_> = found.iter().map(|h| (h.v2, h.own.to_str().unwrap())).collect();
-        assert_eq!(
-            own,
-            [
-                (false, "/sys/fs/cgroup/cpu/a"),
-                (false, "/sys/fs/cgroup/memory/inner"),
-                (true, "/sys/fs/cgroup/unified/b")
-            ]
-        );
-    }
-
-    #[test]
-    fn a_group_outside_the_visible_part_is_left_alone() {
-        assert!(parse_hierarchies(HYBRID_MOUNTS, "4:memory:/elsewhere\n").is_empty());
-    }
 }

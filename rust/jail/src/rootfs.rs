@@ -9,10 +9,10 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use microsandbox_contract::note::{Failure, failed};
-use crate::jail::mounts::Opt;
-use crate::jail::{idmapped, mounts};
+use crate::mounts::Opt;
+use crate::{idmapped, mounts};
 use microsandbox_contract::Step;
+use microsandbox_contract::note::{Failure, failed};
 
 const LAYER_HINT: &str = "load the image again, and check that the product home can be read by the user who runs this";
 const OVERLAY_HINT: &str = "the kernel must allow overlay file systems in user namespaces (Linux 5.11 or newer) and the product home \

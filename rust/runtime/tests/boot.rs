@@ -291,7 +291,7 @@ fn an_ordinary_user_with_ranges_gets_many_ids() {
     if !is_root() {
         return;
     }
-    if microsandbox_runtime::jail::ids::id_tool("newuidmap").is_none() {
+    if microsandbox_jail::ids::id_tool("newuidmap").is_none() {
         println!("SKIPPED: newuidmap is not installed");
         return;
     }

@@ -1,4 +1,4 @@
-//! What libkrun's crates complain of, as lines on standard error: the runtime keeps them in `kernel.log`.
+//! Messages of libkrun's crates as lines on standard error: the runtime keeps them in `kernel.log`.
 //!
 //! Errors, and why a processor stopped for good (a triple fault, say), which libkrun calls information.
 
@@ -23,7 +23,7 @@ impl log::Log for Stderr {
     fn flush(&self) {}
 }
 
-/// From now on.
+/// Writes every later message to standard error.
 pub fn to_stderr() {
     // Fails only when called twice.
     if log::set_logger(&Stderr).is_ok() {

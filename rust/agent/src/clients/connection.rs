@@ -13,8 +13,8 @@ use microsandbox_sys::descriptor;
 use rustix::io::Errno;
 use serde::Serialize;
 
+use crate::clients::queue::OutQueue;
 use crate::files::handles::Handles;
-use crate::queue::OutQueue;
 
 /// A stranger has this long for its hello.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);

@@ -11,8 +11,8 @@ use microsandbox_protocol::{Kind, Message, ProtocolError};
 use microsandbox_sys::descriptor;
 use rustix::io::Errno;
 
-use crate::init::realtime_ns;
-use crate::queue::OutQueue;
+use crate::clients::queue::OutQueue;
+use crate::machine::init::realtime_ns;
 
 /// While more than this waits for the runtime no program output is read: backpressure instead of loss.
 const HIGH_WATER: usize = 256 << 10;

@@ -12,9 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 
 use crate::files::root::Root;
-use crate::handover::Successor;
 use crate::machine;
-use crate::procfs::Procfs;
+use crate::machine::handover::Successor;
+use crate::sessions::procfs::Procfs;
 
 /// The inherited listening socket.
 const LISTENER: i32 = 3;

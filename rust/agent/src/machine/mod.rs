@@ -3,6 +3,9 @@
 //!
 //! Everything here runs inside the guest, on the guest's own kernel: nothing of the host is within reach.
 
+pub mod handover;
+pub mod init;
+
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -47,7 +50,7 @@ pub fn is_ours() -> bool {
 pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
     file::set_machine_status(ENDED_WITHOUT_AGENT);
     // For programs, not for this process: a machine without ACPI that a program powers off would halt, never to be heard of
-    // again. They ask their init instead ([`crate::init::END_REQUESTS`]), as in a container.
+    // again. They ask their init instead ([`crate::machine::init::END_REQUESTS`]), as in a container.
     rustix::thread::remove_capability_from_bounding_set(CapabilitySet::SYS_BOOT)
         .map_err(|error| named("keep reboot(2) from programs", error))?;
     // As in a container: neither device nodes nor set-uid bits of an image count, and with that no exec asks the host for

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::{ExecExited, ExecRequest, JobInfo};
 
-use crate::init::realtime_ns;
+use crate::machine::init::realtime_ns;
 
 /// Ended jobs that are remembered; the oldest give way.
 const MAX_ENDED: usize = 1024;

@@ -8,12 +8,12 @@ use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::ExecRequest;
 use microsandbox_sys::poll;
 
-use crate::connection::Connection;
-use crate::control::{Control, Source};
+use crate::clients::connection::Connection;
+use crate::clients::control::{Control, Source};
 use crate::exec::launch::Launched;
-use crate::init::ExitStatus;
-use crate::jobs::Replay;
-use crate::tree::Tag;
+use crate::machine::init::ExitStatus;
+use crate::sessions::jobs::Replay;
+use crate::sessions::tree::Tag;
 
 /// Bytes of input a client may send ahead of the program.
 pub const STDIN_WINDOW: u64 = 256 << 10;

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use microsandbox_sys::spawn::Limit;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::procfs::{ProcStat, Procfs};
+use crate::sessions::procfs::{ProcStat, Procfs};
 
 /// Marks tags apart from limits a user would set.
 const TAG_BASE: u64 = 1 << 62;

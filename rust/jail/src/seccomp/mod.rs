@@ -1,5 +1,5 @@
-//! The system call filters of a sandbox and of a monitor. The tables are `seccomp_table.rs` and
-//! `seccomp_monitor_table.rs`; `build.rs` compiles them.
+//! The system call filters of a sandbox and of a monitor. The tables are `table.rs` and
+//! `monitor_table.rs`; `build.rs` compiles them.
 
 use rustix::io::Errno;
 

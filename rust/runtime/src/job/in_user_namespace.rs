@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-use crate::jail::ids;
+use microsandbox_jail::ids;
 use microsandbox_sys::process::{self, Cloned};
 
 /// Runs `work` as the root of the mapping, in a process that ends with this one; its result is the exit code.

@@ -19,13 +19,13 @@ use rustix::process::Signal;
 use crate::directory::SandboxDir;
 use crate::driver::container::Container;
 use crate::driver::{Boot, Driver as _, Guest};
-use crate::jail::{ids, landlock};
 use crate::report::Reporter;
 use crate::steps::Steps;
 use microsandbox_contract::Step;
 use microsandbox_contract::isolation::replace;
 use microsandbox_contract::note::Failure;
 use microsandbox_contract::note::Note;
+use microsandbox_jail::{ids, landlock};
 
 /// How long the empty sandbox may take.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use microsandbox_contract::{IdMap, JobError, JobErrorKind, RemoveTreeSpec, Repor
 use microsandbox_rooted::remove;
 use rustix::io::Errno;
 
-use crate::mapped;
+use super::in_user_namespace;
 use crate::report::Reporter;
 
 /// Runs the job; the result is the exit code of the process.
@@ -25,7 +25,7 @@ fn remove_tree(spec: &RemoveTreeSpec) -> Result<(), JobError> {
     // Host root owns or may remove everything; so may a user whose single id is the only one mapped.
     let direct = rustix::process::geteuid().is_root() || matches!(spec.ids, IdMap::Single { .. });
     if !direct {
-        let code = mapped::run(&spec.ids, || match remove::content(&spec.path) {
+        let code = in_user_namespace::run(&spec.ids, || match remove::content(&spec.path) {
             Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => 0,
             Err(error) => error.raw_os_error() & 0xff,
         })?;

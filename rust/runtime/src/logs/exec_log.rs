@@ -8,7 +8,7 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::directory;
-use crate::json_line::{self, Line};
+use crate::logs::json_line::{self, Line};
 
 /// Encoded lines collected before they are written.
 const BATCH: usize = 1 << 20;

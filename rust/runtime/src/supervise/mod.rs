@@ -19,11 +19,10 @@ use rustix::process::Signal;
 use serde::Deserialize;
 
 use crate::channel::{Channel, Turn};
-use crate::console::TextLog;
 use crate::directory::{self, SandboxDir};
 use crate::driver::{Control as ControlLine, Guest};
-use crate::jail::landlock;
-use crate::json_line::now_ns;
+use crate::logs::TextLog;
+use crate::logs::json_line::now_ns;
 use crate::logs::{ExecLog, Source};
 use crate::report::Reporter;
 use crate::steps::{Steps, epoch_ms};
@@ -31,6 +30,7 @@ use crate::{identity, steps};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::Note;
 use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::landlock;
 
 /// From the end of the grace period to killing the guest: time for the agent to kill, flush and sync.
 const AGENT_MARGIN: Duration = Duration::from_secs(2);
@@ -529,7 +529,7 @@ impl Supervisor {
 
     fn note(&mut self, text: &str) {
         let mut line = Vec::new();
-        crate::json_line::timestamp(&mut line, now_ns());
+        crate::logs::json_line::timestamp(&mut line, now_ns());
         line.extend_from_slice(format!(" {text}\n").as_bytes());
         self.runtime_log.write(&line);
     }

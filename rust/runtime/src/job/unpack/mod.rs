@@ -4,12 +4,12 @@
 //! |---|---|
 //! | [`stream`] | from the blob to the bytes of its tar, both digests checked |
 //! | [`tree`] | from the entries that [`microsandbox_rooted::tar`] reads to files beneath the layer's directory |
-//! | [`merged`] | what the layers beneath say where the archive does not |
+//! | [`lower_layers`] | what the layers beneath say where the archive does not |
 //! | [`limits`] | the bounds, and why a job stops |
 //! | [`writeback`] | the disk's share of the work, begun before the end |
 
 pub mod limits;
-pub mod merged;
+pub mod lower_layers;
 pub mod stream;
 pub mod tree;
 mod writeback;
@@ -22,14 +22,14 @@ use microsandbox_rooted::tar;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, Gid, Mode, OFlags, Uid};
 
-use crate::jail::{ids, landlock};
-use crate::mapped;
+use super::in_user_namespace;
 use crate::report::Reporter;
 use limits::{Budget, Outcome, failed};
+use microsandbox_jail::{ids, landlock};
 use tree::Tree;
 use writeback::Writeback;
 
-/// How often progress is told.
+/// How often progress is reported.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// A layer with everything opened that it needs.
@@ -58,7 +58,7 @@ fn unpack_mapped(spec: &UnpackSpec, archive: Option<OwnedFd>, reporter: &mut Rep
     let archive = std::fs::File::from(archive.ok_or_else(|| limits::corrupt("no archive was handed over"))?);
     // With the caller's rights: the way to these directories may be closed to the mapped ids.
     let layers = spec.layers.iter().map(|source| open_layer(source, &spec.ids)).collect::<Outcome<Vec<_>>>()?;
-    mapped::run(&spec.ids, || match unpack_layers(spec, &archive, layers, reporter) {
+    in_user_namespace::run(&spec.ids, || match unpack_layers(spec, &archive, layers, reporter) {
         Ok(()) => {
             reporter.send(&Report::Done);
             0
@@ -124,10 +124,10 @@ fn unpack_layer(
     reporter: &mut Reporter,
 ) -> Outcome<u64> {
     let total = layer.source.length;
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let mut progress = |read: u64| {
-        if told.elapsed() >= PROGRESS_EVERY || read == total {
-            told = Instant::now();
+        if reported.elapsed() >= PROGRESS_EVERY || read == total {
+            reported = Instant::now();
             reporter.send(&Report::Progress { layer: index, read, total });
         }
     };

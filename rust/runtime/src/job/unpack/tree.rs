@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamp
 use rustix::io::Errno;
 
 use super::limits::{Budget, Outcome, corrupt, failed, quoted, unsafe_entry};
-use super::merged::{self, Beneath, OPAQUE, WHITEOUT};
+use super::lower_layers::{self, Beneath, OPAQUE, WHITEOUT};
 use super::stream::TarBytes;
 
 /// Symlinks followed while resolving one name.
@@ -100,7 +100,7 @@ impl<'a> Tree<'a> {
         if path.is_empty() {
             return rustix::io::fcntl_dupfd_cloexec(&self.root, 0);
         }
-        merged::open_plain(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+        lower_layers::open_plain(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     fn parent(&self) -> BorrowedFd<'_> {
@@ -175,7 +175,7 @@ impl<'a> Tree<'a> {
         let mut at = self.open_own_dir(b"").map_err(|e| failed("open", path, e))?;
         for depth in 1..=place.len() {
             let name = &place[depth - 1][..];
-            at = match merged::open_dir(&at, name) {
+            at = match lower_layers::open_dir(&at, name) {
                 Ok(next) => next,
                 Err(Errno::NOENT) => self.make_dir_like_beneath(&at, &place[..depth], path)?,
                 Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -231,7 +231,7 @@ impl<'a> Tree<'a> {
         match former(&self.parent(), hidden) {
             // A mark is about the layers beneath; what this layer holds stays.
             Ok(Former::Dir) => {
-                let dir = merged::open_dir(self.parent(), hidden).map_err(fail)?;
+                let dir = lower_layers::open_dir(self.parent(), hidden).map_err(fail)?;
                 fs::fsetxattr(&dir, OPAQUE, b"y", fs::XattrFlags::empty()).map_err(fail)
             }
             Ok(Former::Whiteout) => Ok(()),
@@ -253,7 +253,7 @@ impl<'a> Tree<'a> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(self.parent(), name, flags, Mode::from_raw_mode(0o600))?;
         fs::fsetxattr(&file, WHITEOUT, b"y", fs::XattrFlags::empty())?;
-        if merged::is_opaque(self.parent()) {
+        if lower_layers::is_opaque(self.parent()) {
             return Ok(());
         }
         fs::fsetxattr(self.parent(), OPAQUE, b"x", fs::XattrFlags::empty())
@@ -266,7 +266,7 @@ impl<'a> Tree<'a> {
             match fs::statat(&self.root, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => self.put_whiteout(&name).map_err(fail)?,
                 Ok(_) => {
-                    if let Ok(dir) = merged::open_dir(&self.root, &name) {
+                    if let Ok(dir) = lower_layers::open_dir(&self.root, &name) {
                         fs::fsetxattr(&dir, OPAQUE, b"y", fs::XattrFlags::empty()).map_err(fail)?;
                     }
                 }
@@ -324,7 +324,7 @@ impl<'a> Tree<'a> {
         let fail = |error| failed("create", &entry.path, error);
         let exists = former(&self.parent(), name).map_err(fail)? == Former::Dir;
         let dir = if exists {
-            merged::open_dir(self.parent(), name).map_err(fail)?
+            lower_layers::open_dir(self.parent(), name).map_err(fail)?
         } else {
             let mode = entry.mode & 0o777;
             let (dir, before) = self.create(name, &entry.path, |at, name| make_dir(at, name, mode))?;
@@ -391,7 +391,7 @@ impl<'a> Tree<'a> {
         self.budget.entry(size, place.len())?;
         let (name, parents) = place.split_last().ok_or_else(|| corrupt("a link to the root"))?;
         let dir = self.make_dirs(parents, path)?;
-        let source = merged::open_plain(from, &joined(place), OFlags::RDONLY | OFlags::NOFOLLOW).map_err(fail)?;
+        let source = lower_layers::open_plain(from, &joined(place), OFlags::RDONLY | OFlags::NOFOLLOW).map_err(fail)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let copy = fs::openat(&dir, &name[..], flags, Mode::from_raw_mode(0o600)).map_err(fail)?;
         let (mut reader, mut writer) = (std::fs::File::from(source), std::fs::File::from(copy));
@@ -472,7 +472,7 @@ fn joined(names: &[Vec<u8>]) -> Vec<u8> {
 fn make_dir(at: impl AsFd, name: &[u8], mode: u32) -> Result<OwnedFd, Errno> {
     let at = at.as_fd();
     fs::mkdirat(at, name, Mode::from_raw_mode(mode))?;
-    merged::open_dir(at, name)
+    lower_layers::open_dir(at, name)
 }
 
 fn former(at: &impl AsFd, name: &[u8]) -> Result<Former, Errno> {
@@ -480,7 +480,7 @@ fn former(at: &impl AsFd, name: &[u8]) -> Result<Former, Errno> {
         Err(Errno::NOENT) => Ok(Former::Nothing),
         Err(error) => Err(error),
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(Former::Dir),
-        Ok(stat) if merged::is_whiteout(at, name, &stat) => Ok(Former::Whiteout),
+        Ok(stat) if lower_layers::is_whiteout(at, name, &stat) => Ok(Former::Whiteout),
         Ok(_) => Ok(Former::Nothing),
     }
 }
