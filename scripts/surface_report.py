@@ -21,18 +21,25 @@ PACKAGE = ROOT / "python" / "microsandbox"
 SECTIONS = {
     "_sandbox": "3 Sandbox",
     "_handle": "4 SandboxHandle",
+    "_fork": "4 SandboxHandle",
+    "_compaction": "4 SandboxHandle",
+    "_restore": "4 SandboxHandle",
     "_exec": "5 Exec",
+    "_exec_request": "5 Exec",
     "_files": "6 Filesystem",
     "_logs": "7 Logs",
     "_metrics": "8 Metrics",
     "_metrics_stream": "8 Metrics",
     "_volume": "9 Volumes and mounts",
+    "_mount": "9 Volumes and mounts",
     "_image": "10 Images",
+    "_image_source": "10 Images",
     "_pull": "11 Pull progress",
     "_snapshot": "12 Snapshots",
     "_network": "13 Network",
     "_secrets": "14 Secrets",
     "_patch": "15 Patches",
+    "_init": "16 Init and scripts",
     "_modify": "17 Modify",
     "_ssh": "18 SSH",
     "agent": "19 Agent client",
@@ -45,6 +52,7 @@ SECTIONS = {
     "_enums": "25 Enums",
     "_progress": "36 Names of our own",
     "_isolation": "36 Names of our own",
+    "_isolation_report": "36 Names of our own",
 }
 REST = "2 Configuration, 26 module-level names"
 # Goes through every name: exported, typed, with a docstring.

@@ -12,7 +12,7 @@ from ._enums import BackendKind, Isolation
 if TYPE_CHECKING:
     import os
 
-    from ._config import Path
+    from ._checks import Path
     from ._microsandbox import BackendInfo
 
 _scoped: ContextVar[Union[BackendObject, None]] = ContextVar("microsandbox backend", default=None)

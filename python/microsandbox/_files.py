@@ -12,7 +12,7 @@ from .errors import FilesystemError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._config import Path
+    from ._checks import Path
     from ._microsandbox import (
         FsEntry,
         FsEvent,
@@ -306,7 +306,7 @@ class SandboxFsOps:
 
 
 class FsWatch:
-    """Changes of guest files, from `SandboxFsOps.watch`: an async iterator of `FsEvent`.
+    """Changes of guest files, from `SandboxFsOps.watch`: an iterator of `FsEvent`.
 
     Example: `async for change in watch: print(change.kind, change.path)`
     """
@@ -338,7 +338,7 @@ class FsWatch:
 
 
 class FsReadStream:
-    """A guest file being read: an async iterator of non-empty `bytes`.
+    """A guest file being read: an iterator of non-empty `bytes`.
 
     Example: `print(sum([len(chunk) async for chunk in await sb.fs.read_stream("/data")]))`
     """
@@ -366,7 +366,8 @@ class FsReadStream:
 class FsWriteSink:
     """A guest file being written; complete once `close` has returned.
 
-    `async with` closes it. When its block ends with an exception, the file is given up: what was there before stays.
+    Leaving the block of the context manager closes the file. When the block ends with an exception, the write is
+    abandoned: what was there before stays.
 
     Example:
         >>> async with await sb.fs.write_stream("/data/big") as sink:

@@ -1,28 +1,37 @@
 """The record of a sandbox, and the small values around it."""
 
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
-from . import _checks, _isolation, _jobs, _later, _modify
+from . import _checks, _deprecation, _isolation, _jobs, _modify
+from ._compaction import CompactKeywords
 from ._enums import GuestFlush, Isolation, LogReadSource, SandboxStatus
+from ._fork import ForkKeywords
 from ._logs import LogStream
-from ._runtime import run
-from ._unsupported import unsupported
+from ._modify import ModifyKeywords
+from ._runtime import eager, run
+from ._signature import spelled_out
+from ._unsupported import FORK, SNAPSHOTS, STORAGE, refused, unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Sequence
 
-    from ._config import IsolationReport
-    from ._enums import ModificationPolicy
+    from typing_extensions import Unpack
+
+    from ._compaction import DiskCompactionResult
+    from ._fork import ForkOutcome
+    from ._isolation_report import IsolationReport
     from ._jobs import Job
     from ._microsandbox import LogEntry, NativeHandle, NativeSandbox, SandboxMetrics, SandboxStopResult
     from ._modify import SandboxModificationPlan
-    from ._network import PortBinding, PortEndpoint
     from ._sandbox import Sandbox
-    from ._secrets import SecretModifySpec
+    from ._snapshot import Snapshot
+    from ._storage import StorageItemUsage
     from .jobs import JobPage
 
 
@@ -59,7 +68,7 @@ class SandboxTouchResult:
     activity_seq: int
 
 
-class SandboxHandle(_later.LaterHandle):
+class SandboxHandle:
     """A record as it was read, plus lifecycle by name. Needs no running sandbox.
 
     Example: `for handle in (await Sandbox.list()).sandboxes: print(handle.name, handle.status)`
@@ -219,45 +228,75 @@ class SandboxHandle(_later.LaterHandle):
         """
         return await _jobs.page(self._native, all, limit, cursor)
 
-    async def modify(
-        self,
-        *,
-        cpus: int | None = None,
-        max_cpus: int | None = None,
-        memory: int | None = None,
-        max_memory: int | None = None,
-        root_disk_size: int | None = None,
-        env: Mapping[str, str] | None = None,
-        env_rm: Sequence[str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        labels_rm: Sequence[str] | None = None,
-        workdir: str | None = None,
-        secrets: Mapping[str, SecretModifySpec] | None = None,
-        secrets_rm: Sequence[str] | None = None,
-        policy: ModificationPolicy | None = None,
-        dry_run: bool = False,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        ports_rm: Sequence[PortEndpoint] | None = None,
-    ) -> SandboxModificationPlan:
+    @spelled_out(ModifyKeywords)
+    async def modify(self, **options: Unpack[ModifyKeywords]) -> SandboxModificationPlan:
         """As `Sandbox.modify`; needs no running sandbox.
 
         Example: `plan = await handle.modify(memory=1024, dry_run=True)`
         """
-        _modify.refuse(root_disk_size, secrets, secrets_rm, ports, ports_rm)
-        asked = {
-            "cpus": cpus,
-            "max_cpus": max_cpus,
-            "memory": memory,
-            "max_memory": max_memory,
-            "env": env,
-            "env_rm": env_rm,
-            "labels": labels,
-            "labels_rm": labels_rm,
-            "workdir": workdir,
-            "policy": policy,
-            "dry_run": dry_run,
-        }
-        return _modify.plan(await run(self._native.modify(asked)))
+        return _modify.plan(await run(self._native.modify(_modify.request(options))))
+
+    @refused(FORK)
+    @spelled_out(ForkKeywords)
+    async def fork(self, name: str, **options: Unpack[ForkKeywords]) -> Sandbox:
+        """A running copy. `UnsupportedError` for now.
+
+        Example: `copy = await handle.fork("copy")`
+        """
+
+    @refused(FORK)
+    @spelled_out(ForkKeywords)
+    async def fork_many(self, names: Sequence[str], **options: Unpack[ForkKeywords]) -> Sequence[ForkOutcome]:
+        """Several running copies. `UnsupportedError` for now.
+
+        Example: `outcomes = await handle.fork_many(["a", "b"])`
+        """
+
+    @eager
+    @spelled_out(ForkKeywords)
+    def branch(self, name: str, **options: Unpack[ForkKeywords]) -> Coroutine[Any, Any, Sandbox]:
+        """The older name of `fork`. `UnsupportedError` for now.
+
+        Example: `copy = await handle.branch("copy")`
+        """
+        _deprecation.warn("branch()", "fork()")
+        return self.fork(name, **options)
+
+    @eager
+    @spelled_out(ForkKeywords)
+    def branch_many(
+        self, names: Sequence[str], **options: Unpack[ForkKeywords]
+    ) -> Coroutine[Any, Any, Sequence[ForkOutcome]]:
+        """The older name of `fork_many`. `UnsupportedError` for now.
+
+        Example: `outcomes = await handle.branch_many(["a", "b"])`
+        """
+        _deprecation.warn("branch_many()", "fork_many()")
+        return self.fork_many(names, **options)
+
+    @refused(FORK)
+    @spelled_out(CompactKeywords)
+    async def compact(self, **options: Unpack[CompactKeywords]) -> DiskCompactionResult:
+        """Merges layers of its disk. `UnsupportedError` for now.
+
+        Example: `print((await handle.compact(dry_run=True))["input_layers"])`
+        """
+
+    async def snapshot(self, name: str) -> Snapshot:
+        """Saves its disk. `UnsupportedError` for now.
+
+        Example: `snapshot = await handle.snapshot("base")`
+        """
+        if self.backend_kind == "cloud":
+            raise unsupported("SandboxHandle::snapshot on cloud", "when cloud snapshots land")
+        raise unsupported("SandboxHandle.snapshot", SNAPSHOTS)
+
+    @refused(STORAGE)
+    async def storage_usage(self) -> StorageItemUsage:
+        """Its disk space. `UnsupportedError` for now.
+
+        Example: `print((await handle.storage_usage()).allocated_bytes)`
+        """
 
     async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
         """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that.
@@ -379,13 +418,13 @@ class SandboxHandle(_later.LaterHandle):
         return SandboxTouchResult(self._native.name, await run(self._native.touch()))
 
     def _repr_html_(self) -> str:
-        from . import _picture
+        from . import _notebook
 
         rows: list[tuple[str, object]] = [("isolation", self.isolation), ("backend", self.backend_kind)]
         rows.append(("id", self.id))
         if self.last_error is not None:
             rows.append(("last error", self.last_error))
-        return _picture.card(self.name, (_picture.STATUS.get(self.status, "dim"), self.status), rows)
+        return _notebook.card(self.name, (_notebook.STATUS.get(self.status, "dim"), self.status), rows)
 
     def __repr__(self) -> str:
         return repr(self._native)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 from . import _backend, _deprecation, _microsandbox, _progress
-from . import _unsupported as later
-from ._checks import checked
-from ._config import ImageSource, Path, RootDiskConfig
+from ._checks import Path, checked
 from ._enums import DiskImageFormat, ImageArchiveFormat, ImageSourceKind
+from ._image_source import ImageSource, RootDiskConfig
 from ._runtime import mark_eager, run, told
-from ._unsupported import unsupported
+from ._unsupported import SAVE, refuse_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,11 +240,7 @@ class Image:
         checked(format, ImageArchiveFormat, "format")
         if not reference:
             raise ValueError("at least one image reference is needed")
-        return _later("Image.save", later.SAVE)
-
-
-async def _later(operation: str, hint: str) -> None:
-    raise unsupported(operation, hint)
+        return refuse_later("Image.save", SAVE)
 
 
 mark_eager(Image.save)

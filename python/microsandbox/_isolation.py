@@ -12,7 +12,7 @@ from ._runtime import noticed, run
 from .errors import IsolationWarning, MicrosandboxError
 
 if TYPE_CHECKING:
-    from ._config import DoctorReport
+    from ._isolation_report import DoctorReport
     from ._microsandbox import NativeSandbox
 
 

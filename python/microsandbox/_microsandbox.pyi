@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
-from ._config import BootStep, DoctorReport, IsolationReport
 from ._enums import (
     BackendKind,
     ExecEventType,
@@ -17,6 +16,7 @@ from ._enums import (
     SandboxStatus,
     VolumeKind,
 )
+from ._isolation_report import BootStep, DoctorReport, IsolationReport
 from .agent import RawFrame
 
 _T = TypeVar("_T")

@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Union
 
-from ._checks import checked
-from ._config import Path
+from ._checks import Path, checked
 from ._enums import PatchKind
 
 _NEEDS: dict[str, dict[str, type]] = {

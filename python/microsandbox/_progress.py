@@ -91,9 +91,9 @@ class Progress:
         self._display.__exit__(*exc)
 
     def _repr_html_(self) -> str:
-        from . import _picture
+        from . import _notebook
 
-        return _picture.progress(self._title, self._done, self._total)
+        return _notebook.progress(self._title, self._done, self._total)
 
 
 def bar(title: str, given: _Callback | None) -> AbstractContextManager[_Callback | None]:

@@ -1,56 +1,60 @@
 """A live sandbox."""
 
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from . import _backend, _checks, _create, _exec, _isolation, _jobs, _later, _microsandbox, _modify
+from . import (
+    _backend,
+    _checks,
+    _create,
+    _deprecation,
+    _exec_request,
+    _isolation,
+    _jobs,
+    _microsandbox,
+    _modify,
+    _restore,
+)
+from ._compaction import CompactKeywords
+from ._create import CreateKeywords
 from ._enums import GuestFlush, Isolation, SandboxStatus
 from ._exec import ExecHandle
+from ._exec_request import AttachKeywords, DetachedKeywords, ExecKeywords
 from ._files import SandboxFsOps
+from ._fork import ForkKeywords
 from ._handle import SandboxHandle, SandboxPage, SandboxPingResult, SandboxTouchResult
 from ._logs import LogStream
 from ._metrics_stream import MetricsStream
+from ._modify import ModifyKeywords
 from ._pull import PullSession
+from ._restore import RestoreKeywords
 from ._runtime import AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
-from ._unsupported import unsupported
+from ._signature import spelled_out
+from ._snapshot import Snapshot, SnapshotHandle
+from ._ssh import SandboxSshOps
+from ._unsupported import FORK, SNAPSHOTS, refuse_later, refused, unsupported
 from .errors import MicrosandboxError
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
+
+    from typing_extensions import Unpack
 
     from ._backend import BackendObject
-    from ._config import (
-        BootStep,
-        ExecOptions,
-        ImageSource,
-        InitConfig,
-        InitOptions,
-        IsolationReport,
-        MountConfig,
-        Path,
-        RegistryAuth,
-        Rlimit,
-        Stdin,
-    )
-    from ._enums import (
-        CpuPlacement,
-        DeploymentProfile,
-        LogLevel,
-        LogReadSource,
-        ModificationPolicy,
-        PullPolicy,
-        SecurityProfile,
-        ViolationAction,
-    )
+    from ._checks import Path
+    from ._compaction import DiskCompactionResult
+    from ._enums import LogReadSource
+    from ._exec_request import ExecOptions
+    from ._fork import ForkOutcome
+    from ._isolation_report import BootStep, IsolationReport
     from ._jobs import Job
     from ._microsandbox import ExecOutput, LogEntry, NativeExec, NativeSandbox, SandboxMetrics, SandboxStopResult
     from ._modify import SandboxModificationPlan
-    from ._network import Network, PortBinding, PortEndpoint, VsockRoute
-    from ._patch import PatchConfig
-    from ._secrets import SecretEntry, SecretModifySpec, ViolationPolicy
+    from ._restore import ExternalMountWarning
     from .jobs import JobPage
 
 #: `Sandbox.list` hides the builtin inside the class.
@@ -92,11 +96,11 @@ async def _running(call: _microsandbox.Pending[NativeExec]) -> ExecHandle:
     return ExecHandle(await run(call))
 
 
-class Sandbox(_later.LaterSandbox):
+class Sandbox:
     """A connection to one running sandbox; comes from `create`, `start` or `SandboxHandle.connect`.
 
-    Leaving `async with` kills **and removes** the sandbox. Without it, an attached sandbox ends with this process and
-    its record stays; a detached one goes on.
+    Leaving the block of the context manager kills **and removes** the sandbox. Without a block, an attached sandbox
+    ends with this process and its record stays; a detached one keeps running.
 
     Example::
 
@@ -119,181 +123,75 @@ class Sandbox(_later.LaterSandbox):
         return native
 
     @staticmethod
-    def create(
-        name: str,
-        *,
-        image: str | os.PathLike[str] | ImageSource | None = None,
-        from_snapshot: Path | None = None,
-        memory: int | None = None,
-        cpus: int | None = None,
-        max_memory: int | None = None,
-        max_cpus: int | None = None,
-        workdir: str | None = None,
-        shell: str | None = None,
-        security: SecurityProfile | None = None,
-        hostname: str | None = None,
-        user: str | None = None,
-        entrypoint: Sequence[str] | None = None,
-        cmd: Sequence[str] | None = None,
-        init: str | InitConfig | InitOptions | None = None,
-        replace: bool = False,
-        replace_with_timeout: float | None = None,
-        max_duration: float | None = None,
-        idle_timeout: float | None = None,
-        ephemeral: bool = False,
-        env: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        scripts: Mapping[str, str] | None = None,
-        pull_policy: PullPolicy | None = None,
-        log_level: LogLevel | None = None,
-        registry_auth: RegistryAuth | None = None,
-        registry_insecure: bool = False,
-        registry_ca_certs: _List[bytes | bytearray | Path] | None = None,
-        volumes: Mapping[str, MountConfig] | None = None,
-        patches: Iterable[PatchConfig] | None = None,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        vsock: Mapping[str, int] | Sequence[VsockRoute] | None = None,
-        network: Network | None = None,
-        secrets: Iterable[SecretEntry] | None = None,
-        on_secret_violation: ViolationAction | ViolationPolicy | None = None,
-        secret_violation_action: ViolationAction | None = None,
-        intercept_tls: bool = False,
-        detached: bool = False,
-        cpu_placement: CpuPlacement | None = None,
-        placement_profile: str | None = None,
-        thp: str | None = None,
-        deployment_profile: DeploymentProfile | None = None,
-        isolation: Isolation | None = None,
-        backend: BackendObject | None = None,
-    ) -> Coroutine[Any, Any, Sandbox]:
+    @spelled_out(CreateKeywords)
+    def create(name: str, **options: Unpack[CreateKeywords]) -> Coroutine[Any, Any, Sandbox]:
         """Makes and boots a sandbox.
 
         `name` is 1 to 128 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit. Exactly one of `image` and
         `from_snapshot` is needed; `image="host"` is this machine's own system, read-only. `memory` is in MiB (512),
         `cpus` 1 to 255 (1), durations are in seconds. `replace` stops and removes a sandbox of the same name first,
-        with `replace_with_timeout` seconds of grace (10). `detached` lets it outlive this process, `ephemeral` removes
-        it when its run ends, `idle_timeout` ends it after that much inactivity, `max_duration` limits one run.
+        with `replace_with_timeout` seconds of grace (10). `detached` lets the sandbox outlive this process, `ephemeral`
+        removes it when its run ends, `idle_timeout` ends it after that much inactivity, `max_duration` limits one run.
         `isolation` is a demand, `backend` the place (the ambient one by default).
 
-        Arguments are checked by the call itself: `TypeError`, `ValueError`. Awaiting raises `InvalidConfigError`,
+        Arguments are checked first: `TypeError`, `ValueError`. Then it raises `InvalidConfigError`,
         `SandboxAlreadyExistsError`, `ImageNotFoundError`, `ImagePullFailedError`, `IsolationUnavailableError`,
         `BootStartError`, and `UnsupportedError` for an option that this build cannot honour.
 
         Example: `sb = await Sandbox.create("demo", image="host", memory=256)`
         """
-        call = _create.call(_microsandbox.create, locals())
+        call = _create.call(_microsandbox.create, name, options)
         require_loop()
         return _made(call)
 
     @staticmethod
-    def create_with_progress(
-        name: str,
-        *,
-        image: str | os.PathLike[str] | ImageSource | None = None,
-        from_snapshot: Path | None = None,
-        memory: int | None = None,
-        cpus: int | None = None,
-        max_memory: int | None = None,
-        max_cpus: int | None = None,
-        workdir: str | None = None,
-        shell: str | None = None,
-        security: SecurityProfile | None = None,
-        hostname: str | None = None,
-        user: str | None = None,
-        entrypoint: Sequence[str] | None = None,
-        cmd: Sequence[str] | None = None,
-        init: str | InitConfig | InitOptions | None = None,
-        replace: bool = False,
-        replace_with_timeout: float | None = None,
-        max_duration: float | None = None,
-        idle_timeout: float | None = None,
-        ephemeral: bool = False,
-        env: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        scripts: Mapping[str, str] | None = None,
-        pull_policy: PullPolicy | None = None,
-        log_level: LogLevel | None = None,
-        registry_auth: RegistryAuth | None = None,
-        registry_insecure: bool = False,
-        registry_ca_certs: _List[bytes | bytearray | Path] | None = None,
-        volumes: Mapping[str, MountConfig] | None = None,
-        patches: Iterable[PatchConfig] | None = None,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        vsock: Mapping[str, int] | Sequence[VsockRoute] | None = None,
-        network: Network | None = None,
-        secrets: Iterable[SecretEntry] | None = None,
-        on_secret_violation: ViolationAction | ViolationPolicy | None = None,
-        secret_violation_action: ViolationAction | None = None,
-        intercept_tls: bool = False,
-        detached: bool = False,
-        cpu_placement: CpuPlacement | None = None,
-        placement_profile: str | None = None,
-        thp: str | None = None,
-        deployment_profile: DeploymentProfile | None = None,
-        isolation: Isolation | None = None,
-        backend: BackendObject | None = None,
-    ) -> PullSession:
-        """As `create`, started at once, also outside a loop; failures appear in `result()`.
+    @spelled_out(CreateKeywords)
+    def create_with_progress(name: str, **options: Unpack[CreateKeywords]) -> PullSession:
+        """As `create`; the work starts with the call, and failures appear in `result()`.
 
         Example: `sb = await Sandbox.create_with_progress("box", image="host").result()`
         """
-        return PullSession(_create.call(_microsandbox.create, locals()), _made)
+        return PullSession(_create.call(_microsandbox.create, name, options), _made)
 
     @staticmethod
-    def connect_or_create(
-        name: str,
-        *,
-        image: str | os.PathLike[str] | ImageSource | None = None,
-        from_snapshot: Path | None = None,
-        memory: int | None = None,
-        cpus: int | None = None,
-        max_memory: int | None = None,
-        max_cpus: int | None = None,
-        workdir: str | None = None,
-        shell: str | None = None,
-        security: SecurityProfile | None = None,
-        hostname: str | None = None,
-        user: str | None = None,
-        entrypoint: Sequence[str] | None = None,
-        cmd: Sequence[str] | None = None,
-        init: str | InitConfig | InitOptions | None = None,
-        replace: bool = False,
-        replace_with_timeout: float | None = None,
-        max_duration: float | None = None,
-        idle_timeout: float | None = None,
-        ephemeral: bool = False,
-        env: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        scripts: Mapping[str, str] | None = None,
-        pull_policy: PullPolicy | None = None,
-        log_level: LogLevel | None = None,
-        registry_auth: RegistryAuth | None = None,
-        registry_insecure: bool = False,
-        registry_ca_certs: _List[bytes | bytearray | Path] | None = None,
-        volumes: Mapping[str, MountConfig] | None = None,
-        patches: Iterable[PatchConfig] | None = None,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        vsock: Mapping[str, int] | Sequence[VsockRoute] | None = None,
-        network: Network | None = None,
-        secrets: Iterable[SecretEntry] | None = None,
-        on_secret_violation: ViolationAction | ViolationPolicy | None = None,
-        secret_violation_action: ViolationAction | None = None,
-        intercept_tls: bool = False,
-        detached: bool = False,
-        cpu_placement: CpuPlacement | None = None,
-        placement_profile: str | None = None,
-        thp: str | None = None,
-        deployment_profile: DeploymentProfile | None = None,
-        isolation: Isolation | None = None,
-        backend: BackendObject | None = None,
-    ) -> Coroutine[Any, Any, Sandbox]:
+    @spelled_out(CreateKeywords)
+    def connect_or_create(name: str, **options: Unpack[CreateKeywords]) -> Coroutine[Any, Any, Sandbox]:
         """Connects to a running sandbox of this name, starts a stopped one, else creates it as `create` does.
 
         Example: `sb = await Sandbox.connect_or_create("box", image="host")`
         """
-        call = _create.call(_microsandbox.connect_or_create, locals())
+        call = _create.call(_microsandbox.connect_or_create, name, options)
         require_loop()
         return _opened(call)
+
+    @staticmethod
+    @spelled_out(RestoreKeywords, external_mount_policy="strict")
+    def restore(
+        snapshot: Snapshot | SnapshotHandle | Path, *, name: str, **options: Unpack[RestoreKeywords]
+    ) -> Coroutine[Any, Any, Sandbox]:
+        """Boots from a snapshot. Arguments are checked in the call; `UnsupportedError` for now.
+
+        `cpus`, `memory` (MiB) and the limits are those of `create`; `cow_memory` shares the snapshot's memory until it
+        is written to, `disk_only` leaves memory out. `external_mount_policy` is `"strict"`, which refuses host mounts
+        that changed since, or `"relaxed"`.
+
+        Example: `sb = await Sandbox.restore("base", name="copy", memory=1024)`
+        """
+        _restore.check(snapshot, (Snapshot, SnapshotHandle), name, options)
+        require_loop()
+        return refuse_later("Sandbox.restore", SNAPSHOTS)
+
+    @staticmethod
+    @spelled_out(RestoreKeywords, external_mount_policy="strict")
+    def restore_with_progress(
+        snapshot: Snapshot | SnapshotHandle | Path, *, name: str, **options: Unpack[RestoreKeywords]
+    ) -> PullSession:
+        """As `restore`, with progress. `UnsupportedError` for now.
+
+        Example: `session = Sandbox.restore_with_progress("base", name="copy")`
+        """
+        _restore.check(snapshot, (Snapshot, SnapshotHandle), name, options)
+        raise unsupported("Sandbox.restore_with_progress", SNAPSHOTS)
 
     @staticmethod
     async def start(name: str, *, detached: bool = False, backend: BackendObject | None = None) -> Sandbox:
@@ -351,7 +249,7 @@ class Sandbox(_later.LaterSandbox):
 
     @property
     def name(self) -> AwaitableStr:
-        """Its name; `await` is allowed, not needed."""
+        """Name of the sandbox."""
         return AwaitableStr(self._live.name)
 
     @property
@@ -395,19 +293,9 @@ class Sandbox(_later.LaterSandbox):
         return SandboxFsOps(self._live.fs())
 
     @eager
+    @spelled_out(ExecKeywords)
     def exec(
-        self,
-        cmd: str,
-        args: _List[str] | ExecOptions | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
+        self, cmd: str, args: _List[str] | ExecOptions | None = None, **options: Unpack[ExecKeywords]
     ) -> Coroutine[Any, Any, ExecOutput]:
         """Runs a program, collects its output and waits. A non-zero exit is a result, not an error.
 
@@ -421,128 +309,61 @@ class Sandbox(_later.LaterSandbox):
 
         Example: `out = await sb.exec("python3", ["-c", "print(1)"], timeout=10)`
         """
-        call = self._live.exec(cmd, _exec.options(args, locals()))
-        return run(call)
+        return run(self._live.exec(cmd, _exec_request.request(args, options)))
 
     @eager
+    @spelled_out(ExecKeywords)
     def exec_stream(
-        self,
-        cmd: str,
-        args: _List[str] | ExecOptions | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
+        self, cmd: str, args: _List[str] | ExecOptions | None = None, **options: Unpack[ExecKeywords]
     ) -> Coroutine[Any, Any, ExecHandle]:
         """Runs a program with live events; keywords and errors as for `exec`.
 
         Example: `async for event in await sb.exec_stream("ls"): ...`
         """
-        call = self._live.exec_stream(cmd, _exec.options(args, locals()))
-        return _running(call)
+        return _running(self._live.exec_stream(cmd, _exec_request.request(args, options)))
 
     @eager
-    def shell(
-        self,
-        script: str,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecOutput]:
+    @spelled_out(ExecKeywords)
+    def shell(self, script: str, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecOutput]:
         """Runs a script with the sandbox's shell; keywords and errors as for `exec`.
 
         Work put in the background with its streams closed or redirected does not hold the call back.
 
         Example: `print((await sb.shell("echo $HOME | wc -c", timeout=10)).stdout_text)`
         """
-        call = self._live.shell(script, _exec.options(None, locals()))
-        return run(call)
+        return run(self._live.shell(script, _exec_request.request(None, options)))
 
     @eager
-    def shell_stream(
-        self,
-        script: str,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecHandle]:
+    @spelled_out(ExecKeywords)
+    def shell_stream(self, script: str, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecHandle]:
         """Runs a script with live events.
 
         Example: `async for event in await sb.shell_stream("make 2>&1"): print(event.data)`
         """
-        call = self._live.shell_stream(script, _exec.options(None, locals()))
-        return _running(call)
+        return _running(self._live.shell_stream(script, _exec_request.request(None, options)))
 
     @eager
-    def exec_default(
-        self,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecOutput]:
+    @spelled_out(ExecKeywords)
+    def exec_default(self, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecOutput]:
         """Runs the sandbox's ENTRYPOINT and CMD. Raises `NoDefaultCommandError` if it has neither.
 
         Example: `output = await sb.exec_default(timeout=60)`
         """
-        call = self._live.exec_default(_exec.options(None, locals()))
-        return run(call)
+        return run(self._live.exec_default(_exec_request.request(None, options)))
 
     @eager
-    def exec_default_stream(
-        self,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecHandle]:
+    @spelled_out(ExecKeywords)
+    def exec_default_stream(self, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecHandle]:
         """Runs the sandbox's ENTRYPOINT and CMD with live events.
 
         Example: `process = await sb.exec_default_stream()`
         """
-        call = self._live.exec_default_stream(_exec.options(None, locals()))
-        return _running(call)
+        return _running(self._live.exec_default_stream(_exec_request.request(None, options)))
 
     @eager
+    @spelled_out(DetachedKeywords)
     def exec_detached(
-        self,
-        cmd: str,
-        args: _List[str] | ExecOptions | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
+        self, cmd: str, args: _List[str] | ExecOptions | None = None, **options: Unpack[DetachedKeywords]
     ) -> Coroutine[Any, Any, Job]:
         """Starts a program that goes on without this process, and returns once it runs. As `exec` otherwise.
 
@@ -551,9 +372,8 @@ class Sandbox(_later.LaterSandbox):
 
         Example: `job = await sb.exec_detached("make", ["-j2"]); print((await job.wait()).code)`
         """
-        options = _exec.options(args, {k: v for k, v in locals().items() if k not in ("self", "cmd", "args")})
         native = self._live
-        return _job(native, native.exec_detached(cmd, options))
+        return _job(native, native.exec_detached(cmd, _exec_request.request(args, options, DetachedKeywords)))
 
     async def get_job(self, id: str) -> Job:
         """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none.
@@ -570,15 +390,9 @@ class Sandbox(_later.LaterSandbox):
         return await _jobs.page(self._live, all, limit, cursor)
 
     @eager
+    @spelled_out(AttachKeywords)
     def attach(
-        self,
-        cmd: str,
-        args: _List[str] | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        detach_keys: str | None = None,
+        self, cmd: str, args: _List[str] | None = None, **options: Unpack[AttachKeywords]
     ) -> Coroutine[Any, Any, int]:
         """Binds this process's terminal to a program with a terminal of its own; its exit status (or 128 + signal).
 
@@ -590,24 +404,16 @@ class Sandbox(_later.LaterSandbox):
 
         Example: `status = await sb.attach("python3")`
         """
-        options = _exec.options(args, {"cwd": cwd, "user": user, "env": env})
-        return _status(self._live.attach(cmd, options, detach_keys))
+        return _status(self._live.attach(cmd, *_exec_request.attachment(args, options)))
 
     @eager
-    def attach_default(
-        self,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        detach_keys: str | None = None,
-    ) -> Coroutine[Any, Any, int]:
+    @spelled_out(AttachKeywords)
+    def attach_default(self, **options: Unpack[AttachKeywords]) -> Coroutine[Any, Any, int]:
         """As `attach`, with the default command: ENTRYPOINT and CMD. Raises `NoDefaultCommandError`.
 
         Example: `status = await sb.attach_default()`
         """
-        options = _exec.options(None, {"cwd": cwd, "user": user, "env": env})
-        return _status(self._live.attach(None, options, detach_keys))
+        return _status(self._live.attach(None, *_exec_request.attachment(None, options)))
 
     @eager
     def attach_shell(self) -> Coroutine[Any, Any, int]:
@@ -736,26 +542,8 @@ class Sandbox(_later.LaterSandbox):
         """
         await run(self._live.request_drain())
 
-    async def modify(
-        self,
-        *,
-        cpus: int | None = None,
-        max_cpus: int | None = None,
-        memory: int | None = None,
-        max_memory: int | None = None,
-        root_disk_size: int | None = None,
-        env: Mapping[str, str] | None = None,
-        env_rm: Sequence[str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        labels_rm: Sequence[str] | None = None,
-        workdir: str | None = None,
-        secrets: Mapping[str, SecretModifySpec] | None = None,
-        secrets_rm: Sequence[str] | None = None,
-        policy: ModificationPolicy | None = None,
-        dry_run: bool = False,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        ports_rm: Sequence[PortEndpoint] | None = None,
-    ) -> SandboxModificationPlan:
+    @spelled_out(ModifyKeywords)
+    async def modify(self, **options: Unpack[ModifyKeywords]) -> SandboxModificationPlan:
         """Changes a sandbox that exists: all of it or nothing. What it did, or with `dry_run` would do.
 
         Live are labels, `env` and `workdir` (for programs that start later) and, in a container, `cpus` and `memory`
@@ -768,22 +556,69 @@ class Sandbox(_later.LaterSandbox):
 
         Example: `await sb.modify(memory=1024, labels={"owner": "me"})`
         """
-        _modify.refuse(root_disk_size, secrets, secrets_rm, ports, ports_rm)
-        asked = {
-            "cpus": cpus,
-            "max_cpus": max_cpus,
-            "memory": memory,
-            "max_memory": max_memory,
-            "env": env,
-            "env_rm": env_rm,
-            "labels": labels,
-            "labels_rm": labels_rm,
-            "workdir": workdir,
-            "policy": policy,
-            "dry_run": dry_run,
-        }
+        asked = _modify.request(options)
         handle = await run(self._live.handle())
         return _modify.plan(await run(handle.modify(asked)))
+
+    @refused(FORK)
+    @spelled_out(ForkKeywords)
+    async def fork(self, name: str, **options: Unpack[ForkKeywords]) -> Sandbox:
+        """A running copy. `UnsupportedError` for now.
+
+        Example: `copy = await sb.fork("copy")`
+        """
+
+    @refused(FORK)
+    @spelled_out(ForkKeywords)
+    async def fork_many(self, names: Sequence[str], **options: Unpack[ForkKeywords]) -> Sequence[ForkOutcome]:
+        """Several running copies. `UnsupportedError` for now.
+
+        Example: `outcomes = await sb.fork_many(["a", "b"])`
+        """
+
+    @eager
+    @spelled_out(ForkKeywords)
+    def branch(self, name: str, **options: Unpack[ForkKeywords]) -> Coroutine[Any, Any, Sandbox]:
+        """The older name of `fork`. `UnsupportedError` for now.
+
+        Example: `copy = await sb.branch("copy")`
+        """
+        _deprecation.warn("branch()", "fork()")
+        return self.fork(name, **options)
+
+    @eager
+    @spelled_out(ForkKeywords)
+    def branch_many(
+        self, names: Sequence[str], **options: Unpack[ForkKeywords]
+    ) -> Coroutine[Any, Any, Sequence[ForkOutcome]]:
+        """The older name of `fork_many`. `UnsupportedError` for now.
+
+        Example: `outcomes = await sb.branch_many(["a", "b"])`
+        """
+        _deprecation.warn("branch_many()", "fork_many()")
+        return self.fork_many(names, **options)
+
+    @refused(FORK)
+    @spelled_out(CompactKeywords)
+    async def compact(self, **options: Unpack[CompactKeywords]) -> DiskCompactionResult:
+        """Merges layers of its disk. `UnsupportedError` for now.
+
+        Example: `print((await sb.compact(dry_run=True))["input_layers"])`
+        """
+
+    @refused(SNAPSHOTS)
+    async def restore_warnings(self) -> Sequence[ExternalMountWarning]:
+        """Host mounts that changed since the snapshot. `UnsupportedError` for now.
+
+        Example: `print([warning.guest_path for warning in await sb.restore_warnings()])`
+        """
+
+    def ssh(self) -> SandboxSshOps:
+        """SSH to the sandbox. Its operations raise `UnsupportedError` for now.
+
+        Example: `client = await sb.ssh().open_client()`
+        """
+        return SandboxSshOps()
 
     async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
         """Lets everything in it stand still: its processes, or the processors of its virtual machine. Fine if paused.
@@ -899,15 +734,15 @@ class Sandbox(_later.LaterSandbox):
             await run(native.destroy(True, None))
 
     def _repr_html_(self) -> str:
-        from . import _picture
+        from . import _notebook
 
         if self._native is None:
-            return _picture.card("sandbox", ("dim", "consumed"), ())
+            return _notebook.card("sandbox", ("dim", "consumed"), ())
         rows = [("isolation", self.isolation), ("backend", self.backend_kind), ("id", str(self.id))]
-        return _picture.card(str(self.name), ("good", "connected"), rows)
+        return _notebook.card(str(self.name), ("good", "connected"), rows)
 
     def __repr__(self) -> str:
         return "Sandbox(consumed)" if self._native is None else repr(self._native)
 
 
-mark_eager(Sandbox.create, Sandbox.connect_or_create)
+mark_eager(Sandbox.create, Sandbox.connect_or_create, Sandbox.restore)

@@ -149,7 +149,7 @@ fn decode<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyString>> {
 impl ExecOutput {
     /// What a notebook shows.
     fn _repr_html_(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        slf.py().import("microsandbox._picture")?.call_method1("exec_output", (slf,))
+        slf.py().import("microsandbox._notebook")?.call_method1("exec_output", (slf,))
     }
     /// Exit status, or 128 + signal.
     #[getter]
