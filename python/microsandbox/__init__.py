@@ -22,8 +22,8 @@ __version__ = "0.1.0"
 # `python/tools/generate_faces.py` writes `__init__.pyi`, `types.pyi` and `sync/` after a change.
 _HOME = {
     "_agent": "AgentClient AgentStream",
-    "_backend": "BackendScope CloudBackend LocalBackend backend_scope default_backend_info "
-    "default_backend_kind set_default_backend",
+    "_backend": "BackendScope CloudBackend LocalBackend backend_scope default_backend default_backend_info "
+    "default_backend_kind set_default_backend swap_default_backend",
     "_compaction": "DiskCompactionDiskResult DiskCompactionResult",
     "_enums": "Action BackendKind ChangeKind CpuPlacement DeploymentProfile DestGroup Direction DiskImageFormat "
     "ExecEventType FlatClone FsEntryKind FsEventKind GuestFlush HostPermissions ImageArchiveFormat ImageSourceKind "

@@ -5,9 +5,11 @@ from ._backend import (
     CloudBackend,
     LocalBackend,
     backend_scope,
+    default_backend,
     default_backend_info,
     default_backend_kind,
     set_default_backend,
+    swap_default_backend,
 )
 from ._compaction import DiskCompactionDiskResult, DiskCompactionResult
 from ._enums import (
@@ -446,6 +448,7 @@ __all__ = [
     "__version__",
     "all_sandbox_metrics",
     "backend_scope",
+    "default_backend",
     "default_backend_info",
     "default_backend_kind",
     "doctor",
@@ -457,5 +460,6 @@ __all__ = [
     "resolve_runtime",
     "set_default_backend",
     "set_libkrunfw_path",
+    "swap_default_backend",
     "version",
 ]

@@ -14,7 +14,7 @@ from ._enums import GuestFlush, Isolation, LogReadSource, SandboxStatus
 from ._fork import ForkKeywords
 from ._logs import LogStream
 from ._modify import ModifyKeywords
-from ._runtime import eager, run
+from ._runtime import STOP_TIMEOUT, eager, run
 from ._signature import spelled_out
 from ._unsupported import FORK, SNAPSHOTS, STORAGE, refused, unsupported
 
@@ -179,8 +179,10 @@ class SandboxHandle:
         await _isolation.notice(native)
         return _sandbox(native)
 
-    async def stop(self, timeout: float | None = None) -> None:
-        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
+    async def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
+        """Orderly end, forced after `timeout` seconds: 10 unless given, 0 kills, None waits without limit.
+
+        A stopped sandbox is no error.
 
         Example: `await handle.stop(timeout=30)`
         """
@@ -327,7 +329,7 @@ class SandboxHandle:
 
         Example: `sb = await handle.restart()`
         """
-        await run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        await (self.kill(timeout) if force else self.stop(STOP_TIMEOUT if timeout is None else timeout))
         return await self.start(detached=detached)
 
     async def destroy(self, *, force: bool = False, timeout: float | None = None) -> None:
@@ -335,7 +337,7 @@ class SandboxHandle:
 
         Example: `await handle.destroy(force=True)`
         """
-        await run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        await (self.kill(timeout) if force else self.stop(STOP_TIMEOUT if timeout is None else timeout))
         await run(self._native.remove())
 
     async def wait_until_stopped(self) -> SandboxStopResult:

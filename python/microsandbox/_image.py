@@ -11,7 +11,7 @@ from . import _backend, _deprecation, _microsandbox, _progress
 from ._checks import Path, checked
 from ._enums import DiskImageFormat, ImageArchiveFormat, ImageSourceKind
 from ._image_source import ImageSource, RootDiskConfig
-from ._runtime import mark_eager, run, told
+from ._runtime import mark_eager, on_loop, run
 from ._unsupported import SAVE, refuse_later
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Image:
         Example: `(await Image.load("python.tar"))[0].reference`
         """
         with _progress.bar(f"loading {input_path}", progress) as callback:
-            natives = await run(_microsandbox.image_load(input_path, tag, told(callback), _backend.pick(backend)))
+            natives = await run(_microsandbox.image_load(input_path, tag, on_loop(callback), _backend.pick(backend)))
         return [ImageHandle(native) for native in natives]
 
     @staticmethod

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 #: What the agent says in the log after the last output of a program.
 _ENDED = re.compile(rb"exec ended: .* \(session (\d+)\)")
-#: What a reader of the log is told that came too late.
+#: What the log holds in place of output that was rotated away before it was read.
 _GAP = b"log rotated faster than it was read"
 
 
 def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
-    """The job that an answer tells of."""
+    """The job that a response describes."""
     return Job(owner, owner.jobs(), known)
 
 
@@ -65,7 +65,7 @@ def _exit(code: int, timed_out: bool) -> JobExit:
 
 
 class Job:
-    """A program that goes on without its client, until it ends or its sandbox does; from `Sandbox.exec_detached`.
+    """A program that runs on without its client, until the program or its sandbox ends; from `Sandbox.exec_detached`.
 
     It is found again by its id: `Sandbox.get_job`, from any process, as long as the sandbox runs; of ended ones the
     newest 1024 are remembered. Calls on one that is not known any more raise `JobError` with the code `unknown_job`.
@@ -285,7 +285,7 @@ class JobLogStream:
         return said is not None and int(said.group(1)) == self._session
 
     async def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the stream. Idempotent.
 
         Example: `await job_logs.close()`
         """
@@ -375,7 +375,7 @@ class JobAttachment:
         await run(self._native.resize(rows, cols))
 
     async def detach(self) -> None:
-        """Lets go; the job goes on. A second time is fine.
+        """Detaches; the job runs on. Idempotent.
 
         Example: `await attachment.detach()`
         """

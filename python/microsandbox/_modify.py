@@ -160,9 +160,9 @@ def plan(raw: dict[str, Any]) -> SandboxModificationPlan:
     """The native answer with members of enums."""
     result: SandboxModificationPlan = {
         "sandbox": raw["sandbox"],
-        "status": SandboxStatus(raw["status"]),
+        "status": raw["status"],
         "applied": raw["applied"],
-        "policy": ModificationPolicy(raw["policy"]),
+        "policy": raw["policy"],
         "changes": [_change(*change) for change in raw["changes"]],
         "conflicts": [{"field": field, "message": message} for field, message in raw["conflicts"]],
         "warnings": [{"field": field, "message": message} for field, message in raw["warnings"]],
@@ -184,8 +184,8 @@ def plan(raw: dict[str, Any]) -> SandboxModificationPlan:
 def _change(
     field: str,
     name: Union[str, None],
-    change: str,
-    disposition: str,
+    change: ChangeKind,
+    disposition: ModificationDisposition,
     before: Union[str, None],
     after: Union[str, None],
     reason: Union[str, None],
@@ -193,8 +193,8 @@ def _change(
     result: ConfigPlannedChange = {
         "kind": PlannedChangeKind.CONFIG,
         "field": field,
-        "change": ChangeKind(change),
-        "disposition": ModificationDisposition(disposition),
+        "change": change,
+        "disposition": disposition,
     }
     named = "" if name is None else f"{name}="
     if before is not None:

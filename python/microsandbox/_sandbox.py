@@ -32,7 +32,7 @@ from ._metrics_stream import MetricsStream
 from ._modify import ModifyKeywords
 from ._pull import PullSession
 from ._restore import RestoreKeywords
-from ._runtime import AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
+from ._runtime import STOP_TIMEOUT, AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
 from ._signature import spelled_out
 from ._snapshot import Snapshot, SnapshotHandle
 from ._ssh import SandboxSshOps
@@ -62,7 +62,7 @@ _List = list
 
 
 async def _opened(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
-    """The sandbox that `call` starts; says so if its isolation is weaker than a virtual machine."""
+    """The sandbox that `call` starts; warns if its isolation is weaker than a virtual machine."""
     native = await run(call)
     await _isolation.notice(native)
     return Sandbox(native)
@@ -365,7 +365,7 @@ class Sandbox:
     def exec_detached(
         self, cmd: str, args: _List[str] | ExecOptions | None = None, **options: Unpack[DetachedKeywords]
     ) -> Coroutine[Any, Any, Job]:
-        """Starts a program that goes on without this process, and returns once it runs. As `exec` otherwise.
+        """Starts a program that runs on without this process, and returns once it runs. As `exec` otherwise.
 
         It ends with its sandbox at the latest, so make that one `detached` if it is to outlive this process. With
         `Stdin.pipe()` its input stays open for `Job.attach`. Raises `ExecFailedError` when nothing could be started.
@@ -498,10 +498,12 @@ class Sandbox:
         """
         return (await run(self._live.handle())).status
 
-    async def stop(self, timeout: float | None = None) -> None:
-        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
+    async def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
+        """Orderly end, forced after `timeout` seconds: 10 unless given, 0 kills, None waits without limit.
 
-        Keeps the record. Goes on if the wait is cancelled.
+        A stopped sandbox is no error.
+
+        Keeps the record. A cancelled wait does not end the stop.
 
         Example: `await sb.stop(timeout=30)`
         """
@@ -621,10 +623,10 @@ class Sandbox:
         return SandboxSshOps()
 
     async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
-        """Lets everything in it stand still: its processes, or the processors of its virtual machine. Fine if paused.
+        """Freezes all processes of the sandbox, or the processors of its virtual machine; memory is kept. Idempotent.
 
-        Memory stays as it is. Calls under way wait, new ones raise `SandboxNotRunningError` (status PAUSED); `stop`,
-        `kill` and `resume` work, and limits of time go on. `guest_flush` says whether file systems are written out
+        Calls in flight wait, new ones raise `SandboxNotRunningError` (status PAUSED); `stop`,
+        `kill` and `resume` work, and time limits keep running. `guest_flush` says whether file systems are written out
         first; nothing is lost without. `UnsupportedError` where the host has no freezer of cgroup v2
         (kernel documentation, cgroup-v2, "cgroup.freeze").
 
@@ -635,7 +637,7 @@ class Sandbox:
         await run(handle.pause())
 
     async def resume(self) -> None:
-        """Lets a paused one go on where it was. Fine on a running one.
+        """Continues a paused sandbox where it was frozen. Idempotent.
 
         Example: `await sb.resume()`
         """
@@ -655,7 +657,7 @@ class Sandbox:
         Example: `sb = await sb.restart()`
         """
         native = self._live
-        await run(native.kill(timeout) if force else native.stop(timeout))
+        await run(native.kill(timeout) if force else native.stop(STOP_TIMEOUT if timeout is None else timeout))
         handle = await run(native.handle())
         return await _opened(handle.start(detached))
 
@@ -714,7 +716,7 @@ class Sandbox:
         self._consume()
 
     async def detach(self) -> None:
-        """Gives up ownership: it goes on after this process. The object is used up.
+        """Gives up ownership: the sandbox keeps running after this process. The object cannot be used afterwards.
 
         Example: `await sb.detach()`
         """

@@ -82,7 +82,7 @@ class SshClient:
         """
 
     async def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the connection. Idempotent.
 
         Example: `await ssh_client.close()`
         """
@@ -182,7 +182,7 @@ class SftpClient:
         """
 
     async def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the connection. Idempotent.
 
         Example: `await sftp.close()`
         """

@@ -51,7 +51,7 @@ class VolumeFs:
         return data.decode("utf-8")
 
     async def write(self, path: str, data: bytes) -> None:
-        """Creates or replaces the file at once: another reader sees the old or the new content.
+        """Creates or replaces the file atomically: another reader sees the old or the new content.
 
         Its directory must exist.
 
@@ -81,7 +81,7 @@ class VolumeFs:
         return await run(self._native.list(path))
 
     async def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine.
+        """Makes a directory and its parents; an existing directory is no error.
 
         Example: `await volume.fs.mkdir("a/b")`
         """

@@ -121,6 +121,6 @@ def test_a_bar_that_nobody_asked_for_waits_a_moment(monkeypatch: pytest.MonkeyPa
         assert callback is None
 
 
-def test_notebooks_are_not_loaded_by_the_import() -> None:
+def test_pictures_are_not_loaded_by_the_import() -> None:
     program = "import sys, microsandbox; microsandbox.Sandbox; print([m for m in sys.modules if 'picture' in m or 'html' in m])"
     assert run(program).stdout == "[]\n"

@@ -7,7 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from .. import _checks, _glob, _progress
-from .._runtime import told_here as told
+from .._runtime import on_thread as on_loop
 from .._runtime import wait as run
 from ..errors import FilesystemError
 
@@ -25,7 +25,7 @@ _List = list
 class SandboxFsOps:
     """Files of a running sandbox, from `Sandbox.fs`. Paths are absolute guest paths.
 
-    A name that is not UTF-8 is given and told as `os.fsdecode` writes it, with lone surrogates (PEP 383):
+    A name that is not UTF-8 is passed in and out as `os.fsdecode` writes it, with lone surrogates (PEP 383):
     `sb.fs.read(os.fsdecode(b"/tmp/caf\\xe9"))`.
 
     Every method raises `FilesystemError` (`PathNotFoundError` for a missing path) when the guest refuses, and
@@ -190,7 +190,7 @@ class SandboxFsOps:
         return run(self._native.exists(path))
 
     def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine.
+        """Makes a directory and its parents; an existing directory is no error.
 
         Example: `sb.fs.mkdir("/srv/data/new")`
         """
@@ -233,7 +233,7 @@ class SandboxFsOps:
         Example: `sb.fs.copy_from_host("data.csv", "/tmp/data.csv")`
         """
         with _progress.bar(f"copying to {guest_path!r}", progress) as callback:
-            run(self._native.copy_from_host(host_path, guest_path, told(callback)))
+            run(self._native.copy_from_host(host_path, guest_path, on_loop(callback)))
 
     def copy_to_host(self, guest_path: str, host_path: Path, *, progress: _Progress | None = None) -> None:
         """Copies one guest file to the host. Trouble on the host side is `IoError`.
@@ -244,7 +244,7 @@ class SandboxFsOps:
         Example: `sb.fs.copy_to_host("/tmp/result.json", "result.json")`
         """
         with _progress.bar(f"copying {guest_path!r}", progress) as callback:
-            run(self._native.copy_to_host(guest_path, host_path, told(callback)))
+            run(self._native.copy_to_host(guest_path, host_path, on_loop(callback)))
 
     def read_tar(self, path: str) -> FsReadStream:
         """What is in a directory as a tar archive, made while it is read.
@@ -277,7 +277,7 @@ class SandboxFsOps:
         """Changes of a file, or in a directory, from now on; with `recursive` also in all directories below.
 
         It ends when what is watched is gone or the sandbox ends. At most 4096 directories are watched; changes that
-        were not kept are told as `FsEventKind.OVERFLOW`. In a directory that is new, something may be told twice.
+        were not kept are reported as `FsEventKind.OVERFLOW`. In a new directory, a change may be reported twice.
         The source is inotify(7): changes that a host makes in a shared directory are not seen in a virtual machine.
 
         Example:
@@ -307,7 +307,7 @@ class FsWatch:
         return event
 
     def close(self) -> None:
-        """Ends it, also for a task that waits for the next change; a second time is fine.
+        """Closes the watch, also for a task that waits for the next change. Idempotent.
 
         Example: `watch.close()`
         """

@@ -15,6 +15,7 @@ from .._fork import ForkKeywords
 from .._handle import SandboxPingResult as SandboxPingResult
 from .._handle import SandboxTouchResult as SandboxTouchResult
 from .._modify import ModifyKeywords
+from .._runtime import STOP_TIMEOUT
 from .._runtime import wait as run
 from .._signature import spelled_out
 from .._unsupported import FORK, SNAPSHOTS, STORAGE, refused, unsupported
@@ -160,8 +161,10 @@ class SandboxHandle:
         _isolation.notice(native)
         return _sandbox(native)
 
-    def stop(self, timeout: float | None = None) -> None:
-        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
+    def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
+        """Orderly end, forced after `timeout` seconds: 10 unless given, 0 kills, None waits without limit.
+
+        A stopped sandbox is no error.
 
         Example: `handle.stop(timeout=30)`
         """
@@ -304,7 +307,7 @@ class SandboxHandle:
 
         Example: `sb = handle.restart()`
         """
-        run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        self.kill(timeout) if force else self.stop(STOP_TIMEOUT if timeout is None else timeout)
         return self.start(detached=detached)
 
     def destroy(self, *, force: bool = False, timeout: float | None = None) -> None:
@@ -312,7 +315,7 @@ class SandboxHandle:
 
         Example: `handle.destroy(force=True)`
         """
-        run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        self.kill(timeout) if force else self.stop(STOP_TIMEOUT if timeout is None else timeout)
         run(self._native.remove())
 
     def wait_until_stopped(self) -> SandboxStopResult:

@@ -12,7 +12,7 @@ from .. import _backend, _deprecation, _microsandbox, _progress
 from .._checks import Path, checked
 from .._enums import DiskImageFormat, ImageArchiveFormat, ImageSourceKind
 from .._image_source import ImageSource, RootDiskConfig
-from .._runtime import told_here as told
+from .._runtime import on_thread as on_loop
 from .._runtime import wait as run
 from .._unsupported import SAVE
 from .._unsupported import refuse as refuse_later
@@ -226,7 +226,7 @@ class Image:
         Example: `Image.load("python.tar")[0].reference`
         """
         with _progress.bar(f"loading {input_path}", progress) as callback:
-            natives = run(_microsandbox.image_load(input_path, tag, told(callback), _backend.pick(backend)))
+            natives = run(_microsandbox.image_load(input_path, tag, on_loop(callback), _backend.pick(backend)))
         return [ImageHandle(native) for native in natives]
 
     @staticmethod

@@ -28,9 +28,9 @@ def doctor(*, recheck: bool = False, backend: _backend.BackendObject | None = No
 
 
 def notice(native: NativeSandbox, *, made: bool = False) -> None:
-    """Warns, once per process, when nobody demanded a container and the sandbox is one.
+    """Warns, once per process, when no call demanded a container and the sandbox is one.
 
-    Where a filter turns the warning into an error, nobody gets the sandbox: what was `made` is removed, what was
+    Where a filter turns the warning into an error, the caller gets no sandbox: what was `made` is removed, what was
     started is ended.
     """
     if noticed or native.isolation is not Isolation.CONTAINER or native.asked_isolation != "auto":

@@ -23,7 +23,7 @@ _GAP = b"log rotated faster than it was read"
 
 
 def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
-    """The job that an answer tells of."""
+    """The job that a response describes."""
     return Job(owner, owner.jobs(), known)
 
 
@@ -63,7 +63,7 @@ def _exit(code: int, timed_out: bool) -> JobExit:
 
 
 class Job:
-    """A program that goes on without its client, until it ends or its sandbox does; from `Sandbox.exec_detached`.
+    """A program that runs on without its client, until the program or its sandbox ends; from `Sandbox.exec_detached`.
 
     It is found again by its id: `Sandbox.get_job`, from any process, as long as the sandbox runs; of ended ones the
     newest 1024 are remembered. Calls on one that is not known any more raise `JobError` with the code `unknown_job`.
@@ -276,7 +276,7 @@ class JobLogStream:
         return said is not None and int(said.group(1)) == self._session
 
     def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the stream. Idempotent.
 
         Example: `job_logs.close()`
         """
@@ -366,7 +366,7 @@ class JobAttachment:
         run(self._native.resize(rows, cols))
 
     def detach(self) -> None:
-        """Lets go; the job goes on. A second time is fine.
+        """Detaches; the job runs on. Idempotent.
 
         Example: `attachment.detach()`
         """

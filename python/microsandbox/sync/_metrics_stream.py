@@ -14,7 +14,7 @@ _WINDOW = 300
 
 
 class MetricsStream:
-    """Samples at an interval, the first at once: an iterator of `SandboxMetrics`.
+    """Samples at an interval, the first immediately: an iterator of `SandboxMetrics`.
 
     In a notebook it shows the newest 300 samples that were read as curves; `show` keeps them moving.
 

@@ -77,7 +77,7 @@ class SshClient:
         """
 
     def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the connection. Idempotent.
 
         Example: `ssh_client.close()`
         """
@@ -177,7 +177,7 @@ class SftpClient:
         """
 
     def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the connection. Idempotent.
 
         Example: `sftp.close()`
         """

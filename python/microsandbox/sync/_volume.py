@@ -50,7 +50,7 @@ class VolumeFs:
         return data.decode("utf-8")
 
     def write(self, path: str, data: bytes) -> None:
-        """Creates or replaces the file at once: another reader sees the old or the new content.
+        """Creates or replaces the file atomically: another reader sees the old or the new content.
 
         Its directory must exist.
 
@@ -80,7 +80,7 @@ class VolumeFs:
         return run(self._native.list(path))
 
     def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine.
+        """Makes a directory and its parents; an existing directory is no error.
 
         Example: `volume.fs.mkdir("a/b")`
         """

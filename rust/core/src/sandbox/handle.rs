@@ -143,7 +143,8 @@ impl SandboxHandle {
         }
     }
 
-    /// Orderly end, forced after `timeout` (10 s by default; zero kills at once). Fine on a stopped sandbox.
+    /// Orderly end, forced after `timeout` (10 s by default; zero kills; `Duration::MAX` waits without limit). No error on
+    /// a stopped sandbox.
     pub async fn stop(&self, timeout: Option<Duration>) -> MicrosandboxResult<()> {
         let timeout = timeout.unwrap_or(DEFAULT_STOP_TIMEOUT);
         if timeout.is_zero() {
@@ -184,11 +185,9 @@ impl SandboxHandle {
     async fn observe_stop(&self, timeout: Duration) -> MicrosandboxResult<()> {
         match tokio::time::timeout(timeout, self.wait_until_stopped()).await {
             Ok(result) => result.map(|_| ()),
-            Err(_elapsed) => Err(MicrosandboxError::Runtime(format!(
-                "sandbox {}: the stopped state was not observed within {} s after the kill",
-                self.name(),
-                timeout.as_secs_f64()
-            ))),
+            Err(_elapsed) => {
+                Err(MicrosandboxError::KillTimeout { name: self.name().into(), secs: timeout.as_secs_f64() })
+            }
         }
     }
 
