@@ -7,6 +7,7 @@ use pyo3::types::PyType;
 macro_rules! classes {
     ($($name:ident),+ $(,)?) => {
         /// A class of `microsandbox.errors` by its name.
+        #[allow(clippy::enum_variant_names, reason = "the names are those of Python")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Class { $($name),+ }
 
