@@ -21,6 +21,7 @@ PACKAGE = ROOT / "python" / "microsandbox"
 SECTIONS = {
     "_sandbox": "3 Sandbox",
     "_handle": "4 SandboxHandle",
+    "_calls": "4 SandboxHandle",
     "_fork": "4 SandboxHandle",
     "_compaction": "4 SandboxHandle",
     "_restore": "4 SandboxHandle",
@@ -71,6 +72,10 @@ def homes() -> dict[str, str]:
     raise LookupError("_HOME")
 
 
+# The base of two classes, whose members are theirs.
+SHARED = {"SandboxCalls": "_calls"}
+
+
 def members(module: str, name: str) -> list[str]:
     """Public methods and properties of a class of that module; nothing for what is no class."""
     path = PACKAGE / f"{module}.py"
@@ -79,7 +84,10 @@ def members(module: str, name: str) -> list[str]:
         if isinstance(node, ast.ClassDef) and node.name == name:
             is_enum = any(getattr(base, "id", "") in ("StrEnum", "Enum") for base in node.bases)
             named = (item.name for item in node.body if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)))
-            return [] if is_enum else sorted({member for member in named if not member.startswith("_")})
+            shared = [base.id for base in node.bases if getattr(base, "id", "") in SHARED]
+            inherited = [member for base in shared for member in members(SHARED[base], base)]
+            own = {member for member in named if not member.startswith("_")}
+            return [] if is_enum else sorted({*own, *inherited})
     return []
 
 

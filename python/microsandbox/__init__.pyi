@@ -11,6 +11,7 @@ from ._backend import (
     set_default_backend,
     swap_default_backend,
 )
+from ._calls import SandboxPingResult, SandboxTouchResult
 from ._compaction import DiskCompactionDiskResult, DiskCompactionResult
 from ._enums import (
     Action,
@@ -66,7 +67,7 @@ from ._exec import ExecHandle, ExecSink
 from ._exec_request import ExecOptions, ExitStatus, Rlimit, Stdin
 from ._files import FsReadStream, FsWatch, FsWriteSink, SandboxFsOps
 from ._fork import BranchOutcome, ForkOutcome
-from ._handle import SandboxHandle, SandboxPage, SandboxPingResult, SandboxTouchResult
+from ._handle import SandboxHandle, SandboxPage
 from ._image import Image, ImageDetail, ImageHandle
 from ._image_source import ImageSource, RegistryAuth, RootDisk, RootDiskConfig
 from ._init import InitConfig, InitOptions

@@ -11,7 +11,6 @@ from . import (
     _backend,
     _checks,
     _create,
-    _deprecation,
     _exec_request,
     _isolation,
     _jobs,
@@ -19,15 +18,13 @@ from . import (
     _modify,
     _restore,
 )
-from ._compaction import CompactKeywords
+from ._calls import SandboxCalls
 from ._create import CreateKeywords
-from ._enums import GuestFlush, Isolation, SandboxStatus
+from ._enums import GuestFlush, SandboxStatus
 from ._exec import ExecHandle
 from ._exec_request import AttachKeywords, DetachedKeywords, ExecKeywords
 from ._files import SandboxFsOps
-from ._fork import ForkKeywords
-from ._handle import SandboxHandle, SandboxPage, SandboxPingResult, SandboxTouchResult
-from ._logs import LogStream
+from ._handle import SandboxHandle, SandboxPage
 from ._metrics_stream import MetricsStream
 from ._modify import ModifyKeywords
 from ._pull import PullSession
@@ -36,7 +33,7 @@ from ._runtime import STOP_TIMEOUT, AwaitableBool, AwaitableStr, eager, mark_eag
 from ._signature import spelled_out
 from ._snapshot import Snapshot, SnapshotHandle
 from ._ssh import SandboxSshOps
-from ._unsupported import FORK, SNAPSHOTS, refuse_later, refused, unsupported
+from ._unsupported import SNAPSHOTS, refuse_later, refused, unsupported
 from .errors import MicrosandboxError
 
 if TYPE_CHECKING:
@@ -46,16 +43,12 @@ if TYPE_CHECKING:
 
     from ._backend import BackendObject
     from ._checks import Path
-    from ._compaction import DiskCompactionResult
-    from ._enums import LogReadSource
     from ._exec_request import ExecOptions
-    from ._fork import ForkOutcome
-    from ._isolation_report import BootStep, IsolationReport
+    from ._isolation_report import BootStep
     from ._jobs import Job
-    from ._microsandbox import ExecOutput, LogEntry, NativeExec, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from ._microsandbox import ExecOutput, NativeExec, NativeSandbox, SandboxStopResult
     from ._modify import SandboxModificationPlan
     from ._restore import ExternalMountWarning
-    from .jobs import JobPage
 
 #: `Sandbox.list` hides the builtin inside the class.
 _List = list
@@ -96,7 +89,7 @@ async def _running(call: _microsandbox.Pending[NativeExec]) -> ExecHandle:
     return ExecHandle(await run(call))
 
 
-class Sandbox:
+class Sandbox(SandboxCalls):
     """A connection to one running sandbox; comes from `create`, `start` or `SandboxHandle.connect`.
 
     Leaving the block of the context manager kills **and removes** the sandbox. Without a block, an attached sandbox
@@ -116,6 +109,10 @@ class Sandbox:
         if self._native is None:
             raise RuntimeError("sandbox has been consumed")
         return self._native
+
+    @property
+    def _owner(self) -> NativeSandbox:
+        return self._live
 
     def _consume(self) -> NativeSandbox:
         native = self._live
@@ -263,29 +260,12 @@ class Sandbox:
         return AwaitableBool(self._live.owns_lifecycle)
 
     @property
-    def backend_kind(self) -> str:
-        """`"local"` or `"cloud"`."""
-        return self._live.backend_kind
-
-    @property
-    def isolation(self) -> Isolation:
-        """What really separates it from its host; AUTO where the backend does not know."""
-        return self._live.isolation or Isolation.AUTO
-
-    @property
     def boot_timings(self) -> tuple[BootStep, ...]:
         """Where the time of its boot went, in order; empty where this object did not boot it.
 
         Example: `print([(s.step, s.at_us) for s in sandbox.boot_timings])`
         """
         return self._live.boot_timings
-
-    async def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason.
-
-        Example: `print((await sb.isolation_report()).driver)`
-        """
-        return await run(self._live.isolation_report())
 
     @property
     def fs(self) -> SandboxFsOps:
@@ -375,20 +355,6 @@ class Sandbox:
         native = self._live
         return _job(native, native.exec_detached(cmd, _exec_request.request(args, options, DetachedKeywords)))
 
-    async def get_job(self, id: str) -> Job:
-        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none.
-
-        Example: `job = await sb.get_job(id)`
-        """
-        return await _jobs.find(self._live, id)
-
-    async def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000.
-
-        Example: `print([info.id for info in (await sb.list_jobs(all=True)).items])`
-        """
-        return await _jobs.page(self._live, all, limit, cursor)
-
     @eager
     @spelled_out(AttachKeywords)
     def attach(
@@ -423,13 +389,6 @@ class Sandbox:
         """
         return _status(self._live.attach_shell({}, None))
 
-    async def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
-
-        Example: `print((await sb.metrics()).memory_bytes)`
-        """
-        return await run(self._live.metrics())
-
     async def metrics_stream(self, interval: float = 1.0) -> MetricsStream:
         """A sample now and one every `interval` seconds.
 
@@ -437,105 +396,12 @@ class Sandbox:
         """
         return MetricsStream(await run(self._live.metrics_stream(interval)))
 
-    async def logs(
-        self,
-        tail: int | None = None,
-        since_ms: float | None = None,
-        until_ms: float | None = None,
-        sources: _List[LogReadSource] | None = None,
-    ) -> _List[LogEntry]:
-        """Captured output of every program, oldest first.
-
-        `since_ms` (inclusive) and `until_ms` (exclusive) are milliseconds since the epoch, `tail` keeps the newest,
-        `sources` is stdout, stderr and output unless said otherwise.
-
-        Example: `print("".join([entry.text() for entry in await sb.logs(tail=20)]))`
-        """
-        options = {"tail": tail, "since_ms": since_ms, "until_ms": until_ms, "sources": sources}
-        return await run(self._live.logs(options))
-
-    async def log_stream(
-        self,
-        sources: _List[LogReadSource] | None = None,
-        since_ms: float | None = None,
-        from_cursor: str | None = None,
-        until_ms: float | None = None,
-        follow: bool = False,
-    ) -> LogStream:
-        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry.
-
-        Example: `async for entry in await sb.log_stream(follow=True): print(entry.text(), end="")`
-        """
-        options = {
-            "sources": sources,
-            "since_ms": since_ms,
-            "from_cursor": from_cursor,
-            "until_ms": until_ms,
-            "follow": follow,
-        }
-        return LogStream(await run(self._live.log_stream(options)))
-
-    async def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`.
-
-        Example: `print((await sb.ping()).latency_ms)`
-        """
-        native = self._live
-        return SandboxPingResult(native.name, await run(native.ping()))
-
-    async def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer. Raises `SandboxNotRunningError`.
-
-        Example: `print((await sb.touch()).activity_seq)`
-        """
-        native = self._live
-        return SandboxTouchResult(native.name, await run(native.touch()))
-
     async def status(self) -> SandboxStatus:
         """Its status now; one look at the record.
 
         Example: `print(await sb.status())`
         """
         return (await run(self._live.handle())).status
-
-    async def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
-        """Orderly end, forced after `timeout` seconds: 10 unless given, 0 kills, None waits without limit.
-
-        A stopped sandbox is no error.
-
-        Keeps the record. A cancelled wait does not end the stop.
-
-        Example: `await sb.stop(timeout=30)`
-        """
-        await run(self._live.stop(timeout))
-
-    async def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
-
-        Example: `await sb.stop_with_timeout(30)`
-        """
-        await run(self._live.stop_with_timeout(timeout))
-
-    async def request_stop(self) -> None:
-        """Asks for an orderly end and returns.
-
-        Example: `await sb.request_stop(); await sb.wait_until_stopped()`
-        """
-        await run(self._live.request_stop())
-
-    async def request_kill(self) -> None:
-        """Asks for a forced end and returns.
-
-        Example: `await sb.request_kill(); await sb.wait_until_stopped()`
-        """
-        await run(self._live.request_kill())
-
-    async def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns.
-
-        Example: `await sb.request_drain(); await sb.wait_until_stopped()`
-        """
-        await run(self._live.request_drain())
 
     async def drain(self) -> None:
         """The older name of `request_drain`.
@@ -561,52 +427,6 @@ class Sandbox:
         asked = _modify.request(options)
         handle = await run(self._live.handle())
         return _modify.plan(await run(handle.modify(asked)))
-
-    @refused(FORK)
-    @spelled_out(ForkKeywords)
-    async def fork(self, name: str, **options: Unpack[ForkKeywords]) -> Sandbox:
-        """A running copy. `UnsupportedError` for now.
-
-        Example: `copy = await sb.fork("copy")`
-        """
-
-    @refused(FORK)
-    @spelled_out(ForkKeywords)
-    async def fork_many(self, names: Sequence[str], **options: Unpack[ForkKeywords]) -> Sequence[ForkOutcome]:
-        """Several running copies. `UnsupportedError` for now.
-
-        Example: `outcomes = await sb.fork_many(["a", "b"])`
-        """
-
-    @eager
-    @spelled_out(ForkKeywords)
-    def branch(self, name: str, **options: Unpack[ForkKeywords]) -> Coroutine[Any, Any, Sandbox]:
-        """The older name of `fork`. `UnsupportedError` for now.
-
-        Example: `copy = await sb.branch("copy")`
-        """
-        _deprecation.warn("branch()", "fork()")
-        return self.fork(name, **options)
-
-    @eager
-    @spelled_out(ForkKeywords)
-    def branch_many(
-        self, names: Sequence[str], **options: Unpack[ForkKeywords]
-    ) -> Coroutine[Any, Any, Sequence[ForkOutcome]]:
-        """The older name of `fork_many`. `UnsupportedError` for now.
-
-        Example: `outcomes = await sb.branch_many(["a", "b"])`
-        """
-        _deprecation.warn("branch_many()", "fork_many()")
-        return self.fork_many(names, **options)
-
-    @refused(FORK)
-    @spelled_out(CompactKeywords)
-    async def compact(self, **options: Unpack[CompactKeywords]) -> DiskCompactionResult:
-        """Merges layers of its disk. `UnsupportedError` for now.
-
-        Example: `print((await sb.compact(dry_run=True))["input_layers"])`
-        """
 
     @refused(SNAPSHOTS)
     async def restore_warnings(self) -> Sequence[ExternalMountWarning]:
@@ -644,13 +464,6 @@ class Sandbox:
         handle = await run(self._live.handle())
         await run(handle.resume())
 
-    async def kill(self, timeout: float | None = None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5).
-
-        Example: `await sb.kill()`
-        """
-        await run(self._live.kill(timeout))
-
     async def restart(self, *, force: bool = False, timeout: float | None = None, detached: bool = False) -> Sandbox:
         """Stops (or kills) it and starts it again; the new connection.
 
@@ -667,13 +480,6 @@ class Sandbox:
         Example: `await sb.destroy(force=True)`
         """
         await run(self._live.destroy(force, timeout))
-
-    async def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it.
-
-        Example: `print((await sb.wait_until_stopped()).exit_code)`
-        """
-        return await run(self._live.wait_until_stopped())
 
     async def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
         """Waits until `status` is seen.

@@ -46,7 +46,7 @@ def refused(hint: str, *kept: str) -> Callable[[_T], _T]:
 
     def decorate(thing: Any) -> Any:
         if isfunction(thing):
-            return _refusing(thing, thing.__qualname__, hint)
+            return _refusing(thing, None, hint)
         for name, member in list(vars(thing).items()):
             operation = f"{thing.__name__}.{name}"
             if name in kept:
@@ -67,19 +67,23 @@ def refused(hint: str, *kept: str) -> Callable[[_T], _T]:
     return decorate
 
 
-def _refusing(function: Any, operation: str, hint: str) -> Any:
+def _refusing(function: Any, operation: str | None, hint: str) -> Any:
+    """`function` without its body; without an operation it is a method, named for the class of its object."""
+
+    def refuse_call(args: tuple[Any, ...], keywords: dict[str, Any]) -> NoReturn:
+        signature(function).bind(*args, **keywords)
+        raise unsupported(operation or f"{type(args[0]).__name__}.{function.__name__}", hint)
+
     if iscoroutinefunction(function):
 
         @wraps(function)
         async def refusing(*args: Any, **keywords: Any) -> NoReturn:
-            signature(function).bind(*args, **keywords)
-            raise unsupported(operation, hint)
+            refuse_call(args, keywords)
 
     else:
 
         @wraps(function)
         def refusing(*args: Any, **keywords: Any) -> NoReturn:
-            signature(function).bind(*args, **keywords)
-            raise unsupported(operation, hint)
+            refuse_call(args, keywords)
 
     return refusing

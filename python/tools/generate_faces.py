@@ -21,6 +21,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent.parent / "microsandbox"
 TWINS = [
     "_agent",
+    "_calls",
     "_exec",
     "_files",
     "_handle",
@@ -41,7 +42,7 @@ TWINS = [
 # Classes of twins that are the same object in both faces.
 SHARED_IN_TWINS = {
     "_pull": ["PullEvent"],
-    "_handle": ["SandboxPingResult", "SandboxTouchResult"],
+    "_calls": ["SandboxPingResult", "SandboxTouchResult"],
     "_snapshot": ["LoadKeywords", "SaveKeywords", "SnapshotArchive"],
     "_storage": ["MemoryCacheEntry", "MemoryCacheReport", "StorageCategoryUsage", "StorageItemUsage", "StorageUsage"],
 }

@@ -19,6 +19,7 @@ from .. import __all__ as __all__
 # Modules that wait for something, and what in them is the same in both faces.
 _TWINS = (
     "_agent",
+    "_calls",
     "_exec",
     "_files",
     "_handle",

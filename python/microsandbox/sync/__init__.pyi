@@ -11,6 +11,7 @@ from .._backend import (
     set_default_backend,
     swap_default_backend,
 )
+from .._calls import SandboxPingResult, SandboxTouchResult
 from .._compaction import DiskCompactionDiskResult, DiskCompactionResult
 from .._enums import (
     Action,
@@ -64,7 +65,6 @@ from .._enums import (
 )
 from .._exec_request import ExecOptions, ExitStatus, Rlimit, Stdin
 from .._fork import BranchOutcome, ForkOutcome
-from .._handle import SandboxPingResult, SandboxTouchResult
 from .._image_source import ImageSource, RegistryAuth, RootDisk, RootDiskConfig
 from .._init import InitConfig, InitOptions
 from .._isolation_report import BootStep, DoctorCheck, DoctorReport, IsolationReport, LibraryRung, Mechanism

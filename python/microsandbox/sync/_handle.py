@@ -8,32 +8,21 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
-from .. import _checks, _deprecation, _modify
-from .._compaction import CompactKeywords
-from .._enums import GuestFlush, Isolation, LogReadSource, SandboxStatus
-from .._fork import ForkKeywords
-from .._handle import SandboxPingResult as SandboxPingResult
-from .._handle import SandboxTouchResult as SandboxTouchResult
+from .. import _checks, _modify
+from .._enums import GuestFlush, SandboxStatus
 from .._modify import ModifyKeywords
 from .._runtime import STOP_TIMEOUT
 from .._runtime import wait as run
 from .._signature import spelled_out
-from .._unsupported import FORK, SNAPSHOTS, STORAGE, refused, unsupported
-from . import _isolation, _jobs
-from ._logs import LogStream
+from .._unsupported import SNAPSHOTS, STORAGE, refused, unsupported
+from . import _isolation
+from ._calls import SandboxCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from typing_extensions import Unpack
 
-    from .._compaction import DiskCompactionResult
-    from .._fork import ForkOutcome
-    from .._isolation_report import IsolationReport
-    from .._microsandbox import LogEntry, NativeHandle, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from .._microsandbox import NativeHandle, NativeSandbox
     from .._modify import SandboxModificationPlan
-    from ..jobs import JobPage
-    from ._jobs import Job
     from ._sandbox import Sandbox
     from ._snapshot import Snapshot
     from ._storage import StorageItemUsage
@@ -50,7 +39,7 @@ class SandboxPage:
     next_cursor: Union[str, None] = None
 
 
-class SandboxHandle:
+class SandboxHandle(SandboxCalls):
     """A record as it was read, plus lifecycle by name. Needs no running sandbox.
 
     Example: `for handle in Sandbox.list().sandboxes: print(handle.name, handle.status)`
@@ -58,6 +47,10 @@ class SandboxHandle:
 
     def __init__(self, native: NativeHandle) -> None:
         self._native = native
+
+    @property
+    def _owner(self) -> NativeHandle:
+        return self._native
 
     @property
     def name(self) -> str:
@@ -85,18 +78,6 @@ class SandboxHandle:
         return self._native.last_error
 
     @property
-    def isolation(self) -> Isolation:
-        """What really separates it from its host; AUTO where the backend does not know."""
-        return self._native.isolation or Isolation.AUTO
-
-    def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason.
-
-        Example: `print(handle.isolation_report().driver)`
-        """
-        return run(self._native.isolation_report())
-
-    @property
     def config_json(self) -> str:
         """The stored configuration as JSON."""
         return self._native.config_json
@@ -121,11 +102,6 @@ class SandboxHandle:
     def updated_at(self) -> float | None:
         """Milliseconds since the epoch."""
         return self._native.updated_at
-
-    @property
-    def backend_kind(self) -> str:
-        """`"local"` or `"cloud"`."""
-        return self._native.backend_kind
 
     def refresh(self) -> SandboxHandle:
         """The record, read again; this object stays as it is. Raises `SandboxNotFoundError`.
@@ -161,57 +137,6 @@ class SandboxHandle:
         _isolation.notice(native)
         return _sandbox(native)
 
-    def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
-        """Orderly end, forced after `timeout` seconds: 10 unless given, 0 kills, None waits without limit.
-
-        A stopped sandbox is no error.
-
-        Example: `handle.stop(timeout=30)`
-        """
-        run(self._native.stop(timeout))
-
-    def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
-
-        Example: `handle.stop_with_timeout(30)`
-        """
-        run(self._native.stop_with_timeout(timeout))
-
-    def kill(self, timeout: float | None = None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5).
-
-        Example: `handle.kill()`
-        """
-        run(self._native.kill(timeout))
-
-    def request_stop(self) -> None:
-        """Asks for an orderly end and returns.
-
-        Example: `handle.request_stop(); handle.wait_until_stopped()`
-        """
-        run(self._native.request_stop())
-
-    def request_kill(self) -> None:
-        """Asks for a forced end and returns.
-
-        Example: `handle.request_kill(); handle.wait_until_stopped()`
-        """
-        run(self._native.request_kill())
-
-    def get_job(self, id: str) -> Job:
-        """As `Sandbox.get_job`.
-
-        Example: `job = handle.get_job(id)`
-        """
-        return _jobs.find(self._native, id)
-
-    def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """As `Sandbox.list_jobs`.
-
-        Example: `print([info.id for info in handle.list_jobs(all=True).items])`
-        """
-        return _jobs.page(self._native, all, limit, cursor)
-
     @spelled_out(ModifyKeywords)
     def modify(self, **options: Unpack[ModifyKeywords]) -> SandboxModificationPlan:
         """As `Sandbox.modify`; needs no running sandbox.
@@ -219,48 +144,6 @@ class SandboxHandle:
         Example: `plan = handle.modify(memory=1024, dry_run=True)`
         """
         return _modify.plan(run(self._native.modify(_modify.request(options))))
-
-    @refused(FORK)
-    @spelled_out(ForkKeywords)
-    def fork(self, name: str, **options: Unpack[ForkKeywords]) -> Sandbox:
-        """A running copy. `UnsupportedError` for now.
-
-        Example: `copy = handle.fork("copy")`
-        """
-
-    @refused(FORK)
-    @spelled_out(ForkKeywords)
-    def fork_many(self, names: Sequence[str], **options: Unpack[ForkKeywords]) -> Sequence[ForkOutcome]:
-        """Several running copies. `UnsupportedError` for now.
-
-        Example: `outcomes = handle.fork_many(["a", "b"])`
-        """
-
-    @spelled_out(ForkKeywords)
-    def branch(self, name: str, **options: Unpack[ForkKeywords]) -> Sandbox:
-        """The older name of `fork`. `UnsupportedError` for now.
-
-        Example: `copy = handle.branch("copy")`
-        """
-        _deprecation.warn("branch()", "fork()")
-        return self.fork(name, **options)
-
-    @spelled_out(ForkKeywords)
-    def branch_many(self, names: Sequence[str], **options: Unpack[ForkKeywords]) -> Sequence[ForkOutcome]:
-        """The older name of `fork_many`. `UnsupportedError` for now.
-
-        Example: `outcomes = handle.branch_many(["a", "b"])`
-        """
-        _deprecation.warn("branch_many()", "fork_many()")
-        return self.fork_many(names, **options)
-
-    @refused(FORK)
-    @spelled_out(CompactKeywords)
-    def compact(self, **options: Unpack[CompactKeywords]) -> DiskCompactionResult:
-        """Merges layers of its disk. `UnsupportedError` for now.
-
-        Example: `print(handle.compact(dry_run=True)["input_layers"])`
-        """
 
     def snapshot(self, name: str) -> Snapshot:
         """Saves its disk. `UnsupportedError` for now.
@@ -295,13 +178,6 @@ class SandboxHandle:
         """
         run(self._native.resume())
 
-    def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns.
-
-        Example: `handle.request_drain(); handle.wait_until_stopped()`
-        """
-        run(self._native.request_drain())
-
     def restart(self, *, force: bool = False, timeout: float | None = None, detached: bool = False) -> Sandbox:
         """Stops (or kills) it and starts it again.
 
@@ -318,13 +194,6 @@ class SandboxHandle:
         self.kill(timeout) if force else self.stop(STOP_TIMEOUT if timeout is None else timeout)
         run(self._native.remove())
 
-    def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it.
-
-        Example: `print(handle.wait_until_stopped().exit_code)`
-        """
-        return run(self._native.wait_until_stopped())
-
     def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
         """Waits until `status` is seen.
 
@@ -340,62 +209,6 @@ class SandboxHandle:
         Example: `handle.remove()`
         """
         run(self._native.remove())
-
-    def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
-
-        Example: `print(handle.metrics().memory_bytes)`
-        """
-        return run(self._native.metrics())
-
-    def logs(
-        self,
-        tail: int | None = None,
-        since_ms: float | None = None,
-        until_ms: float | None = None,
-        sources: list[LogReadSource] | None = None,
-    ) -> list[LogEntry]:
-        """Captured output, running or not; as `Sandbox.logs`.
-
-        Example: `print("".join([entry.text() for entry in handle.logs(tail=20)]))`
-        """
-        options = {"tail": tail, "since_ms": since_ms, "until_ms": until_ms, "sources": sources}
-        return run(self._native.logs(options))
-
-    def log_stream(
-        self,
-        sources: list[LogReadSource] | None = None,
-        since_ms: float | None = None,
-        from_cursor: str | None = None,
-        until_ms: float | None = None,
-        follow: bool = False,
-    ) -> LogStream:
-        """Captured output as a stream; as `Sandbox.log_stream`.
-
-        Example: `for entry in handle.log_stream(): print(entry.text(), end="")`
-        """
-        options = {
-            "sources": sources,
-            "since_ms": since_ms,
-            "from_cursor": from_cursor,
-            "until_ms": until_ms,
-            "follow": follow,
-        }
-        return LogStream(run(self._native.log_stream(options)))
-
-    def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity.
-
-        Example: `print(handle.ping().latency_ms)`
-        """
-        return SandboxPingResult(self._native.name, run(self._native.ping()))
-
-    def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer.
-
-        Example: `print(handle.touch().activity_seq)`
-        """
-        return SandboxTouchResult(self._native.name, run(self._native.touch()))
 
     def _repr_html_(self) -> str:
         from .. import _notebook

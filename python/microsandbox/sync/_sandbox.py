@@ -7,25 +7,23 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from .. import _backend, _checks, _create, _deprecation, _exec_request, _microsandbox, _modify, _restore
-from .._compaction import CompactKeywords
+from .. import _backend, _checks, _create, _exec_request, _microsandbox, _modify, _restore
 from .._create import CreateKeywords
-from .._enums import GuestFlush, Isolation, SandboxStatus
+from .._enums import GuestFlush, SandboxStatus
 from .._exec_request import AttachKeywords, DetachedKeywords, ExecKeywords
-from .._fork import ForkKeywords
 from .._modify import ModifyKeywords
 from .._restore import RestoreKeywords
 from .._runtime import STOP_TIMEOUT
 from .._runtime import wait as run
 from .._signature import spelled_out
-from .._unsupported import FORK, SNAPSHOTS, refused, unsupported
+from .._unsupported import SNAPSHOTS, refused, unsupported
 from .._unsupported import refuse as refuse_later
 from ..errors import MicrosandboxError
 from . import _isolation, _jobs
+from ._calls import SandboxCalls
 from ._exec import ExecHandle
 from ._files import SandboxFsOps
-from ._handle import SandboxHandle, SandboxPage, SandboxPingResult, SandboxTouchResult
-from ._logs import LogStream
+from ._handle import SandboxHandle, SandboxPage
 from ._metrics_stream import MetricsStream
 from ._pull import PullSession
 from ._snapshot import Snapshot, SnapshotHandle
@@ -38,15 +36,11 @@ if TYPE_CHECKING:
 
     from .._backend import BackendObject
     from .._checks import Path
-    from .._compaction import DiskCompactionResult
-    from .._enums import LogReadSource
     from .._exec_request import ExecOptions
-    from .._fork import ForkOutcome
-    from .._isolation_report import BootStep, IsolationReport
-    from .._microsandbox import ExecOutput, LogEntry, NativeExec, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from .._isolation_report import BootStep
+    from .._microsandbox import ExecOutput, NativeExec, NativeSandbox, SandboxStopResult
     from .._modify import SandboxModificationPlan
     from .._restore import ExternalMountWarning
-    from ..jobs import JobPage
     from ._jobs import Job
 _List = list
 
@@ -86,7 +80,7 @@ def _running(call: _microsandbox.Pending[NativeExec]) -> ExecHandle:
     return ExecHandle(run(call))
 
 
-class Sandbox:
+class Sandbox(SandboxCalls):
     """A connection to one running sandbox; comes from `create`, `start` or `SandboxHandle.connect`.
 
     Leaving the block of the context manager kills **and removes** the sandbox. Without a block, an attached sandbox
@@ -106,6 +100,10 @@ class Sandbox:
         if self._native is None:
             raise RuntimeError("sandbox has been consumed")
         return self._native
+
+    @property
+    def _owner(self) -> NativeSandbox:
+        return self._live
 
     def _consume(self) -> NativeSandbox:
         native = self._live
@@ -250,29 +248,12 @@ class Sandbox:
         return bool(self._live.owns_lifecycle)
 
     @property
-    def backend_kind(self) -> str:
-        """`"local"` or `"cloud"`."""
-        return self._live.backend_kind
-
-    @property
-    def isolation(self) -> Isolation:
-        """What really separates it from its host; AUTO where the backend does not know."""
-        return self._live.isolation or Isolation.AUTO
-
-    @property
     def boot_timings(self) -> tuple[BootStep, ...]:
         """Where the time of its boot went, in order; empty where this object did not boot it.
 
         Example: `print([(s.step, s.at_us) for s in sandbox.boot_timings])`
         """
         return self._live.boot_timings
-
-    def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason.
-
-        Example: `print(sb.isolation_report().driver)`
-        """
-        return run(self._live.isolation_report())
 
     @property
     def fs(self) -> SandboxFsOps:
@@ -355,20 +336,6 @@ class Sandbox:
         native = self._live
         return _job(native, native.exec_detached(cmd, _exec_request.request(args, options, DetachedKeywords)))
 
-    def get_job(self, id: str) -> Job:
-        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none.
-
-        Example: `job = sb.get_job(id)`
-        """
-        return _jobs.find(self._live, id)
-
-    def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000.
-
-        Example: `print([info.id for info in sb.list_jobs(all=True).items])`
-        """
-        return _jobs.page(self._live, all, limit, cursor)
-
     @spelled_out(AttachKeywords)
     def attach(self, cmd: str, args: _List[str] | None = None, **options: Unpack[AttachKeywords]) -> int:
         """Binds this process's terminal to a program with a terminal of its own; its exit status (or 128 + signal).
@@ -398,13 +365,6 @@ class Sandbox:
         """
         return _status(self._live.attach_shell({}, None))
 
-    def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
-
-        Example: `print(sb.metrics().memory_bytes)`
-        """
-        return run(self._live.metrics())
-
     def metrics_stream(self, interval: float = 1.0) -> MetricsStream:
         """A sample now and one every `interval` seconds.
 
@@ -412,105 +372,12 @@ class Sandbox:
         """
         return MetricsStream(run(self._live.metrics_stream(interval)))
 
-    def logs(
-        self,
-        tail: int | None = None,
-        since_ms: float | None = None,
-        until_ms: float | None = None,
-        sources: _List[LogReadSource] | None = None,
-    ) -> _List[LogEntry]:
-        """Captured output of every program, oldest first.
-
-        `since_ms` (inclusive) and `until_ms` (exclusive) are milliseconds since the epoch, `tail` keeps the newest,
-        `sources` is stdout, stderr and output unless said otherwise.
-
-        Example: `print("".join([entry.text() for entry in sb.logs(tail=20)]))`
-        """
-        options = {"tail": tail, "since_ms": since_ms, "until_ms": until_ms, "sources": sources}
-        return run(self._live.logs(options))
-
-    def log_stream(
-        self,
-        sources: _List[LogReadSource] | None = None,
-        since_ms: float | None = None,
-        from_cursor: str | None = None,
-        until_ms: float | None = None,
-        follow: bool = False,
-    ) -> LogStream:
-        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry.
-
-        Example: `for entry in sb.log_stream(follow=True): print(entry.text(), end="")`
-        """
-        options = {
-            "sources": sources,
-            "since_ms": since_ms,
-            "from_cursor": from_cursor,
-            "until_ms": until_ms,
-            "follow": follow,
-        }
-        return LogStream(run(self._live.log_stream(options)))
-
-    def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`.
-
-        Example: `print(sb.ping().latency_ms)`
-        """
-        native = self._live
-        return SandboxPingResult(native.name, run(native.ping()))
-
-    def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer. Raises `SandboxNotRunningError`.
-
-        Example: `print(sb.touch().activity_seq)`
-        """
-        native = self._live
-        return SandboxTouchResult(native.name, run(native.touch()))
-
     def status(self) -> SandboxStatus:
         """Its status now; one look at the record.
 
         Example: `print(sb.status())`
         """
         return run(self._live.handle()).status
-
-    def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
-        """Orderly end, forced after `timeout` seconds: 10 unless given, 0 kills, None waits without limit.
-
-        A stopped sandbox is no error.
-
-        Keeps the record. A cancelled wait does not end the stop.
-
-        Example: `sb.stop(timeout=30)`
-        """
-        run(self._live.stop(timeout))
-
-    def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
-
-        Example: `sb.stop_with_timeout(30)`
-        """
-        run(self._live.stop_with_timeout(timeout))
-
-    def request_stop(self) -> None:
-        """Asks for an orderly end and returns.
-
-        Example: `sb.request_stop(); sb.wait_until_stopped()`
-        """
-        run(self._live.request_stop())
-
-    def request_kill(self) -> None:
-        """Asks for a forced end and returns.
-
-        Example: `sb.request_kill(); sb.wait_until_stopped()`
-        """
-        run(self._live.request_kill())
-
-    def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns.
-
-        Example: `sb.request_drain(); sb.wait_until_stopped()`
-        """
-        run(self._live.request_drain())
 
     def drain(self) -> None:
         """The older name of `request_drain`.
@@ -536,48 +403,6 @@ class Sandbox:
         asked = _modify.request(options)
         handle = run(self._live.handle())
         return _modify.plan(run(handle.modify(asked)))
-
-    @refused(FORK)
-    @spelled_out(ForkKeywords)
-    def fork(self, name: str, **options: Unpack[ForkKeywords]) -> Sandbox:
-        """A running copy. `UnsupportedError` for now.
-
-        Example: `copy = sb.fork("copy")`
-        """
-
-    @refused(FORK)
-    @spelled_out(ForkKeywords)
-    def fork_many(self, names: Sequence[str], **options: Unpack[ForkKeywords]) -> Sequence[ForkOutcome]:
-        """Several running copies. `UnsupportedError` for now.
-
-        Example: `outcomes = sb.fork_many(["a", "b"])`
-        """
-
-    @spelled_out(ForkKeywords)
-    def branch(self, name: str, **options: Unpack[ForkKeywords]) -> Sandbox:
-        """The older name of `fork`. `UnsupportedError` for now.
-
-        Example: `copy = sb.branch("copy")`
-        """
-        _deprecation.warn("branch()", "fork()")
-        return self.fork(name, **options)
-
-    @spelled_out(ForkKeywords)
-    def branch_many(self, names: Sequence[str], **options: Unpack[ForkKeywords]) -> Sequence[ForkOutcome]:
-        """The older name of `fork_many`. `UnsupportedError` for now.
-
-        Example: `outcomes = sb.branch_many(["a", "b"])`
-        """
-        _deprecation.warn("branch_many()", "fork_many()")
-        return self.fork_many(names, **options)
-
-    @refused(FORK)
-    @spelled_out(CompactKeywords)
-    def compact(self, **options: Unpack[CompactKeywords]) -> DiskCompactionResult:
-        """Merges layers of its disk. `UnsupportedError` for now.
-
-        Example: `print(sb.compact(dry_run=True)["input_layers"])`
-        """
 
     @refused(SNAPSHOTS)
     def restore_warnings(self) -> Sequence[ExternalMountWarning]:
@@ -615,13 +440,6 @@ class Sandbox:
         handle = run(self._live.handle())
         run(handle.resume())
 
-    def kill(self, timeout: float | None = None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5).
-
-        Example: `sb.kill()`
-        """
-        run(self._live.kill(timeout))
-
     def restart(self, *, force: bool = False, timeout: float | None = None, detached: bool = False) -> Sandbox:
         """Stops (or kills) it and starts it again; the new connection.
 
@@ -638,13 +456,6 @@ class Sandbox:
         Example: `sb.destroy(force=True)`
         """
         run(self._live.destroy(force, timeout))
-
-    def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it.
-
-        Example: `print(sb.wait_until_stopped().exit_code)`
-        """
-        return run(self._live.wait_until_stopped())
 
     def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
         """Waits until `status` is seen.
