@@ -257,9 +257,12 @@ impl ExecEvent {
     /// Process id in the guest; STARTED only.
     #[getter]
     fn pid(&self) -> Option<u32> {
+        use model::ExecEvent as Event;
         match self.event {
-            model::ExecEvent::Started { pid } => Some(pid),
-            _ => None,
+            Event::Started { pid } => Some(pid),
+            Event::Stdout(_) | Event::Stderr(_) | Event::StdinError { .. } | Event::Exited(_) | Event::Failed(_) => {
+                None
+            }
         }
     }
     /// Output, or the error text of FAILED and STDIN_ERROR.
@@ -285,13 +288,12 @@ impl ExecEvent {
         }
     }
     fn __repr__(&self) -> String {
+        use model::ExecEvent as Event;
         let kind = self.event_type().0.value().to_ascii_uppercase();
         match &self.event {
-            model::ExecEvent::Stdout(data) | model::ExecEvent::Stderr(data) => {
-                format!("ExecEvent({kind}, {} bytes)", data.len())
-            }
-            model::ExecEvent::Started { pid } => format!("ExecEvent({kind}, pid={pid})"),
-            _ => match self.code() {
+            Event::Stdout(data) | Event::Stderr(data) => format!("ExecEvent({kind}, {} bytes)", data.len()),
+            Event::Started { pid } => format!("ExecEvent({kind}, pid={pid})"),
+            Event::StdinError { .. } | Event::Exited(_) | Event::Failed(_) => match self.code() {
                 Some(code) => format!("ExecEvent({kind}, code={code})"),
                 None => format!("ExecEvent({kind})"),
             },
