@@ -10,7 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use rustix::fs::FlockOperation;
 
 use crate::make_private_directory;

@@ -1,10 +1,10 @@
 //! Starting `msb-runtime`. The only place that creates a process.
-//! The child gets exactly the descriptors of [`microsandbox_protocol::launch::fd`].
+//! The child gets exactly the descriptors of [`microsandbox_contract::fd`].
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use microsandbox_protocol::launch::{Job, Report, fd};
+use microsandbox_contract::{Job, Report, fd};
 use microsandbox_sys::{posix_spawn, readable};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};

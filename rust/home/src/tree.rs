@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use microsandbox_protocol::launch::{IdMap, Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
+use microsandbox_contract::{IdMap, Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
 use microsandbox_rooted::remove;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use futures::{TryStreamExt as _, stream};
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use microsandbox_protocol::names;
 use microsandbox_rooted::open::{Rule, open};
 use microsandbox_rooted::remove;

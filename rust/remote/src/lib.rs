@@ -4,13 +4,13 @@
 //! protocol on a WebSocket, as they go over a unix socket on this machine; in `flat` a program is one request.
 //!
 //! The service is not trusted with more than it must see: every body is bounded, a redirect never takes the key to another
-//! origin, and what it says about a sandbox is a claim.
+//! origin, and its description of a sandbox is a claim.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`address`] | URL and key: what may be one |
-//! | [`http`] | one request: limits, retries, redirects |
-//! | [`errors`] | answers that are errors, in our words |
+//! | [`address`] | URL and key: which ones are valid |
+//! | [`http`], [`tls`] | one request: limits, retries, redirects; the certificates it accepts |
+//! | [`errors`] | error responses as our errors |
 //! | [`dialect`] | a specification as a create request: `spec` and `flat` |
 //! | [`response`] | a sandbox as the service describes it |
 //! | [`agent_socket`], [`socket`] | the agent over a WebSocket |

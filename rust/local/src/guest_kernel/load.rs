@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use microsandbox_protocol::launch::KernelSpec;
+use microsandbox_contract::KernelSpec;
 use microsandbox_sys::krunfw;
 
 use super::ABI;
