@@ -288,7 +288,13 @@ impl Client {
 
     /// No answer at all.
     fn unanswered(&self, label: &str, error: &reqwest::Error) -> MicrosandboxError {
-        self.no_answer(label, &root_cause(error))
+        match tls::failure(error) {
+            Some(failure) => MicrosandboxError::Tls {
+                message: self.no_answer(label, &failure.to_string()).to_string(),
+                source: Box::new(failure),
+            },
+            None => self.no_answer(label, &root_cause(error)),
+        }
     }
 
     fn no_answer(&self, label: &str, why: &str) -> MicrosandboxError {
