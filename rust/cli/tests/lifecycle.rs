@@ -67,7 +67,7 @@ fn a_failed_boot_shows_the_last_console_lines() {
     let (memory, backend) = memory();
     let failure = microsandbox_core::error::BootFailure {
         name: "box".into(),
-        stage: "mount".into(),
+        stage: microsandbox_core::error::Stage::Mount,
         step: "overlay".into(),
         errno: Some(22),
         message: "mount failed: invalid argument".into(),

@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+pub use microsandbox_contract::Stage;
+
 use crate::model::{ExecOutput, SandboxStatus};
 
 /// Result of everything in this crate.
@@ -132,7 +134,7 @@ pub struct ExecFailure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootFailure {
     pub name: String,
-    pub stage: String,
+    pub stage: Stage,
     pub step: String,
     pub errno: Option<i32>,
     pub message: String,

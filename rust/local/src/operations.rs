@@ -18,7 +18,7 @@ use microsandbox_core::model::{
 };
 use microsandbox_home::{Home, process};
 use microsandbox_images as images;
-use microsandbox_protocol::launch::{Identity, IsolationReport};
+use microsandbox_contract::{Identity, IsolationReport};
 use tokio::net::UnixStream;
 
 use super::lifecycle::{create, lifeline, remove, start, stop};
@@ -116,6 +116,12 @@ impl SandboxBackend for LocalBackend {
     }
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         Box::pin(records::get(&self.home, name))
+    }
+    fn get_by_id<'a>(&'a self, id: &'a str) -> Operation<'a, SandboxRecord> {
+        Box::pin(records::get_by_id(&self.home, id))
+    }
+    fn count(&self) -> Operation<'_, u64> {
+        Box::pin(records::count(&self.home))
     }
     fn list(&self, query: ListQuery) -> Operation<'_, RecordPage> {
         Box::pin(records::list(&self.home, query))

@@ -24,6 +24,21 @@ pub async fn get(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
     Ok(record(row, run))
 }
 
+pub async fn get_by_id(home: &Home, id: &str) -> MicrosandboxResult<SandboxRecord> {
+    let found = match home.store().await?.sandbox_by_id(id).await? {
+        Some((row, run)) => reconcile::settle(home, row, run).await?,
+        None => None,
+    };
+    // Settling reads the row again by its name, which a replacement may have taken.
+    let record = found.map(|(row, run)| record(row, run)).filter(|record| record.id == id);
+    record.ok_or_else(|| reconcile::not_found(id))
+}
+
+/// All rows, also of ephemeral sandboxes that ended and whose removal is pending.
+pub async fn count(home: &Home) -> MicrosandboxResult<u64> {
+    home.store().await?.count_sandboxes().await
+}
+
 fn record(row: SandboxRow, run: Option<RunRow>) -> SandboxRecord {
     // A broken configuration must not make the sandbox unreachable; `config()` will say what is wrong.
     let spec = parse_spec(&row).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Around every request: a bound, an identity, a line in the access log when its answer has ended.
+//! Around every request: a limit, a request id, and a line in the access log when the response has ended.
 
 use std::io::Write;
 use std::pin::Pin;
@@ -20,16 +20,16 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
-use crate::authorize::Seen;
+use crate::authorize::RequestInfo;
 use crate::error::ApiError;
 
 const REQUEST_ID: &str = "x-request-id";
-/// Longest request id that is taken over.
+/// Longest request id that is adopted from the caller.
 const REQUEST_ID_MAX: usize = 64;
-/// Lines that wait for a slow disk; more are dropped.
+/// Lines that are queued for a slow disk; more are dropped.
 const QUEUE: usize = 4096;
 
-/// JSON lines, written by a thread of their own.
+/// JSON lines, written by a dedicated thread.
 #[derive(Clone, Default)]
 pub struct AccessLog {
     lines: Option<SyncSender<String>>,
@@ -40,7 +40,7 @@ impl AccessLog {
         let (lines, queue) = sync_channel::<String>(QUEUE);
         std::thread::Builder::new().name("msb-access-log".into()).spawn(move || {
             while let Ok(line) = queue.recv() {
-                // A full disk must not end the server.
+                // A full disk must not stop the server.
                 let _ = sink.write_all(line.as_bytes());
                 let _ = sink.flush();
             }
@@ -50,7 +50,7 @@ impl AccessLog {
 
     fn write(&self, line: String) {
         if let Some(lines) = &self.lines {
-            // Full: the request goes before its line.
+            // Full: the request matters more than its line.
             let _ = lines.try_send(line);
         }
     }
@@ -64,17 +64,17 @@ pub async fn access(State(app): State<Arc<App>>, request: Request, next: Next) -
     let permit = app.requests.clone().try_acquire_owned();
     let (mut response, permit) = match permit {
         Ok(permit) => (next.run(request).await, Some(permit)),
-        Err(_) => (ApiError::unavailable("too many requests at once; repeat in a moment").into_response(), None),
+        Err(_) => (ApiError::unavailable("too many concurrent requests: retry in a moment").into_response(), None),
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let seen = response.extensions_mut().remove::<Seen>().unwrap_or_default();
+    let seen = response.extensions_mut().remove::<RequestInfo>().unwrap_or_default();
     let record = Record { app, begun, method, status: response.status().as_u16(), id, seen, bytes: 0, _permit: permit };
     response.map(|body| Body::new(Tracked { body, record }))
 }
 
-/// The caller's, when it is a plain word; otherwise a fresh one.
+/// The id that the caller sent, when it is a plain word; otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let legal = |text: &&str| {
         (1..=REQUEST_ID_MAX).contains(&text.len())
@@ -84,14 +84,14 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| microsandbox_core::random::hex::<8>().unwrap_or_default(), str::to_owned)
 }
 
-/// What is known when an answer ends.
+/// Written to the log and the metrics when the response ends.
 struct Record {
     app: Arc<App>,
     begun: Instant,
     method: String,
     status: u16,
     id: String,
-    seen: Seen,
+    seen: RequestInfo,
     bytes: u64,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -115,7 +115,7 @@ impl Drop for Record {
     }
 }
 
-/// A body that is counted; dropped, it writes the line.
+/// Counts the bytes of a body; the line is written when it is dropped.
 struct Tracked {
     body: Body,
     record: Record,
@@ -145,14 +145,15 @@ pub async fn collect(app: &App, body: Body) -> Result<Bytes, ApiError> {
     let limited = http_body_util::Limited::new(body, app.limits.json_body);
     match tokio::time::timeout(app.limits.body_timeout, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(ApiError::too_large(format!("the body is over {} bytes", app.limits.json_body)))
-        }
-        Ok(Err(_)) => Err(ApiError::invalid("the body broke off")),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(format!(
+            "the body is longer than {} bytes, the limit of this server",
+            app.limits.json_body
+        ))),
+        Ok(Err(_)) => Err(ApiError::invalid("the connection closed before the end of the body")),
         Err(_elapsed) => Err(ApiError::new(
             axum::http::StatusCode::REQUEST_TIMEOUT,
             microsandbox_wire::error::code::INVALID_REQUEST,
-            "the body did not come in time",
+            "the body did not arrive in time",
         )),
     }
 }

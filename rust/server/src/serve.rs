@@ -1,4 +1,4 @@
-//! Connections: accepted, bounded, ended.
+//! Connections: accepted, limited in number, closed.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,19 +24,19 @@ use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::tls::Tls;
 
-/// After a failure to accept (no descriptors left): others may finish meanwhile.
+/// Pause after a failed accept (no descriptors left): open connections may close in this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Between two looks at relays that say goodbye.
+/// Interval of the checks whether all relays have closed.
 const RELAYS_PAUSE: Duration = Duration::from_millis(10);
-const FULL: &[u8] =
+const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// What a server is made with.
+/// The arguments of [`Server::new`].
 pub struct ServerConfig {
     /// `<home>/serve`: keys and certificates.
     pub directory: PathBuf,
     pub limits: Limits,
-    /// Directories that the image `host` shows besides the system's.
+    /// Directories that the image `host` contains in addition to those of the system.
     pub host_prefixes: Vec<PathBuf>,
     /// Absent: plain HTTP.
     pub tls: Option<Tls>,
@@ -69,8 +69,8 @@ impl Server {
         Ok(Server { router: crate::routes::router(app.clone()), app, tls, ending })
     }
 
-    /// Serves until `shutdown`: then accepts no more, lets requests end within the grace period and ends streams.
-    /// Sandboxes stay as they are.
+    /// Serves until `shutdown` resolves; then accepts no more connections, ends streams, and gives other requests the grace
+    /// period to finish. Sandboxes are not touched.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let places = Arc::new(Semaphore::new(self.app.limits.connections));
         let mut connections = JoinSet::new();
@@ -94,7 +94,7 @@ impl Server {
                     let connection = Connection { app: self.app.clone(), router: self.router.clone(), _place: place };
                     connections.spawn(connection.serve(stream, self.tls.clone()));
                 }
-                Err(_full) => self.turn_away(stream),
+                Err(_full) => self.refuse_connection(stream),
             }
         }
         drop(listener);
@@ -106,15 +106,15 @@ impl Server {
             }
         };
         if tokio::time::timeout(self.app.limits.grace, all).await.is_err() {
-            tracing::warn!("requests were cut off: they took longer than the grace period");
+            tracing::warn!("requests were aborted: they took longer than the grace period");
         }
     }
 
-    fn turn_away(&self, mut stream: TcpStream) {
+    fn refuse_connection(&self, mut stream: TcpStream) {
         self.app.metrics.refused_connections.inc();
         if self.tls.is_none() {
-            // What fits into the socket's buffer; nobody waits for such a client.
-            let _ = stream.try_write(FULL);
+            // Only what fits into the buffer of the socket: the server never waits for such a client.
+            let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             tokio::spawn(async move { stream.shutdown().await });
         }
     }
@@ -129,7 +129,7 @@ struct Connection {
 impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         self.app.metrics.connections.inc();
-        // Small answers must not wait for more.
+        // Small responses are sent without delay.
         let _ = stream.set_nodelay(true);
         let limits = &self.app.limits;
         match tls {
@@ -161,13 +161,13 @@ impl Connection {
         let mut connection = std::pin::pin!(connection);
         let done: Result<(), hyper::Error> = tokio::select! {
             done = connection.as_mut() => done,
-            () = self.app.ended() => {
+            () = self.app.shutting_down() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
         if let Err(error) = done {
-            tracing::debug!(%error, "a connection ended early");
+            tracing::debug!(%error, "a connection closed early");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Requests and answers in both dialects, over the memory backend.
+//! Requests and responses in both dialects, over the memory backend.
 
 use crate::support::Running;
 use base64::Engine;
@@ -10,7 +10,7 @@ const SPEC: &str = r#"{"name": "a", "image": {"type": "oci", "reference": "host"
 const START: &str = "/v1/sandboxes?start=true&wait_for=running&wait_timeout=90";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_from_its_creation_to_its_removal() {
+async fn a_sandbox_is_created_stopped_started_and_removed() {
     let server = Running::start(Limits::default()).await;
     let made = server.ask("POST", START, Some(SPEC)).await;
     assert_eq!(made.status, 200, "{}", made.text());
@@ -66,7 +66,7 @@ async fn flat_creates_runs_and_reads_logs() {
     let events = server.ask_with("GET", path, &headers, None).await;
     assert!(events.head.contains("content-type: text/event-stream"), "{}", events.head);
     assert!(events.text().contains("event: log") && events.text().contains("event: end"), "{}", events.text());
-    // Resumed after the entry, it does not come again.
+    // A stream that resumes after the entry does not repeat it.
     let cursor = entry["cursor"].as_str().unwrap();
     let headers = [headers[0], headers[1], ("last-event-id", cursor)];
     assert!(!server.ask_with("GET", path, &headers, None).await.text().contains("\"out"));
@@ -76,7 +76,7 @@ async fn flat_creates_runs_and_reads_logs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_bounded_and_filtered() {
+async fn pages_have_a_limit_and_a_label_filter() {
     let server = Running::start(Limits::default()).await;
     for (name, team) in [("a", "x"), ("b", "y"), ("c", "x")] {
         let body = json!({ "name": name, "image": { "type": "oci", "reference": "host" }, "labels": { "team": team } });
@@ -97,7 +97,7 @@ async fn pages_are_bounded_and_filtered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_creation_gives_the_first_result() {
+async fn a_retried_creation_gets_the_first_result() {
     let server = Running::start(Limits::default()).await;
     let key = format!("Bearer {}", server.key);
     let headers = [("authorization", key.as_str()), ("idempotency-key", "once")];
@@ -111,7 +111,7 @@ async fn a_repeated_creation_gives_the_first_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_input_is_the_callers_fault() {
+async fn bad_input_is_a_client_error() {
     let server = Running::start(Limits::default()).await;
     let cases = [
         ("POST", "/v1/sandboxes", Some("{half"), 400),

@@ -1,4 +1,4 @@
-//! Keys, scopes, bounds and the end of a server.
+//! Keys, scopes, limits and the shutdown.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const HOST: &str = r#"{"name": "a", "image": "host"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_the_api_answers_without_a_key() {
+async fn every_route_of_the_api_requires_a_key() {
     let server = Running::start(Limits::default()).await;
     let document = server.ask_with("GET", "/openapi.json", &[], None).await.json();
     let mut asked = 0;
@@ -33,7 +33,7 @@ async fn nothing_of_the_api_answers_without_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_does_what_its_scopes_say_until_it_ends() {
+async fn a_key_works_within_its_scopes_until_revoked_or_expired() {
     let server = Running::start(Limits::default()).await;
     let (_, reader) = server.keys.create("reader", &[Scope::SandboxesRead], None).unwrap();
     let bearer = format!("Bearer {reader}");
@@ -61,7 +61,7 @@ async fn a_key_does_what_its_scopes_say_until_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_key_file_lets_nobody_in_and_names_no_path() {
+async fn a_damaged_key_file_refuses_all_and_reveals_no_path() {
     let server = Running::start(Limits::default()).await;
     std::fs::write(server.keys.file(), "{half").unwrap();
     let reply = server.ask("GET", "/v1/sandboxes", None).await;
@@ -71,7 +71,7 @@ async fn a_damaged_key_file_lets_nobody_in_and_names_no_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sizes_are_bounded() {
+async fn sizes_are_limited() {
     let limits = Limits { json_body: 1000, sandboxes: 1, ..Limits::default() };
     let server = Running::start(limits).await;
     let long = format!(r#"{{"name": "a", "image": "host", "hostname": "{}"}}"#, "x".repeat(1000));
@@ -89,14 +89,14 @@ async fn sizes_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_senders_are_cut_off() {
+async fn slow_senders_time_out() {
     let short = Duration::from_millis(300);
     let server = Running::start(Limits { head_timeout: short, body_timeout: short, ..Limits::default() }).await;
     let begun = Instant::now();
     let mut head = server.connect().await;
     head.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").await.unwrap();
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(DEADLINE, head.read_to_end(&mut answer)).await.expect("a slow head is kept for ever");
+    let _ = tokio::time::timeout(DEADLINE, head.read_to_end(&mut answer)).await.expect("a slow head never times out");
     assert!(begun.elapsed() < Duration::from_secs(10) && !answer.starts_with(b"HTTP/1.1 200"));
     let request = format!(
         "POST /v1/sandboxes HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -110,7 +110,7 @@ async fn slow_senders_are_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_and_requests_over_the_limit_are_told_so() {
+async fn connections_and_requests_over_the_limit_are_refused() {
     let server = Running::start(Limits { connections: 1, ..Limits::default() }).await;
     let mut held = server.connect().await;
     held.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -133,12 +133,12 @@ async fn connections_and_requests_over_the_limit_are_told_so() {
     assert_eq!((second.status, second.code().as_str()), (429, "too_many_requests"));
     drop(stream);
     let freed = async { while server.ask("GET", "/v1/sandboxes", None).await.status != 200 {} };
-    tokio::time::timeout(DEADLINE, freed).await.expect("a stream that went away still counts");
+    tokio::time::timeout(DEADLINE, freed).await.expect("a closed stream still counts");
     server.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ends_lets_streams_go_and_takes_nothing_new() {
+async fn a_shutdown_ends_streams_and_accepts_no_connection() {
     let mut server = Running::start(Limits::default()).await;
     assert_eq!(server.ask("POST", "/v1/sandboxes", Some(HOST)).await.status, 200);
     let mut stream = server.connect().await;
@@ -150,22 +150,22 @@ async fn a_server_that_ends_lets_streams_go_and_takes_nothing_new() {
     let mut first = [0u8; 12];
     stream.read_exact(&mut first).await.unwrap();
     let begun = Instant::now();
-    server.ask_to_end();
+    server.request_shutdown();
     let mut rest = Vec::new();
     tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("the stream stays open").unwrap();
-    // The chunked body is complete, but does not claim that the log is.
+    // The chunked body is complete, but has no event that says that the log is.
     assert!(rest.ends_with(b"0\r\n\r\n"));
     assert!(!String::from_utf8_lossy(&rest).contains("event: end"));
     let (address, backend) = (server.address, server.backend.clone());
     server.end().await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "it waited for the grace period");
+    assert!(begun.elapsed() < Duration::from_secs(8), "the shutdown waited for the grace period");
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     let handle = microsandbox_core::Sandbox::get(&(std::sync::Arc::new(backend) as _), "a").await.unwrap();
     assert_eq!(handle.status_snapshot(), microsandbox_core::model::SandboxStatus::Running);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_access_log_tells_who_and_what_and_no_key() {
+async fn the_access_log_has_route_and_key_name_but_no_key() {
     let server = Running::start(Limits::default()).await;
     let key = format!("Bearer {}", server.key);
     let headers = [("authorization", key.as_str()), ("x-request-id", "mine-1")];
@@ -192,7 +192,7 @@ async fn the_access_log_tells_who_and_what_and_no_key() {
 const FILE: usize = 32 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_nothing_is_cut_off_a_slow_one_is_not() {
+async fn a_client_that_reads_nothing_times_out_a_slow_one_does_not() {
     let limit = Duration::from_secs(1);
     let server = Running::start(Limits { write_timeout: limit, ..Limits::default() }).await;
     assert_eq!(server.ask("POST", "/v1/volumes", Some(r#"{"name": "v"}"#)).await.status, 200);

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the access log wrote.
+/// The lines of the access log.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -73,15 +73,15 @@ impl Running {
         self.home.path()
     }
 
-    pub fn ask_to_end(&mut self) {
+    pub fn request_shutdown(&mut self) {
         let _ = self.stop.take().unwrap().send(());
     }
 
     pub async fn end(mut self) {
         if self.stop.is_some() {
-            self.ask_to_end();
+            self.request_shutdown();
         }
-        tokio::time::timeout(DEADLINE, self.task).await.expect("the server does not end").unwrap();
+        tokio::time::timeout(DEADLINE, self.task).await.expect("the server does not shut down").unwrap();
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -91,7 +91,7 @@ impl Running {
     /// One exchange of raw bytes; reads to the end.
     pub async fn raw(&self, request: &[u8]) -> Reply {
         let mut stream = self.connect().await;
-        // A server may answer and close before it has read everything.
+        // A server may respond and close before it has read everything.
         let _ = stream.write_all(request).await;
         Reply::read(&mut stream).await
     }
@@ -128,7 +128,8 @@ impl Reply {
     /// Reads until the server closes.
     pub async fn read(stream: &mut TcpStream) -> Reply {
         let mut bytes = Vec::new();
-        let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("no end of the answer");
+        let read =
+            tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("the response does not end");
         if bytes.is_empty() {
             read.unwrap();
         }

@@ -90,7 +90,7 @@ pub struct VolumeRow {
 pub struct RunEnd {
     pub exit_code: Option<i32>,
     pub exit_signal: Option<i32>,
-    pub reason: Option<String>,
+    pub reason: Option<microsandbox_contract::ExitReason>,
     pub detail: Option<String>,
     pub signals_sent: Option<String>,
 }

@@ -1,12 +1,11 @@
 //! The schema: what a new home has, and every way an old one becomes current.
 
-mod home;
 
-use home::{Home, error_of, raw, spec, timed};
+use crate::home::{Home, error_of, raw, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_core::store::entity;
-use microsandbox_core::store::migration::{Migrator, TABLES};
+use microsandbox_store::entity;
+use microsandbox_store::migration::{Migrator, TABLES};
 use sea_orm::EntityTrait;
 use sea_orm_migration::MigratorTrait;
 

@@ -1,4 +1,4 @@
-//! About the server itself.
+//! Health, metrics and the OpenAPI document.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use microsandbox_wire::error::code;
 use serde_json::json;
 
 use crate::app::App;
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 use crate::metrics::CONTENT_TYPE;
 
-pub async fn healthz() -> Answer {
+pub async fn healthz() -> ApiResult {
     super::json(&json!({ "status": "ok" }))
 }
 
-pub async fn metrics(State(app): State<Arc<App>>) -> Answer {
+pub async fn metrics(State(app): State<Arc<App>>) -> ApiResult {
     let text = app.metrics.render().map_err(|error| {
         tracing::error!(%error, "the metrics cannot be encoded");
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL, "the metrics cannot be encoded")
@@ -24,6 +24,6 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Answer {
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], text).into_response())
 }
 
-pub async fn openapi() -> Answer {
+pub async fn openapi() -> ApiResult {
     super::json(&crate::openapi::document())
 }

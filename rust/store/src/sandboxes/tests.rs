@@ -1,8 +1,8 @@
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
-use super::super::Store;
 use super::*;
-use crate::config::DatabaseConfig;
+use crate::Store;
+use microsandbox_core::config::DatabaseConfig;
 
 const MANY: u32 = 1000;
 
