@@ -1,13 +1,14 @@
 //! The cloud client against services that fail: each a named error, in bounded time, with nothing done twice.
 
-
 use std::time::{Duration, Instant};
 
+use crate::service::{
+    KEY, Liar, answer, calls, client, config, get, hasty, requests, say, serving, soon, whole_answer,
+};
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
-use crate::service::{KEY, Liar, answer, calls, client, config, get, hasty, requests, say, serving, soon, whole_answer};
 use wiremock::matchers::{any, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

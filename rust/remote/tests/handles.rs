@@ -1,14 +1,13 @@
 //! Handles and operations of the cloud client: which requests they make, and what is refused without one.
 
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::service::{ID, answer, calls, client, config, get, refused, requests, serving, soon, with_status};
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus, VolumeConfig, VolumeKind};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
-use crate::service::{ID, answer, calls, client, config, get, refused, requests, serving, soon, with_status};
 use wiremock::matchers::{any, method, path, query_param, query_param_is_missing};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

@@ -1,10 +1,10 @@
 //! The agent over a WebSocket: honest relays, and relays that stop, lie or vanish.
 
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::service::{KEY, answer, client, say, soon, whole_answer};
 use bytes::BytesMut;
 use futures::{SinkExt as _, StreamExt as _};
 use microsandbox_core::MicrosandboxError;
@@ -15,7 +15,6 @@ use microsandbox_protocol::frame::{Flags, FrameDecoder, Message as Framed, encod
 use microsandbox_protocol::message::{Data, ExecExited, ExecStarted, Kind, Ready};
 use microsandbox_protocol::version::EXTENSION;
 use serde::Serialize;
-use crate::service::{KEY, answer, client, say, soon, whole_answer};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -1,15 +1,14 @@
 //! Who the cloud client talks to over TLS: nobody whose certificate does not hold, with the remedy.
 
-
 use std::sync::Arc;
 
+use crate::service::{KEY, answer, soon, whole_answer};
 use microsandbox_core::backend::SharedBackend;
-use microsandbox_remote::CloudBackend;
 use microsandbox_core::model::{ExecOptions, SandboxSpec};
 use microsandbox_core::{MicrosandboxError, Sandbox};
+use microsandbox_remote::CloudBackend;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
-use crate::service::{KEY, answer, soon, whole_answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

@@ -1,18 +1,17 @@
 //! Cases of the backends' specification, section 11, that no other file holds; `docs/backend-cases.md` is the whole table.
 
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::home::{Home, assert_passed, finish, raw, spec, timed};
-use microsandbox_core::backend::SharedBackend;
-use microsandbox_core::config::Wire;
-use microsandbox_fake::MemoryBackend;
-use microsandbox_core::model::{EnvVar, ImageSource, LogLevel, SandboxSpec, SandboxStatus};
-use microsandbox_core::{MicrosandboxError, Sandbox};
-use serde_json::{Value, json};
 use crate::service::{answer, calls, client, config, get, requests, serving, soon};
 use crate::warnings::Warnings;
+use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::config::Wire;
+use microsandbox_core::model::{EnvVar, ImageSource, LogLevel, SandboxSpec, SandboxStatus};
+use microsandbox_core::{MicrosandboxError, Sandbox};
+use microsandbox_fake::MemoryBackend;
+use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
 // case: 47

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use microsandbox_sdk::default_backend::resolve_from;
 use microsandbox_core::backend::*;
 use microsandbox_core::config::Environment;
 use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, VolumeConfig};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
+use microsandbox_sdk::default_backend::resolve_from;
 
 /// A backend with nothing but what the trait demands.
 struct Fake(BackendKind);

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use microsandbox_core::backend::SharedBackend;
 use microsandbox_core::config::Wire;
-use microsandbox_remote::CloudBackend;
 use microsandbox_core::model::{ImageSource, SandboxConfig, SandboxSpec};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
+use microsandbox_remote::CloudBackend;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

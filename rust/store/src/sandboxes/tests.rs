@@ -2,7 +2,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
 use super::super::Store;
 use super::*;
-use crate::config::DatabaseConfig;
+use microsandbox_core::config::DatabaseConfig;
 
 const MANY: u32 = 1000;
 
