@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::service::{KEY, answer, soon, whole_answer};
+use crate::service::{self, KEY, answer, exec, soon, whole_answer};
 use microsandbox_core::backend::SharedBackend;
-use microsandbox_core::model::{ExecOptions, SandboxSpec};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use microsandbox_remote::CloudBackend;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -84,8 +83,7 @@ async fn a_certificate_that_was_given_is_trusted() {
     let service = Secure::new("localhost", (2020, 2099)).await;
     let backend = service.client(true);
     soon(Sandbox::get(&backend, "box")).await.unwrap();
-    let (sandboxes, spec) = (backend.sandboxes(), SandboxSpec::default());
-    let error = soon(sandboxes.exec("box", &spec, "true".into(), ExecOptions::default())).await.unwrap_err();
+    let error = exec(&backend, "true").await.unwrap_err();
     // Refused by the service, not by TLS.
     assert!(matches!(error, MicrosandboxError::CloudHttp { status: 409, .. }), "{error:?}");
 }
