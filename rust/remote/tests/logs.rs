@@ -1,14 +1,13 @@
 //! Logs of the cloud client: whole, in part, and of services that never finish.
 
-
 use std::time::{Duration, Instant};
 
+use crate::service::{ID, Liar, answer, client, hasty, requests, say, soon, whole_answer};
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{LogOptions, LogSource, LogStreamOptions};
-use crate::service::{ID, Liar, answer, client, hasty, requests, say, soon, whole_answer};
 use wiremock::matchers::{any, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

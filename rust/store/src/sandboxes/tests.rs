@@ -1,7 +1,8 @@
+use crate::Store;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
-use super::*;
 use crate::Store;
+use super::*;
 use microsandbox_core::config::DatabaseConfig;
 
 const MANY: u32 = 1000;
