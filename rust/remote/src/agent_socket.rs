@@ -1,4 +1,4 @@
-//! The way to a sandbox's agent: name to id, TCP, TLS, the upgrade, the greeting; all within one budget.
+//! Connecting to the agent of a sandbox: name to id, TCP, TLS, the upgrade, the greeting; all within one deadline.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 const LABEL: &str = "GET /v1/sandboxes/{id}/agent";
 
 impl CloudBackend {
-    /// A connection for one call: the one that a finished call left, or a new one.
+    /// A connection for one call: one that a finished call left open, or a new one.
     pub(super) async fn connection(&self, name: &str) -> MicrosandboxResult<AgentClient<Socket>> {
         match self.sockets.take(name, &[]) {
             Some(client) => Ok(client),
@@ -42,7 +42,7 @@ impl CloudBackend {
         };
         tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_elapsed| {
             Err(MicrosandboxError::Runtime(format!(
-                "sandbox {name}: no connection to its agent through {} within {} s",
+                "sandbox {name}: the connection to its agent through {} was not established within {} s",
                 self.url(),
                 budget.as_secs_f64()
             )))
@@ -67,7 +67,10 @@ impl CloudBackend {
             Some(config) => {
                 let server = ServerName::try_from(bare.to_owned()).map_err(|_error| malformed())?;
                 let secured = TlsConnector::from(config.clone()).connect(server, stream).await;
-                ("wss", Transport::Tls(Box::new(secured.map_err(|e| failed("no TLS with", e.to_string()))?)))
+                (
+                    "wss",
+                    Transport::Tls(Box::new(secured.map_err(|e| failed("TLS handshake failed with", e.to_string()))?)),
+                )
             }
         };
         let (_, rest) = self.url().split_once("://").ok_or_else(malformed)?;
@@ -82,7 +85,7 @@ impl CloudBackend {
                 let body = response.body().as_deref().unwrap_or_default();
                 Err(self.http.refusal(&Route::sandbox(LABEL, name), response.status().as_u16(), body))
             }
-            Err(error) => Err(failed("no WebSocket with", error.to_string())),
+            Err(error) => Err(failed("WebSocket handshake failed with", error.to_string())),
         }
     }
 }

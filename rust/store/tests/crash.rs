@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use home::{DEADLINE, Home, assert_passed, config, finish, inherited, raw, spec, timed, timed_for};
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_core::store::migration::TABLES;
-use microsandbox_core::store::{RunEnd, Store};
+use microsandbox_store::migration::TABLES;
+use microsandbox_store::{RunEnd, Store};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// The sizes of file that the limited child may write, in steps of less than one page of the log.

@@ -13,7 +13,7 @@ use home::{Home, assert_passed, config, error_of, finish, inherited, raw, spec, 
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_core::store::Store;
+use microsandbox_store::Store;
 
 const CREATED: SandboxStatus = SandboxStatus::Created;
 const NOBODY: u32 = 65534;

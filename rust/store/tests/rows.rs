@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use home::{Home, error_of, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::{ImageConfigDetail, SandboxSpec, SandboxStatus};
-use microsandbox_core::store::{ImageRecord, LayerRecord, RunEnd, Store};
+use microsandbox_store::{ImageRecord, LayerRecord, RunEnd, Store};
 
 fn labelled(name: &str, labels: &[(&str, &str)]) -> SandboxSpec {
     let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();

@@ -5,8 +5,8 @@ mod home;
 use home::{Home, error_of, raw, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_core::store::entity;
-use microsandbox_core::store::migration::{Migrator, TABLES};
+use microsandbox_store::entity;
+use microsandbox_store::migration::{Migrator, TABLES};
 use sea_orm::EntityTrait;
 use sea_orm_migration::MigratorTrait;
 

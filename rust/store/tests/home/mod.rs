@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::model::SandboxSpec;
-use microsandbox_core::store::Store;
+use microsandbox_store::Store;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
 
 /// Longer than any test should take on a busy machine.
