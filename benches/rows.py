@@ -218,13 +218,13 @@ async def huge(bench: Bench) -> list[Row]:
             file.write(number.to_bytes(8, "little") + block[8:])
     box = await bench.create("huge", memory=256)
     identity = json.loads((bench.work / "home" / "sandboxes" / "huge" / "runtime" / "identity.json").read_text())
-    told: list[tuple[int, int | None]] = []
+    calls: list[tuple[int, int | None]] = []
     with Memory(os.getpid(), *(identity[who]["pid"] for who in ("runtime", "init"))) as memory:
         seconds_in = await timed_async(
-            lambda: box.fs.copy_from_host(source, "/root/huge", progress=lambda *now: told.append(now))
+            lambda: box.fs.copy_from_host(source, "/root/huge", progress=lambda *now: calls.append(now))
         )
         seconds_out = await timed_async(lambda: box.fs.copy_to_host("/root/huge", back))
-    assert told == sorted(told) and told[-1] == (size, size), "the progress is wrong"
+    assert calls == sorted(calls) and calls[-1] == (size, size), "the progress is wrong"
     assert subprocess.run(["cmp", source, back], check=False).returncode == 0, "wrong bytes"
     await box.destroy(force=True)
     os.sync()
@@ -341,7 +341,7 @@ async def many(bench: Bench) -> list[Row]:
     await asyncio.gather(*(box.destroy(force=True) for box in boxes))
     p99 = samples[int(len(samples) * 0.99)]
     middle = p50(samples)
-    return [at_most("500 execs at once on 50 sandboxes: p99", p99, "their own p50", middle, 20.0, milliseconds)]
+    return [at_most("500 concurrent execs on 50 sandboxes: p99", p99, "their own p50", middle, 20.0, milliseconds)]
 
 
 async def watch(bench: Bench) -> list[Row]:

@@ -111,7 +111,7 @@ async def serve_many(bench: Bench) -> list[Row]:
         for local, _remote in boxes:
             await local.destroy(force=True)
     row = at_least(
-        f"served, {calls} execs at once on 20 sandboxes, no error",
+        f"served, {calls} concurrent execs on 20 sandboxes, no error",
         calls / p50(through),
         "local",
         calls / p50(direct),

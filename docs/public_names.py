@@ -2,6 +2,7 @@
 
 - A name that `microsandbox` exports belongs to `microsandbox`, whatever private module defines it.
 - A private base class is an arrangement of the sources: its members are shown as those of the public class.
+- `**options: Unpack[Group]` is the keywords of the group, one parameter each.
 - `Example:` in a docstring is a block of Python.
 """
 
@@ -78,6 +79,7 @@ class PublicNames(griffe.Extension):
             if not module.name.startswith("_") and not module.is_alias:
                 classes += [member for member in module.members.values() if isinstance(member, griffe.Class)]
         kept = {thing.path for thing in classes}
+        _each_function(pkg, set())
         # Names are looked up where a class is defined: all of them before the first class moves.
         for cls in classes:
             _absorb(cls, kept)
@@ -85,6 +87,52 @@ class PublicNames(griffe.Extension):
         for name, thing in public.items():
             pkg.set_member(name, thing)
         _convert(pkg, pkg, set())
+
+
+def _each_function(thing: griffe.Object | griffe.Alias, seen: set[int]) -> None:
+    """Spells out the groups of keywords of every function below `thing`."""
+    if isinstance(thing, griffe.Alias) or id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, griffe.Function):
+        _spell_out(thing)
+    for member in thing.members.values():
+        _each_function(member, seen)
+
+
+def _spell_out(function: griffe.Function) -> None:
+    """Replaces `**options: Unpack[Group]` by the keys of the group, as `inspect.signature` shows them."""
+    parameters = list(function.parameters)
+    last = parameters[-1] if parameters else None
+    if last is None or last.kind is not griffe.ParameterKind.var_keyword:
+        return
+    annotation = last.annotation
+    if not isinstance(annotation, griffe.ExprSubscript) or not str(annotation.left).endswith("Unpack"):
+        return
+    if not isinstance(annotation.slice, griffe.Expr):
+        return
+    group = function.modules_collection[annotation.slice.canonical_path]
+    defaults = _stated_defaults(function)
+    keywords = [
+        griffe.Parameter(
+            name,
+            annotation=member.annotation,
+            kind=griffe.ParameterKind.keyword_only,
+            default=defaults.get(name, "False" if str(member.annotation) == "bool" else "None"),
+        )
+        for name, member in group.members.items()
+        if isinstance(member, griffe.Attribute)
+    ]
+    function.parameters = griffe.Parameters(*parameters[:-1], *keywords)
+
+
+def _stated_defaults(function: griffe.Function) -> dict[str, griffe.Expr | str]:
+    """The defaults that the decorator `spelled_out` names."""
+    for decorator in function.decorators:
+        call = decorator.value
+        if isinstance(call, griffe.ExprCall) and str(call.function).endswith("spelled_out"):
+            return {item.name: item.value for item in call.arguments if isinstance(item, griffe.ExprKeyword)}
+    return {}
 
 
 def _absorb(cls: griffe.Class, public: set[str]) -> None:

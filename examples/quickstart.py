@@ -114,7 +114,7 @@ async def main(archive: Path | None) -> None:
 
     result = await aggregate("quickstart-host", "host", data)
     assert result == expected, f"wrong result: {result}"
-    print("  checked: the result is right")
+    print("  checked: the result is correct")
 
     if archive is None:
         print("\nNo archive given: the second half needs one (scripts/build-debian-archive makes it).")
@@ -129,7 +129,7 @@ async def main(archive: Path | None) -> None:
 
     left = [handle.name for handle in (await Sandbox.list()).sandboxes if handle.name.startswith("quickstart-")]
     assert not left, f"left behind: {left}"
-    print("\nBoth sandboxes gave the same, right result and are gone.")
+    print("\nBoth sandboxes gave the same, correct result and are removed.")
 
 
 if __name__ == "__main__":

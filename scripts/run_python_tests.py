@@ -83,6 +83,8 @@ def main() -> int:
     count = int(os.environ.get("MSB_TEST_SHARES") or min(os.cpu_count() or 1, MOST))
     passed = True
     with tempfile.TemporaryDirectory(prefix="msb-shares") as directory:
+        # Others write to /tmp as well: files are compared by each run, in its own directory.
+        tempfile.tempdir = f"{directory}/unused"
         before = Snapshot.take()
         passed &= in_shares(count, Path(directory), selected)
         print("== tests that run alone", flush=True)

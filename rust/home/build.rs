@@ -28,17 +28,9 @@ fn main() {
 #[allow(clippy::disallowed_methods, reason = "a build script runs cargo")]
 fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> PathBuf {
     let workspace = manifest_dir.join("../..");
-    for input in [
-        "rust/agent",
-        "rust/runtime",
-        "rust/vmm",
-        "rust/protocol",
-        "rust/sys",
-        "rust/rooted",
-        "Cargo.lock",
-        "Cargo.toml",
-    ] {
-        println!("cargo:rerun-if-changed={}", workspace.join(input).display());
+    let crates = ["agent", "runtime", "vmm", "protocol", "contract", "jail", "cgroups", "sys", "rooted"];
+    for input in crates.map(|name| format!("rust/{name}")).into_iter().chain(["Cargo.lock".into(), "Cargo.toml".into()]) {
+        println!("cargo:rerun-if-changed={}", workspace.join(&input).display());
     }
     // `<target>/<profile>/build/<unit>/out`. Lints and tests build this crate with other features of its dependencies, each a unit of
     // its own; the programs are the same for all.
@@ -61,6 +53,9 @@ fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> P
         .args(["build", "--locked", "--profile", profile, "--target", target, "--target-dir"])
         .arg(&target_dir)
         .args(["-p", "microsandbox-agent", "-p", "microsandbox-runtime", "-p", "microsandbox-vmm", "--bins"]);
+    if std::env::var_os("CARGO_FEATURE_FAILPOINTS").is_some() {
+        command.args(["--features", "microsandbox-runtime/failpoints"]);
+    }
     let status = command.status().unwrap_or_else(|e| panic!("run cargo for the embedded programs: {e}"));
     assert!(status.success(), "building the embedded programs failed: {status}");
     target_dir.join(target).join(profile)

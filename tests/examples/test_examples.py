@@ -24,10 +24,10 @@ def run(path: Path, *arguments: str) -> str:
 @pytest.mark.fresh_home
 def test_the_quickstart_runs(home: Path, debian_archive: Path) -> None:
     out = run(REPOSITORY / "examples" / "quickstart.py", str(debian_archive))
-    assert out.count("the result is right") == 1
+    assert out.count("the result is correct") == 1
     assert out.count("the same result from Debian") == 1
     assert out.count("isolated by: container") == 2
-    assert "gave the same, right result and are gone" in out
+    assert "gave the same, correct result and are removed" in out
     # Each step says how long it took.
     assert out.count(" ms  ") >= 12
     assert os.listdir(home / "sandboxes") == []

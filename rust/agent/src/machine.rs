@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use microsandbox_protocol::capabilities::PROGRAM_CAPABILITIES;
-use microsandbox_protocol::machine::{AGENT_PORT, CONTROL_PORT, ENDED_UNTOLD, INIT_ARGUMENT};
+use microsandbox_protocol::machine::{AGENT_PORT, CONTROL_PORT, ENDED_WITHOUT_AGENT, INIT_ARGUMENT};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
 use microsandbox_sys::{file, network};
 use rustix::fs::{Mode, OFlags};
@@ -45,7 +45,7 @@ pub fn is_ours() -> bool {
 
 /// Mounts what a Linux program expects, then opens the way to the host: the listening socket and the private channel.
 pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
-    file::set_machine_status(ENDED_UNTOLD);
+    file::set_machine_status(ENDED_WITHOUT_AGENT);
     // For programs, not for this process: a machine without ACPI that a program powers off would halt, never to be heard of
     // again. They ask their init instead ([`crate::init::END_REQUESTS`]), as in a container.
     rustix::thread::remove_capability_from_bounding_set(CapabilitySet::SYS_BOOT)

@@ -41,10 +41,14 @@ impl<'py> IntoPyObject<'py> for IsolationReport {
             self.0
                 .mechanisms
                 .into_iter()
-                .map(|m| mechanism.call1((m.name, state_member(py, m.state)?, m.reason)))
+                .map(|m| mechanism.call1((m.name.as_str(), state_member(py, m.state)?, m.reason)))
                 .collect::<PyResult<Vec<_>>>()?,
         )?;
-        types.getattr("IsolationReport")?.call1((self.0.driver, self.0.accelerator, mechanisms))
+        types.getattr("IsolationReport")?.call1((
+            self.0.driver.as_str(),
+            self.0.accelerator.map(model::Accelerator::as_str),
+            mechanisms,
+        ))
     }
 }
 

@@ -30,8 +30,8 @@ pub use terminal::console::{Console, Input, Sink};
 pub use terminal::detach_keys::DetachKeys;
 pub use terminal::raw_mode::{DEFAULT_SIZE, is_present as has_terminal, size as terminal_size};
 
-/// Runs the command line `args`, whose first word is the program's own name, and returns the exit status. `python` is the
-/// interpreter that runs this function; without it, verbs that need one use the `python3` of the search path.
+/// Runs the command line `args`, whose first word is the program's own name, and returns the exit status. `python` is
+/// the interpreter that runs this function; without it, verbs that need one use the `python3` of the search path.
 pub fn main(args: Vec<OsString>, python: Option<PathBuf>) -> i32 {
     let python = python.unwrap_or_else(some_python);
     app::run(args, Console::host(), || Home { backend: default_backend(), info: default_backend_info(), python })

@@ -1,6 +1,5 @@
 //! The configuration document: what it says, what is merged over it, and what is wrong with it.
 
-mod warnings;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +11,7 @@ use microsandbox_core::model::{
     DEFAULT_CPUS, DEFAULT_MEMORY_MIB, DEFAULT_METRICS_SAMPLE_INTERVAL_MS, DEFAULT_SHELL, Isolation, LogLevel,
     MetricsOptions, SandboxResources,
 };
-use warnings::Warnings;
+use crate::warnings::Warnings;
 
 struct Document {
     dir: tempfile::TempDir,

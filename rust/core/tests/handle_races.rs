@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use microsandbox_core::backend::*;
 use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
-use microsandbox_core::sandbox::{SandboxHandleInner, SandboxInner, SandboxRecord};
+use microsandbox_core::api::{SandboxHandleInner, SandboxInner, SandboxRecord};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 
 use SandboxStatus::{Crashed, Running, Starting, Stopped};

@@ -21,7 +21,7 @@ use microsandbox_core::model::{
     LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress,
     validate_sandbox_name,
 };
-use microsandbox_protocol::launch::IsolationReport;
+use microsandbox_contract::{IsolationDriver, IsolationReport};
 
 use super::files::{FileTree, normalise};
 use super::journal::Want;
@@ -264,7 +264,7 @@ impl SandboxBackend for MemoryBackend {
         Box::pin(async move {
             self.fault("isolation_report")?;
             self.with_live(name, |_| {
-                Ok(IsolationReport { driver: "memory".into(), accelerator: None, mechanisms: Vec::new() })
+                Ok(IsolationReport { driver: IsolationDriver::Memory, accelerator: None, mechanisms: Vec::new() })
             })
         })
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use serde::{Deserialize, Serialize};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};

@@ -10,7 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use rustix::fs::FlockOperation;
 
 use crate::make_private_directory;
@@ -70,8 +70,8 @@ fn sweep(parent: &Path) -> MicrosandboxResult<()> {
     let entries = fs::read_dir(parent).map_err(|e| MicrosandboxError::io("list", parent, e))?;
     for entry in entries.flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
-            fs::remove_dir_all(entry.path())
-                .map_err(|e| MicrosandboxError::io("remove the unfinished layer", &entry.path(), e))?;
+            microsandbox_rooted::remove::tree(&entry.path())
+                .map_err(|e| MicrosandboxError::io("remove the unfinished layer", &entry.path(), e.into()))?;
         }
     }
     Ok(())

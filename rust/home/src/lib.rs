@@ -28,7 +28,7 @@ use microsandbox_core::agent::AgentAddress;
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::validate_sandbox_name;
-use microsandbox_protocol::launch::{IdMap, Job, Report};
+use microsandbox_contract::{IdMap, Job, Report};
 use microsandbox_store::Store;
 use tokio::sync::OnceCell;
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use microsandbox_protocol::launch::ProcessIdentity;
+use microsandbox_contract::ProcessIdentity;
 use rustix::process::{Pid, PidfdFlags};
 
 /// The process, held by a descriptor, if it still is the one that `identity` names and has not ended. A zombie has.

@@ -1,19 +1,13 @@
 //! Starting `msb-runtime`. The only place that creates a process.
-//!
-//! `posix_spawn` shares the caller's memory until the exec, so the cost does not grow with the caller's size, and it is
-//! sound in a program with threads. The child gets exactly the descriptors of [`microsandbox_protocol::launch::fd`].
+//! The child gets exactly the descriptors of [`microsandbox_contract::fd`].
 
-#![allow(unsafe_code, reason = "posix_spawn is a C interface")]
-
-use std::ffi::CString;
 use std::io::Read;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use microsandbox_protocol::launch::{Job, Report, fd};
+use microsandbox_contract::{Job, Report, fd};
+use microsandbox_sys::{posix_spawn, readable};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 
@@ -92,7 +86,7 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
         let lifted = rustix::io::fcntl_dupfd_cloexec(source, 32).map_err(|e| context(e.into()))?;
         sources.push((lifted, target));
     }
-    let pid = posix_spawn(embedded::runtime()?, &sources).map_err(context)?;
+    let pid = posix_spawn::detached(embedded::runtime()?, c"msb-runtime", &sources).map_err(context)?;
     let raw = Pid::from_raw(pid).ok_or_else(|| MicrosandboxError::Runtime("msb-runtime has no process id".into()))?;
     let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::NONBLOCK).map_err(|e| context(e.into()))?;
     rustix::io::ioctl_fionbio(&report_read, true).map_err(|e| context(e.into()))?;
@@ -101,51 +95,9 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
     Ok(RuntimeProcess { pid, pidfd, reports: Reports { lines } })
 }
 
-/// `program` is a memory file; it is executed through `/proc/self/fd`, which names it in the child as well.
-fn posix_spawn(program: BorrowedFd<'_>, fds: &[(OwnedFd, i32)]) -> std::io::Result<i32> {
-    let check = |code: i32| if code == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(code)) };
-    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
-    let name = c"msb-runtime";
-    let argv = [name.as_ptr().cast_mut(), std::ptr::null_mut()];
-    let envp = [std::ptr::null_mut()];
-    let mut pid = 0;
-    // SAFETY: `actions` and `attributes` are initialised before every use and destroyed exactly once, below; every
-    // pointer handed over (path, argv, envp, signal sets) outlives the call; the descriptors are open.
-    unsafe {
-        let mut actions = MaybeUninit::<libc::posix_spawn_file_actions_t>::uninit();
-        check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
-        let mut actions = actions.assume_init();
-        let mut attributes = MaybeUninit::<libc::posix_spawnattr_t>::uninit();
-        check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
-        let mut attributes = attributes.assume_init();
-        let result = (|| {
-            for (source, target) in fds {
-                check(libc::posix_spawn_file_actions_adddup2(&mut actions, source.as_raw_fd(), *target))?;
-            }
-            let mut none = MaybeUninit::<libc::sigset_t>::uninit();
-            libc::sigemptyset(none.as_mut_ptr());
-            let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-            libc::sigfillset(all.as_mut_ptr());
-            check(libc::posix_spawnattr_setsigmask(&mut attributes, none.as_ptr()))?;
-            check(libc::posix_spawnattr_setsigdefault(&mut attributes, all.as_ptr()))?;
-            // A session of its own: a Ctrl-C at the caller's terminal is the caller's business.
-            let flags =
-                libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSID as libc::c_int;
-            check(libc::posix_spawnattr_setflags(&mut attributes, flags as libc::c_short))?;
-            check(libc::posix_spawn(&mut pid, path.as_ptr(), &actions, &attributes, argv.as_ptr(), envp.as_ptr()))
-        })();
-        libc::posix_spawn_file_actions_destroy(&mut actions);
-        libc::posix_spawnattr_destroy(&mut attributes);
-        result?;
-    }
-    Ok(pid)
-}
-
 /// Waits until the process behind `pidfd` is gone, and reaps it if it was our child.
 pub async fn wait_gone(pidfd: OwnedFd) -> std::io::Result<()> {
-    // SAFETY: the AsyncFd owns the descriptor from here on and nothing else closes or replaces it.
-    let fd = unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) }
-        .map_err(std::io::Error::from)?;
+    let fd = readable::register(pidfd)?;
     fd.readable().await?.retain_ready();
     // A stranger's process cannot be waited for; that is fine, it is gone.
     let _ = rustix::process::waitid(

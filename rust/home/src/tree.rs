@@ -4,8 +4,10 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use microsandbox_protocol::launch::{IdMap, Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
+use microsandbox_contract::{IdMap, Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
+use microsandbox_rooted::remove;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::Home;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -61,22 +63,23 @@ pub async fn unlink(home: &Home, path: &Path) -> MicrosandboxResult<Remains> {
     let (done, remains) = plain.map_err(|e| MicrosandboxError::Runtime(format!("removal task: {e}")))?;
     match done {
         Ok(()) => Ok(remains),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(remains),
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => mapped(home, path).await.map(|()| remains),
-        Err(e) => Err(MicrosandboxError::io("remove", path, e)),
+        Err(Errno::ACCESS | Errno::PERM) => mapped(home, path).await.map(|()| remains),
+        Err(error) => Err(MicrosandboxError::io("remove", path, error.into())),
     }
 }
 
-fn unlink_plainly(path: &Path) -> (std::io::Result<()>, Remains) {
+/// Removes the tree with the rights of this process. A guest may have nested directories without bound: the removal
+/// neither recurses nor opens a descriptor a level.
+fn unlink_plainly(path: &Path) -> (Result<(), Errno>, Remains) {
     let held = hold(path);
-    let done = std::fs::remove_dir_all(path);
-    let exhausted = [libc::EMFILE, libc::ENFILE].map(Some);
-    if done.as_ref().is_err_and(|error| exhausted.contains(&error.raw_os_error())) {
+    match remove::tree(path) {
         // What is held may be just what the removal lacks.
-        drop(held);
-        return (std::fs::remove_dir_all(path), Remains(Vec::new()));
+        Err(Errno::MFILE | Errno::NFILE) => {
+            drop(held);
+            (remove::tree(path), Remains(Vec::new()))
+        }
+        done => (done, Remains(held)),
     }
-    (done, Remains(held))
 }
 
 /// Opens the upper levels of the tree, as far as they may be opened; no symlink is followed.
@@ -152,7 +155,7 @@ mod tests {
         std::fs::create_dir_all(tree.join("a/b/c")).unwrap();
         std::fs::write(tree.join("a/b/file"), "x").unwrap();
         let remains = Remains(hold(&tree));
-        std::fs::remove_dir_all(&tree).unwrap();
+        remove::tree(&tree).unwrap();
         assert!(!tree.exists());
         remains.free().await;
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);

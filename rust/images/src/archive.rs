@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use microsandbox_protocol::launch::{Compression, ImageLimits};
+use microsandbox_contract::{Compression, ImageLimits};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sha2::{Digest as _, Sha256};
 

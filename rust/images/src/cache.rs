@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use microsandbox_protocol::launch::JobError;
+use microsandbox_contract::{JobError, JobErrorKind};
 
 use microsandbox_core::error::{ImageErrorKind, MicrosandboxError};
 
@@ -85,14 +85,14 @@ fn no_space(message: String) -> MicrosandboxError {
 /// What the unpacking process reported.
 pub fn job(error: JobError) -> Failure {
     let message = if error.hint.is_empty() { error.message } else { format!("{}; {}", error.message, error.hint) };
-    match error.kind.as_str() {
-        "unsafe_entry" => Failure::of(ImageErrorKind::UnsafeEntry, message),
-        "limit_exceeded" => limit(message),
-        "digest_mismatch" => mismatch(message),
-        "corrupt_layer" => corrupt(message),
-        "denied" => Failure::of(ImageErrorKind::Denied, message),
-        "no_space" => Failure::Other(no_space(message)),
-        _ => Failure::Other(MicrosandboxError::Runtime(format!("unpack an image: {message}"))),
+    match error.kind {
+        JobErrorKind::UnsafeEntry => Failure::of(ImageErrorKind::UnsafeEntry, message),
+        JobErrorKind::LimitExceeded => limit(message),
+        JobErrorKind::DigestMismatch => mismatch(message),
+        JobErrorKind::CorruptLayer => corrupt(message),
+        JobErrorKind::Denied => Failure::of(ImageErrorKind::Denied, message),
+        JobErrorKind::NoSpace => Failure::Other(no_space(message)),
+        JobErrorKind::Io => Failure::Other(MicrosandboxError::Runtime(format!("unpack an image: {message}"))),
     }
 }
 
@@ -100,24 +100,24 @@ pub fn job(error: JobError) -> Failure {
 mod tests {
     use super::*;
 
-    fn error(kind: &str) -> JobError {
-        JobError { kind: kind.into(), message: "m".into(), errno: None, hint: "h".into() }
+    fn error(kind: JobErrorKind) -> JobError {
+        JobError { kind, message: "m".into(), errno: None, hint: "h".into() }
     }
 
     #[test]
     fn each_kind_of_the_unpacker_keeps_its_meaning() {
         for (kind, expected) in [
-            ("unsafe_entry", ImageErrorKind::UnsafeEntry),
-            ("limit_exceeded", ImageErrorKind::LimitExceeded),
-            ("digest_mismatch", ImageErrorKind::DigestMismatch),
-            ("corrupt_layer", ImageErrorKind::CorruptLayer),
-            ("denied", ImageErrorKind::Denied),
+            (JobErrorKind::UnsafeEntry, ImageErrorKind::UnsafeEntry),
+            (JobErrorKind::LimitExceeded, ImageErrorKind::LimitExceeded),
+            (JobErrorKind::DigestMismatch, ImageErrorKind::DigestMismatch),
+            (JobErrorKind::CorruptLayer, ImageErrorKind::CorruptLayer),
+            (JobErrorKind::Denied, ImageErrorKind::Denied),
         ] {
             assert_eq!(job(error(kind)).kind(), Some(expected));
         }
-        let full = job(error("no_space")).loading(Path::new("a.tar"));
+        let full = job(error(JobErrorKind::NoSpace)).loading(Path::new("a.tar"));
         assert!(matches!(full, MicrosandboxError::ResourceExhausted { ref resource, .. } if resource == "disk"));
-        assert!(matches!(job(error("io")).loading(Path::new("a")), MicrosandboxError::Runtime(_)));
+        assert!(matches!(job(error(JobErrorKind::Io)).loading(Path::new("a")), MicrosandboxError::Runtime(_)));
     }
 
     #[test]

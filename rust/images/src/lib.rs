@@ -2,12 +2,12 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `reference` | names, and which of them mean the same image |
-//! | `archive`, `tar_index` | an archive as a seekable file, and where things lie in it |
-//! | `document`, `plan` | manifests and configurations, and the images they describe |
-//! | `cache` | unpacked layers on disk |
-//! | `load` | importing an archive |
-//! | `limits`, `failure` | the bounds, and how a refusal is told |
+//! | [`reference`] | names, and which of them mean the same image |
+//! | [`archive`], [`tar_index`] | an archive as a seekable file, and the positions of its members |
+//! | [`document`], [`plan`] | manifests and configurations, and the images they describe |
+//! | [`cache`] | unpacked layers on disk |
+//! | [`load`] | importing an archive |
+//! | [`limits`], [`failure`] | the limits, and the errors of a refusal |
 
 mod archive;
 mod cache;

@@ -1,7 +1,7 @@
 //! The bounds of an import, and the one way to raise them: the environment variable `MSB_IMAGE_LIMITS`, a list of
 //! `name=value` with the names of [`ImageLimits`], e.g. `layer_bytes=20GiB,entries=2000000`.
 
-use microsandbox_protocol::launch::ImageLimits;
+use microsandbox_contract::ImageLimits;
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 

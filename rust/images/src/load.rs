@@ -1,6 +1,6 @@
 //! Importing an archive: plan, unpack what is missing, publish, record.
 
-use microsandbox_protocol::launch::{ImageLimits, Job, JobError, LAUNCH_VERSION, LayerSource, Report, UnpackSpec};
+use microsandbox_contract::{ImageLimits, Job, JobError, LAUNCH_VERSION, LayerSource, Report, UnpackSpec};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};

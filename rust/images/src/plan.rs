@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use microsandbox_protocol::launch::Compression;
+use microsandbox_contract::Compression;
 
 use super::archive::Archive;
 use super::document::{self, Config, Descriptor, DockerEntry, Kind, Sha256Digest};

@@ -1,14 +1,14 @@
 //! Archives that are imported: what is in the cache and in the store afterwards.
 
-mod archive;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use archive::*;
+use crate::archive::*;
 use microsandbox_core::error::ImageErrorKind::{CorruptLayer, DigestMismatch, UnsafeEntry};
 use microsandbox_core::model::{ImageDetail, ImageProgress, SandboxSpec, SandboxStatus};
-use microsandbox_core::{MicrosandboxError, MicrosandboxResult, images};
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_images as images;
 use serde_json::json;
 
 fn base() -> Layer {

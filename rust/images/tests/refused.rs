@@ -1,10 +1,10 @@
 //! Archives that must not be imported: each is refused with its kind, and nothing of it stays.
 
-mod archive;
 
-use archive::*;
+use crate::archive::*;
 use microsandbox_core::error::ImageErrorKind::{CorruptLayer, DigestMismatch, LimitExceeded};
-use microsandbox_core::{MicrosandboxError, images};
+use microsandbox_core::MicrosandboxError;
+use microsandbox_images as images;
 use serde_json::{Value, json};
 
 fn layer() -> Layer {

@@ -6,16 +6,16 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::Path;
 use std::time::Duration;
 
-use microsandbox_protocol::launch::{
-    BootError, Driver, IdMap, Job, KernelSpec, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits, Report,
-    ResourceLimits, RootSpec,
+use microsandbox_contract::{
+    self as contract, BootError, Driver, IdMap, Job, KernelSpec, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits,
+    Report, ResourceLimits, RootSpec, Step,
 };
 use microsandbox_protocol::message::{BASE_PATH, Bootstrap, InitProgram, Rlimit};
 
 use super::{isolation, root};
 use crate::guest_kernel::{self, GuestKernel};
 use microsandbox_core::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, SandboxSpec, SecurityProfile};
+use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, LogLevel, SandboxSpec, SecurityProfile};
 use microsandbox_home::{Home, embedded, runtime_process};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
@@ -131,7 +131,9 @@ impl Booting {
         match report {
             Ok(Ok(Some(Report::Ready(ready)))) => match (self.process.take(), self.lifeline.take()) {
                 (Some(process), Some(lifeline)) => {
-                    trace.runtime(ready.timings.into_iter().map(|timing| (timing.step, timing.at_us)));
+                    trace.runtime(
+                        ready.timings.into_iter().map(|timing| (timing.step.as_str().to_owned(), timing.at_us)),
+                    );
                     trace.finish("reported");
                     Ok(Booted { pidfd: process.pidfd, lifeline })
                 }
@@ -173,8 +175,8 @@ fn silent() -> BootError {
 fn plain_error(message: &str, hint: &str) -> BootError {
     BootError {
         t: 0,
-        stage: "other".into(),
-        step: "runtime".into(),
+        stage: Step::Runtime.stage(),
+        step: Step::Runtime,
         message: message.into(),
         errno: None,
         hint: hint.into(),
@@ -186,7 +188,7 @@ fn boot_failure(name: &str, error: BootError) -> MicrosandboxError {
     MicrosandboxError::BootStart(Box::new(BootFailure {
         name: name.into(),
         stage: error.stage,
-        step: error.step,
+        step: error.step.as_str().to_owned(),
         errno: error.errno,
         message: error.message,
         hint: error.hint,
@@ -310,8 +312,18 @@ fn launch_spec(
             init: spec.init.as_ref().map(|init| init_program(init, &env, spec)),
             restricted: spec.security_profile == SecurityProfile::Restricted,
         },
-        log_level: spec.runtime.log_level.map(|level| level.as_str().to_owned()),
+        log_level: spec.runtime.log_level.map(log_level),
         fail_at: runtime_failpoint(),
+    }
+}
+
+fn log_level(level: LogLevel) -> contract::LogLevel {
+    match level {
+        LogLevel::Error => contract::LogLevel::Error,
+        LogLevel::Warn => contract::LogLevel::Warn,
+        LogLevel::Info => contract::LogLevel::Info,
+        LogLevel::Debug => contract::LogLevel::Debug,
+        LogLevel::Trace => contract::LogLevel::Trace,
     }
 }
 
@@ -344,8 +356,12 @@ fn derived_hostname(name: &str) -> String {
     format!("{}-{}", &name[..55], &hex::encode(sha2::Sha256::digest(name.as_bytes()))[..8])
 }
 
-/// Tests kill the process that uses this library at a named step: `MSB_FAILPOINT=core.<step>`.
+/// Tests kill the process that uses this library at a named step: `MSB_FAILPOINT=core.<step>`. Programs of a release are
+/// built without the feature, so no variable of the environment can kill them.
 pub fn failpoint(step: &str) {
+    #[cfg(not(feature = "failpoints"))]
+    let _ = step;
+    #[cfg(feature = "failpoints")]
     if let Some(wanted) = std::env::var_os("MSB_FAILPOINT")
         && wanted.to_str().and_then(|text| text.strip_prefix("core.")) == Some(step)
     {
@@ -354,6 +370,12 @@ pub fn failpoint(step: &str) {
 }
 
 /// `MSB_FAILPOINT=runtime.<step>` kills the runtime there.
-fn runtime_failpoint() -> Option<String> {
-    std::env::var("MSB_FAILPOINT").ok()?.strip_prefix("runtime.").map(str::to_owned)
+#[cfg(feature = "failpoints")]
+fn runtime_failpoint() -> Option<Step> {
+    std::env::var("MSB_FAILPOINT").ok()?.strip_prefix("runtime.").map(Step::parse)
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn runtime_failpoint() -> Option<Step> {
+    None
 }

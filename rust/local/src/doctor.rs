@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use microsandbox_protocol::launch::{IdMap, Job, LAUNCH_VERSION, ProbeSpec, Report};
+use microsandbox_contract::{IdMap, Job, LAUNCH_VERSION, MechanismName as Name, ProbeSpec, Report};
 
 use super::isolation::{self, Finding, Host, kvm};
 use crate::guest_kernel::{self, Found, Rung, RungReport};
@@ -191,17 +191,17 @@ fn ago(age: Duration) -> String {
 
 fn mechanism(mechanism: &Mechanism) -> DoctorCheck {
     let detail = mechanism.reason.clone().unwrap_or_else(|| "works".into());
-    let hint = match (mechanism.state, mechanism.name.as_str()) {
+    let hint = match (mechanism.state, mechanism.name) {
         (MechanismState::On, _) => None,
-        (_, "memory_limit" | "cpu_limit" | "pids_limit") => Some(
+        (_, Name::MemoryLimit | Name::CpuLimit | Name::PidsLimit) => Some(
             "run as root, or in a session with delegated control groups (systemd: Delegate=yes for the user's slice)",
         ),
-        (_, "user_namespace") => Some(USER_NAMESPACE_HINT),
-        (_, "id_range") => Some(ID_HINT),
-        (_, "landlock") => Some("a kernel with Landlock enabled (CONFIG_SECURITY_LANDLOCK and in the lsm= list)"),
+        (_, Name::UserNamespace) => Some(USER_NAMESPACE_HINT),
+        (_, Name::IdRange) => Some(ID_HINT),
+        (_, Name::Landlock) => Some("a kernel with Landlock enabled (CONFIG_SECURITY_LANDLOCK and in the lsm= list)"),
         _ => None,
     };
-    check(&mechanism.name, mechanism.state, detail, hint)
+    check(mechanism.name.as_str(), mechanism.state, detail, hint)
 }
 
 const ID_HINT: &str = "install newuidmap and newgidmap (package uidmap or shadow-utils) and give this user a range in \

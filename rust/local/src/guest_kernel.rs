@@ -28,7 +28,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use microsandbox_protocol::launch::KernelSpec;
+use microsandbox_contract::KernelSpec;
 use rustix::fs::OFlags;
 use serde::Serialize;
 

@@ -23,7 +23,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::{BindSpec, IdMap};
+use microsandbox_contract::{BindSpec, IdMap};
 use sha2::{Digest, Sha256};
 
 use self::machine::Machine;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{SandboxSpec, SandboxStatus, validate_sandbox_name};
 use microsandbox_home::Home;
-use microsandbox_protocol::launch::Identity;
+use microsandbox_contract::Identity;
 use microsandbox_store::SandboxRow;
 
 use crate::reconcile;

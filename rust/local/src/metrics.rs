@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::stream;
-use microsandbox_protocol::launch::{Driver, Identity};
+use microsandbox_contract::{Identity, IsolationDriver};
 use microsandbox_protocol::message::Stats;
 
 use cgroup::Usage;
@@ -115,14 +115,17 @@ fn combine(
     let timestamp = Utc::now();
     let limit = u64::from(spec.resources.memory_mib) << 20;
     let (memory_limit_bytes, memory_bytes) = match identity.driver {
-        Driver::Container => {
+        IsolationDriver::Container => {
             let real = usage.memory_limit.map_or(limit, |real| real.min(limit.max(1)));
             (real, usage.memory_working_set.unwrap_or(stats.memory_bytes))
         }
-        Driver::Microvm => (limit, stats.memory_bytes.min(limit)),
+        // A driver of another version: what its guest reports is all that is known.
+        IsolationDriver::Microvm | IsolationDriver::Memory | IsolationDriver::Unknown => {
+            (limit, stats.memory_bytes.min(limit))
+        }
     };
     let memory_available_bytes = match (identity.driver, stats.memory_available_bytes) {
-        (Driver::Microvm, Some(told)) => told.min(limit),
+        (IsolationDriver::Microvm, Some(told)) => told.min(limit),
         _ => memory_limit_bytes.saturating_sub(memory_bytes),
     };
     let started = i64::try_from(identity.started_at_ms).unwrap_or(i64::MAX);
@@ -157,13 +160,13 @@ fn combine(
 
 #[cfg(test)]
 mod tests {
-    use microsandbox_protocol::launch::{IsolationReport, ProcessIdentity};
+    use microsandbox_contract::{IsolationReport, ProcessIdentity};
 
     use super::*;
 
     const MIB: u64 = 1 << 20;
 
-    fn of(driver: Driver) -> SandboxMetrics {
+    fn of(driver: IsolationDriver) -> SandboxMetrics {
         let process = ProcessIdentity { pid: 1, start_time: 1, boot_id: "b".into() };
         let identity = Identity {
             runtime: process.clone(),
@@ -187,14 +190,14 @@ mod tests {
 
     #[test]
     fn a_container_is_measured_by_the_host() {
-        let metrics = of(Driver::Container);
+        let metrics = of(IsolationDriver::Container);
         assert_eq!((metrics.memory_bytes, metrics.memory_limit_bytes), (290 * MIB, 512 * MIB));
         assert_eq!(metrics.memory_available_bytes, Some(222 * MIB));
     }
 
     #[test]
     fn used_memory_is_the_guests_claim_held_memory_the_hosts() {
-        let metrics = of(Driver::Microvm);
+        let metrics = of(IsolationDriver::Microvm);
         assert_eq!((metrics.memory_bytes, metrics.memory_limit_bytes), (40 * MIB, 512 * MIB));
         assert_eq!(metrics.memory_available_bytes, Some(400 * MIB));
         assert_eq!((metrics.memory_host_resident_bytes, metrics.vcpu_time_ns), (Some(300 * MIB), 7));

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::{Driver, Identity};
+use microsandbox_contract::{Identity, IsolationDriver};
 use microsandbox_protocol::message::Settings;
 
 use super::lifecycle::LOCK_DEADLINE;
@@ -226,7 +226,10 @@ fn memory_in_use(
 }
 
 fn groups(identity: Option<&Identity>) -> Vec<PathBuf> {
-    identity.filter(|identity| identity.driver == Driver::Container).map(|i| i.cgroups.clone()).unwrap_or_default()
+    identity
+        .filter(|identity| identity.driver == IsolationDriver::Container)
+        .map(|i| i.cgroups.clone())
+        .unwrap_or_default()
 }
 
 fn read_number(file: &Path) -> Option<u64> {

@@ -11,7 +11,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{HostPermissions, Isolation, Mount, MountOptions, SandboxSpec};
 use microsandbox_core::validate::mounts::{check, normalised, source};
 use microsandbox_home::Home;
-use microsandbox_protocol::launch::{BindSpec, RootSpec, TmpfsSpec};
+use microsandbox_contract::{BindSpec, RootSpec, TmpfsSpec};
 
 const MIB: u64 = 1 << 20;
 /// A temporary file system without a size: half of the memory.

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use microsandbox_protocol::launch::Driver;
+use microsandbox_contract::IsolationDriver;
 
 use super::reconcile;
 use microsandbox_core::model::ExecExit;
@@ -69,7 +69,7 @@ impl OomWatch {
 }
 
 fn open_counter(sandbox_dir: &Path) -> Option<File> {
-    let identity = reconcile::identity(sandbox_dir).filter(|identity| identity.driver == Driver::Container)?;
+    let identity = reconcile::identity(sandbox_dir).filter(|identity| identity.driver == IsolationDriver::Container)?;
     let candidates =
         identity.cgroups.iter().flat_map(|group| [group.join("memory.events"), group.join("memory.oom_control")]);
     candidates.filter_map(|path| File::open(path).ok()).find(|file| read(file).is_some())

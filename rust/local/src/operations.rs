@@ -18,7 +18,7 @@ use microsandbox_core::model::{
 };
 use microsandbox_home::{Home, process};
 use microsandbox_images as images;
-use microsandbox_protocol::launch::{Identity, IsolationReport};
+use microsandbox_contract::{Identity, IsolationReport};
 use tokio::net::UnixStream;
 
 use super::lifecycle::{create, lifeline, remove, start, stop};

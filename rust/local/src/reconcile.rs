@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::{ExitRecord, Identity, ProcessIdentity};
+use microsandbox_contract::{ExitReason, ExitRecord, Identity, ProcessIdentity};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::SandboxStatus;
@@ -131,13 +131,9 @@ fn verdict(
 ) -> (RunEnd, SandboxStatus) {
     match record {
         Some(record) => {
-            let orderly = ["Completed", "ShutdownRequested", "DrainRequested", "IdleTimeout", "MaxDurationExceeded"];
             let asked = was == SandboxStatus::Draining;
-            let status = if asked || orderly.contains(&record.reason.as_str()) {
-                SandboxStatus::Stopped
-            } else {
-                SandboxStatus::Crashed
-            };
+            let status =
+                if asked || record.reason.is_orderly() { SandboxStatus::Stopped } else { SandboxStatus::Crashed };
             let mut detail = record.detail;
             if record.oom_killed {
                 detail = Some(detail.map_or_else(|| "oom_killed".into(), |text| format!("oom_killed: {text}")));
@@ -153,13 +149,13 @@ fn verdict(
         }
         // Gone without a record while being ended is what was asked for.
         None if was == SandboxStatus::Draining => (
-            RunEnd { exit_signal: Some(9), reason: Some("Signal".into()), ..RunEnd::default() },
+            RunEnd { exit_signal: Some(9), reason: Some(ExitReason::Signal), ..RunEnd::default() },
             SandboxStatus::Stopped,
         ),
         None => {
             let detail = detail.unwrap_or("the runtime process is gone without a record of its end");
             (
-                RunEnd { reason: Some("InternalError".into()), detail: Some(detail.into()), ..RunEnd::default() },
+                RunEnd { reason: Some(ExitReason::InternalError), detail: Some(detail.into()), ..RunEnd::default() },
                 fallback,
             )
         }

@@ -1,6 +1,6 @@
 //! From an image source to layers, binds and tmpfs.
 
-use microsandbox_protocol::launch::{BindSpec, Lower, RootSpec, TmpfsSpec};
+use microsandbox_contract::{BindSpec, Lower, RootSpec, TmpfsSpec};
 
 use super::{host_image, runtime_layer};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};

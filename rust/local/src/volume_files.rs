@@ -1,7 +1,7 @@
 //! The files of one volume, from this side. A guest may have put anything there, and may change it while we look.
 //!
-//! Every path is resolved by the kernel beneath the volume's root (`openat2(2)`, `RESOLVE_BENEATH`): `..` above it and links
-//! out of it are refused. Nothing but a regular file is ever read, nothing is opened that could block.
+//! Every path is resolved beneath the volume's root ([`Rule::BENEATH`]): `..` above the root and links out
+//! of it are refused. Nothing but a regular file is ever read, nothing is opened that could block.
 
 mod fresh;
 mod walk;
@@ -13,12 +13,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use futures::{TryStreamExt as _, stream};
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use microsandbox_protocol::names;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use microsandbox_rooted::open::{Rule, open};
+use microsandbox_rooted::remove;
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use self::fresh::{Fresh, Sink};
@@ -33,8 +36,6 @@ const LIST_MAX: usize = 100_000;
 /// Entries of a tree that are counted for its size.
 const COUNTED: usize = 200_000;
 const PATH_MAX: usize = 4096;
-/// The kernel asks to resolve again while somebody renames directories.
-const TRIES: u32 = 64;
 
 /// Runs work that may wait for the disk.
 pub async fn blocking<T: Send + 'static>(
@@ -71,7 +72,7 @@ fn failed(operation: &str, path: &str, errno: Errno) -> MicrosandboxError {
     let code = errno.raw_os_error();
     match errno {
         Errno::NOENT => MicrosandboxError::PathNotFound { operation, path },
-        // What `RESOLVE_BENEATH` and `RESOLVE_NO_MAGICLINKS` say.
+        // What `Rule::BENEATH` refuses with.
         Errno::XDEV | Errno::LOOP => MicrosandboxError::Filesystem {
             operation,
             path,
@@ -139,15 +140,7 @@ impl Tree {
     }
 
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let path = &*names::to_os(path);
-        for _ in 0..TRIES {
-            let opened = rustix::fs::openat2(&*self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
-            if !matches!(opened, Err(Errno::AGAIN)) {
-                return opened;
-            }
-        }
-        Err(Errno::AGAIN)
+        open(&*self.root, &*names::to_os(path), flags, Mode::empty(), Rule::BENEATH)
     }
 
     fn directory(&self, path: &str) -> Result<OwnedFd, Errno> {
@@ -328,7 +321,11 @@ impl Tree {
             if !recursive {
                 return rustix::fs::unlinkat(&parent, &*name, AtFlags::empty()).map_err(fail);
             }
-            walk::remove_tree(&parent, name.as_bytes(), 0).map_err(fail)
+            remove::directory(&parent, name.as_bytes(), &AtomicBool::new(false)).map_err(|errno| match errno {
+                // Something is mounted inside.
+                Errno::XDEV => fail(Errno::BUSY),
+                errno => fail(errno),
+            })
         })
         .await
     }
@@ -367,8 +364,8 @@ impl Tree {
 
     /// Bytes of all regular files; of the first [`COUNTED`] entries where there are more.
     pub fn used_bytes(&self) -> u64 {
-        let mut budget = COUNTED;
-        self.directory(".").map_or(0, |root| walk::sum(&root, 0, &mut budget))
+        let root = self.open(".", OFlags::RDONLY | OFlags::DIRECTORY);
+        root.and_then(|root| walk::sum(root, COUNTED)).unwrap_or_default()
     }
 }
 

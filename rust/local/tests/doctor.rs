@@ -1,9 +1,8 @@
 //! The doctor on this machine: true, complete, and without traces.
 
-mod archive;
 
-use archive::{Home, in_time, names};
-use microsandbox_core::backend::local::doctor::doctor;
+use crate::archive::{Home, in_time, names};
+use microsandbox_local::doctor::doctor;
 use microsandbox_core::model::{Isolation, MechanismState};
 
 // hazard: E14

@@ -3,6 +3,7 @@
 use microsandbox_wire::error::code;
 use serde_json::Value;
 
+use microsandbox_contract::Stage;
 use microsandbox_core::error::{BootFailure, ExecFailure, MicrosandboxError};
 use microsandbox_core::model::SandboxStatus;
 
@@ -166,7 +167,7 @@ fn by_code(route: &Route<'_>, found: &ErrorBody, plain: &str) -> Option<Microsan
         },
         code::BOOT_FAILED => MicrosandboxError::BootStart(Box::new(BootFailure {
             name: subject.into(),
-            stage: text("stage"),
+            stage: Stage::parse(&text("stage")),
             step: text("step"),
             errno: number(&found.details, "errno"),
             message: text("message"),

@@ -9,7 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`address`] | validation of the URL and the key |
-//! | [`http`] | one request: limits, retries, redirects |
+//! | [`http`], [`tls`] | one request: limits, retries, redirects; the certificates it accepts |
 //! | [`errors`] | error responses as [`MicrosandboxError`] |
 //! | [`dialect`] | a specification as a create request: `spec` and `flat` |
 //! | [`response`] | responses about sandboxes as records |

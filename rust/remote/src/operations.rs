@@ -16,7 +16,7 @@ use microsandbox_core::model::{
     ExecHandle, ExecOutput, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream,
     SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
 };
-use microsandbox_protocol::launch::IsolationReport;
+use microsandbox_contract::IsolationReport;
 use microsandbox_wire::flat::ExecResponse;
 use microsandbox_wire::paths;
 use microsandbox_wire::sandbox::{CloudPaginated, CloudSandbox};

@@ -1,17 +1,18 @@
 //! The cloud client against a server of lies: faults, refusals, shapes. The honest server is `msb serve` (tests/conformance).
 
-mod service;
 
 use std::time::Duration;
 
-use microsandbox_core::backend::{CloudBackend, ListQuery, SharedBackend, Wire};
+use microsandbox_core::backend::{ListQuery, SharedBackend};
+use microsandbox_core::config::Wire;
+use microsandbox_remote::CloudBackend;
 use microsandbox_core::model::{
     EnvVar, ExecOptions, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, Patch, PullPolicy, Rlimit,
     SandboxConfig, SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
-use service::{ID, KEY, answer, client, config, requests, serving, soon};
+use crate::service::{ID, KEY, answer, client, config, requests, serving, soon};
 use wiremock::matchers::{any, header, method, path, query_param};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

@@ -1,14 +1,13 @@
 //! The cloud client against services that fail: each a named error, in bounded time, with nothing done twice.
 
-mod service;
 
 use std::time::{Duration, Instant};
 
-use microsandbox_core::backend::Wire;
+use microsandbox_core::config::Wire;
 use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
-use service::{KEY, Liar, answer, calls, client, config, get, hasty, requests, say, serving, soon, whole_answer};
+use crate::service::{KEY, Liar, answer, calls, client, config, get, hasty, requests, say, serving, soon, whole_answer};
 use wiremock::matchers::{any, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

@@ -1,15 +1,14 @@
 //! Handles and operations of the cloud client: which requests they make, and what is refused without one.
 
-mod service;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use microsandbox_core::backend::Wire;
+use microsandbox_core::config::Wire;
 use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus, VolumeConfig, VolumeKind};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
-use service::{ID, answer, calls, client, config, get, refused, requests, serving, soon, with_status};
+use crate::service::{ID, answer, calls, client, config, get, refused, requests, serving, soon, with_status};
 use wiremock::matchers::{any, method, path, query_param, query_param_is_missing};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

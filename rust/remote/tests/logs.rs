@@ -1,15 +1,14 @@
 //! Logs of the cloud client: whole, in part, and of services that never finish.
 
-mod service;
 
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::backend::Wire;
+use microsandbox_core::config::Wire;
 use microsandbox_core::model::{LogOptions, LogSource, LogStreamOptions};
-use service::{ID, Liar, answer, client, hasty, requests, say, soon, whole_answer};
+use crate::service::{ID, Liar, answer, client, hasty, requests, say, soon, whole_answer};
 use wiremock::matchers::{any, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 

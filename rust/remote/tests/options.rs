@@ -1,18 +1,18 @@
 //! No option of a sandbox is lost on its way to the service: alone and in pairs, in both dialects, each shows in the
 //! request, with its value and nothing else changed, or is refused by name before anything is sent.
 
-mod service;
 
 use std::sync::{Arc, Mutex};
 
-use microsandbox_core::backend::{SharedBackend, Wire};
+use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::config::Wire;
 use microsandbox_core::model::{
     EnvVar, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, MountPolicy, Patch, PullPolicy, Rlimit,
     SandboxConfig, SandboxSpec, SecurityProfile, UnsupportedOption,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
-use service::{answer, client, config, soon};
+use crate::service::{answer, client, config, soon};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 

@@ -1,6 +1,5 @@
 //! The agent over a WebSocket: honest relays, and relays that stop, lie or vanish.
 
-mod service;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,13 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use futures::{SinkExt as _, StreamExt as _};
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::backend::{SharedBackend, Wire};
+use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::config::Wire;
 use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput, SandboxSpec};
 use microsandbox_protocol::frame::{Flags, FrameDecoder, Message as Framed, encode, encode_id_range};
 use microsandbox_protocol::message::{Data, ExecExited, ExecStarted, Kind, Ready};
 use microsandbox_protocol::version::EXTENSION;
 use serde::Serialize;
-use service::{KEY, answer, client, say, soon, whole_answer};
+use crate::service::{KEY, answer, client, say, soon, whole_answer};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

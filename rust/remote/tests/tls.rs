@@ -1,15 +1,15 @@
 //! Who the cloud client talks to over TLS: nobody whose certificate does not hold, with the remedy.
 
-mod service;
 
 use std::sync::Arc;
 
-use microsandbox_core::backend::{CloudBackend, SharedBackend};
+use microsandbox_core::backend::SharedBackend;
+use microsandbox_remote::CloudBackend;
 use microsandbox_core::model::{ExecOptions, SandboxSpec};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
-use service::{KEY, answer, soon, whole_answer};
+use crate::service::{KEY, answer, soon, whole_answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

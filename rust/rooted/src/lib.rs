@@ -3,7 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`open`] | the one resolver of paths beneath a root; [`by_hand`] is the same without `openat2` |
+//! | [`open`], [`by_hand`] | the one resolver of paths beneath a root, with `openat2` and without |
 //! | [`make`] | directories and files made beneath a root |
 //! | [`walk`] | the one walk through a tree |
 //! | [`remove`] | the one removal of a tree |

@@ -9,19 +9,19 @@
 //! | [`jail`] | namespaces, mounts, ids, capabilities, filter, control groups, Landlock: a file each |
 //! | [`channel`], [`logs`], [`json_line`], [`console`] | the private channel to the agent and what becomes of its output |
 //! | [`directory`], [`identity`], [`report`] | the facts a run leaves as files, and what the SDK is told |
-//! | [`steps`], [`failure`] | the named steps of a boot and how one fails |
+//! | [`steps`] | the clock of a boot |
 #![forbid(unsafe_code)]
 
 use std::time::Instant;
 
-use microsandbox_protocol::launch::{BootError, Job, Report, fd};
+use microsandbox_contract::note::Failure;
+use microsandbox_contract::{BootError, Job, Report, Step, fd};
 use microsandbox_sys::{descriptor, signal};
 
 pub mod channel;
 pub mod console;
 pub mod directory;
 pub mod driver;
-pub mod failure;
 pub mod identity;
 pub mod jail;
 pub mod json_line;
@@ -49,9 +49,8 @@ pub fn run(start: Instant) -> i32 {
     let job = match read_job(spec) {
         Ok(job) => job,
         Err(message) => {
-            let step = steps::Step::ReadSpec;
-            let failure = failure::Failure::new(step, message, "install the package again");
-            let error: BootError = failure.into_boot_error(String::new());
+            let failure = Failure::new(Step::ReadSpec, message, "install the package again");
+            let error: BootError = failure.into_boot_error(steps::epoch_ms(), String::new());
             reporter.send(&Report::BootError(error));
             return 2;
         }

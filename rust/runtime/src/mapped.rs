@@ -1,7 +1,7 @@
 //! Work inside an id mapping: a child in a user namespace of its own, as its root, for jobs that create or remove files
 //! of mapped ids.
 
-use microsandbox_protocol::launch::{IdMap, JobError};
+use microsandbox_contract::{IdMap, JobError, JobErrorKind};
 use rustix::fd::AsFd;
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
@@ -52,5 +52,5 @@ fn become_root(map: &IdMap) -> Result<(), Errno> {
 }
 
 fn denied(message: String, errno: Option<i32>) -> JobError {
-    JobError { kind: "denied".into(), message, errno, hint: ids::MAP_HINT.into() }
+    JobError { kind: JobErrorKind::Denied, message, errno, hint: ids::MAP_HINT.into() }
 }

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::{
-    Driver, IdMap, IsolationReport, JobError, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits, Lower, Mechanism,
-    MechanismState, ProbeSpec, Report, ResourceLimits, RootSpec,
+use microsandbox_contract::{
+    Driver, IdMap, IsolationDriver, IsolationReport, JobError, JobErrorKind, LAUNCH_VERSION, LaunchSpec, Lifecycle,
+    LogLimits, Lower, Mechanism, MechanismName, MechanismState, ProbeSpec, Report, ResourceLimits, RootSpec,
 };
 use microsandbox_protocol::message::Bootstrap;
 use microsandbox_rooted::remove;
@@ -18,12 +18,14 @@ use rustix::process::Signal;
 
 use crate::directory::SandboxDir;
 use crate::driver::container::Container;
-use crate::driver::{Boot, Driver as _, Guest, Note};
-use crate::failure::Failure;
-use crate::jail::cgroups::{self, mechanism};
+use crate::driver::{Boot, Driver as _, Guest};
 use crate::jail::{ids, landlock};
 use crate::report::Reporter;
-use crate::steps::{Step, Steps};
+use crate::steps::Steps;
+use microsandbox_contract::Step;
+use microsandbox_contract::isolation::replace;
+use microsandbox_contract::note::Failure;
+use microsandbox_contract::note::Note;
 
 /// How long the empty sandbox may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -58,7 +60,7 @@ fn probe(spec: &ProbeSpec) -> Result<IsolationReport, JobError> {
         removed.map_err(|error| refused(&format!("remove {}", scratch.display()), Some(error)))?;
         lines.push(landlock::confine_supervisor(&spec.scratch, &[]));
     }
-    Ok(IsolationReport { driver: "container".into(), accelerator: None, mechanisms: mechanisms? })
+    Ok(IsolationReport { driver: IsolationDriver::Container, accelerator: None, mechanisms: mechanisms? })
 }
 
 fn make_scratch(scratch: &Path) -> Result<(), Errno> {
@@ -70,7 +72,7 @@ fn attempt(spec: &ProbeSpec, scratch: &Path) -> Result<Vec<Mechanism>, JobError>
     let call = |what: &'static str| move |error: Errno| refused(what, Some(error));
     let launch = empty_sandbox(spec.ids.clone(), scratch);
     if let Err(message) = ids::lines(&launch.ids) {
-        return Ok(vec![mechanism("container", MechanismState::Off, Some(message))]);
+        return Ok(vec![Mechanism::new(MechanismName::Container, MechanismState::Off, message)]);
     }
     let dir = SandboxDir::open(scratch, ids::root_ids(&launch.ids)).map_err(call("prepare the probe's directory"))?;
     let mut steps = Steps::new(Instant::now());
@@ -116,22 +118,22 @@ fn judge(notes: &[u8], ended: bool, lines: &mut Vec<Mechanism>) -> Mechanism {
     for line in notes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Note::Done(step, _)) => reached |= step == Step::ExecuteAgent,
-            Ok(Note::Mechanism(line)) => cgroups::replace(lines, line),
+            Ok(Note::Mechanism(line)) => replace(lines, line),
             Ok(Note::Failed(failure)) => return unusable(&failure),
             Ok(Note::Failpoint) | Err(_) => {}
         }
     }
     if reached {
-        return mechanism("container", MechanismState::On, None);
+        return Mechanism::on(MechanismName::Container);
     }
     let text = if ended { "the empty sandbox was killed" } else { "the empty sandbox did not get ready in time" };
-    mechanism("container", MechanismState::Off, Some(text.into()))
+    Mechanism::new(MechanismName::Container, MechanismState::Off, text)
 }
 
 /// The driver cannot be used at all: the step that failed, why, and what to do.
 fn unusable(failure: &Failure) -> Mechanism {
-    let text = format!("{}: {} ({})", failure.step.name(), failure.message, failure.hint);
-    mechanism("container", MechanismState::Off, Some(text))
+    let text = format!("{}: {} ({})", failure.step.as_str(), failure.message, failure.hint);
+    Mechanism::new(MechanismName::Container, MechanismState::Off, text)
 }
 
 fn empty_sandbox(ids: IdMap, scratch: &Path) -> LaunchSpec {
@@ -164,7 +166,7 @@ fn refused(what: &str, error: Option<Errno>) -> JobError {
         None => what.to_owned(),
     };
     JobError {
-        kind: "io".into(),
+        kind: JobErrorKind::Io,
         message,
         errno: error.map(Errno::raw_os_error),
         hint: "the product home must be a directory that the user who runs this may write to".into(),

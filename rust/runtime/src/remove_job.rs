@@ -1,6 +1,6 @@
 //! The removal job: a tree that may hold files of mapped ids.
 
-use microsandbox_protocol::launch::{IdMap, JobError, RemoveTreeSpec, Report};
+use microsandbox_contract::{IdMap, JobError, JobErrorKind, RemoveTreeSpec, Report};
 use microsandbox_rooted::remove;
 use rustix::io::Errno;
 
@@ -39,12 +39,14 @@ fn remove_tree(spec: &RemoveTreeSpec) -> Result<(), JobError> {
 fn failed(spec: &RemoveTreeSpec, errno: Errno) -> JobError {
     let text = std::io::Error::from_raw_os_error(errno.raw_os_error());
     let (kind, hint) = match errno {
-        Errno::ACCESS | Errno::PERM => ("denied", "run as the user who created it, with the same id mapping"),
-        Errno::XDEV | Errno::BUSY => ("io", "something is mounted inside: unmount it first"),
-        _ => ("io", "check the file system of the product home"),
+        Errno::ACCESS | Errno::PERM => {
+            (JobErrorKind::Denied, "run as the user who created it, with the same id mapping")
+        }
+        Errno::XDEV | Errno::BUSY => (JobErrorKind::Io, "something is mounted inside: unmount it first"),
+        _ => (JobErrorKind::Io, "check the file system of the product home"),
     };
     JobError {
-        kind: kind.into(),
+        kind,
         message: format!("remove {}: {text}", spec.path.display()),
         errno: Some(errno.raw_os_error()),
         hint: hint.into(),

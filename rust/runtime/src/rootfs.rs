@@ -1,7 +1,7 @@
 //! The root file system of a sandbox: overlay, kernel file systems, devices, binds, and the few files in `/etc` that
 //! depend on the sandbox. Everything here happens inside the sandbox's own user and mount namespaces.
 
-use microsandbox_protocol::launch::{BindSpec, IdMap, RootSpec, TmpfsSpec};
+use microsandbox_contract::{BindSpec, IdMap, RootSpec, TmpfsSpec};
 use microsandbox_rooted::make;
 use microsandbox_rooted::open::{Rule, open};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,10 +9,10 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use crate::failure::{Failure, failed};
+use microsandbox_contract::note::{Failure, failed};
 use crate::jail::mounts::Opt;
 use crate::jail::{idmapped, mounts};
-use crate::steps::Step;
+use microsandbox_contract::Step;
 
 const LAYER_HINT: &str = "load the image again, and check that the product home can be read by the user who runs this";
 const OVERLAY_HINT: &str = "the kernel must allow overlay file systems in user namespaces (Linux 5.11 or newer) and the product home \

@@ -5,10 +5,10 @@ mod end;
 
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::frame::{Flags, Frame};
-use microsandbox_protocol::launch::{
-    Identity, IsolationReport, LaunchReady, LaunchSpec, Lifecycle, ProcessIdentity, Report,
+use microsandbox_contract::{
+    ExitReason, Identity, IsolationReport, LaunchReady, LaunchSpec, Lifecycle, ProcessIdentity, Report,
 };
+use microsandbox_protocol::frame::{Flags, Frame};
 use microsandbox_protocol::message::{Activity, Kind, Ready, Shutdown};
 use microsandbox_sys::{heap, process, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,14 +21,16 @@ use serde::Deserialize;
 use crate::channel::{Channel, Turn};
 use crate::console::TextLog;
 use crate::directory::{self, SandboxDir};
-use crate::driver::{Control as ControlLine, Guest, Note};
-use crate::failure::{Failure, failed};
-use crate::jail::{cgroups, landlock};
+use crate::driver::{Control as ControlLine, Guest};
+use crate::jail::landlock;
 use crate::json_line::now_ns;
 use crate::logs::{ExecLog, Source};
 use crate::report::Reporter;
-use crate::steps::{Step, Steps, epoch_ms};
+use crate::steps::{Steps, epoch_ms};
 use crate::{identity, steps};
+use microsandbox_contract::Step;
+use microsandbox_contract::note::Note;
+use microsandbox_contract::note::{Failure, failed};
 
 /// From the end of the grace period to killing the guest: time for the agent to kill, flush and sync.
 const AGENT_MARGIN: Duration = Duration::from_secs(2);
@@ -70,12 +72,12 @@ struct LogRef<'a> {
 /// Why the sandbox is being ended.
 #[derive(Debug, Clone)]
 struct Stop {
-    reason: &'static str,
+    reason: ExitReason,
     detail: String,
     kill_at: Instant,
     killed: bool,
     /// Reason and detail should the guest have to be killed, where that makes it another end.
-    if_killed: Option<(&'static str, &'static str)>,
+    if_killed: Option<(ExitReason, &'static str)>,
 }
 
 enum Phase {
@@ -249,13 +251,21 @@ impl Supervisor {
     fn check_deadlines(&mut self) {
         let now = Instant::now();
         if matches!(self.phase, Phase::Booting { .. }) && now >= self.boot_deadline && self.stop.is_none() {
-            self.begin_stop("AgentUnresponsive", "the agent was not ready in time".into(), true);
+            self.begin_stop(ExitReason::AgentUnresponsive, "the agent was not ready in time".into(), true);
         }
         if self.ends_at.is_some_and(|at| now >= at) {
-            self.begin_stop("MaxDurationExceeded", "the sandbox has reached its maximum duration".into(), false);
+            self.begin_stop(
+                ExitReason::MaxDurationExceeded,
+                "the sandbox has reached its maximum duration".into(),
+                false,
+            );
         }
         if self.idle_deadline().is_some_and(|at| now >= at) {
-            self.begin_stop("IdleTimeout", "nothing happened in the sandbox for its idle timeout".into(), false);
+            self.begin_stop(
+                ExitReason::IdleTimeout,
+                "nothing happened in the sandbox for its idle timeout".into(),
+                false,
+            );
         }
         if self.stop.is_none() && self.channel_ended.is_some_and(|since| now >= since + SILENT_LIMIT) {
             self.agent_gone();
@@ -269,11 +279,15 @@ impl Supervisor {
     fn agent_gone(&mut self) {
         let booting = matches!(self.phase, Phase::Booting { .. });
         if !self.hands_over || booting {
-            return self.begin_stop("AgentUnresponsive", "the agent closed its channel and did not end".into(), true);
+            return self.begin_stop(
+                ExitReason::AgentUnresponsive,
+                "the agent closed its channel and did not end".into(),
+                true,
+            );
         }
         self.note("ending: the agent is gone, as when an init ends its sandbox");
-        let if_killed = Some(("AgentUnresponsive", "the agent is gone, and the init went on"));
-        self.stop = Some(Stop { if_killed, ..self.stop_for("Completed", "its init ended it".into()) });
+        let if_killed = Some((ExitReason::AgentUnresponsive, "the agent is gone, and the init went on"));
+        self.stop = Some(Stop { if_killed, ..self.stop_for(ExitReason::Completed, "its init ended it".into()) });
     }
 
     fn handle(&mut self, event: Event, reporter: &mut Reporter) {
@@ -302,7 +316,7 @@ impl Supervisor {
             Err(error) => {
                 self.awaited = None;
                 let text = format!("the connection of the agent cannot be accepted: {error}");
-                self.begin_stop("InternalError", text, true);
+                self.begin_stop(ExitReason::InternalError, text, true);
             }
         }
     }
@@ -319,7 +333,7 @@ impl Supervisor {
             Ok(1) | Err(Errno::AGAIN | Errno::INTR) => {}
             Ok(_) | Err(_) => {
                 self.lines.lifeline = None;
-                self.begin_stop("ShutdownRequested", "the creator let go of the sandbox".into(), false);
+                self.begin_stop(ExitReason::ShutdownRequested, "the creator let go of the sandbox".into(), false);
             }
         }
     }
@@ -328,7 +342,11 @@ impl Supervisor {
     fn owner_ended(&mut self) {
         self.read_lifeline();
         if self.lines.owner.take().is_some() {
-            self.begin_stop("ShutdownRequested", "the process that created the sandbox has ended".into(), false);
+            self.begin_stop(
+                ExitReason::ShutdownRequested,
+                "the process that created the sandbox has ended".into(),
+                false,
+            );
         }
     }
 
@@ -341,7 +359,7 @@ impl Supervisor {
                 // Asked twice: no more patience.
                 self.kill();
             }
-            self.begin_stop("ShutdownRequested", format!("the runtime received signal {number}"), false);
+            self.begin_stop(ExitReason::ShutdownRequested, format!("the runtime received signal {number}"), false);
         }
     }
 
@@ -369,7 +387,7 @@ impl Supervisor {
             let line: Vec<u8> = self.notes.drain(..=end).collect();
             match serde_json::from_slice(&line) {
                 Ok(Note::Done(step, at_us)) => self.steps.record(step, at_us),
-                Ok(Note::Mechanism(line)) => cgroups::replace(&mut self.guest.isolation.mechanisms, line),
+                Ok(Note::Mechanism(line)) => self.guest.isolation.replace(line),
                 Ok(Note::Failed(failure)) => self.phase = Phase::Booting { failed: Some(failure) },
                 Ok(Note::Failpoint) => steps::kill_self(),
                 Err(error) => self.note(&format!("a note of the child cannot be read: {error}")),
@@ -400,7 +418,7 @@ impl Supervisor {
             Ok(Turn::Ended) => self.channel_ended = Some(Instant::now()),
             Err(error) => {
                 self.channel_ended = Some(Instant::now());
-                self.begin_stop("AgentUnresponsive", format!("the agent broke the protocol: {error}"), true);
+                self.begin_stop(ExitReason::AgentUnresponsive, format!("the agent broke the protocol: {error}"), true);
             }
         }
     }
@@ -461,7 +479,7 @@ impl Supervisor {
         let identity = Identity {
             runtime: self.own.clone(),
             init,
-            driver: spec.driver,
+            driver: spec.driver.into(),
             cgroups: self.guest.cgroups.paths(),
             started_at_ms: epoch_ms(),
             isolation: self.guest.isolation.clone(),
@@ -476,7 +494,7 @@ impl Supervisor {
     }
 
     /// Asks the guest to end; `at_once` kills it. Only the first reason counts.
-    fn begin_stop(&mut self, reason: &'static str, detail: String, at_once: bool) {
+    fn begin_stop(&mut self, reason: ExitReason, detail: String, at_once: bool) {
         if self.stop.is_some() {
             return;
         }
@@ -492,7 +510,7 @@ impl Supervisor {
         }
     }
 
-    fn stop_for(&self, reason: &'static str, detail: String) -> Stop {
+    fn stop_for(&self, reason: ExitReason, detail: String) -> Stop {
         let kill_at = Instant::now() + Duration::from_millis(self.lifecycle.stop_grace_ms) + AGENT_MARGIN;
         Stop { reason, detail, kill_at, killed: false, if_killed: None }
     }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::support::*;
-use microsandbox_protocol::launch::*;
+use microsandbox_contract::*;
 use microsandbox_runtime::steps::Step;
 
 #[test]
@@ -15,8 +15,8 @@ fn every_step_is_timed_and_every_mechanism_named() {
     let sandbox = scratch.sandbox("s");
     let runtime = Runtime::launch(&spec(&sandbox, ""));
     let ready = runtime.ready();
-    for step in Step::ALL.iter().filter(|step| !step.of_machine()) {
-        assert!(ready.timings.iter().any(|t| t.step == step.name()), "{step:?} has no time");
+    for step in Step::ALL.iter().filter(|step| !step.is_of_machine()) {
+        assert!(ready.timings.iter().any(|t| t.step == *step), "{step:?} has no time");
     }
     for name in [
         "user_namespace",
@@ -36,7 +36,7 @@ fn every_step_is_timed_and_every_mechanism_named() {
         "pids_limit",
         "tree_kill",
     ] {
-        let found = state_of(&ready.identity.isolation, name);
+        let found = state_of(&ready.identity.isolation, MechanismName::parse(name));
         assert!(found.state == MechanismState::On || found.reason.is_some(), "{found:?}");
     }
     let published: Identity = serde_json::from_str(&read(sandbox.join("runtime/identity.json"))).unwrap();
@@ -46,7 +46,7 @@ fn every_step_is_timed_and_every_mechanism_named() {
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
     let groups = published.cgroups.clone();
     assert_eq!(runtime.end(), 0);
-    assert_eq!(exit_record(&sandbox).reason, "ShutdownRequested");
+    assert_eq!(exit_record(&sandbox).reason, ExitReason::ShutdownRequested);
     assert!(groups.iter().all(|path| !path.exists()), "control groups are left");
     assert!(!sandbox.join("runtime/agent.sock").exists());
 }
@@ -277,10 +277,10 @@ fn an_ordinary_user_gets_a_sandbox_with_one_id() {
     spec.ids = IdMap::Single { uid, gid: uid };
     let mut runtime = Runtime::launch_as(&spec, User { uid, sub_ids: None });
     let ready = runtime.ready();
-    assert_eq!(state_of(&ready.identity.isolation, "id_range").state, MechanismState::Degraded);
-    let memory = state_of(&ready.identity.isolation, "memory_limit");
+    assert_eq!(state_of(&ready.identity.isolation, MechanismName::IdRange).state, MechanismState::Degraded);
+    let memory = state_of(&ready.identity.isolation, MechanismName::MemoryLimit);
     assert!(memory.state == MechanismState::Off && memory.reason.as_ref().unwrap().contains("systemd"), "{memory:?}");
-    assert_eq!(state_of(&ready.identity.isolation, "pids_limit").state, MechanismState::Degraded);
+    assert_eq!(state_of(&ready.identity.isolation, MechanismName::PidsLimit).state, MechanismState::Degraded);
     assert_eq!(runtime.wait(), 0);
     assert!(logged(&sandbox, 7, "stdout").starts_with("0\n"));
     assert!(logged(&sandbox, 7, "stderr").contains("Invalid argument"));
@@ -305,7 +305,7 @@ fn an_ordinary_user_with_ranges_gets_many_ids() {
     let user = User { uid, sub_ids: Some((2_000_000, 65_536)) };
     let mut runtime = Runtime::launch_as(&spec, user);
     let ready = runtime.ready();
-    assert_eq!(state_of(&ready.identity.isolation, "id_range").state, MechanismState::On);
+    assert_eq!(state_of(&ready.identity.isolation, MechanismName::IdRange).state, MechanismState::On);
     assert_eq!(runtime.wait(), 0);
     assert_eq!(logged(&sandbox, 7, "stdout"), "0\n5:6\n", "{}", logged(&sandbox, 7, "stderr"));
     assert_eq!(std::fs::metadata(sandbox.join("upper/made")).unwrap().uid(), 2_000_004);

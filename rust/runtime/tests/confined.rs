@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
 use crate::support::Scratch;
-use microsandbox_protocol::launch::MechanismState;
+use microsandbox_contract::MechanismState;
 use microsandbox_runtime::jail::landlock::confine_supervisor;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;

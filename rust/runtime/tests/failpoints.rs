@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::support::*;
-use microsandbox_protocol::launch::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
+use microsandbox_contract::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
 use microsandbox_runtime::steps::Step;
 
 fn mounts() -> BTreeSet<String> {
@@ -32,11 +32,11 @@ fn a_kill_at_any_step_leaves_only_files() {
         return;
     }
     let before = mounts();
-    for step in Step::ALL.iter().filter(|step| !step.of_machine()) {
+    for step in Step::ALL.iter().filter(|step| !step.is_of_machine()) {
         let scratch = Scratch::new("failpoint");
         let sandbox = scratch.sandbox("s");
         let mut failing = spec(&sandbox, "");
-        failing.fail_at = Some(step.name().into());
+        failing.fail_at = Some(*step);
         let mut runtime = Runtime::launch(&failing);
         assert_eq!(runtime.wait(), -libc::SIGKILL, "{step:?}");
         eventually(&format!("{step:?} leaves processes"), || strays(&sandbox).is_empty());

@@ -8,8 +8,8 @@ use crate::support::*;
 fn ended(
     name: &str,
     standin: &str,
-    change: impl FnOnce(&mut microsandbox_protocol::launch::LaunchSpec),
-) -> microsandbox_protocol::launch::ExitRecord {
+    change: impl FnOnce(&mut microsandbox_contract::LaunchSpec),
+) -> microsandbox_contract::ExitRecord {
     let scratch = Scratch::new(name);
     let sandbox = scratch.sandbox("s");
     let mut spec = spec(&sandbox, standin);
@@ -61,7 +61,7 @@ fn a_detached_sandbox_outlives_its_lifeline() {
     runtime.signal(libc::SIGTERM);
     assert_eq!(runtime.wait(), 0);
     let record = exit_record(&sandbox);
-    assert_eq!((record.reason.as_str(), record.exit_code), ("ShutdownRequested", Some(0)));
+    assert_eq!((record.reason, record.exit_code), (ExitReason::ShutdownRequested, Some(0)));
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn an_idle_sandbox_ends_after_its_timeout() {
     }
     let begin = Instant::now();
     let record = ended("idle", "", |spec| spec.lifecycle.idle_timeout_ms = Some(300));
-    assert_eq!(record.reason, "IdleTimeout");
+    assert_eq!(record.reason, ExitReason::IdleTimeout);
     assert!(begin.elapsed() >= Duration::from_millis(300));
 }
 
@@ -84,7 +84,7 @@ fn a_busy_sandbox_ends_after_its_maximum_duration() {
         spec.lifecycle.idle_timeout_ms = Some(100);
         spec.lifecycle.max_duration_ms = Some(600);
     });
-    assert_eq!(record.reason, "MaxDurationExceeded");
+    assert_eq!(record.reason, ExitReason::MaxDurationExceeded);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn an_agent_that_does_not_end_is_killed_after_the_grace() {
         return;
     }
     let record = ended("stubborn", "stubborn", |spec| spec.lifecycle.max_duration_ms = Some(50));
-    assert_eq!((record.reason.as_str(), record.signal), ("MaxDurationExceeded", Some(libc::SIGKILL)));
+    assert_eq!((record.reason, record.signal), (ExitReason::MaxDurationExceeded, Some(libc::SIGKILL)));
 }
 
 #[test]
@@ -102,12 +102,12 @@ fn the_exit_of_the_agent_has_its_own_reason() {
         return;
     }
     let record = ended("exit0", "exit:0", |_| {});
-    assert_eq!((record.reason.as_str(), record.exit_code), ("Completed", Some(0)));
+    assert_eq!((record.reason, record.exit_code), (ExitReason::Completed, Some(0)));
     let record = ended("exit3", "exit:3", |_| {});
-    assert_eq!((record.reason.as_str(), record.exit_code), ("Failed", Some(3)));
+    assert_eq!((record.reason, record.exit_code), (ExitReason::Failed, Some(3)));
     // PID 1 does not die of its own ABRT; the C library then ends it by a fault.
     let record = ended("abort", "abort", |_| {});
-    assert_eq!(record.reason, "Signal");
+    assert_eq!(record.reason, ExitReason::Signal);
     assert!(record.signal.is_some() && !record.oom_killed);
 }
 
@@ -118,8 +118,8 @@ fn an_agent_that_breaks_the_protocol_is_ended() {
     if !is_root() {
         return;
     }
-    assert_eq!(ended("garbage", "garbage", |_| {}).reason, "AgentUnresponsive");
-    assert_eq!(ended("hangup", "hang-up", |_| {}).reason, "AgentUnresponsive");
+    assert_eq!(ended("garbage", "garbage", |_| {}).reason, ExitReason::AgentUnresponsive);
+    assert_eq!(ended("hangup", "hang-up", |_| {}).reason, ExitReason::AgentUnresponsive);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_silent_agent_is_a_boot_error_with_its_stage() {
     spec.lifecycle.ready_timeout_ms = 300;
     let mut runtime = Runtime::launch(&spec);
     let error = runtime.boot_error();
-    assert_eq!((error.stage.as_str(), error.step.as_str()), ("agent", "wait for agent"));
+    assert_eq!((error.stage, error.step), (Stage::Agent, Step::WaitForAgent));
     assert!(error.message.contains("not ready in time"), "{error:?}");
     assert_eq!(runtime.wait(), 1);
     assert!(cgroups_of(&sandbox).is_empty());

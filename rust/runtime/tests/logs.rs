@@ -7,7 +7,7 @@ use crate::support::*;
 fn run(
     name: &str,
     standin: &str,
-    change: impl FnOnce(&mut microsandbox_protocol::launch::LaunchSpec),
+    change: impl FnOnce(&mut microsandbox_contract::LaunchSpec),
 ) -> (Scratch, std::path::PathBuf) {
     let scratch = Scratch::new(name);
     let sandbox = scratch.sandbox("s");
@@ -92,7 +92,7 @@ fn a_full_disk_is_counted_not_fatal() {
     let record = exit_record(&sandbox);
     let lines: Vec<String> = read(logs.join("exec.log")).lines().map(str::to_owned).collect();
     rustix::mount::unmount(&logs, rustix::mount::UnmountFlags::DETACH).unwrap();
-    assert_eq!(record.reason, "Completed");
+    assert_eq!(record.reason, ExitReason::Completed);
     let mut kept = 0;
     for line in &lines {
         let line: serde_json::Value = serde_json::from_str(line).expect("a torn line");

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::support::*;
-use microsandbox_protocol::launch::*;
+use microsandbox_contract::*;
 use sha2::{Digest, Sha256};
 
 const IDS: IdMap = IdMap::Range { base: BASE, count: 65_536 };
@@ -125,7 +125,7 @@ fn unpack(scratch: &Scratch, name: &str, tar: Tar) -> Result<PathBuf, JobError> 
     unpack_over(scratch, name, &tar.done(), &[])
 }
 
-fn refused(scratch: &Scratch, tar: Tar, kind: &str) -> JobError {
+fn refused(scratch: &Scratch, tar: Tar, kind: JobErrorKind) -> JobError {
     let error = unpack(scratch, "refused", tar).expect_err("was unpacked");
     assert_eq!(error.kind, kind, "{error:?}");
     assert!(!error.hint.is_empty() && !error.message.contains('\x1b'));
@@ -141,10 +141,10 @@ fn scratch(name: &str) -> Option<Scratch> {
 fn names_that_leave_the_root_are_refused_or_clamped() {
     let Some(scratch) = scratch("i1") else { return };
     for name in ["../../x", "a/../../x", "./../x", "a/..", ".."] {
-        let error = refused(&scratch, Tar::default().file(name, "x"), "unsafe_entry");
+        let error = refused(&scratch, Tar::default().file(name, "x"), JobErrorKind::UnsafeEntry);
         assert!(error.message.contains(name), "{error:?}");
     }
-    let error = refused(&scratch, Tar::default().file("\x1b[31m/../x", "x"), "unsafe_entry");
+    let error = refused(&scratch, Tar::default().file("\x1b[31m/../x", "x"), JobErrorKind::UnsafeEntry);
     assert!(error.message.contains("\\u{1b}"), "{error:?}");
     let at = unpack(&scratch, "clamped", Tar::default().file("/abs/file", "x").file("back\\slash\\..", "y")).unwrap();
     assert_eq!(read(at.join("abs/file")), "x");
@@ -180,18 +180,18 @@ fn nothing_is_written_through_a_symlink_out_of_the_root() {
     // The last name is never followed: the link itself is replaced.
     let at = unpack(&scratch, "last", Tar::default().symlink("f", "/etc/passwd").file("f", "mine")).unwrap();
     assert_eq!(read(at.join("f")), "mine");
-    refused(&scratch, Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", ""), "unsafe_entry");
+    refused(&scratch, Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", ""), JobErrorKind::UnsafeEntry);
 }
 
 // hazard: I4
 #[test]
 fn hard_links_stay_in_the_image() {
     let Some(scratch) = scratch("i4") else { return };
-    refused(&scratch, Tar::default().hardlink("h", "../../etc/passwd"), "unsafe_entry");
-    refused(&scratch, Tar::default().hardlink("h", "/etc/passwd"), "unsafe_entry");
-    refused(&scratch, Tar::default().hardlink("h", "later").file("later", "x"), "unsafe_entry");
-    refused(&scratch, Tar::default().dir("d").hardlink("h", "d"), "unsafe_entry");
-    refused(&scratch, Tar::default().symlink("d", "/etc").hardlink("h", "d/passwd"), "unsafe_entry");
+    refused(&scratch, Tar::default().hardlink("h", "../../etc/passwd"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().hardlink("h", "/etc/passwd"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().hardlink("h", "later").file("later", "x"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().dir("d").hardlink("h", "d"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().symlink("d", "/etc").hardlink("h", "d/passwd"), JobErrorKind::UnsafeEntry);
     let at = unpack(&scratch, "ok", Tar::default().file("a", "x").hardlink("b", "a").hardlink("a", "a")).unwrap();
     assert_eq!(std::fs::metadata(at.join("a")).unwrap().nlink(), 2);
     let tar = Tar::default().hardlink("c", "a").done();
@@ -238,7 +238,7 @@ fn special_bits_are_kept_as_bits_and_capabilities_dropped() {
 fn whiteouts_mean_what_the_specification_says() {
     let Some(scratch) = scratch("i8") else { return };
     for name in [".wh.", ".wh..", ".wh...", "d/.wh.."] {
-        refused(&scratch, Tar::default().dir("d").file(name, ""), "unsafe_entry");
+        refused(&scratch, Tar::default().dir("d").file(name, ""), JobErrorKind::UnsafeEntry);
     }
     let tar = Tar::default()
         .file("d/before", "x")
@@ -282,18 +282,18 @@ fn what_readers_could_disagree_on_is_refused() {
     assert!(!at.join("hidden").exists());
     assert_eq!(std::fs::metadata(at.join("outer")).unwrap().len(), hidden.len() as u64);
     let negative = [0xff; 12];
-    refused(&scratch, Tar::default().header(b'0', b"n", b"", 0o644, &negative), "corrupt_layer");
+    refused(&scratch, Tar::default().header(b'0', b"n", b"", 0o644, &negative), JobErrorKind::CorruptLayer);
     let tar = Tar::default().pax(&[("path", b"one")]).entry(b'L', "././@LongLink", "", 0o644, b"two\0").file("x", "");
-    refused(&scratch, tar, "corrupt_layer");
-    refused(&scratch, Tar::default().pax(&[("path", b"a\0b")]).file("x", ""), "unsafe_entry");
-    refused(&scratch, Tar::default().entry(b'5', "d", "", 0o755, b"content"), "corrupt_layer");
+    refused(&scratch, tar, JobErrorKind::CorruptLayer);
+    refused(&scratch, Tar::default().pax(&[("path", b"a\0b")]).file("x", ""), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().entry(b'5', "d", "", 0o755, b"content"), JobErrorKind::CorruptLayer);
     let mut broken = Tar::default().file("x", "y");
     broken.0[0] ^= 1;
-    refused(&scratch, broken, "corrupt_layer");
+    refused(&scratch, broken, JobErrorKind::CorruptLayer);
     let mut cut = Tar::default().file("x", "y").0;
     cut.truncate(700);
     let error = unpack_over(&scratch, "cut", &cut, &[]).unwrap_err();
-    assert_eq!(error.kind, "corrupt_layer");
+    assert_eq!(error.kind, JobErrorKind::CorruptLayer);
     let at = unpack(&scratch, "twice", Tar::default().file("a", "1").file("a", "2")).unwrap();
     assert_eq!(read(at.join("a")), "2");
 }
@@ -328,7 +328,7 @@ fn each_limit_holds_and_is_named() {
     ];
     for (name, limits) in cases {
         let error = limited(&scratch, &tar, Compression::None, &tar, limits);
-        assert_eq!(error.kind, "limit_exceeded");
+        assert_eq!(error.kind, JobErrorKind::LimitExceeded);
         assert!(error.message.contains(&format!("image.{name}")) && error.hint.contains("raise"), "{error:?}");
     }
     // At the limits everything is fine.
@@ -344,7 +344,7 @@ fn each_limit_holds_and_is_named() {
     assert!(error.message.contains("image.ratio"), "{error:?}");
     let inner = gzip(&gzip(&tar));
     let error = limited(&scratch, &tar, Compression::Gzip, &inner, base);
-    assert_eq!(error.kind, "corrupt_layer");
+    assert_eq!(error.kind, JobErrorKind::CorruptLayer);
 }
 
 // hazard: I11
@@ -367,7 +367,7 @@ fn digests_are_checked_before_a_layer_counts() {
         let reports = run(&tar, vec![source], ImageLimits::default());
         assert!(!reports.iter().any(|report| matches!(report, Report::Unpacked { .. })));
         assert!(
-            matches!(reports.last(), Some(Report::Failed(error)) if error.kind == "digest_mismatch"),
+            matches!(reports.last(), Some(Report::Failed(error)) if error.kind == JobErrorKind::DigestMismatch),
             "{reports:?}"
         );
     }
@@ -406,7 +406,7 @@ fn awkward_but_legal_layers() {
     let at = unpack(&scratch, "long", tar).unwrap();
     let meta = std::fs::metadata(at.join(&long)).unwrap();
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000_000, 500_000_000));
-    refused(&scratch, Tar::default().file("f", "x").file("f/below", "y"), "unsafe_entry");
+    refused(&scratch, Tar::default().file("f", "x").file("f/below", "y"), JobErrorKind::UnsafeEntry);
     let tar = Tar::default().entry(b'6', "pipe", "", 0o600, b"").entry(b'0', "slash/", "", 0o755, b"");
     let at = unpack(&scratch, "kinds", tar).unwrap();
     assert!(std::fs::symlink_metadata(at.join("pipe")).unwrap().file_type().is_fifo());

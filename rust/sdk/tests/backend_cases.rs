@@ -1,19 +1,18 @@
 //! Cases of the backends' specification, section 11, that no other file holds; `docs/backend-cases.md` is the whole table.
 
-mod home;
-mod service;
-mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use home::{Home, assert_passed, finish, raw, spec, timed};
-use microsandbox_core::backend::{MemoryBackend, SharedBackend, Wire};
+use crate::home::{Home, assert_passed, finish, raw, spec, timed};
+use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::config::Wire;
+use microsandbox_fake::MemoryBackend;
 use microsandbox_core::model::{EnvVar, ImageSource, LogLevel, SandboxSpec, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
-use service::{answer, calls, client, config, get, requests, serving, soon};
-use warnings::Warnings;
+use crate::service::{answer, calls, client, config, get, requests, serving, soon};
+use crate::warnings::Warnings;
 use wiremock::ResponseTemplate;
 
 // case: 47
@@ -55,7 +54,7 @@ async fn a_stop_that_is_forced_warns_once() {
     for (status, expected) in [("running", 1), ("stopped", 0)] {
         let server = service::with_status(status).await;
         let handle = get(&client(&server.uri(), Wire::Spec)).await.unwrap();
-        let warnings = Warnings::of("microsandbox_core::sandbox");
+        let warnings = Warnings::of("microsandbox_core::api");
         let guard = tracing::subscriber::set_default(warnings.clone());
         let stopped = soon(handle.stop(Some(Duration::from_millis(150)))).await;
         drop(guard);

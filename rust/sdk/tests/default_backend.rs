@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use microsandbox_core::backend::ambient::resolve_from;
+use microsandbox_sdk::default_backend::resolve_from;
 use microsandbox_core::backend::*;
 use microsandbox_core::config::Environment;
 use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, VolumeConfig};

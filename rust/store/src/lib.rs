@@ -1,16 +1,17 @@
 //! The state database: SQLite through sea-orm, owned by one `LocalBackend`, no globals.
 //!
-//! It records intent and facts; reality is the process. Callers reconcile what they read (see `backend/local`).
+//! It records intent and facts; the process is the truth. Callers reconcile what they read (see `rust/local`).
 //!
-//! | file | holds |
+//! | module | holds |
 //! |---|---|
-//! | `pools` | opening: who may, creation, the write and the read side |
-//! | `lock` | the lock file for creation and migration |
-//! | `migration` | the schema's history and the check of it |
-//! | `entity` | the tables |
-//! | `sandboxes`, `images`, `volumes` | the statements |
-//! | `identity` | whether the open file is still the one at its path |
-//! | `retry`, `errors`, `holder` | what happens when something is in the way |
+//! | [`pools`] | opening: permission, creation, the write and the read side |
+//! | [`lock`] | the lock file for creation and migration |
+//! | [`migration`] | the schema's history and the check of it |
+//! | [`entity`] | the tables |
+//! | [`sandboxes`], [`images`], [`volumes`] | the statements |
+//! | [`reserve`] | space kept for cleaning up when the disk is full |
+//! | [`identity`] | whether the open file is still the one at its path |
+//! | [`retry`], [`errors`], [`holder`] | contention: retries, errors, and the process that holds the lock |
 //!
 //! **Durability.** WAL with `synchronous=NORMAL`: an acknowledged write survives the death of any process, SIGKILL included.
 //! After a power failure or a kernel crash the last writes may be missing, never a part of one, and the file is
@@ -90,7 +91,7 @@ pub struct VolumeRow {
 pub struct RunEnd {
     pub exit_code: Option<i32>,
     pub exit_signal: Option<i32>,
-    pub reason: Option<String>,
+    pub reason: Option<microsandbox_contract::ExitReason>,
     pub detail: Option<String>,
     pub signals_sent: Option<String>,
 }

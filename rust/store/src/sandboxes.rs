@@ -230,7 +230,7 @@ pub(super) async fn end_run(
             status: Set(TERMINATED.to_owned()),
             exit_code: Set(end.exit_code),
             exit_signal: Set(end.exit_signal),
-            termination_reason: Set(end.reason.clone()),
+            termination_reason: Set(end.reason.map(|reason| reason.as_str().to_owned())),
             termination_detail: Set(end.detail.clone()),
             signals_sent: Set(end.signals_sent.clone()),
             terminated_at: Set(Some(Utc::now().naive_utc())),

@@ -1,6 +1,5 @@
 //! Processes that are killed, and processes that meet.
 
-mod home;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use home::{DEADLINE, Home, assert_passed, config, finish, inherited, raw, spec, timed, timed_for};
+use crate::home::{DEADLINE, Home, assert_passed, config, finish, inherited, raw, spec, timed, timed_for};
 use microsandbox_core::model::SandboxStatus;
 use microsandbox_store::migration::TABLES;
 use microsandbox_store::{RunEnd, Store};

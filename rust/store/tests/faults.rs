@@ -1,6 +1,5 @@
 //! What the state database says when something is wrong with its file, its disk or its neighbours.
 
-mod home;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use home::{Home, assert_passed, config, error_of, finish, inherited, raw, spec, timed};
+use crate::home::{Home, assert_passed, config, error_of, finish, inherited, raw, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::model::SandboxStatus;

@@ -1,10 +1,9 @@
 //! What the rows of the state database do.
 
-mod home;
 
 use std::collections::BTreeMap;
 
-use home::{Home, error_of, spec, timed};
+use crate::home::{Home, error_of, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::{ImageConfigDetail, SandboxSpec, SandboxStatus};
 use microsandbox_store::{ImageRecord, LayerRecord, RunEnd, Store};
@@ -131,7 +130,7 @@ fn the_newest_run_is_shown_and_its_end_recorded() {
         let end = RunEnd {
             exit_code: None,
             exit_signal: Some(9),
-            reason: Some("Signal".into()),
+            reason: Some(microsandbox_contract::ExitReason::Signal),
             detail: Some("killed".into()),
             signals_sent: Some("TERM KILL".into()),
         };

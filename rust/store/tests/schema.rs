@@ -1,8 +1,7 @@
 //! The schema: what a new home has, and every way an old one becomes current.
 
-mod home;
 
-use home::{Home, error_of, raw, spec, timed};
+use crate::home::{Home, error_of, raw, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::SandboxStatus;
 use microsandbox_store::entity;

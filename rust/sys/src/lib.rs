@@ -9,8 +9,10 @@
 //! | [`signal`] | masks, default actions, signals as a descriptor |
 //! | [`handler`] | signal handlers that are put back |
 //! | [`poll`] | `poll(2)` on descriptor numbers |
+//! | `readable` | a descriptor in the async runtime |
 //! | [`file`] | calls on files: `fchmodat2`, the exit status of a guest kernel |
 //! | [`kvm`] | requests to `/dev/kvm` |
+//! | `krunfw` | the guest kernel's library, asked |
 //! | [`mount`] | attributes of mounts |
 //! | [`seccomp`] | installing a filter |
 //! | [`network`] | the loopback interface, vsock |
@@ -25,12 +27,16 @@ pub mod descriptor;
 pub mod file;
 pub mod handler;
 pub mod heap;
+#[cfg(feature = "host")]
+pub mod krunfw;
 pub mod kvm;
 pub mod mount;
 pub mod network;
 pub mod poll;
 pub mod posix_spawn;
 pub mod process;
+#[cfg(feature = "host")]
+pub mod readable;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

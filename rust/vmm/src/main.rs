@@ -13,10 +13,10 @@ mod machine;
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use microsandbox_runtime::driver::Note;
-use microsandbox_runtime::driver::microvm::contract::{MachineSpec, fd};
-use microsandbox_runtime::failure::Failure;
-use microsandbox_runtime::steps::Step;
+use microsandbox_contract::note::Note;
+use microsandbox_contract::monitor::{MachineSpec, fd};
+use microsandbox_contract::note::Failure;
+use microsandbox_contract::Step;
 use microsandbox_sys::descriptor;
 use rustix::fd::OwnedFd;
 

@@ -6,7 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fundu::DurationParser;
 use fundu::TimeUnit::{Day, Hour, MilliSecond, Minute, Second};
 
-/// No other units: in the library's notation `M` is a month and `Ms` a microsecond, one keystroke away from `m` and `ms`.
+/// No other units: in the library's notation `M` is a month and `Ms` a microsecond, one keystroke away from `m` and
+/// `ms`.
 const NOTATION: DurationParser<'static> = DurationParser::builder()
     .time_units(&[MilliSecond, Second, Minute, Hour, Day])
     .disable_exponent()

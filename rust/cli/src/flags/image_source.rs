@@ -33,8 +33,8 @@ pub fn parse_image(text: &str) -> Outcome<ImageSource> {
     }
 }
 
-/// The prefix of the Python that runs this command, where it is not that of the system. The `host` image includes it, so
-/// that `msb run host -- python3` finds the same interpreter and packages.
+/// The prefix of the Python that runs this command, where it is not that of the system. The `host` image includes it,
+/// so that `msb run host -- python3` finds the same interpreter and packages.
 pub fn interpreter_prefixes() -> Vec<PathBuf> {
     let mut prefixes = Vec::new();
     let program = std::env::current_exe().ok();

@@ -150,8 +150,8 @@ enum LevelName {
 }
 
 impl SandboxFlags {
-    /// The request for a sandbox `name` from `image`. These flags take precedence over the configuration file, which takes
-    /// precedence over the built-in defaults.
+    /// The request for a sandbox `name` from `image`. These flags take precedence over the configuration file, which
+    /// takes precedence over the built-in defaults.
     pub fn config(&self, call: &Invocation, image: &str, name: String) -> Outcome<SandboxConfig> {
         let mut spec = SandboxSpec { name, image: parse_image(image)?, ..configured(call) };
         self.put_resources(&mut spec)?;

@@ -55,8 +55,8 @@ impl Selection {
         }
     }
 
-    /// Runs `action` on each sandbox, several concurrently, and prints the names in order. A failure is reported, and the
-    /// other sandboxes are still acted on.
+    /// Runs `action` on each sandbox, several concurrently, and prints the names in order. A failure is reported, and
+    /// the other sandboxes are still acted on.
     pub async fn each<F>(&self, call: &Invocation, action: impl Fn(SandboxHandle) -> F) -> Outcome<()>
     where
         F: Future<Output = MicrosandboxResult<Option<String>>>,

@@ -1,7 +1,7 @@
 //! Notation of sizes on the command line.
 //!
-//! No library: `bytesize` reads `512M` as 512,000,000 bytes, where every container tool means 2^20; `parse-size` refuses
-//! `.5G`, and it accepts `6i`, `9eG` and `1_ 2`, so that a typing error becomes the memory of a sandbox.
+//! No library: `bytesize` reads `512M` as 512,000,000 bytes, where every container tool means 2^20; `parse-size`
+//! refuses `.5G`, and it accepts `6i`, `9eG` and `1_ 2`, so that a typing error becomes the memory of a sandbox.
 
 /// Mebibytes: `512M`, `1G`, `1.5GiB`; a number without a unit is MiB.
 pub fn parse_mib(text: &str) -> Result<u32, String> {

@@ -8,8 +8,8 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::terminal::console::{Console, Sink, lock, printable};
 
-/// Runs `work` and shows events up to `level`. For this thread only: the surrounding Python program may have a subscriber
-/// of its own.
+/// Runs `work` and shows events up to `level`. For this thread only: the surrounding Python program may have a
+/// subscriber of its own.
 pub fn with_level<T>(level: Level, console: &Console, work: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(Lines { level, err: console.err.clone() }, work)
 }

@@ -1,7 +1,7 @@
 //! The guest's output on its way to the standard streams.
 //!
-//! A thread writes, because a write to a full pipe blocks while signals must still be handled. The queue is short: a slow
-//! reader slows the guest down instead of growing our memory.
+//! A thread writes, because a write to a full pipe blocks while signals must still be handled. The queue is short: a
+//! slow reader slows the guest down instead of growing our memory.
 
 use std::io;
 
@@ -38,7 +38,8 @@ impl OutputPump {
         Ok(OutputPump { chunks, written })
     }
 
-    /// Waits while the reader is slow. False: the stream has no reader any more; [`OutputPump::finish`] returns the cause.
+    /// Waits while the reader is slow. False: the stream has no reader any more; [`OutputPump::finish`] returns the
+    /// cause.
     pub async fn send(&self, stream: Stream, data: Bytes) -> bool {
         self.chunks.send((stream, data)).await.is_ok()
     }

@@ -17,7 +17,8 @@ pub enum Format {
     Json,
 }
 
-/// Columns without borders under a header in capitals. Lines are never wrapped or cut, so that a copied cell is complete.
+/// Columns without borders under a header in capitals. Lines are never wrapped or cut, so that a copied cell is
+/// complete.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use clap::Command;
 
-/// The tree, if `args` contain `--tree`. Checked before parsing, so that missing arguments do not matter; words after `--`
-/// belong to the guest.
+/// The tree, if `args` contain `--tree`. Checked before parsing, so that missing arguments do not matter; words after
+/// `--` belong to the guest.
 pub fn asked(args: &[OsString]) -> Option<String> {
     let own: Vec<&OsString> = args.iter().skip(1).take_while(|word| *word != "--").collect();
     if !own.iter().any(|word| *word == "--tree") {

@@ -38,8 +38,8 @@ pub enum AttachEnd {
 }
 
 /// Attaches the standard streams of this process to a program, for callers other than the command line. Returns the
-/// program's exit, or `None` if the user detached. The terminal's mode and the signal handlers are restored on every path.
-/// `tty`: the program runs on a pseudo-terminal.
+/// program's exit, or `None` if the user detached. The terminal's mode and the signal handlers are restored on every
+/// path. `tty`: the program runs on a pseudo-terminal.
 pub async fn bind_terminal(
     program: &ExecHandle,
     tty: bool,

@@ -114,8 +114,8 @@ impl Write for HostStream {
     }
 }
 
-/// Untrusted text made safe for a terminal: control characters other than line ends and tabs are escaped, so that a name
-/// or a message cannot move the cursor or set the title. Bytes of names that are not UTF-8 are shown as `\xff`.
+/// Untrusted text made safe for a terminal: control characters other than line ends and tabs are escaped, so that a
+/// name or a message cannot move the cursor or set the title. Bytes of names that are not UTF-8 are shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in names::shown(text).chars() {

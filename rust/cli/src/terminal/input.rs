@@ -1,7 +1,7 @@
 //! Standard input as a stream of chunks that can be dropped at any moment.
 //!
-//! A thread polls the descriptor *and* a wake-up pipe, so that an idle terminal or an idle pipe cannot delay the exit of
-//! the program. The descriptor stays blocking, because it is shared with the shell.
+//! A thread polls the descriptor *and* a wake-up pipe, so that an idle terminal or an idle pipe cannot delay the exit
+//! of the program. The descriptor stays blocking, because it is shared with the shell.
 
 use std::os::fd::OwnedFd;
 

@@ -1,5 +1,5 @@
-//! One program in a sandbox for `run` and `exec`: selection of the program, its attachment to this terminal, and the exit
-//! status.
+//! One program in a sandbox for `run` and `exec`: selection of the program, its attachment to this terminal, and the
+//! exit status.
 
 use std::time::Duration;
 
@@ -108,7 +108,8 @@ impl SessionFlags {
             rows,
             cols,
             rlimits: program.rlimits,
-            // Without a terminal there are no detach keys: the program is then killed with this process, whatever ends it.
+            // Without a terminal there are no detach keys: the program is then killed with this process, whatever ends
+            // it.
             detachable: self.detach || tty,
             ..ExecOptions::default()
         }

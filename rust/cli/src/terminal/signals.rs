@@ -1,8 +1,8 @@
 //! Signals as a stream; the earlier handlers are restored at the end.
 //!
-//! This runs inside a Python process, which has handlers of its own. A registration that cannot be undone (tokio's) would
-//! disable Ctrl-C after [`crate::main`] returned. Therefore: a handler that writes the number to a pipe, and `sigaction`
-//! before and after.
+//! This runs inside a Python process, which has handlers of its own. A registration that cannot be undone (tokio's)
+//! would disable Ctrl-C after [`crate::main`] returned. Therefore: a handler that writes the number to a pipe, and
+//! `sigaction` before and after.
 
 #![allow(unsafe_code, reason = "sigaction has no safe wrapper in the crates we use")]
 
@@ -133,8 +133,8 @@ extern "C" fn on_signal(signal: libc::c_int) {
         return;
     }
     let byte = signal as u8;
-    // SAFETY: write(2) is async-signal-safe; `fd` is the pipe in `PIPE`, which is never closed; `byte` outlives the call.
-    // A full pipe, with thousands of unread signals, drops the signal.
+    // SAFETY: write(2) is async-signal-safe; `fd` is the pipe in `PIPE`, which is never closed; `byte` outlives the
+    // call. A full pipe, with thousands of unread signals, drops the signal.
     unsafe {
         let errno = *libc::__errno_location();
         libc::write(fd, std::ptr::from_ref(&byte).cast(), 1);

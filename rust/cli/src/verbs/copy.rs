@@ -1,7 +1,7 @@
 //! `msb copy`: copies files and directories to, from and between sandboxes.
 //!
-//! Names from a guest are untrusted: a listing must not lead out of the target directory. Symbolic links and special files
-//! are skipped and reported.
+//! Names from a guest are untrusted: a listing must not lead out of the target directory. Symbolic links and special
+//! files are skipped and reported.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};

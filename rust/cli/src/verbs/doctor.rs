@@ -1,7 +1,7 @@
 //! `msb doctor`: the isolation that this machine supports.
 //!
-//! The exit status is 0 if sandboxes of some kind work here, else 1. A machine without KVM runs containers, so missing KVM
-//! alone is not a failure; `--require-microvm` makes it one.
+//! The exit status is 0 if sandboxes of some kind work here, else 1. A machine without KVM runs containers, so missing
+//! KVM alone is not a failure; `--require-microvm` makes it one.
 
 use clap::Args;
 use microsandbox_core::model::{DoctorCheck, DoctorReport, Isolation, MechanismState};

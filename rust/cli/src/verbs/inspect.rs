@@ -134,7 +134,7 @@ fn mechanisms(report: &IsolationReport) -> String {
         &["MECHANISM", "STATE", "DETAIL"],
         report.mechanisms.iter().map(|mechanism| {
             let state = format!("{:?}", mechanism.state).to_lowercase();
-            vec![mechanism.name.clone(), state, mechanism.reason.clone().unwrap_or_default()]
+            vec![mechanism.name.as_str().to_owned(), state, mechanism.reason.clone().unwrap_or_default()]
         }),
     )
 }

@@ -16,6 +16,7 @@ use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};
 use crate::output::tables::{Format, print_json, table};
 
+/// Recognises our scripts, so its text is part of the format: a change would orphan the commands of earlier versions.
 const HEADER: &str = "#!/bin/sh\n# Made by `msb install`; `msb uninstall` takes it away.\n# msb-command: ";
 /// A larger file is not one of our scripts.
 const MOST: u64 = 1 << 20;

@@ -100,3 +100,38 @@ fn entry(job: &JobInfo) -> Entry<'_> {
         timed_out: job.exit.as_ref().is_some_and(|exit| exit.timed_out),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use microsandbox_core::model::ExecExit;
+
+    use super::*;
+
+    fn job(id: &str, exit: Option<ExecExit>) -> JobInfo {
+        JobInfo {
+            id: id.into(),
+            boot: "boot".into(),
+            session: 1,
+            command: vec!["sleep".into(), "60".into()],
+            tty: false,
+            pid: 7,
+            stdin_closed: true,
+            started_ms: 1000.0,
+            finished_ms: exit.as_ref().map(|_| 2000.0),
+            exit,
+        }
+    }
+
+    #[test]
+    fn the_state_of_an_exited_job_has_its_code() {
+        let exit = ExecExit { code: 3, duration: Duration::from_secs(1), ..ExecExit::default() };
+        let expected = "\
+ID   STATE        PID   COMMAND
+b    running      7     sleep 60
+a    exited (3)   7     sleep 60
+";
+        assert_eq!(page(&[job("b", None), job("a", Some(exit))]), expected);
+    }
+}

@@ -34,7 +34,7 @@ pub fn run(args: &UninstallArgs, call: &Invocation) -> Outcome<()> {
             }
             Some(Err(error)) => failed("remove", &path, &error),
             None => Failure::message(format!(
-                "there is no command {name} of msb install; msb install --list shows the commands"
+                "no command {name} was made by msb install; msb install --list shows the commands"
             )),
         };
         reported = true;

@@ -1,18 +1,19 @@
-//! A backend for looking at output: sandboxes in memory, and an image store and a doctor that say fixed things.
+//! A backend with fixed results: sandboxes in memory, one image, one report of the doctor.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use microsandbox_core::backend::{
-    Backend, BackendKind, ImageBackend, MemoryBackend, Operation, ProgressFn, SandboxBackend, VolumeBackend,
+    Backend, BackendKind, ImageBackend, Operation, ProgressFn, SandboxBackend, VolumeBackend,
 };
 use microsandbox_core::model::{
     DoctorCheck, DoctorReport, ImageConfigDetail, ImageDetail, ImageInfo, ImageLayerDetail, ImageProgress,
     ImagePruneReport, Isolation, LibraryRung, MechanismState,
 };
 use microsandbox_core::{MicrosandboxError, SharedBackend};
+use microsandbox_fake::MemoryBackend;
 
-/// Bytes of an archive, and the tag asked for.
+/// Bytes of an archive, and the requested tag.
 pub type Loaded = (Vec<u8>, Option<String>);
 
 /// One image, one report.
@@ -20,7 +21,7 @@ pub type Loaded = (Vec<u8>, Option<String>);
 pub struct FixedBackend {
     pub memory: MemoryBackend,
     pub report: DoctorReport,
-    /// What was loaded last.
+    /// The archive that was loaded last.
     pub loaded: Arc<Mutex<Option<Loaded>>>,
 }
 

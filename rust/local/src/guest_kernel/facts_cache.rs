@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use microsandbox_protocol::launch::KernelSpec;
+use microsandbox_contract::KernelSpec;
 use serde::{Deserialize, Serialize};
 
 use super::{inspect, load};

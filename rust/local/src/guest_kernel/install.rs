@@ -146,7 +146,7 @@ fn sweep(folder: &Path) {
     };
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| stale(entry).is_some()) {
-        let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
+        let _ = microsandbox_rooted::remove::tree(&entry.path());
     }
 }
 

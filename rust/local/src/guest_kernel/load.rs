@@ -1,20 +1,14 @@
 //! The two functions of the library, called: where its kernel lies and where it wants to be.
 
-#![allow(unsafe_code, reason = "the library's interface is C")]
-
-use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
-use microsandbox_protocol::launch::KernelSpec;
+use microsandbox_contract::KernelSpec;
+use microsandbox_sys::krunfw;
 
 use super::ABI;
 use super::inspect::{BUNDLE, Layout, Segment, other_abi};
 use microsandbox_core::error::Lack;
-
-type GetVersion = unsafe extern "C" fn() -> c_int;
-type GetKernel = unsafe extern "C" fn(*mut u64, *mut u64, *mut usize) -> *const c_char;
 
 /// What the library says about its kernel.
 struct Claim {
@@ -32,29 +26,16 @@ pub fn kernel(file: &File, layout: &Layout) -> Result<KernelSpec, Lack> {
 
 fn ask(file: &File, layout: &Layout) -> Result<Claim, Lack> {
     let hint = "is it on a file system mounted noexec, or for another C library? `msb install libkrunfw` brings one in";
-    let fail = |error: libloading::Error| Lack::new(format!("which cannot be loaded: {error}"), hint);
     // Through the descriptor: what was checked is what is loaded.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: the file is a complete shared library of this machine that exports libkrunfw's interface; its constructors
-    // are the C runtime's. RTLD_LOCAL keeps its names out of the way of the caller's libraries.
-    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(fail)?;
-    // SAFETY: the signatures are those of libkrunfw 4 and 5; the version is asked first and has had this form always.
-    // The three out-pointers live until the call returns. The address of the object is only compared, never read.
-    unsafe {
-        let version: Symbol<GetVersion> = library.get(b"krunfw_get_version\0").map_err(fail)?;
-        let version = version();
-        if u32::try_from(version) != Ok(ABI) {
-            return Err(other_abi(&version.to_string()));
-        }
-        let bundle: Symbol<*const c_void> = library.get(b"KERNEL_BUNDLE\0").map_err(fail)?;
-        let bundle = bundle.into_raw() as u64;
-        let get_kernel: Symbol<GetKernel> = library.get(b"krunfw_get_kernel\0").map_err(fail)?;
-        let (mut guest_addr, mut entry_addr, mut size) = (0, 0, 0);
-        let image = get_kernel(&mut guest_addr, &mut entry_addr, &mut size) as u64;
-        // From where the loader put the library back to the addresses of its file.
-        let address = image.wrapping_sub(bundle).wrapping_add(layout.bundle.0);
-        Ok(Claim { address, size: size as u64, guest_addr, entry_addr })
-    }
+    let answer = krunfw::ask(path.as_ref(), ABI).map_err(|error| match error {
+        krunfw::Error::Load(error) => Lack::new(format!("which cannot be loaded: {error}"), hint),
+        krunfw::Error::Version(version) => other_abi(&version.to_string()),
+    })?;
+    let krunfw::Answer { image, bundle, size, guest_addr, entry_addr } = answer;
+    // From where the loader put the library back to the addresses of its file.
+    let address = image.wrapping_sub(bundle).wrapping_add(layout.bundle.0);
+    Ok(Claim { address, size, guest_addr, entry_addr })
 }
 
 /// The claim against the file: every byte of the image has to be there, and on pages.

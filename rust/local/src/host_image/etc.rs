@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;

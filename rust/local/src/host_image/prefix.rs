@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::BindSpec;
+use microsandbox_contract::BindSpec;
 
 use super::machine::Machine;
 use super::{is_bound, readonly, refused};

@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 
 use super::*;
 

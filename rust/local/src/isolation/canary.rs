@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use std::os::fd::AsFd as _;
 
-use microsandbox_protocol::launch::RootSpec;
+use microsandbox_contract::{RootSpec, Stage};
 
 use super::Trial;
 use crate::{boot, reconcile, runtime_layer};
@@ -58,7 +58,7 @@ async fn fly(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
         ..SandboxSpec::default()
     };
     let layer = runtime_layer::prepare(home).await?;
-    let lowers = vec![microsandbox_protocol::launch::Lower { path: layer, host_ids: false }];
+    let lowers = vec![microsandbox_contract::Lower { path: layer, host_ids: false }];
     let ground = boot::Ground {
         dir,
         root: RootSpec { lowers, ..RootSpec::default() },
@@ -76,11 +76,19 @@ async fn fly(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
 /// A failure of the machine is a verdict; one of its surroundings would meet a container as well.
 fn judge(failure: BootFailure) -> Trial {
     let reason = format!("a test machine did not boot: {} ({})", failure.message, failure.stage);
-    match failure.stage.as_str() {
-        "config" | "image" | "mount" | "network" => Trial::Undecided(Lack::new(reason, failure.hint)),
+    match failure.stage {
+        Stage::Config | Stage::Image | Stage::Mount | Stage::Network => {
+            Trial::Undecided(Lack::new(reason, failure.hint))
+        }
         // A boot that was asked for points to the doctor as well.
-        _ if failure.hint.is_empty() || failure.hint.contains("--recheck") => Trial::Refused(Lack::new(reason, HINT)),
-        _ => Trial::Refused(Lack::new(reason, format!("{}; {HINT}", failure.hint))),
+        Stage::BuildVm | Stage::Agent | Stage::Other
+            if failure.hint.is_empty() || failure.hint.contains("--recheck") =>
+        {
+            Trial::Refused(Lack::new(reason, HINT))
+        }
+        Stage::BuildVm | Stage::Agent | Stage::Other => {
+            Trial::Refused(Lack::new(reason, format!("{}; {HINT}", failure.hint)))
+        }
     }
 }
 
@@ -118,10 +126,10 @@ async fn sweep(home: &Home, parent: &Path) {
 mod tests {
     use super::*;
 
-    fn failure(stage: &str, hint: &str) -> BootFailure {
+    fn failure(stage: Stage, hint: &str) -> BootFailure {
         BootFailure {
             name: "canary-x".into(),
-            stage: stage.into(),
+            stage,
             step: "s".into(),
             errno: None,
             message: "no answer".into(),
@@ -132,11 +140,11 @@ mod tests {
 
     #[test]
     fn only_a_failure_of_the_machine_is_a_verdict() {
-        for stage in ["build_vm", "agent", "other"] {
+        for stage in [Stage::BuildVm, Stage::Agent, Stage::Other] {
             let Trial::Refused(lack) = judge(failure(stage, "")) else { panic!("{stage}") };
             assert!(lack.reason.contains("no answer") && lack.hint.contains("--recheck"), "{lack:?}");
         }
-        for stage in ["config", "image", "mount", "network"] {
+        for stage in [Stage::Config, Stage::Image, Stage::Mount, Stage::Network] {
             assert!(matches!(judge(failure(stage, "free some space")), Trial::Undecided(_)), "{stage}");
         }
     }

@@ -2,20 +2,16 @@
 //!
 //! That a machine can be made does not mean that a guest runs in it; the canary finds that out.
 
-#![allow(unsafe_code, reason = "two ioctls without a wrapper")]
-
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use microsandbox_sys::kvm;
 
 use microsandbox_core::error::Lack;
 
 pub const DEVICE: &str = "/dev/kvm";
-/// `_IO(KVMIO, 0x00)` and `_IO(KVMIO, 0x01)`: Documentation/virt/kvm/api.rst, sections 4.1 and 4.2.
-const GET_API_VERSION: libc::c_ulong = 0xAE00;
-const CREATE_VM: libc::c_ulong = 0xAE01;
 /// The only version there has been since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
@@ -28,12 +24,10 @@ const BROKEN_HINT: &str = "what answers here is no working KVM: see the kernel's
 pub fn answers(device: &Path) -> Result<File, Lack> {
     let file = open(device)?;
     let place = device.display();
-    // SAFETY: the request takes no argument and touches no memory of ours; on a file that is no KVM it fails.
-    let version = unsafe { libc::ioctl(file.as_raw_fd(), GET_API_VERSION as _, 0) };
-    if version < 0 {
-        let error = std::io::Error::last_os_error();
-        return Err(Lack::new(format!("{place} does not answer KVM_GET_API_VERSION: {error}"), BROKEN_HINT));
-    }
+    let version = kvm::api_version(&file).map_err(|error| {
+        let error = std::io::Error::from(error);
+        Lack::new(format!("{place} does not answer KVM_GET_API_VERSION: {error}"), BROKEN_HINT)
+    })?;
     if version != API_VERSION {
         let reason = format!("{place} has KVM API version {version} instead of {API_VERSION}");
         return Err(Lack::new(reason, BROKEN_HINT));
@@ -44,16 +38,10 @@ pub fn answers(device: &Path) -> Result<File, Lack> {
 /// As [`answers`], and makes a machine, which is gone again at once.
 pub fn makes_machines(device: &Path) -> Result<(), Lack> {
     let file = answers(device)?;
-    // SAFETY: the argument 0 is the default type of machine; the result is a new descriptor or an error.
-    let machine = unsafe { libc::ioctl(file.as_raw_fd(), CREATE_VM as _, 0) };
-    if machine < 0 {
-        let error = std::io::Error::last_os_error();
-        let reason = format!("{} cannot make a machine (KVM_CREATE_VM): {error}", device.display());
-        return Err(Lack::new(reason, BROKEN_HINT));
-    }
-    // SAFETY: the call above gave this descriptor to us and to nobody else.
-    drop(unsafe { OwnedFd::from_raw_fd(machine) });
-    Ok(())
+    kvm::create_machine(&file).map(drop).map_err(|error| {
+        let error = std::io::Error::from(error);
+        Lack::new(format!("{} cannot make a machine (KVM_CREATE_VM): {error}", device.display()), BROKEN_HINT)
+    })
 }
 
 fn open(device: &Path) -> Result<File, Lack> {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use microsandbox_core::backend::{CloudBackend, SharedBackend, Wire};
+use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::config::Wire;
+use microsandbox_remote::CloudBackend;
 use microsandbox_core::model::{ImageSource, SandboxConfig, SandboxSpec};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! The namespace driver: the agent runs as PID 1 of its own namespaces on the host's kernel.
 
-use microsandbox_protocol::launch::{Mechanism, MechanismState};
+use microsandbox_contract::{self as contract, Accelerator, Mechanism, MechanismName, MechanismState};
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
 use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,11 +11,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
 use super::{Boot, Control, Driver, Guest};
 use crate::directory;
-use crate::failure::{Failure, failed};
-use crate::jail::cgroups::mechanism;
 use crate::jail::{caps, ids, namespaces, seccomp};
 use crate::rootfs::{self, Parts};
-use crate::steps::{Step, Steps};
+use crate::steps::Steps;
+use microsandbox_contract::Step;
+use microsandbox_contract::note::{Failure, failed};
 
 /// Descriptors the agent starts with; everything else is closed when it is executed.
 const AGENT_LISTENER: i32 = 3;
@@ -52,8 +52,8 @@ struct Agent {
 }
 
 impl Tenant for Agent {
-    fn kind(&self) -> (&'static str, Option<&'static str>) {
-        ("container", None)
+    fn kind(&self) -> (contract::Driver, Option<Accelerator>) {
+        (contract::Driver::Container, None)
     }
 
     fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure> {
@@ -80,7 +80,7 @@ impl Tenant for Agent {
         caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(jail.spec.limits.pids)))?;
         caps::drop_to(caps::PROGRAMS)?;
         let kept = "inside its user namespace: chown dac_override fowner fsetid kill setgid setuid net_bind_service";
-        Ok(mechanism("capabilities", MechanismState::On, Some(kept.into())))
+        Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))
     }
 
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
@@ -98,7 +98,7 @@ impl Tenant for Agent {
 
     fn filter(&self) -> Result<Mechanism, Errno> {
         seccomp::install()?;
-        Ok(mechanism("seccomp", MechanismState::On, Some("allow list, default deny".into())))
+        Ok(Mechanism::new(MechanismName::Seccomp, MechanismState::On, "allow list, default deny"))
     }
 
     fn last_step(&self) -> Step {

@@ -1,7 +1,9 @@
 //! The steps that every tenant of the jail goes through: namespaces, ids, control groups, the overlay, and at the end the
 //! tenant's own program. What differs between tenants is a [`Tenant`].
 
-use microsandbox_protocol::launch::{IdMap, IsolationReport, LaunchSpec, Mechanism, MechanismState, ResourceLimits};
+use microsandbox_contract::{
+    Accelerator, Driver, IdMap, IsolationReport, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
@@ -9,13 +11,15 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
-use super::{Control, Guest, Note};
+use super::{Control, Guest};
 use crate::directory::SandboxDir;
-use crate::failure::{Failure, failed};
-use crate::jail::cgroups::{Cgroups, Join, mechanism};
+use crate::jail::cgroups::{Cgroups, Join};
 use crate::jail::{idmapped, ids, mounts, namespaces, seccomp};
 use crate::rootfs::{self, Parts, Source};
-use crate::steps::{Step, Steps};
+use crate::steps::Steps;
+use microsandbox_contract::Step;
+use microsandbox_contract::note::Note;
+use microsandbox_contract::note::{Failure, failed};
 use microsandbox_sys::process::{self, Cloned};
 
 const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
@@ -26,8 +30,8 @@ pub const INSIDE_HINT: &str =
 
 /// What runs in a jail.
 pub trait Tenant {
-    /// For the report: `container` or `microvm`, and what accelerates it.
-    fn kind(&self) -> (&'static str, Option<&'static str>);
+    /// For the report: the driver, and what accelerates it.
+    fn kind(&self) -> (Driver, Option<Accelerator>);
     /// What its control groups allow: the sandbox's limits and what the tenant needs beside them.
     fn limits(&self, spec: &LaunchSpec) -> ResourceLimits {
         spec.limits
@@ -85,8 +89,7 @@ pub fn boot(
         Ok(started) => {
             let mut mechanisms = started.mechanisms;
             mechanisms.extend(cgroups.mechanisms.iter().cloned());
-            let isolation =
-                IsolationReport { driver: driver.into(), accelerator: accelerator.map(str::to_owned), mechanisms };
+            let isolation = IsolationReport { driver: driver.into(), accelerator, mechanisms };
             Ok(Guest {
                 pid: started.pid,
                 pidfd: started.pidfd,
@@ -215,24 +218,28 @@ fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
 fn id_mechanisms(ids: &IdMap) -> Vec<Mechanism> {
     use MechanismState::{Degraded, On};
     let range = match ids {
-        IdMap::Range { base, count } => mechanism("id_range", On, Some(format!("host ids {base}..{}", base + count))),
-        IdMap::Subordinate { sub_uid, count, .. } => mechanism(
-            "id_range",
+        IdMap::Range { base, count } => {
+            Mechanism::new(MechanismName::IdRange, On, format!("host ids {base}..{}", base + count))
+        }
+        IdMap::Subordinate { sub_uid, count, .. } => Mechanism::new(
+            MechanismName::IdRange,
             On,
-            Some(format!("inside root is the calling user, other ids are host ids {sub_uid}..{}", sub_uid + count)),
+            format!("inside root is the calling user, other ids are host ids {sub_uid}..{}", sub_uid + count),
         ),
-        IdMap::Single { uid, .. } => mechanism(
-            "id_range",
+        IdMap::Single { uid, .. } => Mechanism::new(
+            MechanismName::IdRange,
             Degraded,
-            Some(format!(
+            format!(
                 "only root exists inside, as host uid {uid}: chown to other ids and su cannot work; add ranges to \
                  /etc/subuid and /etc/subgid and install newuidmap for more"
-            )),
+            ),
         ),
     };
-    let plain = |name| mechanism(name, On, None);
-    let mut all = vec![plain("user_namespace"), range];
-    all.extend(["pid_namespace", "mount_namespace", "ipc_namespace", "uts_namespace", "net_namespace"].map(plain));
+    use MechanismName as Name;
+    let mut all = vec![Mechanism::on(Name::UserNamespace), range];
+    let namespaces =
+        [Name::PidNamespace, Name::MountNamespace, Name::IpcNamespace, Name::UtsNamespace, Name::NetNamespace];
+    all.extend(namespaces.map(Mechanism::on));
     all
 }
 
@@ -311,8 +318,8 @@ fn become_tenant(
     die_with_parent(jail, Step::EnterIds)?;
     let namespace = namespaces::enter_cgroup_namespace();
     told.tell(&Note::Mechanism(match namespace {
-        Ok(()) => mechanism("cgroup_namespace", MechanismState::On, None),
-        Err(error) => mechanism("cgroup_namespace", MechanismState::Off, Some(error.to_string())),
+        Ok(()) => Mechanism::on(MechanismName::CgroupNamespace),
+        Err(error) => Mechanism::new(MechanismName::CgroupNamespace, MechanismState::Off, error.to_string()),
     }));
     let overlay = told.step(Step::MountOverlay, || rootfs::mount_overlay(&parts))?;
     let root = tenant.furnish(jail, &parts, overlay, told)?;
@@ -322,7 +329,7 @@ fn become_tenant(
     })?;
     die_with_parent(jail, Step::DropPrivileges)?;
     told.tell(&Note::Mechanism(capabilities));
-    told.tell(&Note::Mechanism(mechanism("no_new_privs", MechanismState::On, None)));
+    told.tell(&Note::Mechanism(Mechanism::on(MechanismName::NoNewPrivs)));
     let filter = told.step(Step::InstallFilter, || {
         tenant.hand_over(jail).map_err(inside(Step::InstallFilter, "arrange the program's descriptors"))?;
         let filter = || {

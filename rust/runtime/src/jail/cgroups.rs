@@ -8,7 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::{Mechanism, MechanismState, ResourceLimits};
+use microsandbox_contract::isolation::replace;
+use microsandbox_contract::{Mechanism, MechanismName, MechanismState, ResourceLimits};
 use rustix::fd::OwnedFd;
 
 use crate::directory;
@@ -44,11 +45,11 @@ impl Controller {
         }
     }
 
-    fn mechanism(self) -> &'static str {
+    fn mechanism(self) -> MechanismName {
         match self {
-            Controller::Memory => "memory_limit",
-            Controller::Cpu => "cpu_limit",
-            Controller::Pids => "pids_limit",
+            Controller::Memory => MechanismName::MemoryLimit,
+            Controller::Cpu => MechanismName::CpuLimit,
+            Controller::Pids => MechanismName::PidsLimit,
         }
     }
 }
@@ -99,11 +100,6 @@ fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|meta| meta.ino())
 }
 
-/// One mechanism line.
-pub fn mechanism(name: &str, state: MechanismState, reason: Option<String>) -> Mechanism {
-    Mechanism { name: name.to_owned(), state, reason }
-}
-
 impl Cgroups {
     /// Makes the leaves and sets the limits.
     pub fn create(sandbox: &str, dir: &Path, limits: &ResourceLimits) -> Cgroups {
@@ -113,7 +109,7 @@ impl Cgroups {
             Err(error) => {
                 let reason = format!("cannot read the control groups of this process: {error}");
                 groups.mechanisms = Controller::ALL
-                    .map(|c| mechanism(c.mechanism(), MechanismState::Off, Some(reason.clone())))
+                    .map(|c| Mechanism::new(c.mechanism(), MechanismState::Off, reason.clone()))
                     .to_vec();
                 return groups;
             }
@@ -128,7 +124,7 @@ impl Cgroups {
                 }
                 (Err(reason), _) => (MechanismState::Off, reason),
             };
-            groups.mechanisms.push(mechanism(controller.mechanism(), state, Some(reason)));
+            groups.mechanisms.push(Mechanism::new(controller.mechanism(), state, reason));
         }
         // A v2 leaf is of use without any controller: everything in it is killed at one stroke.
         if let Some(v2) = hierarchies.iter().find(|h| h.v2)
@@ -191,7 +187,7 @@ impl Cgroups {
         let mut joins = Vec::new();
         let mut lost = Vec::new();
         for leaf in self.leaves.iter().filter(|leaf| !leaf.v2) {
-            let names: Vec<&'static str> = leaf.limits.iter().map(|controller| controller.mechanism()).collect();
+            let names: Vec<MechanismName> = leaf.limits.iter().map(|controller| controller.mechanism()).collect();
             match fs::OpenOptions::new().write(true).open(leaf.path.join("tasks")) {
                 Ok(file) => joins.push(Join { tasks: file.into(), mechanisms: names }),
                 Err(error) => lost.extend(names.into_iter().map(|name| not_joined(name, &error.to_string()))),
@@ -232,7 +228,7 @@ impl Cgroups {
     pub fn tree_kill(&self) -> Mechanism {
         let kill = self.v2_leaf().is_some_and(|path| path.join("cgroup.kill").exists());
         let how = if kill { "cgroup.kill and the process namespace" } else { "the process namespace" };
-        mechanism("tree_kill", MechanismState::On, Some(how.to_owned()))
+        Mechanism::new(MechanismName::TreeKill, MechanismState::On, how)
     }
 
     /// Processes that the kernel killed for lack of memory since the start; `None` where nobody counts.
@@ -267,7 +263,7 @@ impl Cgroups {
 /// A v1 group to join and the limits that depend on it.
 pub struct Join {
     tasks: OwnedFd,
-    mechanisms: Vec<&'static str>,
+    mechanisms: Vec<MechanismName>,
 }
 
 impl Join {
@@ -275,21 +271,13 @@ impl Join {
     pub fn join(&self) -> Vec<Mechanism> {
         match rustix::io::write(&self.tasks, b"0") {
             Ok(_) => Vec::new(),
-            Err(error) => self.mechanisms.iter().map(|name| not_joined(name, &error.to_string())).collect(),
+            Err(error) => self.mechanisms.iter().map(|&name| not_joined(name, &error.to_string())).collect(),
         }
     }
 }
 
-fn not_joined(name: &str, error: &str) -> Mechanism {
-    mechanism(name, MechanismState::Off, Some(format!("the control group cannot be joined: {error}; {NO_GROUP_HINT}")))
-}
-
-/// Adds a line, in place of an earlier one of the same name.
-pub fn replace(lines: &mut Vec<Mechanism>, line: Mechanism) {
-    match lines.iter_mut().find(|earlier| earlier.name == line.name) {
-        Some(earlier) => *earlier = line,
-        None => lines.push(line),
-    }
+fn not_joined(name: MechanismName, error: &str) -> Mechanism {
+    Mechanism::new(name, MechanismState::Off, format!("the control group cannot be joined: {error}; {NO_GROUP_HINT}"))
 }
 
 /// The same for every run of a sandbox, so that what a killed run left is found by the next: a readable part and a

@@ -1,16 +1,15 @@
 //! Layers whose files carry real host ids: host root attaches them through an id-mapped mount, so that their uid 0 is
 //! the sandbox's uid 0 without touching a file.
 
-use microsandbox_protocol::launch::{IdMap, LaunchSpec, Mechanism, MechanismState};
+use microsandbox_contract::{IdMap, LaunchSpec, Mechanism, MechanismName, MechanismState};
 use microsandbox_rooted::make;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::cgroups::mechanism;
 use super::{ids, mounts};
-use crate::failure::Failure;
+use microsandbox_contract::note::Failure;
 use microsandbox_sys::process::{self, Cloned};
 
 /// Attaches the layers marked `host_ids` beneath `runtime` in the working directory (the sandbox's), in a mount namespace
@@ -51,7 +50,7 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
         Err(error) => {
             let reason =
                 format!("id-mapped mounts cannot be had here ({error}): foreign ids of the root appear as nobody");
-            Ok((none, Some(mechanism("id_mapped_root", MechanismState::Off, Some(reason)))))
+            Ok((none, Some(Mechanism::new(MechanismName::IdMappedRoot, MechanismState::Off, reason))))
         }
     }
 }
@@ -59,8 +58,8 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
 /// What mounts of host files are mapped through; none where ids are not a range of host root's.
 pub fn owner(ids: &IdMap) -> Result<Option<OwnedFd>, Failure> {
     match ids {
-        IdMap::Range { .. } => mapping(ids).map(Some).map_err(crate::failure::failed(
-            crate::steps::Step::OpenLayers,
+        IdMap::Range { .. } => mapping(ids).map(Some).map_err(microsandbox_contract::note::failed(
+            microsandbox_contract::Step::OpenLayers,
             "make the user namespace that maps the ids of mounts",
             "this kernel gives no user namespace; use named volumes",
         )),

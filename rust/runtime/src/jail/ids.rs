@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use microsandbox_protocol::launch::IdMap;
+use microsandbox_contract::IdMap;
 
 /// Where `newuidmap` and `newgidmap` may lie; searched in this order, never through `PATH`.
 const ID_TOOL_DIRS: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];

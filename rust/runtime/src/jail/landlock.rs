@@ -7,11 +7,10 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetStatus, Scope,
 };
-use microsandbox_protocol::launch::{Mechanism, MechanismState};
+use microsandbox_contract::{Mechanism, MechanismName, MechanismState};
 use rustix::fd::{AsFd, OwnedFd};
 
 use super::caps;
-use super::cgroups::mechanism;
 
 /// Newest version of Landlock whose rights we name; older kernels enforce what they know of it.
 const NEWEST: ABI = ABI::V6;
@@ -20,20 +19,22 @@ const NEWEST: ABI = ABI::V6;
 pub fn confine_supervisor(sandbox_dir: &Path, cgroups: &[PathBuf]) -> Mechanism {
     let dropped = caps::drop_to_supervisor();
     match restrict(sandbox_dir, cgroups) {
-        Ok(RulesetStatus::FullyEnforced) if dropped.is_ok() => mechanism(
-            "landlock",
+        Ok(RulesetStatus::FullyEnforced) if dropped.is_ok() => Mechanism::new(
+            MechanismName::Landlock,
             MechanismState::On,
-            Some("the supervisor reaches its sandbox directory, its control groups and /proc only".into()),
+            "the supervisor reaches its sandbox directory, its control groups and /proc only",
         ),
-        Ok(RulesetStatus::NotEnforced) => {
-            mechanism("landlock", MechanismState::Off, Some("this kernel has no Landlock, or it is disabled".into()))
-        }
-        Ok(_) => mechanism(
-            "landlock",
+        Ok(RulesetStatus::NotEnforced) => Mechanism::new(
+            MechanismName::Landlock,
+            MechanismState::Off,
+            "this kernel has no Landlock, or it is disabled",
+        ),
+        Ok(_) => Mechanism::new(
+            MechanismName::Landlock,
             MechanismState::Degraded,
-            Some("the supervisor is confined as far as this kernel's version of Landlock goes".into()),
+            "the supervisor is confined as far as this kernel's version of Landlock goes",
         ),
-        Err(error) => mechanism("landlock", MechanismState::Off, Some(error.to_string())),
+        Err(error) => Mechanism::new(MechanismName::Landlock, MechanismState::Off, error.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why unpacking stops, and the bounds that make it stop. Every text that comes from an image is quoted and escaped.
 
-use microsandbox_protocol::launch::{ImageLimits, JobError};
+use microsandbox_contract::{ImageLimits, JobError, JobErrorKind};
 use microsandbox_rooted::tar;
 pub use microsandbox_rooted::tar::quoted;
 use rustix::io::Errno;
@@ -18,16 +18,24 @@ pub fn refused(limits: &ImageLimits, error: tar::Error) -> JobError {
 }
 
 pub fn unsafe_entry(message: String) -> JobError {
-    error("unsafe_entry", message, "the image was made to write outside of its root or is broken: do not use it")
+    error(
+        JobErrorKind::UnsafeEntry,
+        message,
+        "the image was made to write outside of its root or is broken: do not use it",
+    )
 }
 
 pub fn corrupt(message: impl Into<String>) -> JobError {
-    error("corrupt_layer", message.into(), "load or pull the image again; if it stays, the image itself is damaged")
+    error(
+        JobErrorKind::CorruptLayer,
+        message.into(),
+        "load or pull the image again; if it stays, the image itself is damaged",
+    )
 }
 
 pub fn digest_mismatch(message: String) -> JobError {
     error(
-        "digest_mismatch",
+        JobErrorKind::DigestMismatch,
         message,
         "load or pull the image again; if it stays, the image was changed after it was made",
     )
@@ -38,23 +46,25 @@ pub fn failed(action: &str, name: &[u8], errno: Errno) -> JobError {
     let text = std::io::Error::from_raw_os_error(errno.raw_os_error());
     let message = format!("{action} {}: {text}", quoted(name));
     let (kind, hint) = match errno {
-        Errno::NOSPC | Errno::DQUOT => ("no_space", "free space on the file system of the product home"),
+        Errno::NOSPC | Errno::DQUOT => (JobErrorKind::NoSpace, "free space on the file system of the product home"),
         Errno::PERM | Errno::ACCESS | Errno::ROFS => {
-            ("denied", "check the owner of the product home and its id mapping")
+            (JobErrorKind::Denied, "check the owner of the product home and its id mapping")
         }
-        Errno::NAMETOOLONG => ("unsafe_entry", "a name in the image is longer than this file system can hold"),
-        _ => ("io", "check the file system of the product home"),
+        Errno::NAMETOOLONG => {
+            (JobErrorKind::UnsafeEntry, "a name in the image is longer than this file system can hold")
+        }
+        _ => (JobErrorKind::Io, "check the file system of the product home"),
     };
-    JobError { kind: kind.into(), message, errno: Some(errno.raw_os_error()), hint: hint.into() }
+    JobError { kind, message, errno: Some(errno.raw_os_error()), hint: hint.into() }
 }
 
-fn error(kind: &str, message: String, hint: &str) -> JobError {
-    JobError { kind: kind.to_owned(), message, errno: None, hint: hint.to_owned() }
+fn error(kind: JobErrorKind, message: String, hint: &str) -> JobError {
+    JobError { kind, message, errno: None, hint: hint.to_owned() }
 }
 
 fn exceeded(name: &str, limit: u64, what: &str) -> JobError {
     error(
-        "limit_exceeded",
+        JobErrorKind::LimitExceeded,
         format!("image.{name}: {what} than {limit}"),
         &format!("if you trust the image, raise the limit image.{name}"),
     )

@@ -17,7 +17,7 @@ mod writeback;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::{IdMap, JobError, LAUNCH_VERSION, LayerSource, Report, UnpackSpec};
+use microsandbox_contract::{IdMap, JobError, LAUNCH_VERSION, LayerSource, Report, UnpackSpec};
 use microsandbox_rooted::tar;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, Gid, Mode, OFlags, Uid};

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use microsandbox_protocol::launch::{Compression, ImageLimits, JobError, LayerSource};
+use microsandbox_contract::{Compression, ImageLimits, JobError, LayerSource};
 use microsandbox_rooted::tar::Source;
 use sha2::{Digest, Sha256};
 

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use microsandbox_protocol::launch::JobError;
+use microsandbox_contract::JobError;
 use microsandbox_rooted::remove;
 use microsandbox_rooted::tar::{Entry, Kind, Source};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::*;
+use microsandbox_contract::*;
 use microsandbox_protocol::message::Bootstrap;
 
 pub const BASE: u32 = 1_500_000;
@@ -343,6 +343,6 @@ pub fn cgroups_of(sandbox: &Path) -> Vec<PathBuf> {
     all.into_iter().filter(|path| path.exists()).collect()
 }
 
-pub fn state_of<'a>(report: &'a IsolationReport, name: &str) -> &'a Mechanism {
+pub fn state_of<'a>(report: &'a IsolationReport, name: MechanismName) -> &'a Mechanism {
     report.mechanisms.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("{name} is not reported"))
 }

@@ -5,10 +5,11 @@
 //! virtio-fs. The monitor's own root holds that directory, a directory for sockets, `/dev/kvm`, and its own entries of
 //! `/proc`; nothing else.
 
-pub mod contract;
 mod device;
 
-use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits, RootSpec};
+use microsandbox_contract::{
+    self as contract, Accelerator, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits, RootSpec,
+};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
 use microsandbox_rooted::make;
 use microsandbox_sys::{descriptor, signal};
@@ -18,16 +19,16 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::SocketFlags;
 
-use self::contract::{MachineSpec, fd};
 use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
 use super::{Boot, Control, Driver, Guest};
 use crate::directory::{self, SandboxDir};
-use crate::failure::{Failure, failed};
-use crate::jail::cgroups::mechanism;
 use crate::jail::mounts::{self, Opt};
 use crate::jail::{caps, ids, seccomp};
 use crate::rootfs::{self, Parts};
-use crate::steps::{Step, Steps};
+use crate::steps::Steps;
+use microsandbox_contract::Step;
+use microsandbox_contract::monitor::{MachineSpec, fd};
+use microsandbox_contract::note::{Failure, failed};
 
 /// Memory of the monitor beside the guest's: its own heap and stacks, device queues, caches of the file server.
 const MEMORY_OVERHEAD_MIB: u64 = 64;
@@ -143,8 +144,8 @@ struct Monitor {
 }
 
 impl Tenant for Monitor {
-    fn kind(&self) -> (&'static str, Option<&'static str>) {
-        ("microvm", Some("kvm"))
+    fn kind(&self) -> (contract::Driver, Option<Accelerator>) {
+        (contract::Driver::Microvm, Some(Accelerator::Kvm))
     }
 
     fn limits(&self, spec: &LaunchSpec) -> ResourceLimits {
@@ -210,7 +211,7 @@ impl Tenant for Monitor {
         caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(threads)))?;
         caps::drop_to(caps::MONITOR)?;
         let kept = "the monitor, inside its user namespace: chown dac_override fowner fsetid setgid setuid";
-        Ok(mechanism("capabilities", MechanismState::On, Some(kept.into())))
+        Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))
     }
 
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
@@ -240,7 +241,7 @@ impl Tenant for Monitor {
 
     fn filter(&self) -> Result<Mechanism, Errno> {
         seccomp::install_for_monitor()?;
-        Ok(mechanism("seccomp", MechanismState::On, Some("allow list of a monitor, default deny".into())))
+        Ok(Mechanism::new(MechanismName::Seccomp, MechanismState::On, "allow list of a monitor, default deny"))
     }
 
     fn last_step(&self) -> Step {

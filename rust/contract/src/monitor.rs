@@ -1,8 +1,9 @@
 //! What the driver hands to `msb-vmm`, the program that runs one virtual machine. Both are embedded in one extension
 //! module; descriptors and paths are those of the jail that the driver has built around it.
 
-use microsandbox_protocol::launch::KernelSpec;
 use serde::{Deserialize, Serialize};
+
+use crate::launch::KernelSpec;
 
 /// Inherited descriptors. 0 and 1 are `/dev/null`; 2 takes what the monitor says of itself.
 pub mod fd {
@@ -14,7 +15,7 @@ pub mod fd {
     pub const AGENT: i32 = 5;
     /// Takes what the guest kernel says.
     pub const CONSOLE: i32 = 6;
-    /// Takes [`crate::driver::Note`]s; closed before the machine runs.
+    /// Takes [`crate::note::Note`]s; closed before the machine runs.
     pub const NOTES: i32 = 7;
     /// The first descriptor that must not be open.
     pub const FIRST_CLOSED: u32 = 8;
@@ -41,7 +42,7 @@ pub struct MachineSpec {
     pub cpus: u8,
     pub memory_mib: u64,
     pub kernel: KernelSpec,
-    /// [`microsandbox_protocol::launch::LaunchSpec::hands_over`].
+    /// [`crate::LaunchSpec::hands_over`].
     pub hands_over: bool,
     /// Nobody but this sandbox changes a file that its guest sees, so the guest may look at the host's own pages of them.
     pub private_files: bool,
