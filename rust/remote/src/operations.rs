@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use microsandbox_contract::IsolationReport;
 use microsandbox_core::agent::{AgentClient, Dialer, StreamAgent, check_exec};
 use microsandbox_core::api::SandboxRecord;
 use microsandbox_core::backend::{
@@ -16,7 +17,6 @@ use microsandbox_core::model::{
     ExecHandle, ExecOutput, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream,
     SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
 };
-use microsandbox_contract::IsolationReport;
 use microsandbox_wire::flat::ExecResponse;
 use microsandbox_wire::paths;
 use microsandbox_wire::sandbox::{CloudPaginated, CloudSandbox};
