@@ -21,18 +21,26 @@ PACKAGE = ROOT / "python" / "microsandbox"
 SECTIONS = {
     "_sandbox": "3 Sandbox",
     "_handle": "4 SandboxHandle",
+    "_calls": "4 SandboxHandle",
+    "_fork": "4 SandboxHandle",
+    "_compaction": "4 SandboxHandle",
+    "_restore": "4 SandboxHandle",
     "_exec": "5 Exec",
+    "_exec_request": "5 Exec",
     "_files": "6 Filesystem",
     "_logs": "7 Logs",
     "_metrics": "8 Metrics",
     "_metrics_stream": "8 Metrics",
     "_volume": "9 Volumes and mounts",
+    "_mount": "9 Volumes and mounts",
     "_image": "10 Images",
+    "_image_source": "10 Images",
     "_pull": "11 Pull progress",
     "_snapshot": "12 Snapshots",
     "_network": "13 Network",
     "_secrets": "14 Secrets",
     "_patch": "15 Patches",
+    "_init": "16 Init and scripts",
     "_modify": "17 Modify",
     "_ssh": "18 SSH",
     "agent": "19 Agent client",
@@ -45,6 +53,7 @@ SECTIONS = {
     "_enums": "25 Enums",
     "_progress": "36 Names of our own",
     "_isolation": "36 Names of our own",
+    "_isolation_report": "36 Names of our own",
 }
 REST = "2 Configuration, 26 module-level names"
 # Checks every name: exported, typed, with a docstring.
@@ -63,6 +72,10 @@ def homes() -> dict[str, str]:
     raise LookupError("_HOME")
 
 
+# The base of two classes, whose members are theirs.
+SHARED = {"SandboxCalls": "_calls"}
+
+
 def members(module: str, name: str) -> list[str]:
     """Public methods and properties of a class of that module; nothing for what is no class."""
     path = PACKAGE / f"{module}.py"
@@ -71,7 +84,10 @@ def members(module: str, name: str) -> list[str]:
         if isinstance(node, ast.ClassDef) and node.name == name:
             is_enum = any(getattr(base, "id", "") in ("StrEnum", "Enum") for base in node.bases)
             named = (item.name for item in node.body if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)))
-            return [] if is_enum else sorted({member for member in named if not member.startswith("_")})
+            shared = [base.id for base in node.bases if getattr(base, "id", "") in SHARED]
+            inherited = [member for base in shared for member in members(SHARED[base], base)]
+            own = {member for member in named if not member.startswith("_")}
+            return [] if is_enum else sorted({*own, *inherited})
     return []
 
 

@@ -109,7 +109,7 @@ class AgentClient:
 
 
 class AgentStream:
-    """The frames of one id: an async iterator, ended by the frame with `FLAG_TERMINAL`, and a context manager.
+    """The frames of one id: an iterator, ended by the frame with `FLAG_TERMINAL`, and a context manager.
 
     Example: `async for frame in frames: print(frame["flags"])`
     """

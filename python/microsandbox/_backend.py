@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 from . import _microsandbox
 from ._checks import checked
-from ._enums import BackendKind, Isolation
+from ._enums import BackendKind, Isolation, LogLevel
+from ._signature import refuse_unknown, spelled_out
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping, Sequence
 
-    from ._config import Path
+    from typing_extensions import Self, Unpack
+
+    from ._checks import Path
     from ._microsandbox import BackendInfo
 
 _scoped: ContextVar[Union[BackendObject, None]] = ContextVar("microsandbox backend", default=None)
@@ -22,6 +26,14 @@ class BackendObject:
     """Base of the backend objects: `with` and `async with` bind one to the current context."""
 
     _tokens: list[Token[Any]]
+    _made: _microsandbox.NativeBackend
+
+    @classmethod
+    def _of(cls, made: _microsandbox.NativeBackend) -> Self:
+        backend = cls.__new__(cls)
+        backend._tokens = []
+        backend._made = made
+        return backend
 
     @property
     def kind(self) -> BackendKind:
@@ -30,7 +42,7 @@ class BackendObject:
 
     @property
     def _native(self) -> _microsandbox.NativeBackend:
-        raise NotImplementedError
+        return self._made
 
     def __enter__(self) -> Any:
         self._tokens.append(_scoped.set(self))
@@ -46,40 +58,54 @@ class BackendObject:
         self.__exit__()
 
 
+class LocalKeywords(TypedDict, total=False):
+    """Keywords of `LocalBackend`; None leaves the stored value."""
+
+    isolation: Isolation | None
+    max_connections: int | None
+    cpus: int | None
+    memory: int | None
+    shell: str | None
+    workdir: str | None
+    log_level: LogLevel | None
+    connect_timeout: float | None
+    busy_timeout: float | None
+    metrics_interval: float | None
+    disable_metrics: bool
+    sandboxes_dir: Path | None
+    volumes_dir: Path | None
+    snapshots_dir: Path | None
+    cache_dir: Path | None
+    logs_dir: Path | None
+    secrets_dir: Path | None
+    ca_certs: Path | None
+    registry_hosts: Mapping[str, Mapping[str, Any]] | None
+
+
 class LocalBackend(BackendObject):
     """Sandboxes on this machine, under one home directory. Opens nothing until it is used.
 
     Keywords override the stored configuration for this object only. `home` is the base of all state
-    (`MSB_HOME` or `~/.microsandbox` by default), `isolation` what `Isolation.AUTO` means, `cpus` and `memory` (MiB)
-    what a sandbox gets when nothing is said, `shell` and `workdir` likewise, `max_connections` bounds readers of the
-    state database.
+    (`MSB_HOME` or `~/.microsandbox` by default); `sandboxes_dir`, `volumes_dir`, `snapshots_dir`, `cache_dir`,
+    `logs_dir` and `secrets_dir` are directories elsewhere.
+
+    `isolation` is what `Isolation.AUTO` means; `cpus`, `memory` (MiB), `shell` and `workdir` are what a sandbox gets
+    when a call does not say. `log_level` is the level of the host processes of sandboxes. A sample of a sandbox's
+    resources is taken every `metrics_interval` seconds (1, 0 for none), and none with `disable_metrics`.
+
+    `max_connections` bounds the readers of the state database, `connect_timeout` (30) the wait for a connection and
+    `busy_timeout` (5) that for another process's write, both in whole seconds. `ca_certs` is a PEM file of certificates
+    that registries may have; `registry_hosts` replaces `registries.hosts` of the configuration file, with its keys:
+    `{"registry.example": {"insecure": False, "auth": {"username": "me", "password_env": "REGISTRY_PASSWORD"}}}`.
 
     Example: `await Sandbox.create("x", image="host", backend=LocalBackend(home="/tmp/sandboxes"))`
     """
 
-    def __init__(
-        self,
-        home: Path | None = None,
-        *,
-        isolation: Isolation | None = None,
-        max_connections: int | None = None,
-        cpus: int | None = None,
-        memory: int | None = None,
-        shell: str | None = None,
-        workdir: str | None = None,
-    ) -> None:
+    @spelled_out(LocalKeywords)
+    def __init__(self, home: Path | None = None, **options: Unpack[LocalKeywords]) -> None:
+        refuse_unknown("LocalBackend", options, ["home", *LocalKeywords.__annotations__])
         self._tokens = []
-        self._made = _microsandbox.local_backend(
-            {
-                "home": home,
-                "isolation": isolation,
-                "max_connections": max_connections,
-                "cpus": cpus,
-                "memory": memory,
-                "shell": shell,
-                "workdir": workdir,
-            }
-        )
+        self._made = _microsandbox.local_backend({"home": home, **options})
 
     @property
     def kind(self) -> BackendKind:
@@ -87,13 +113,29 @@ class LocalBackend(BackendObject):
         return BackendKind.LOCAL
 
     @property
-    def _native(self) -> _microsandbox.NativeBackend:
-        return self._made
-
-    @property
     def home(self) -> os.PathLike[str] | None:
         """Base directory of all state."""
         return self._made.home
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration in force, section by section as in the configuration file. Passwords are not part of it.
+
+        Example: `print(LocalBackend().config["sandbox_defaults"]["memory_mib"])`
+        """
+        import json
+
+        parsed: dict[str, Any] = json.loads(self._made.config_json or "{}")
+        return parsed
+
+    @property
+    def paths(self) -> dict[str, os.PathLike[str]]:
+        """The directories in use: `home`, `sandboxes`, `volumes`, `snapshots`, `cache`, `logs` and `secrets`, and the
+        state database, `database`.
+
+        Example: `print(LocalBackend().paths["volumes"])`
+        """
+        return dict(self._made.paths or ())
 
     def __repr__(self) -> str:
         return f"LocalBackend(home={str(self.home)!r})"
@@ -105,23 +147,36 @@ class CloudBackend(BackendObject):
 
     `url` is `https://HOST[:PORT]` (`http://` for a service on this machine), `api_key` its key, which no `repr`, log or
     error shows. `wire` is the dialect of the service: `"spec"`, or `"flat"` for an older one without live programs,
-    files and volumes. Certificates are checked against the machine's own trust anchors; `SSL_CERT_FILE` names others.
+    files and volumes. `request_timeout` is in seconds (30), for calls that are not streams; `user_agent` replaces the
+    name that this client gives. Certificates are checked against the machine's own trust anchors (`SSL_CERT_FILE` names
+    others) and `ca_certs`, PEM bytes or files. `from_profile` takes all this from the configuration file.
 
-    Raises `InvalidConfigError` for an address or a key that cannot be one.
+    Raises `InvalidConfigError` for an address or a key that cannot be one, `IoError` for a file that cannot be read.
 
     Example: `await Sandbox.create("x", image="host", backend=CloudBackend("https://10.0.0.2:8443", key))`
     """
 
-    def __init__(self, url: str, api_key: str, *, wire: str = "spec") -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        wire: str = "spec",
+        request_timeout: float | None = None,
+        user_agent: str | None = None,
+        ca_certs: Sequence[bytes | Path] | None = None,
+    ) -> None:
         self._tokens = []
-        self._made = _microsandbox.cloud_backend(_text("url", url), _text("api_key", api_key), _text("wire", wire))
-
-    @classmethod
-    def _of(cls, made: _microsandbox.NativeBackend) -> CloudBackend:
-        backend = cls.__new__(cls)
-        backend._tokens = []
-        backend._made = made
-        return backend
+        self._made = _microsandbox.cloud_backend(
+            {
+                "url": _text("url", url),
+                "api_key": _text("api_key", api_key),
+                "wire": _text("wire", wire),
+                "request_timeout": request_timeout,
+                "user_agent": user_agent,
+                "ca_certs": ca_certs,
+            }
+        )
 
     @classmethod
     def from_env(cls) -> CloudBackend:
@@ -153,10 +208,6 @@ class CloudBackend(BackendObject):
     def wire(self) -> str:
         """Dialect of the service: `spec` or `flat`."""
         return self._made.wire or ""
-
-    @property
-    def _native(self) -> _microsandbox.NativeBackend:
-        return self._made
 
     def __repr__(self) -> str:
         return f"CloudBackend(url={self.url!r}, wire={self.wire!r})"
@@ -206,6 +257,10 @@ def _resolve(
     return CloudBackend(url or "https://api.microsandbox.dev", api_key or "")
 
 
+#: What a program set as the process default, and the object that it set.
+_installed: list[BackendObject] = []
+
+
 def set_default_backend(
     kind: BackendKind | BackendObject,
     *,
@@ -221,7 +276,42 @@ def set_default_backend(
 
     Example: `set_default_backend(LocalBackend(home="/srv/sandboxes"))`
     """
-    _microsandbox.set_default_backend(_resolve(kind, url, api_key, profile)._native)
+    backend = _resolve(kind, url, api_key, profile)
+    _microsandbox.set_default_backend(backend._native)
+    _installed[:] = [backend]
+
+
+def swap_default_backend(
+    kind: BackendKind | BackendObject,
+    *,
+    url: str | None = None,
+    api_key: str | None = None,
+    profile: str | None = None,
+) -> BackendObject:
+    """As `set_default_backend`; the backend that was the process default before, so that it can be put back.
+
+    Example: `previous = swap_default_backend(LocalBackend(home="/tmp/state")); swap_default_backend(previous)`
+    """
+    backend = _resolve(kind, url, api_key, profile)
+    previous = _object(_microsandbox.swap_default_backend(backend._native))
+    _installed[:] = [backend]
+    return previous
+
+
+def default_backend() -> BackendObject:
+    """The backend that a call without `backend=` uses now: of the innermost scope, else of the process.
+
+    Example: `backend = default_backend(); print(backend.kind)`
+    """
+    return _scoped.get() or _object(_microsandbox.default_backend())
+
+
+def _object(native: _microsandbox.NativeBackend) -> BackendObject:
+    """The process default as the object that a program set, or as a new one for what the configuration chose."""
+    if _installed:
+        return _installed[0]
+    kind = LocalBackend if native.kind is BackendKind.LOCAL else CloudBackend
+    return kind._of(native)
 
 
 class BackendScope:

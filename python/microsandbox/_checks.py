@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Union
+
+Path = Union[str, "os.PathLike[str]"]
 
 
 def checked(value: Any, kind: type[Any], where: str) -> Any:
@@ -29,7 +32,10 @@ def bounded(name: str, value: Any, low: int, high: int) -> int:
 
 
 def serialised(config: Any, enums: Mapping[str, type[Any]]) -> dict[str, Any]:
-    """The fields that are set, enums as their values; every enum field is checked, used or not."""
+    """The fields that are set: enums as their values, configurations as their mappings, in tuples too.
+
+    Every enum field is checked, used or not.
+    """
     from dataclasses import fields
 
     result: dict[str, Any] = {}
@@ -40,5 +46,11 @@ def serialised(config: Any, enums: Mapping[str, type[Any]]) -> dict[str, Any]:
             value = checked(value, kind, f"{type(config).__name__}.{item.name}")
             value = None if value is None else value.value
         if value is not None:
-            result[item.name.lstrip("_")] = value
+            result[item.name.lstrip("_")] = _plain(value)
     return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value._to_dict() if hasattr(value, "_to_dict") else getattr(value, "value", value)

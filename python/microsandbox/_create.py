@@ -2,25 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from . import _backend, _deprecation, _microsandbox
+from ._signature import refuse_unknown
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    from ._backend import BackendObject
+    from ._checks import Path
+    from ._enums import (
+        CpuPlacement,
+        DeploymentProfile,
+        Isolation,
+        LogLevel,
+        PullPolicy,
+        SecurityProfile,
+        ViolationAction,
+    )
+    from ._image_source import ImageSource, RegistryAuth
+    from ._init import InitConfig, InitOptions
+    from ._mount import MountConfig
+    from ._network import Network, PortBinding, VsockRoute
+    from ._patch import PatchConfig
+    from ._secrets import SecretEntry, ViolationPolicy
 
 _T = TypeVar("_T")
 
 
-def call(native: Callable[..., _microsandbox.Pending[_T]], given: dict[str, Any]) -> _microsandbox.Pending[_T]:
+class CreateKeywords(TypedDict, total=False):
+    """Keywords of `create`, `create_with_progress` and `connect_or_create`; None is as good as absent."""
+
+    image: str | os.PathLike[str] | ImageSource | None
+    from_snapshot: Path | None
+    memory: int | None
+    cpus: int | None
+    max_memory: int | None
+    max_cpus: int | None
+    workdir: str | None
+    shell: str | None
+    security: SecurityProfile | None
+    hostname: str | None
+    user: str | None
+    entrypoint: Sequence[str] | None
+    cmd: Sequence[str] | None
+    init: str | InitConfig | InitOptions | None
+    replace: bool
+    replace_with_timeout: float | None
+    max_duration: float | None
+    idle_timeout: float | None
+    ephemeral: bool
+    env: Mapping[str, str] | None
+    labels: Mapping[str, str] | None
+    scripts: Mapping[str, str] | None
+    pull_policy: PullPolicy | None
+    log_level: LogLevel | None
+    registry_auth: RegistryAuth | None
+    registry_insecure: bool
+    registry_ca_certs: list[bytes | bytearray | Path] | None
+    volumes: Mapping[str, MountConfig] | None
+    patches: Iterable[PatchConfig] | None
+    ports: Mapping[int, int] | Sequence[PortBinding] | None
+    vsock: Mapping[str, int] | Sequence[VsockRoute] | None
+    network: Network | None
+    secrets: Iterable[SecretEntry] | None
+    on_secret_violation: ViolationAction | ViolationPolicy | None
+    secret_violation_action: ViolationAction | None
+    intercept_tls: bool
+    detached: bool
+    cpu_placement: CpuPlacement | None
+    placement_profile: str | None
+    thp: str | None
+    deployment_profile: DeploymentProfile | None
+    isolation: Isolation | None
+    backend: BackendObject | None
+
+
+def call(
+    native: Callable[..., _microsandbox.Pending[_T]], name: str, given: Mapping[str, Any]
+) -> _microsandbox.Pending[_T]:
     """Checks the keywords of `create` and prepares the native call."""
-    options = dict(given)
-    name = options.pop("name")
-    backend = options.pop("backend")
-    if options["from_snapshot"] is not None:
+    refuse_unknown("create", given, CreateKeywords.__annotations__)
+    options = {**given}
+    backend = options.pop("backend", None)
+    older, newer = options.get("on_secret_violation"), options.get("secret_violation_action")
+    if options.get("from_snapshot") is not None:
         _deprecation.warn("create(from_snapshot=)", "Sandbox.restore(snapshot, name=…)", depth=2)
-    if options["on_secret_violation"] is not None:
+    if older is not None:
         _deprecation.warn("create(on_secret_violation=)", "secret_violation_action=", depth=2)
-        newer = options["secret_violation_action"]
-        if newer is not None and newer != options["on_secret_violation"]:
+        if newer is not None and newer != older:
             raise ValueError("on_secret_violation= and secret_violation_action= differ; give one")
-    _deprecation.passthrough(options["secret_violation_action"], depth=2)
+    _deprecation.passthrough(newer, depth=2)
     return native(name, options, _backend.pick(backend))

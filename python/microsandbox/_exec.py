@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._runtime import run
 
 if TYPE_CHECKING:
     from ._microsandbox import ExecEvent, ExecOutput, NativeExec, NativeSink
 
-_OPTIONS = ("cwd", "user", "env", "timeout", "stdin", "stdin_data", "tty", "rlimits", "max_output_bytes")
-
-
-def options(args: Any, keywords: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of a run, from `args` as a list or as a mapping whose values win."""
-    merged = {name: keywords[name] for name in _OPTIONS if name in keywords}
-    if args is None:
-        return merged
-    if isinstance(args, Mapping):
-        for name, value in args.items():
-            if name != "args" and name not in _OPTIONS:
-                raise TypeError(f"unknown exec option: {name}")
-            merged[name] = value
-        return merged
-    if not isinstance(args, (list, tuple)):
-        raise TypeError(f"args must be a list of strings or a mapping of exec options, not {type(args).__name__}")
-    merged["args"] = args
-    return merged
-
 
 class ExecHandle:
-    """A running program: an async iterator of `ExecEvent`, ended by EXITED or FAILED.
+    """A running program: an iterator of `ExecEvent`, ended by EXITED or FAILED.
 
     `signal`, `kill` and `resize` work while another task waits for events. Dropping the last reference before the end
     kills the program.

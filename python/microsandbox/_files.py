@@ -6,13 +6,13 @@ import errno
 from typing import TYPE_CHECKING
 
 from . import _checks, _glob, _progress
-from ._runtime import run, told
+from ._runtime import on_loop, run
 from .errors import FilesystemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._config import Path
+    from ._checks import Path
     from ._microsandbox import (
         FsEntry,
         FsEvent,
@@ -35,7 +35,7 @@ _List = list
 class SandboxFsOps:
     """Files of a running sandbox, from `Sandbox.fs`. Paths are absolute guest paths.
 
-    A name that is not UTF-8 is given and told as `os.fsdecode` writes it, with lone surrogates (PEP 383):
+    A name that is not UTF-8 is passed in and out as `os.fsdecode` writes it, with lone surrogates (PEP 383):
     `await sb.fs.read(os.fsdecode(b"/tmp/caf\\xe9"))`.
 
     Every method raises `FilesystemError` (`PathNotFoundError` for a missing path) when the guest refuses, and
@@ -207,7 +207,7 @@ class SandboxFsOps:
         return await run(self._native.exists(path))
 
     async def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine.
+        """Makes a directory and its parents; an existing directory is no error.
 
         Example: `await sb.fs.mkdir("/srv/data/new")`
         """
@@ -250,7 +250,7 @@ class SandboxFsOps:
         Example: `await sb.fs.copy_from_host("data.csv", "/tmp/data.csv")`
         """
         with _progress.bar(f"copying to {guest_path!r}", progress) as callback:
-            await run(self._native.copy_from_host(host_path, guest_path, told(callback)))
+            await run(self._native.copy_from_host(host_path, guest_path, on_loop(callback)))
 
     async def copy_to_host(self, guest_path: str, host_path: Path, *, progress: _Progress | None = None) -> None:
         """Copies one guest file to the host. Trouble on the host side is `IoError`.
@@ -261,7 +261,7 @@ class SandboxFsOps:
         Example: `await sb.fs.copy_to_host("/tmp/result.json", "result.json")`
         """
         with _progress.bar(f"copying {guest_path!r}", progress) as callback:
-            await run(self._native.copy_to_host(guest_path, host_path, told(callback)))
+            await run(self._native.copy_to_host(guest_path, host_path, on_loop(callback)))
 
     async def read_tar(self, path: str) -> FsReadStream:
         """What is in a directory as a tar archive, made while it is read.
@@ -294,7 +294,7 @@ class SandboxFsOps:
         """Changes of a file, or in a directory, from now on; with `recursive` also in all directories below.
 
         It ends when what is watched is gone or the sandbox ends. At most 4096 directories are watched; changes that
-        were not kept are told as `FsEventKind.OVERFLOW`. In a directory that is new, something may be told twice.
+        were not kept are reported as `FsEventKind.OVERFLOW`. In a new directory, a change may be reported twice.
         The source is inotify(7): changes that a host makes in a shared directory are not seen in a virtual machine.
 
         Example:
@@ -306,7 +306,7 @@ class SandboxFsOps:
 
 
 class FsWatch:
-    """Changes of guest files, from `SandboxFsOps.watch`: an async iterator of `FsEvent`.
+    """Changes of guest files, from `SandboxFsOps.watch`: an iterator of `FsEvent`.
 
     Example: `async for change in watch: print(change.kind, change.path)`
     """
@@ -324,7 +324,7 @@ class FsWatch:
         return event
 
     async def close(self) -> None:
-        """Ends it, also for a task that waits for the next change; a second time is fine.
+        """Closes the watch, also for a task that waits for the next change. Idempotent.
 
         Example: `await watch.close()`
         """
@@ -338,7 +338,7 @@ class FsWatch:
 
 
 class FsReadStream:
-    """A guest file being read: an async iterator of non-empty `bytes`.
+    """A guest file being read: an iterator of non-empty `bytes`.
 
     Example: `print(sum([len(chunk) async for chunk in await sb.fs.read_stream("/data")]))`
     """
@@ -366,7 +366,8 @@ class FsReadStream:
 class FsWriteSink:
     """A guest file being written; complete once `close` has returned.
 
-    `async with` closes it. When its block ends with an exception, the file is given up: what was there before stays.
+    Leaving the block of the context manager closes the file. When the block ends with an exception, the write is
+    abandoned: what was there before stays.
 
     Example:
         >>> async with await sb.fs.write_stream("/data/big") as sink:

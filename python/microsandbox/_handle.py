@@ -1,29 +1,29 @@
 """The record of a sandbox, and the small values around it."""
 
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
-from . import _checks, _isolation, _jobs, _later, _modify
-from ._enums import GuestFlush, Isolation, LogReadSource, SandboxStatus
-from ._logs import LogStream
-from ._runtime import run
-from ._unsupported import unsupported
+from . import _checks, _isolation, _modify
+from ._calls import SandboxCalls
+from ._enums import GuestFlush, SandboxStatus
+from ._modify import ModifyKeywords
+from ._runtime import STOP_TIMEOUT, run
+from ._signature import spelled_out
+from ._unsupported import SNAPSHOTS, STORAGE, refused, unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from typing_extensions import Unpack
 
-    from ._config import IsolationReport
-    from ._enums import ModificationPolicy
-    from ._jobs import Job
-    from ._microsandbox import LogEntry, NativeHandle, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from ._microsandbox import NativeHandle, NativeSandbox
     from ._modify import SandboxModificationPlan
-    from ._network import PortBinding, PortEndpoint
     from ._sandbox import Sandbox
-    from ._secrets import SecretModifySpec
-    from .jobs import JobPage
+    from ._snapshot import Snapshot
+    from ._storage import StorageItemUsage
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,7 @@ class SandboxPage:
     next_cursor: Union[str, None] = None
 
 
-@dataclass(frozen=True)
-class SandboxPingResult:
-    """A round trip to the agent, in milliseconds.
-
-    Example: `print((await sb.ping()).latency_ms)`
-    """
-
-    name: str
-    latency_ms: float
-
-
-@dataclass(frozen=True)
-class SandboxTouchResult:
-    """The new activity number, above 0.
-
-    Example: `print((await sb.touch()).activity_seq)`
-    """
-
-    name: str
-    activity_seq: int
-
-
-class SandboxHandle(_later.LaterHandle):
+class SandboxHandle(SandboxCalls):
     """A record as it was read, plus lifecycle by name. Needs no running sandbox.
 
     Example: `for handle in (await Sandbox.list()).sandboxes: print(handle.name, handle.status)`
@@ -67,6 +45,10 @@ class SandboxHandle(_later.LaterHandle):
 
     def __init__(self, native: NativeHandle) -> None:
         self._native = native
+
+    @property
+    def _owner(self) -> NativeHandle:
+        return self._native
 
     @property
     def name(self) -> str:
@@ -94,18 +76,6 @@ class SandboxHandle(_later.LaterHandle):
         return self._native.last_error
 
     @property
-    def isolation(self) -> Isolation:
-        """What really separates it from its host; AUTO where the backend does not know."""
-        return self._native.isolation or Isolation.AUTO
-
-    async def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason.
-
-        Example: `print((await handle.isolation_report()).driver)`
-        """
-        return await run(self._native.isolation_report())
-
-    @property
     def config_json(self) -> str:
         """The stored configuration as JSON."""
         return self._native.config_json
@@ -130,11 +100,6 @@ class SandboxHandle(_later.LaterHandle):
     def updated_at(self) -> float | None:
         """Milliseconds since the epoch."""
         return self._native.updated_at
-
-    @property
-    def backend_kind(self) -> str:
-        """`"local"` or `"cloud"`."""
-        return self._native.backend_kind
 
     async def refresh(self) -> SandboxHandle:
         """The record, read again; this object stays as it is. Raises `SandboxNotFoundError`.
@@ -170,94 +135,29 @@ class SandboxHandle(_later.LaterHandle):
         await _isolation.notice(native)
         return _sandbox(native)
 
-    async def stop(self, timeout: float | None = None) -> None:
-        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
-
-        Example: `await handle.stop(timeout=30)`
-        """
-        await run(self._native.stop(timeout))
-
-    async def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
-
-        Example: `await handle.stop_with_timeout(30)`
-        """
-        await run(self._native.stop_with_timeout(timeout))
-
-    async def kill(self, timeout: float | None = None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5).
-
-        Example: `await handle.kill()`
-        """
-        await run(self._native.kill(timeout))
-
-    async def request_stop(self) -> None:
-        """Asks for an orderly end and returns.
-
-        Example: `await handle.request_stop(); await handle.wait_until_stopped()`
-        """
-        await run(self._native.request_stop())
-
-    async def request_kill(self) -> None:
-        """Asks for a forced end and returns.
-
-        Example: `await handle.request_kill(); await handle.wait_until_stopped()`
-        """
-        await run(self._native.request_kill())
-
-    async def get_job(self, id: str) -> Job:
-        """As `Sandbox.get_job`.
-
-        Example: `job = await handle.get_job(id)`
-        """
-        return await _jobs.find(self._native, id)
-
-    async def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """As `Sandbox.list_jobs`.
-
-        Example: `print([info.id for info in (await handle.list_jobs(all=True)).items])`
-        """
-        return await _jobs.page(self._native, all, limit, cursor)
-
-    async def modify(
-        self,
-        *,
-        cpus: int | None = None,
-        max_cpus: int | None = None,
-        memory: int | None = None,
-        max_memory: int | None = None,
-        root_disk_size: int | None = None,
-        env: Mapping[str, str] | None = None,
-        env_rm: Sequence[str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        labels_rm: Sequence[str] | None = None,
-        workdir: str | None = None,
-        secrets: Mapping[str, SecretModifySpec] | None = None,
-        secrets_rm: Sequence[str] | None = None,
-        policy: ModificationPolicy | None = None,
-        dry_run: bool = False,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        ports_rm: Sequence[PortEndpoint] | None = None,
-    ) -> SandboxModificationPlan:
+    @spelled_out(ModifyKeywords)
+    async def modify(self, **options: Unpack[ModifyKeywords]) -> SandboxModificationPlan:
         """As `Sandbox.modify`; needs no running sandbox.
 
         Example: `plan = await handle.modify(memory=1024, dry_run=True)`
         """
-        _modify.refuse(root_disk_size, secrets, secrets_rm, ports, ports_rm)
-        asked = {
-            "cpus": cpus,
-            "max_cpus": max_cpus,
-            "memory": memory,
-            "max_memory": max_memory,
-            "env": env,
-            "env_rm": env_rm,
-            "labels": labels,
-            "labels_rm": labels_rm,
-            "workdir": workdir,
-            "policy": policy,
-            "dry_run": dry_run,
-        }
-        return _modify.plan(await run(self._native.modify(asked)))
+        return _modify.plan(await run(self._native.modify(_modify.request(options))))
+
+    async def snapshot(self, name: str) -> Snapshot:
+        """Saves its disk. `UnsupportedError` for now.
+
+        Example: `snapshot = await handle.snapshot("base")`
+        """
+        if self.backend_kind == "cloud":
+            raise unsupported("SandboxHandle::snapshot on cloud", "when cloud snapshots land")
+        raise unsupported("SandboxHandle.snapshot", SNAPSHOTS)
+
+    @refused(STORAGE)
+    async def storage_usage(self) -> StorageItemUsage:
+        """Its disk space. `UnsupportedError` for now.
+
+        Example: `print((await handle.storage_usage()).allocated_bytes)`
+        """
 
     async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
         """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that.
@@ -276,19 +176,12 @@ class SandboxHandle(_later.LaterHandle):
         """
         await run(self._native.resume())
 
-    async def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns.
-
-        Example: `await handle.request_drain(); await handle.wait_until_stopped()`
-        """
-        await run(self._native.request_drain())
-
     async def restart(self, *, force: bool = False, timeout: float | None = None, detached: bool = False) -> Sandbox:
         """Stops (or kills) it and starts it again.
 
         Example: `sb = await handle.restart()`
         """
-        await run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        await (self.kill(timeout) if force else self.stop(STOP_TIMEOUT if timeout is None else timeout))
         return await self.start(detached=detached)
 
     async def destroy(self, *, force: bool = False, timeout: float | None = None) -> None:
@@ -296,15 +189,8 @@ class SandboxHandle(_later.LaterHandle):
 
         Example: `await handle.destroy(force=True)`
         """
-        await run(self._native.kill(timeout) if force else self._native.stop(timeout))
+        await (self.kill(timeout) if force else self.stop(STOP_TIMEOUT if timeout is None else timeout))
         await run(self._native.remove())
-
-    async def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it.
-
-        Example: `print((await handle.wait_until_stopped()).exit_code)`
-        """
-        return await run(self._native.wait_until_stopped())
 
     async def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
         """Waits until `status` is seen.
@@ -322,70 +208,14 @@ class SandboxHandle(_later.LaterHandle):
         """
         await run(self._native.remove())
 
-    async def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
-
-        Example: `print((await handle.metrics()).memory_bytes)`
-        """
-        return await run(self._native.metrics())
-
-    async def logs(
-        self,
-        tail: int | None = None,
-        since_ms: float | None = None,
-        until_ms: float | None = None,
-        sources: list[LogReadSource] | None = None,
-    ) -> list[LogEntry]:
-        """Captured output, running or not; as `Sandbox.logs`.
-
-        Example: `print("".join([entry.text() for entry in await handle.logs(tail=20)]))`
-        """
-        options = {"tail": tail, "since_ms": since_ms, "until_ms": until_ms, "sources": sources}
-        return await run(self._native.logs(options))
-
-    async def log_stream(
-        self,
-        sources: list[LogReadSource] | None = None,
-        since_ms: float | None = None,
-        from_cursor: str | None = None,
-        until_ms: float | None = None,
-        follow: bool = False,
-    ) -> LogStream:
-        """Captured output as a stream; as `Sandbox.log_stream`.
-
-        Example: `async for entry in await handle.log_stream(): print(entry.text(), end="")`
-        """
-        options = {
-            "sources": sources,
-            "since_ms": since_ms,
-            "from_cursor": from_cursor,
-            "until_ms": until_ms,
-            "follow": follow,
-        }
-        return LogStream(await run(self._native.log_stream(options)))
-
-    async def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity.
-
-        Example: `print((await handle.ping()).latency_ms)`
-        """
-        return SandboxPingResult(self._native.name, await run(self._native.ping()))
-
-    async def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer.
-
-        Example: `print((await handle.touch()).activity_seq)`
-        """
-        return SandboxTouchResult(self._native.name, await run(self._native.touch()))
-
     def _repr_html_(self) -> str:
-        from . import _picture
+        from . import _notebook
 
         rows: list[tuple[str, object]] = [("isolation", self.isolation), ("backend", self.backend_kind)]
         rows.append(("id", self.id))
         if self.last_error is not None:
             rows.append(("last error", self.last_error))
-        return _picture.card(self.name, (_picture.STATUS.get(self.status, "dim"), self.status), rows)
+        return _notebook.card(self.name, (_notebook.STATUS.get(self.status, "dim"), self.status), rows)
 
     def __repr__(self) -> str:
         return repr(self._native)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 from . import _backend, _deprecation, _microsandbox, _progress
-from . import _unsupported as later
-from ._checks import checked
-from ._config import ImageSource, Path, RootDiskConfig
+from ._checks import Path, checked
 from ._enums import DiskImageFormat, ImageArchiveFormat, ImageSourceKind
-from ._runtime import mark_eager, run, told
-from ._unsupported import unsupported
+from ._image_source import ImageSource, RootDiskConfig
+from ._runtime import mark_eager, on_loop, run
+from ._unsupported import SAVE, refuse_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,7 +223,7 @@ class Image:
         Example: `(await Image.load("python.tar"))[0].reference`
         """
         with _progress.bar(f"loading {input_path}", progress) as callback:
-            natives = await run(_microsandbox.image_load(input_path, tag, told(callback), _backend.pick(backend)))
+            natives = await run(_microsandbox.image_load(input_path, tag, on_loop(callback), _backend.pick(backend)))
         return [ImageHandle(native) for native in natives]
 
     @staticmethod
@@ -241,11 +240,7 @@ class Image:
         checked(format, ImageArchiveFormat, "format")
         if not reference:
             raise ValueError("at least one image reference is needed")
-        return _later("Image.save", later.SAVE)
-
-
-async def _later(operation: str, hint: str) -> None:
-    raise unsupported(operation, hint)
+        return refuse_later("Image.save", SAVE)
 
 
 mark_eager(Image.save)

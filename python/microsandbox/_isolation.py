@@ -12,7 +12,7 @@ from ._runtime import noticed, run
 from .errors import IsolationWarning, MicrosandboxError
 
 if TYPE_CHECKING:
-    from ._config import DoctorReport
+    from ._isolation_report import DoctorReport
     from ._microsandbox import NativeSandbox
 
 
@@ -26,9 +26,9 @@ async def doctor(*, recheck: bool = False, backend: _backend.BackendObject | Non
 
 
 async def notice(native: NativeSandbox, *, made: bool = False) -> None:
-    """Warns, once per process, when nobody demanded a container and the sandbox is one.
+    """Warns, once per process, when no call demanded a container and the sandbox is one.
 
-    Where a filter turns the warning into an error, nobody gets the sandbox: what was `made` is removed, what was
+    Where a filter turns the warning into an error, the caller gets no sandbox: what was `made` is removed, what was
     started is ended.
     """
     if noticed or native.isolation is not Isolation.CONTAINER or native.asked_isolation != "auto":

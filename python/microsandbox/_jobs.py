@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 #: What the agent says in the log after the last output of a program.
 _ENDED = re.compile(rb"exec ended: .* \(session (\d+)\)")
-#: What a reader of the log is told that came too late.
+#: What the log holds in place of output that was rotated away before it was read.
 _GAP = b"log rotated faster than it was read"
 
 
 def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
-    """The job that an answer tells of."""
+    """The job that a response describes."""
     return Job(owner, owner.jobs(), known)
 
 
@@ -64,7 +65,7 @@ def _exit(code: int, timed_out: bool) -> JobExit:
 
 
 class Job:
-    """A program that goes on without its client, until it ends or its sandbox does; from `Sandbox.exec_detached`.
+    """A program that runs on without its client, until the program or its sandbox ends; from `Sandbox.exec_detached`.
 
     It is found again by its id: `Sandbox.get_job`, from any process, as long as the sandbox runs; of ended ones the
     newest 1024 are remembered. Calls on one that is not known any more raise `JobError` with the code `unknown_job`.
@@ -191,21 +192,38 @@ class Job:
     async def log_stream(
         self,
         *,
+        tail: int | None = None,
         since: float | None = None,
         until: float | None = None,
         sources: list[LogReadSource] | None = None,
         from_cursor: str | None = None,
         follow: bool = False,
     ) -> JobLogStream:
-        """As `logs`, entry by entry; with `follow` until it has ended and its last word was given.
+        """As `logs`, entry by entry; with `follow` until the job has ended and its last entry was given.
 
-        Example: `async for entry in await job.log_stream(follow=True): print(entry.data)`
+        Example: `async for entry in await job.log_stream(tail=10, follow=True): print(entry.data)`
         """
-        return await self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, follow)
+        options = {"since_ms": since, "until_ms": until, "from_cursor": from_cursor}
+        if tail is not None:
+            start = await self._start_of_tail(tail, options, sources)
+            options["from_cursor"] = start or options["from_cursor"]
+        return await self._stream(options, sources, follow)
+
+    async def _start_of_tail(
+        self, tail: int, options: dict[str, Any], sources: list[LogReadSource] | None
+    ) -> str | None:
+        """The position after which the newest `tail` entries follow; None where all entries belong to them."""
+        if isinstance(tail, bool) or not isinstance(tail, int) or tail < 0:
+            raise ValueError(f"tail must be a whole number of entries, 0 or more: got {tail!r}")
+        newest: deque[str] = deque(maxlen=tail + 1)
+        async for entry in await self._stream(options, sources, False):
+            newest.append(entry.cursor)
+        return newest[0] if len(newest) > tail else None
 
     async def follow_logs(
         self,
         *,
+        tail: int | None = None,
         since: float | None = None,
         until: float | None = None,
         sources: list[LogReadSource] | None = None,
@@ -213,9 +231,11 @@ class Job:
     ) -> JobLogStream:
         """`log_stream` with `follow`.
 
-        Example: `async for entry in await job.follow_logs(): print(entry.data)`
+        Example: `async for entry in await job.follow_logs(tail=10): print(entry.data)`
         """
-        return await self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, True)
+        return await self.log_stream(
+            tail=tail, since=since, until=until, sources=sources, from_cursor=from_cursor, follow=True
+        )
 
     async def _stream(
         self, options: dict[str, Any], sources: list[LogReadSource] | None, follow: bool, gaps: bool = False
@@ -229,7 +249,7 @@ class Job:
 
 
 class JobLogStream:
-    """Captured output of one job: an async iterator of `JobLogEntry`.
+    """Captured output of one job: an iterator of `JobLogEntry`.
 
     Example: `async for entry in job_logs: print(entry.data)`
     """
@@ -265,7 +285,7 @@ class JobLogStream:
         return said is not None and int(said.group(1)) == self._session
 
     async def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the stream. Idempotent.
 
         Example: `await job_logs.close()`
         """
@@ -279,7 +299,7 @@ def _entry(entry: LogEntry) -> JobLogEntry:
 
 
 class JobAttachment:
-    """The streams of a job: an async iterator of `JobEvent`, ended by `completed`. Letting go leaves it running.
+    """The streams of a job: an iterator of `JobEvent`, ended by `completed`. The job runs on after a detach.
 
     Example: `attachment = await job.attach(); await attachment.write_stdin(b"yes\\n")`
     """
@@ -355,7 +375,7 @@ class JobAttachment:
         await run(self._native.resize(rows, cols))
 
     async def detach(self) -> None:
-        """Lets go; the job goes on. A second time is fine.
+        """Detaches; the job runs on. Idempotent.
 
         Example: `await attachment.detach()`
         """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class LogStream:
-    """Log entries as they come: an async iterator of `LogEntry`.
+    """Log entries as they come: an iterator of `LogEntry`.
 
     Example: `async for entry in await sb.log_stream(follow=True): print(entry.text(), end="")`
     """

@@ -15,7 +15,7 @@ _WINDOW = 300
 
 
 class MetricsStream:
-    """Samples at an interval, the first at once: an async iterator of `SandboxMetrics`.
+    """Samples at an interval, the first immediately: an iterator of `SandboxMetrics`.
 
     In a notebook it shows the newest 300 samples that were read as curves; `show` keeps them moving.
 
@@ -54,6 +54,6 @@ class MetricsStream:
                     return
 
     def _repr_html_(self) -> str:
-        from . import _picture
+        from . import _notebook
 
-        return _picture.metrics(list(self._seen))
+        return _notebook.metrics(list(self._seen))

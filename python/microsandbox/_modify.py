@@ -1,9 +1,9 @@
-"""Results of changing a sandbox."""
+"""Changing a sandbox: the keywords and the plan."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Union
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from ._enums import (
     ChangeKind,
@@ -15,7 +15,33 @@ from ._enums import (
     SandboxStatus,
     SecretChangeKind,
 )
+from ._signature import refuse_unknown
 from ._unsupported import unsupported
+
+if TYPE_CHECKING:
+    from ._network import PortBinding, PortEndpoint
+    from ._secrets import SecretModifySpec
+
+
+class ModifyKeywords(TypedDict, total=False):
+    """Keywords of `modify`; None is as good as absent."""
+
+    cpus: int | None
+    max_cpus: int | None
+    memory: int | None
+    max_memory: int | None
+    root_disk_size: int | None
+    env: Mapping[str, str] | None
+    env_rm: Sequence[str] | None
+    labels: Mapping[str, str] | None
+    labels_rm: Sequence[str] | None
+    workdir: str | None
+    secrets: Mapping[str, SecretModifySpec] | None
+    secrets_rm: Sequence[str] | None
+    policy: ModificationPolicy | None
+    dry_run: bool
+    ports: Mapping[int, int] | Sequence[PortBinding] | None
+    ports_rm: Sequence[PortEndpoint] | None
 
 
 class _ConfigRequired(TypedDict):
@@ -111,23 +137,32 @@ class SandboxModificationPlan(_PlanRequired, total=False):
     resize_status: list[ResourceResizeStatus]
 
 
-def refuse(root_disk_size: Any, secrets: Any, secrets_rm: Any, ports: Any, ports_rm: Any) -> None:
-    """What this build cannot change is refused by name, before anything else happens."""
-    if root_disk_size is not None:
-        raise unsupported("modify(root_disk_size=)", "when root disk options land")
-    if secrets or secrets_rm:
-        raise unsupported("modify(secrets=, secrets_rm=)", "when secrets land")
-    if ports or ports_rm:
-        raise unsupported("modify(ports=, ports_rm=)", "when sandbox networking lands")
+#: What this build cannot change, and when it can.
+_LATER = {
+    ("root_disk_size",): "when root disk options land",
+    ("secrets", "secrets_rm"): "when secrets land",
+    ("ports", "ports_rm"): "when sandbox networking lands",
+}
+
+
+def request(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the native call takes; what this build cannot change is refused by name, before anything else happens."""
+    refuse_unknown("modify", options, ModifyKeywords.__annotations__)
+    asked = {**options}
+    for names, hint in _LATER.items():
+        given = [asked.pop(name, None) for name in names]
+        if any(value is not None and value != {} and value != [] and value != () for value in given):
+            raise unsupported(f"modify({', '.join(f'{name}=' for name in names)})", hint)
+    return asked
 
 
 def plan(raw: dict[str, Any]) -> SandboxModificationPlan:
     """The native answer with members of enums."""
     result: SandboxModificationPlan = {
         "sandbox": raw["sandbox"],
-        "status": SandboxStatus(raw["status"]),
+        "status": raw["status"],
         "applied": raw["applied"],
-        "policy": ModificationPolicy(raw["policy"]),
+        "policy": raw["policy"],
         "changes": [_change(*change) for change in raw["changes"]],
         "conflicts": [{"field": field, "message": message} for field, message in raw["conflicts"]],
         "warnings": [{"field": field, "message": message} for field, message in raw["warnings"]],
@@ -149,8 +184,8 @@ def plan(raw: dict[str, Any]) -> SandboxModificationPlan:
 def _change(
     field: str,
     name: Union[str, None],
-    change: str,
-    disposition: str,
+    change: ChangeKind,
+    disposition: ModificationDisposition,
     before: Union[str, None],
     after: Union[str, None],
     reason: Union[str, None],
@@ -158,8 +193,8 @@ def _change(
     result: ConfigPlannedChange = {
         "kind": PlannedChangeKind.CONFIG,
         "field": field,
-        "change": ChangeKind(change),
-        "disposition": ModificationDisposition(disposition),
+        "change": change,
+        "disposition": disposition,
     }
     named = "" if name is None else f"{name}="
     if before is not None:
@@ -169,60 +204,3 @@ def _change(
     if reason is not None:
         result["reason"] = reason
     return result
-
-
-class DiskCompactionDiskResult(TypedDict):
-    """Merged layers of one disk.
-
-    Example: `print([disk["guest_path"] for disk in (await sb.compact())["disks"]])`
-    """
-
-    guest_path: str
-    input_layers: int
-    selected_layers: int
-    output_layers: int
-    materialized_bytes: int
-    total_us: int
-
-
-class DiskCompactionResult(TypedDict):
-    """Merged layers of a sandbox.
-
-    Example: `print((await sb.compact(dry_run=True))["input_layers"])`
-    """
-
-    dry_run: bool
-    input_layers: int
-    selected_layers: int
-    output_layers: int
-    materialized_bytes: int
-    total_us: int
-    pause_us: int
-    disks: list[DiskCompactionDiskResult]
-
-
-@dataclass(frozen=True)
-class ForkOutcome:
-    """One copy of `fork_many`: a sandbox or an error.
-
-    Example: `print([outcome.error for outcome in await sb.fork_many(["a", "b"])])`
-    """
-
-    name: str
-    sandbox: Any = None
-    error: Union[Exception, None] = None
-
-
-BranchOutcome = ForkOutcome
-
-
-@dataclass(frozen=True)
-class ExternalMountWarning:
-    """A host mount that changed since the snapshot.
-
-    Example: `print([warning.guest_path for warning in await sb.restore_warnings()])`
-    """
-
-    guest_path: str
-    reason: str
-    stale_inodes: int

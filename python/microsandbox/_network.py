@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 from . import _deprecation
-from ._checks import checked, serialised
-from ._config import Path
+from ._checks import Path, checked, serialised
 from ._enums import (
     Action,
     DestGroup,
@@ -22,6 +21,10 @@ from ._enums import (
     VsockSocketType,
 )
 from ._secrets import SecretSource, ViolationPolicy
+from ._signature import spelled_out
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -56,36 +59,36 @@ class Destination:
         return NetworkDestination(NetworkDestinationKind.ANY)
 
     @staticmethod
-    def ip(s: str) -> NetworkDestination:
+    def ip(ip: str) -> NetworkDestination:
         """One address.
 
         Example: `Rule.allow(destination=Destination.ip("192.0.2.7"))`
         """
-        return NetworkDestination(NetworkDestinationKind.IP, s)
+        return NetworkDestination(NetworkDestinationKind.IP, ip)
 
     @staticmethod
-    def cidr(s: str) -> NetworkDestination:
+    def cidr(cidr: str) -> NetworkDestination:
         """A range of addresses.
 
         Example: `Rule.deny(destination=Destination.cidr("10.0.0.0/8"))`
         """
-        return NetworkDestination(NetworkDestinationKind.CIDR, s)
+        return NetworkDestination(NetworkDestinationKind.CIDR, cidr)
 
     @staticmethod
-    def domain(s: str) -> NetworkDestination:
+    def domain(domain: str) -> NetworkDestination:
         """One name.
 
         Example: `Rule.allow(destination=Destination.domain("pypi.org"))`
         """
-        return NetworkDestination(NetworkDestinationKind.DOMAIN, s)
+        return NetworkDestination(NetworkDestinationKind.DOMAIN, domain)
 
     @staticmethod
-    def domain_suffix(s: str) -> NetworkDestination:
+    def domain_suffix(suffix: str) -> NetworkDestination:
         """A name and everything below it.
 
         Example: `Rule.allow(destination=Destination.domain_suffix("pythonhosted.org"))`
         """
-        return NetworkDestination(NetworkDestinationKind.DOMAIN_SUFFIX, s)
+        return NetworkDestination(NetworkDestinationKind.DOMAIN_SUFFIX, suffix)
 
     @staticmethod
     def group(group: DestGroup) -> NetworkDestination:
@@ -94,6 +97,15 @@ class Destination:
         Example: `Rule.deny(destination=Destination.group(DestGroup.PRIVATE))`
         """
         return NetworkDestination(NetworkDestinationKind.GROUP, checked(group, DestGroup, "group").value)
+
+
+class RuleKeywords(TypedDict, total=False):
+    """Keywords of `Rule.allow` and `Rule.deny`."""
+
+    direction: Direction
+    protocol: Protocol | None
+    port: int | str | None
+    destination: str | NetworkDestination | None
 
 
 @dataclass(frozen=True)
@@ -110,34 +122,22 @@ class Rule:
     port: Union[int, str, None] = None
 
     @classmethod
-    def allow(
-        cls,
-        *,
-        direction: Direction = Direction.EGRESS,
-        protocol: Union[Protocol, None] = None,
-        port: Union[int, str, None] = None,
-        destination: Union[str, NetworkDestination, None] = None,
-    ) -> Rule:
+    @spelled_out(RuleKeywords, direction=Direction.EGRESS)
+    def allow(cls, **options: Unpack[RuleKeywords]) -> Rule:
         """Let it through.
 
         Example: `Rule.allow(destination="pypi.org", port=443)`
         """
-        return cls(Action.ALLOW, direction, destination, protocol, port)
+        return cls(Action.ALLOW, **options)
 
     @classmethod
-    def deny(
-        cls,
-        *,
-        direction: Direction = Direction.EGRESS,
-        protocol: Union[Protocol, None] = None,
-        port: Union[int, str, None] = None,
-        destination: Union[str, NetworkDestination, None] = None,
-    ) -> Rule:
+    @spelled_out(RuleKeywords, direction=Direction.EGRESS)
+    def deny(cls, **options: Unpack[RuleKeywords]) -> Rule:
         """Refuse it.
 
         Example: `Rule.deny(destination="10.0.0.0/8")`
         """
-        return cls(Action.DENY, direction, destination, protocol, port)
+        return cls(Action.DENY, **options)
 
     @classmethod
     def allow_dns(cls) -> tuple[Rule, Rule]:
@@ -288,6 +288,9 @@ class DnsConfig:
     nameservers: tuple[str, ...] = ()
     query_timeout_ms: Union[int, None] = None
 
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
+
 
 @dataclass(frozen=True)
 class ScopedUpstreamCACert:
@@ -299,6 +302,9 @@ class ScopedUpstreamCACert:
     pattern: str
     path: str
 
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
+
 
 @dataclass(frozen=True)
 class ScopedVerifyUpstream:
@@ -309,6 +315,9 @@ class ScopedVerifyUpstream:
 
     pattern: str
     verify: bool
+
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
 
 
 @dataclass(frozen=True)
@@ -329,6 +338,9 @@ class TlsConfig:
     ca_key: Union[str, None] = None
     ca_cn: Union[str, None] = None
 
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
+
 
 @dataclass(frozen=True)
 class TokenBucket:
@@ -341,6 +353,9 @@ class TokenBucket:
     refill_time_ms: int
     one_time_burst: int = 0
 
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
+
 
 @dataclass(frozen=True)
 class RateLimiter:
@@ -352,6 +367,9 @@ class RateLimiter:
     bandwidth: Union[TokenBucket, None] = None
     ops: Union[TokenBucket, None] = None
 
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
+
 
 @dataclass(frozen=True)
 class NetworkRateLimiter:
@@ -362,6 +380,9 @@ class NetworkRateLimiter:
 
     egress: Union[RateLimiter, None] = None
     ingress: Union[RateLimiter, None] = None
+
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
 
 
 @dataclass(frozen=True)
@@ -412,6 +433,9 @@ class HttpConfig:
         if self.deny_response_format not in ("json", "text"):
             raise ValueError(f"deny_response_format must be 'json' or 'text', not {self.deny_response_format!r}")
 
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
+
 
 @dataclass(frozen=True)
 class OutboundProxy:
@@ -435,28 +459,28 @@ class OutboundProxy:
             raise ValueError("only socks4 has a user_id")
 
     @classmethod
-    def http_connect(cls, addr: str) -> OutboundProxy:
+    def http_connect(cls, address: str) -> OutboundProxy:
         """HTTP CONNECT.
 
         Example: `proxy = OutboundProxy.http_connect("proxy.example:3128")`
         """
-        return cls("http_connect", addr)
+        return cls("http_connect", address)
 
     @classmethod
-    def socks4(cls, addr: str, *, user_id: Union[str, None] = None) -> OutboundProxy:
+    def socks4(cls, address: str, *, user_id: Union[str, None] = None) -> OutboundProxy:
         """SOCKS 4.
 
         Example: `proxy = OutboundProxy.socks4("proxy.example:1080", user_id="me")`
         """
-        return cls("socks4", addr, user_id=user_id)
+        return cls("socks4", address, user_id=user_id)
 
     @classmethod
-    def socks5(cls, addr: str) -> OutboundProxy:
+    def socks5(cls, address: str) -> OutboundProxy:
         """SOCKS 5.
 
         Example: `proxy = OutboundProxy.socks5("proxy.example:1080")`
         """
-        return cls("socks5", addr)
+        return cls("socks5", address)
 
     def credentials(self, username: str, password: SecretSource) -> OutboundProxy:
         """The same proxy with a login.
@@ -464,6 +488,9 @@ class OutboundProxy:
         Example: `proxy.credentials("me", SecretSource.env("PROXY_PASSWORD"))`
         """
         return OutboundProxy(self.protocol, self.address, self.user_id, username, password)
+
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
 
 
 @dataclass(frozen=True)

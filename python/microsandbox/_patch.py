@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Union
 
-from ._checks import checked
-from ._config import Path
+from ._checks import Path, checked
 from ._enums import PatchKind
 
 _NEEDS: dict[str, dict[str, type]] = {
@@ -82,7 +81,7 @@ class Patch:
 
     @staticmethod
     def mkdir(path: str, *, mode: Union[int, None] = None) -> PatchConfig:
-        """A directory; an existing one is fine and gets the mode.
+        """A directory; an existing one is kept and gets the mode.
 
         Example: `Patch.mkdir("/opt/app", mode=0o755)`
         """
@@ -122,7 +121,7 @@ class Patch:
 
     @staticmethod
     def remove(path: str) -> PatchConfig:
-        """No file or directory there; absence is fine.
+        """Removes a file or directory; absence is no error.
 
         Example: `Patch.remove("/etc/motd")`
         """

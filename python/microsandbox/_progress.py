@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     _Callback = Callable[[int, Union[int, None]], None]
 
-#: What is over by then shows no bar that nobody asked for.
+#: A transfer that ends sooner shows no bar unless the caller asked for one.
 _PATIENCE = 1.0
 
 
@@ -35,7 +35,7 @@ class Display:
 
     @property
     def is_seen(self) -> bool:
-        """Whether anybody looks."""
+        """Whether there is a notebook or a terminal to show it in."""
         return self._notebook or self._terminal
 
     def update(self, shown: object, line: str) -> None:
@@ -91,14 +91,14 @@ class Progress:
         self._display.__exit__(*exc)
 
     def _repr_html_(self) -> str:
-        from . import _picture
+        from . import _notebook
 
-        return _picture.progress(self._title, self._done, self._total)
+        return _notebook.progress(self._title, self._done, self._total)
 
 
 def bar(title: str, given: _Callback | None) -> AbstractContextManager[_Callback | None]:
     """The callback of an operation that may take long: the caller's, or a bar once it takes longer than a second, or,
-    where nobody looks, none."""
+    without a notebook or a terminal, none."""
     if given is not None:
         return nullcontext(given)
     shown = Progress(title)

@@ -36,7 +36,7 @@ class PullEvent:
 
 
 class PullProgressIter:
-    """An async iterator of `PullEvent`. Empty while nothing is pulled from a registry.
+    """An iterator of `PullEvent`. Empty while nothing is pulled from a registry.
 
     Example: `async for event in session.progress: print(event.event_type)`
     """

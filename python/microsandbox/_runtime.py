@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from pathlib import Path
 
+#: Seconds that `stop` waits for an orderly end unless the call says otherwise.
+STOP_TIMEOUT = 10.0
+
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-#: Filled once somebody was told, in either face, that sandboxes are containers.
+#: Filled once either face has warned that sandboxes are containers.
 noticed: list[bool] = []
 
+# Errors are raised in destructors, too, when nothing can be imported any more.
+_microsandbox._resolve()
 # No worker thread may ask a dying interpreter for its lock.
 atexit.register(_microsandbox._shutdown)
 
@@ -34,8 +39,8 @@ def wait(call: _microsandbox.Pending[_T]) -> _T:
     return call.wait()
 
 
-def told(progress: Callable[[int, int | None], None] | None) -> Callable[[int, int | None], None] | None:
-    """`progress` for a native call, which tells from a thread of its own: called on the loop of the caller."""
+def on_loop(progress: Callable[[int, int | None], None] | None) -> Callable[[int, int | None], None] | None:
+    """`progress` for a native call, which reports from a thread of its own: called on the loop of the caller."""
     if progress is None:
         return None
     from asyncio import get_running_loop
@@ -45,13 +50,13 @@ def told(progress: Callable[[int, int | None], None] | None) -> Callable[[int, i
 
 
 def _on(loop: AbstractEventLoop, callback: Callable[[int, int | None], None], done: int, total: int | None) -> None:
-    # A loop that was closed meanwhile wants to know nothing.
+    # The loop may have been closed since.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(callback, done, total)
 
 
-def told_here(progress: Callable[[int, int | None], None] | None) -> Callable[[int, int | None], None] | None:
-    """The sync face's `told`: called from the native call's own thread."""
+def on_thread(progress: Callable[[int, int | None], None] | None) -> Callable[[int, int | None], None] | None:
+    """The sync face's `on_loop`: called from the native call's own thread."""
     return progress
 
 
@@ -62,7 +67,7 @@ def eager(function: _F) -> _F:
 
         return markcoroutinefunction(function)
     if "asyncio" in sys.modules:
-        # What older interpreters look for; without asyncio loaded nobody can ask.
+        # What older interpreters look for; without asyncio loaded there is nothing to look for it.
         function._is_coroutine = sys.modules["asyncio"].coroutines._is_coroutine  # type: ignore[attr-defined]
     return function
 

@@ -1,64 +1,61 @@
 """A live sandbox."""
 
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from . import _backend, _checks, _create, _exec, _isolation, _jobs, _later, _microsandbox, _modify
-from ._enums import GuestFlush, Isolation, SandboxStatus
+from . import (
+    _backend,
+    _checks,
+    _create,
+    _exec_request,
+    _isolation,
+    _jobs,
+    _microsandbox,
+    _modify,
+    _restore,
+)
+from ._calls import SandboxCalls
+from ._create import CreateKeywords
+from ._enums import GuestFlush, SandboxStatus
 from ._exec import ExecHandle
+from ._exec_request import AttachKeywords, DetachedKeywords, ExecKeywords
 from ._files import SandboxFsOps
-from ._handle import SandboxHandle, SandboxPage, SandboxPingResult, SandboxTouchResult
-from ._logs import LogStream
+from ._handle import SandboxHandle, SandboxPage
 from ._metrics_stream import MetricsStream
+from ._modify import ModifyKeywords
 from ._pull import PullSession
-from ._runtime import AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
-from ._unsupported import unsupported
+from ._restore import RestoreKeywords
+from ._runtime import STOP_TIMEOUT, AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
+from ._signature import spelled_out
+from ._snapshot import Snapshot, SnapshotHandle
+from ._ssh import SandboxSshOps
+from ._unsupported import SNAPSHOTS, refuse_later, refused, unsupported
 from .errors import MicrosandboxError
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
+
+    from typing_extensions import Unpack
 
     from ._backend import BackendObject
-    from ._config import (
-        BootStep,
-        ExecOptions,
-        ImageSource,
-        InitConfig,
-        InitOptions,
-        IsolationReport,
-        MountConfig,
-        Path,
-        RegistryAuth,
-        Rlimit,
-        Stdin,
-    )
-    from ._enums import (
-        CpuPlacement,
-        DeploymentProfile,
-        LogLevel,
-        LogReadSource,
-        ModificationPolicy,
-        PullPolicy,
-        SecurityProfile,
-        ViolationAction,
-    )
+    from ._checks import Path
+    from ._exec_request import ExecOptions
+    from ._isolation_report import BootStep
     from ._jobs import Job
-    from ._microsandbox import ExecOutput, LogEntry, NativeExec, NativeSandbox, SandboxMetrics, SandboxStopResult
+    from ._microsandbox import ExecOutput, NativeExec, NativeSandbox, SandboxStopResult
     from ._modify import SandboxModificationPlan
-    from ._network import Network, PortBinding, PortEndpoint, VsockRoute
-    from ._patch import PatchConfig
-    from ._secrets import SecretEntry, SecretModifySpec, ViolationPolicy
-    from .jobs import JobPage
+    from ._restore import ExternalMountWarning
 
 #: `Sandbox.list` hides the builtin inside the class.
 _List = list
 
 
 async def _opened(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
-    """The sandbox that `call` starts; says so if its isolation is weaker than a virtual machine."""
+    """The sandbox that `call` starts; warns if its isolation is weaker than a virtual machine."""
     native = await run(call)
     await _isolation.notice(native)
     return Sandbox(native)
@@ -92,11 +89,11 @@ async def _running(call: _microsandbox.Pending[NativeExec]) -> ExecHandle:
     return ExecHandle(await run(call))
 
 
-class Sandbox(_later.LaterSandbox):
+class Sandbox(SandboxCalls):
     """A connection to one running sandbox; comes from `create`, `start` or `SandboxHandle.connect`.
 
-    Leaving `async with` kills **and removes** the sandbox. Without it, an attached sandbox ends with this process and
-    its record stays; a detached one goes on.
+    Leaving the block of the context manager kills **and removes** the sandbox. Without a block, an attached sandbox
+    ends with this process and its record stays; a detached one keeps running.
 
     Example::
 
@@ -113,187 +110,85 @@ class Sandbox(_later.LaterSandbox):
             raise RuntimeError("sandbox has been consumed")
         return self._native
 
+    @property
+    def _owner(self) -> NativeSandbox:
+        return self._live
+
     def _consume(self) -> NativeSandbox:
         native = self._live
         self._native = None
         return native
 
     @staticmethod
-    def create(
-        name: str,
-        *,
-        image: str | os.PathLike[str] | ImageSource | None = None,
-        from_snapshot: Path | None = None,
-        memory: int | None = None,
-        cpus: int | None = None,
-        max_memory: int | None = None,
-        max_cpus: int | None = None,
-        workdir: str | None = None,
-        shell: str | None = None,
-        security: SecurityProfile | None = None,
-        hostname: str | None = None,
-        user: str | None = None,
-        entrypoint: Sequence[str] | None = None,
-        cmd: Sequence[str] | None = None,
-        init: str | InitConfig | InitOptions | None = None,
-        replace: bool = False,
-        replace_with_timeout: float | None = None,
-        max_duration: float | None = None,
-        idle_timeout: float | None = None,
-        ephemeral: bool = False,
-        env: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        scripts: Mapping[str, str] | None = None,
-        pull_policy: PullPolicy | None = None,
-        log_level: LogLevel | None = None,
-        registry_auth: RegistryAuth | None = None,
-        registry_insecure: bool = False,
-        registry_ca_certs: _List[bytes | bytearray | Path] | None = None,
-        volumes: Mapping[str, MountConfig] | None = None,
-        patches: Iterable[PatchConfig] | None = None,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        vsock: Mapping[str, int] | Sequence[VsockRoute] | None = None,
-        network: Network | None = None,
-        secrets: Iterable[SecretEntry] | None = None,
-        on_secret_violation: ViolationAction | ViolationPolicy | None = None,
-        secret_violation_action: ViolationAction | None = None,
-        intercept_tls: bool = False,
-        detached: bool = False,
-        cpu_placement: CpuPlacement | None = None,
-        placement_profile: str | None = None,
-        thp: str | None = None,
-        deployment_profile: DeploymentProfile | None = None,
-        isolation: Isolation | None = None,
-        backend: BackendObject | None = None,
-    ) -> Coroutine[Any, Any, Sandbox]:
+    @spelled_out(CreateKeywords)
+    def create(name: str, **options: Unpack[CreateKeywords]) -> Coroutine[Any, Any, Sandbox]:
         """Makes and boots a sandbox.
 
         `name` is 1 to 128 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit. Exactly one of `image` and
         `from_snapshot` is needed; `image="host"` is this machine's own system, read-only. `memory` is in MiB (512),
         `cpus` 1 to 255 (1), durations are in seconds. `replace` stops and removes a sandbox of the same name first,
-        with `replace_with_timeout` seconds of grace (10). `detached` lets it outlive this process, `ephemeral` removes
-        it when its run ends, `idle_timeout` ends it after that much inactivity, `max_duration` limits one run.
+        with `replace_with_timeout` seconds of grace (10). `detached` lets the sandbox outlive this process, `ephemeral`
+        removes it when its run ends, `idle_timeout` ends it after that much inactivity, `max_duration` limits one run.
         `isolation` is a demand, `backend` the place (the ambient one by default).
 
-        Arguments are checked by the call itself: `TypeError`, `ValueError`. Awaiting raises `InvalidConfigError`,
+        Arguments are checked first: `TypeError`, `ValueError`. Then it raises `InvalidConfigError`,
         `SandboxAlreadyExistsError`, `ImageNotFoundError`, `ImagePullFailedError`, `IsolationUnavailableError`,
         `BootStartError`, and `UnsupportedError` for an option that this build cannot honour.
 
         Example: `sb = await Sandbox.create("demo", image="host", memory=256)`
         """
-        call = _create.call(_microsandbox.create, locals())
+        call = _create.call(_microsandbox.create, name, options)
         require_loop()
         return _made(call)
 
     @staticmethod
-    def create_with_progress(
-        name: str,
-        *,
-        image: str | os.PathLike[str] | ImageSource | None = None,
-        from_snapshot: Path | None = None,
-        memory: int | None = None,
-        cpus: int | None = None,
-        max_memory: int | None = None,
-        max_cpus: int | None = None,
-        workdir: str | None = None,
-        shell: str | None = None,
-        security: SecurityProfile | None = None,
-        hostname: str | None = None,
-        user: str | None = None,
-        entrypoint: Sequence[str] | None = None,
-        cmd: Sequence[str] | None = None,
-        init: str | InitConfig | InitOptions | None = None,
-        replace: bool = False,
-        replace_with_timeout: float | None = None,
-        max_duration: float | None = None,
-        idle_timeout: float | None = None,
-        ephemeral: bool = False,
-        env: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        scripts: Mapping[str, str] | None = None,
-        pull_policy: PullPolicy | None = None,
-        log_level: LogLevel | None = None,
-        registry_auth: RegistryAuth | None = None,
-        registry_insecure: bool = False,
-        registry_ca_certs: _List[bytes | bytearray | Path] | None = None,
-        volumes: Mapping[str, MountConfig] | None = None,
-        patches: Iterable[PatchConfig] | None = None,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        vsock: Mapping[str, int] | Sequence[VsockRoute] | None = None,
-        network: Network | None = None,
-        secrets: Iterable[SecretEntry] | None = None,
-        on_secret_violation: ViolationAction | ViolationPolicy | None = None,
-        secret_violation_action: ViolationAction | None = None,
-        intercept_tls: bool = False,
-        detached: bool = False,
-        cpu_placement: CpuPlacement | None = None,
-        placement_profile: str | None = None,
-        thp: str | None = None,
-        deployment_profile: DeploymentProfile | None = None,
-        isolation: Isolation | None = None,
-        backend: BackendObject | None = None,
-    ) -> PullSession:
-        """As `create`, started at once, also outside a loop; failures appear in `result()`.
+    @spelled_out(CreateKeywords)
+    def create_with_progress(name: str, **options: Unpack[CreateKeywords]) -> PullSession:
+        """As `create`; the work starts with the call, and failures appear in `result()`.
 
         Example: `sb = await Sandbox.create_with_progress("box", image="host").result()`
         """
-        return PullSession(_create.call(_microsandbox.create, locals()), _made)
+        return PullSession(_create.call(_microsandbox.create, name, options), _made)
 
     @staticmethod
-    def connect_or_create(
-        name: str,
-        *,
-        image: str | os.PathLike[str] | ImageSource | None = None,
-        from_snapshot: Path | None = None,
-        memory: int | None = None,
-        cpus: int | None = None,
-        max_memory: int | None = None,
-        max_cpus: int | None = None,
-        workdir: str | None = None,
-        shell: str | None = None,
-        security: SecurityProfile | None = None,
-        hostname: str | None = None,
-        user: str | None = None,
-        entrypoint: Sequence[str] | None = None,
-        cmd: Sequence[str] | None = None,
-        init: str | InitConfig | InitOptions | None = None,
-        replace: bool = False,
-        replace_with_timeout: float | None = None,
-        max_duration: float | None = None,
-        idle_timeout: float | None = None,
-        ephemeral: bool = False,
-        env: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        scripts: Mapping[str, str] | None = None,
-        pull_policy: PullPolicy | None = None,
-        log_level: LogLevel | None = None,
-        registry_auth: RegistryAuth | None = None,
-        registry_insecure: bool = False,
-        registry_ca_certs: _List[bytes | bytearray | Path] | None = None,
-        volumes: Mapping[str, MountConfig] | None = None,
-        patches: Iterable[PatchConfig] | None = None,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        vsock: Mapping[str, int] | Sequence[VsockRoute] | None = None,
-        network: Network | None = None,
-        secrets: Iterable[SecretEntry] | None = None,
-        on_secret_violation: ViolationAction | ViolationPolicy | None = None,
-        secret_violation_action: ViolationAction | None = None,
-        intercept_tls: bool = False,
-        detached: bool = False,
-        cpu_placement: CpuPlacement | None = None,
-        placement_profile: str | None = None,
-        thp: str | None = None,
-        deployment_profile: DeploymentProfile | None = None,
-        isolation: Isolation | None = None,
-        backend: BackendObject | None = None,
-    ) -> Coroutine[Any, Any, Sandbox]:
+    @spelled_out(CreateKeywords)
+    def connect_or_create(name: str, **options: Unpack[CreateKeywords]) -> Coroutine[Any, Any, Sandbox]:
         """Connects to a running sandbox of this name, starts a stopped one, else creates it as `create` does.
 
         Example: `sb = await Sandbox.connect_or_create("box", image="host")`
         """
-        call = _create.call(_microsandbox.connect_or_create, locals())
+        call = _create.call(_microsandbox.connect_or_create, name, options)
         require_loop()
         return _opened(call)
+
+    @staticmethod
+    @spelled_out(RestoreKeywords, external_mount_policy="strict")
+    def restore(
+        snapshot: Snapshot | SnapshotHandle | Path, *, name: str, **options: Unpack[RestoreKeywords]
+    ) -> Coroutine[Any, Any, Sandbox]:
+        """Boots from a snapshot. Arguments are checked in the call; `UnsupportedError` for now.
+
+        `cpus`, `memory` (MiB) and the limits are those of `create`; `cow_memory` shares the snapshot's memory until it
+        is written to, `disk_only` leaves memory out. `external_mount_policy` is `"strict"`, which refuses host mounts
+        that changed since, or `"relaxed"`.
+
+        Example: `sb = await Sandbox.restore("base", name="copy", memory=1024)`
+        """
+        _restore.check(snapshot, (Snapshot, SnapshotHandle), name, options)
+        require_loop()
+        return refuse_later("Sandbox.restore", SNAPSHOTS)
+
+    @staticmethod
+    @spelled_out(RestoreKeywords, external_mount_policy="strict")
+    def restore_with_progress(
+        snapshot: Snapshot | SnapshotHandle | Path, *, name: str, **options: Unpack[RestoreKeywords]
+    ) -> PullSession:
+        """As `restore`, with progress. `UnsupportedError` for now.
+
+        Example: `session = Sandbox.restore_with_progress("base", name="copy")`
+        """
+        _restore.check(snapshot, (Snapshot, SnapshotHandle), name, options)
+        raise unsupported("Sandbox.restore_with_progress", SNAPSHOTS)
 
     @staticmethod
     async def start(name: str, *, detached: bool = False, backend: BackendObject | None = None) -> Sandbox:
@@ -351,7 +246,7 @@ class Sandbox(_later.LaterSandbox):
 
     @property
     def name(self) -> AwaitableStr:
-        """Its name; `await` is allowed, not needed."""
+        """Name of the sandbox."""
         return AwaitableStr(self._live.name)
 
     @property
@@ -365,16 +260,6 @@ class Sandbox(_later.LaterSandbox):
         return AwaitableBool(self._live.owns_lifecycle)
 
     @property
-    def backend_kind(self) -> str:
-        """`"local"` or `"cloud"`."""
-        return self._live.backend_kind
-
-    @property
-    def isolation(self) -> Isolation:
-        """What really separates it from its host; AUTO where the backend does not know."""
-        return self._live.isolation or Isolation.AUTO
-
-    @property
     def boot_timings(self) -> tuple[BootStep, ...]:
         """Where the time of its boot went, in order; empty where this object did not boot it.
 
@@ -382,32 +267,15 @@ class Sandbox(_later.LaterSandbox):
         """
         return self._live.boot_timings
 
-    async def isolation_report(self) -> IsolationReport:
-        """Driver, accelerator, and the state of each mechanism with its reason.
-
-        Example: `print((await sb.isolation_report()).driver)`
-        """
-        return await run(self._live.isolation_report())
-
     @property
     def fs(self) -> SandboxFsOps:
         """Its files."""
         return SandboxFsOps(self._live.fs())
 
     @eager
+    @spelled_out(ExecKeywords)
     def exec(
-        self,
-        cmd: str,
-        args: _List[str] | ExecOptions | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
+        self, cmd: str, args: _List[str] | ExecOptions | None = None, **options: Unpack[ExecKeywords]
     ) -> Coroutine[Any, Any, ExecOutput]:
         """Runs a program, collects its output and waits. A non-zero exit is a result, not an error.
 
@@ -421,164 +289,76 @@ class Sandbox(_later.LaterSandbox):
 
         Example: `out = await sb.exec("python3", ["-c", "print(1)"], timeout=10)`
         """
-        call = self._live.exec(cmd, _exec.options(args, locals()))
-        return run(call)
+        return run(self._live.exec(cmd, _exec_request.request(args, options)))
 
     @eager
+    @spelled_out(ExecKeywords)
     def exec_stream(
-        self,
-        cmd: str,
-        args: _List[str] | ExecOptions | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
+        self, cmd: str, args: _List[str] | ExecOptions | None = None, **options: Unpack[ExecKeywords]
     ) -> Coroutine[Any, Any, ExecHandle]:
         """Runs a program with live events; keywords and errors as for `exec`.
 
         Example: `async for event in await sb.exec_stream("ls"): ...`
         """
-        call = self._live.exec_stream(cmd, _exec.options(args, locals()))
-        return _running(call)
+        return _running(self._live.exec_stream(cmd, _exec_request.request(args, options)))
 
     @eager
-    def shell(
-        self,
-        script: str,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecOutput]:
+    @spelled_out(ExecKeywords)
+    def shell(self, script: str, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecOutput]:
         """Runs a script with the sandbox's shell; keywords and errors as for `exec`.
 
         Work put in the background with its streams closed or redirected does not hold the call back.
 
         Example: `print((await sb.shell("echo $HOME | wc -c", timeout=10)).stdout_text)`
         """
-        call = self._live.shell(script, _exec.options(None, locals()))
-        return run(call)
+        return run(self._live.shell(script, _exec_request.request(None, options)))
 
     @eager
-    def shell_stream(
-        self,
-        script: str,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecHandle]:
+    @spelled_out(ExecKeywords)
+    def shell_stream(self, script: str, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecHandle]:
         """Runs a script with live events.
 
         Example: `async for event in await sb.shell_stream("make 2>&1"): print(event.data)`
         """
-        call = self._live.shell_stream(script, _exec.options(None, locals()))
-        return _running(call)
+        return _running(self._live.shell_stream(script, _exec_request.request(None, options)))
 
     @eager
-    def exec_default(
-        self,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecOutput]:
+    @spelled_out(ExecKeywords)
+    def exec_default(self, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecOutput]:
         """Runs the sandbox's ENTRYPOINT and CMD. Raises `NoDefaultCommandError` if it has neither.
 
         Example: `output = await sb.exec_default(timeout=60)`
         """
-        call = self._live.exec_default(_exec.options(None, locals()))
-        return run(call)
+        return run(self._live.exec_default(_exec_request.request(None, options)))
 
     @eager
-    def exec_default_stream(
-        self,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Coroutine[Any, Any, ExecHandle]:
+    @spelled_out(ExecKeywords)
+    def exec_default_stream(self, **options: Unpack[ExecKeywords]) -> Coroutine[Any, Any, ExecHandle]:
         """Runs the sandbox's ENTRYPOINT and CMD with live events.
 
         Example: `process = await sb.exec_default_stream()`
         """
-        call = self._live.exec_default_stream(_exec.options(None, locals()))
-        return _running(call)
+        return _running(self._live.exec_default_stream(_exec_request.request(None, options)))
 
     @eager
+    @spelled_out(DetachedKeywords)
     def exec_detached(
-        self,
-        cmd: str,
-        args: _List[str] | ExecOptions | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | None = None,
-        tty: bool = False,
-        rlimits: _List[Rlimit] | None = None,
+        self, cmd: str, args: _List[str] | ExecOptions | None = None, **options: Unpack[DetachedKeywords]
     ) -> Coroutine[Any, Any, Job]:
-        """Starts a program that goes on without this process, and returns once it runs. As `exec` otherwise.
+        """Starts a program that runs on without this process, and returns once it runs. As `exec` otherwise.
 
         It ends with its sandbox at the latest, so make that one `detached` if it is to outlive this process. With
         `Stdin.pipe()` its input stays open for `Job.attach`. Raises `ExecFailedError` when nothing could be started.
 
         Example: `job = await sb.exec_detached("make", ["-j2"]); print((await job.wait()).code)`
         """
-        options = _exec.options(args, {k: v for k, v in locals().items() if k not in ("self", "cmd", "args")})
         native = self._live
-        return _job(native, native.exec_detached(cmd, options))
-
-    async def get_job(self, id: str) -> Job:
-        """A detached program of this run, by its id. `JobError` (`unknown_job`) if there is none.
-
-        Example: `job = await sb.get_job(id)`
-        """
-        return await _jobs.find(self._live, id)
-
-    async def list_jobs(self, *, all: bool = False, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """Detached programs, newest first; with `all` ended ones, too. `limit` is 1 to 1000.
-
-        Example: `print([info.id for info in (await sb.list_jobs(all=True)).items])`
-        """
-        return await _jobs.page(self._live, all, limit, cursor)
+        return _job(native, native.exec_detached(cmd, _exec_request.request(args, options, DetachedKeywords)))
 
     @eager
+    @spelled_out(AttachKeywords)
     def attach(
-        self,
-        cmd: str,
-        args: _List[str] | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        detach_keys: str | None = None,
+        self, cmd: str, args: _List[str] | None = None, **options: Unpack[AttachKeywords]
     ) -> Coroutine[Any, Any, int]:
         """Binds this process's terminal to a program with a terminal of its own; its exit status (or 128 + signal).
 
@@ -590,24 +370,16 @@ class Sandbox(_later.LaterSandbox):
 
         Example: `status = await sb.attach("python3")`
         """
-        options = _exec.options(args, {"cwd": cwd, "user": user, "env": env})
-        return _status(self._live.attach(cmd, options, detach_keys))
+        return _status(self._live.attach(cmd, *_exec_request.attachment(args, options)))
 
     @eager
-    def attach_default(
-        self,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        detach_keys: str | None = None,
-    ) -> Coroutine[Any, Any, int]:
+    @spelled_out(AttachKeywords)
+    def attach_default(self, **options: Unpack[AttachKeywords]) -> Coroutine[Any, Any, int]:
         """As `attach`, with the default command: ENTRYPOINT and CMD. Raises `NoDefaultCommandError`.
 
         Example: `status = await sb.attach_default()`
         """
-        options = _exec.options(None, {"cwd": cwd, "user": user, "env": env})
-        return _status(self._live.attach(None, options, detach_keys))
+        return _status(self._live.attach(None, *_exec_request.attachment(None, options)))
 
     @eager
     def attach_shell(self) -> Coroutine[Any, Any, int]:
@@ -617,73 +389,12 @@ class Sandbox(_later.LaterSandbox):
         """
         return _status(self._live.attach_shell({}, None))
 
-    async def metrics(self) -> SandboxMetrics:
-        """The latest sample. Raises `MetricsDisabledError`, `MetricsUnavailableError`.
-
-        Example: `print((await sb.metrics()).memory_bytes)`
-        """
-        return await run(self._live.metrics())
-
     async def metrics_stream(self, interval: float = 1.0) -> MetricsStream:
         """A sample now and one every `interval` seconds.
 
         Example: `async for sample in await sb.metrics_stream(0.5): print(sample.cpu_percent)`
         """
         return MetricsStream(await run(self._live.metrics_stream(interval)))
-
-    async def logs(
-        self,
-        tail: int | None = None,
-        since_ms: float | None = None,
-        until_ms: float | None = None,
-        sources: _List[LogReadSource] | None = None,
-    ) -> _List[LogEntry]:
-        """Captured output of every program, oldest first.
-
-        `since_ms` (inclusive) and `until_ms` (exclusive) are milliseconds since the epoch, `tail` keeps the newest,
-        `sources` is stdout, stderr and output unless said otherwise.
-
-        Example: `print("".join([entry.text() for entry in await sb.logs(tail=20)]))`
-        """
-        options = {"tail": tail, "since_ms": since_ms, "until_ms": until_ms, "sources": sources}
-        return await run(self._live.logs(options))
-
-    async def log_stream(
-        self,
-        sources: _List[LogReadSource] | None = None,
-        since_ms: float | None = None,
-        from_cursor: str | None = None,
-        until_ms: float | None = None,
-        follow: bool = False,
-    ) -> LogStream:
-        """Captured output as a stream; with `follow` until the sandbox ends. `from_cursor` resumes after that entry.
-
-        Example: `async for entry in await sb.log_stream(follow=True): print(entry.text(), end="")`
-        """
-        options = {
-            "sources": sources,
-            "since_ms": since_ms,
-            "from_cursor": from_cursor,
-            "until_ms": until_ms,
-            "follow": follow,
-        }
-        return LogStream(await run(self._live.log_stream(options)))
-
-    async def ping(self) -> SandboxPingResult:
-        """A round trip to the agent; does not count as activity. Raises `SandboxNotRunningError`.
-
-        Example: `print((await sb.ping()).latency_ms)`
-        """
-        native = self._live
-        return SandboxPingResult(native.name, await run(native.ping()))
-
-    async def touch(self) -> SandboxTouchResult:
-        """Resets the idle timer. Raises `SandboxNotRunningError`.
-
-        Example: `print((await sb.touch()).activity_seq)`
-        """
-        native = self._live
-        return SandboxTouchResult(native.name, await run(native.touch()))
 
     async def status(self) -> SandboxStatus:
         """Its status now; one look at the record.
@@ -692,43 +403,6 @@ class Sandbox(_later.LaterSandbox):
         """
         return (await run(self._live.handle())).status
 
-    async def stop(self, timeout: float | None = None) -> None:
-        """Orderly end, forced after `timeout` seconds (10; 0 kills at once). Fine on a stopped sandbox.
-
-        Keeps the record. Goes on if the wait is cancelled.
-
-        Example: `await sb.stop(timeout=30)`
-        """
-        await run(self._live.stop(timeout))
-
-    async def stop_with_timeout(self, timeout: float) -> None:
-        """As `stop`, but never forces: `StopTimeoutError` after `timeout` seconds.
-
-        Example: `await sb.stop_with_timeout(30)`
-        """
-        await run(self._live.stop_with_timeout(timeout))
-
-    async def request_stop(self) -> None:
-        """Asks for an orderly end and returns.
-
-        Example: `await sb.request_stop(); await sb.wait_until_stopped()`
-        """
-        await run(self._live.request_stop())
-
-    async def request_kill(self) -> None:
-        """Asks for a forced end and returns.
-
-        Example: `await sb.request_kill(); await sb.wait_until_stopped()`
-        """
-        await run(self._live.request_kill())
-
-    async def request_drain(self) -> None:
-        """Lets running programs end, refuses new ones, and returns.
-
-        Example: `await sb.request_drain(); await sb.wait_until_stopped()`
-        """
-        await run(self._live.request_drain())
-
     async def drain(self) -> None:
         """The older name of `request_drain`.
 
@@ -736,26 +410,8 @@ class Sandbox(_later.LaterSandbox):
         """
         await run(self._live.request_drain())
 
-    async def modify(
-        self,
-        *,
-        cpus: int | None = None,
-        max_cpus: int | None = None,
-        memory: int | None = None,
-        max_memory: int | None = None,
-        root_disk_size: int | None = None,
-        env: Mapping[str, str] | None = None,
-        env_rm: Sequence[str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        labels_rm: Sequence[str] | None = None,
-        workdir: str | None = None,
-        secrets: Mapping[str, SecretModifySpec] | None = None,
-        secrets_rm: Sequence[str] | None = None,
-        policy: ModificationPolicy | None = None,
-        dry_run: bool = False,
-        ports: Mapping[int, int] | Sequence[PortBinding] | None = None,
-        ports_rm: Sequence[PortEndpoint] | None = None,
-    ) -> SandboxModificationPlan:
+    @spelled_out(ModifyKeywords)
+    async def modify(self, **options: Unpack[ModifyKeywords]) -> SandboxModificationPlan:
         """Changes a sandbox that exists: all of it or nothing. What it did, or with `dry_run` would do.
 
         Live are labels, `env` and `workdir` (for programs that start later) and, in a container, `cpus` and `memory`
@@ -768,28 +424,29 @@ class Sandbox(_later.LaterSandbox):
 
         Example: `await sb.modify(memory=1024, labels={"owner": "me"})`
         """
-        _modify.refuse(root_disk_size, secrets, secrets_rm, ports, ports_rm)
-        asked = {
-            "cpus": cpus,
-            "max_cpus": max_cpus,
-            "memory": memory,
-            "max_memory": max_memory,
-            "env": env,
-            "env_rm": env_rm,
-            "labels": labels,
-            "labels_rm": labels_rm,
-            "workdir": workdir,
-            "policy": policy,
-            "dry_run": dry_run,
-        }
+        asked = _modify.request(options)
         handle = await run(self._live.handle())
         return _modify.plan(await run(handle.modify(asked)))
 
-    async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
-        """Lets everything in it stand still: its processes, or the processors of its virtual machine. Fine if paused.
+    @refused(SNAPSHOTS)
+    async def restore_warnings(self) -> Sequence[ExternalMountWarning]:
+        """Host mounts that changed since the snapshot. `UnsupportedError` for now.
 
-        Memory stays as it is. Calls under way wait, new ones raise `SandboxNotRunningError` (status PAUSED); `stop`,
-        `kill` and `resume` work, and limits of time go on. `guest_flush` says whether file systems are written out
+        Example: `print([warning.guest_path for warning in await sb.restore_warnings()])`
+        """
+
+    def ssh(self) -> SandboxSshOps:
+        """SSH to the sandbox. Its operations raise `UnsupportedError` for now.
+
+        Example: `client = await sb.ssh().open_client()`
+        """
+        return SandboxSshOps()
+
+    async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
+        """Freezes all processes of the sandbox, or the processors of its virtual machine; memory is kept. Idempotent.
+
+        Calls in flight wait, new ones raise `SandboxNotRunningError` (status PAUSED); `stop`,
+        `kill` and `resume` work, and time limits keep running. `guest_flush` says whether file systems are written out
         first; nothing is lost without. `UnsupportedError` where the host has no freezer of cgroup v2
         (kernel documentation, cgroup-v2, "cgroup.freeze").
 
@@ -800,19 +457,12 @@ class Sandbox(_later.LaterSandbox):
         await run(handle.pause())
 
     async def resume(self) -> None:
-        """Lets a paused one go on where it was. Fine on a running one.
+        """Continues a paused sandbox where it was frozen. Idempotent.
 
         Example: `await sb.resume()`
         """
         handle = await run(self._live.handle())
         await run(handle.resume())
-
-    async def kill(self, timeout: float | None = None) -> None:
-        """Ends it by force and waits up to `timeout` seconds (5).
-
-        Example: `await sb.kill()`
-        """
-        await run(self._live.kill(timeout))
 
     async def restart(self, *, force: bool = False, timeout: float | None = None, detached: bool = False) -> Sandbox:
         """Stops (or kills) it and starts it again; the new connection.
@@ -820,7 +470,7 @@ class Sandbox(_later.LaterSandbox):
         Example: `sb = await sb.restart()`
         """
         native = self._live
-        await run(native.kill(timeout) if force else native.stop(timeout))
+        await run(native.kill(timeout) if force else native.stop(STOP_TIMEOUT if timeout is None else timeout))
         handle = await run(native.handle())
         return await _opened(handle.start(detached))
 
@@ -830,13 +480,6 @@ class Sandbox(_later.LaterSandbox):
         Example: `await sb.destroy(force=True)`
         """
         await run(self._live.destroy(force, timeout))
-
-    async def wait_until_stopped(self) -> SandboxStopResult:
-        """Waits for its end without asking for it.
-
-        Example: `print((await sb.wait_until_stopped()).exit_code)`
-        """
-        return await run(self._live.wait_until_stopped())
 
     async def wait_for_status(self, status: SandboxStatus) -> SandboxHandle:
         """Waits until `status` is seen.
@@ -879,7 +522,7 @@ class Sandbox(_later.LaterSandbox):
         self._consume()
 
     async def detach(self) -> None:
-        """Gives up ownership: it goes on after this process. The object is used up.
+        """Gives up ownership: the sandbox keeps running after this process. The object cannot be used afterwards.
 
         Example: `await sb.detach()`
         """
@@ -899,15 +542,15 @@ class Sandbox(_later.LaterSandbox):
             await run(native.destroy(True, None))
 
     def _repr_html_(self) -> str:
-        from . import _picture
+        from . import _notebook
 
         if self._native is None:
-            return _picture.card("sandbox", ("dim", "consumed"), ())
+            return _notebook.card("sandbox", ("dim", "consumed"), ())
         rows = [("isolation", self.isolation), ("backend", self.backend_kind), ("id", str(self.id))]
-        return _picture.card(str(self.name), ("good", "connected"), rows)
+        return _notebook.card(str(self.name), ("good", "connected"), rows)
 
     def __repr__(self) -> str:
         return "Sandbox(consumed)" if self._native is None else repr(self._native)
 
 
-mark_eager(Sandbox.create, Sandbox.connect_or_create)
+mark_eager(Sandbox.create, Sandbox.connect_or_create, Sandbox.restore)

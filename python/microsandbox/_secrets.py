@@ -23,6 +23,9 @@ class SecretInjection:
     query_params: bool = False
     body: bool = False
 
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
+
 
 @dataclass(frozen=True)
 class SecretSubstitution:
@@ -39,6 +42,9 @@ class SecretSubstitution:
     def __post_init__(self) -> None:
         if self.header_fields and not self.headers:
             raise ValueError("header_fields needs headers=True")
+
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,9 @@ class SecretSource:
         Example: `SecretSource.env("PROXY_PASSWORD")`
         """
         return cls("env", variable)
+
+    def _to_dict(self) -> dict[str, Any]:
+        return serialised(self, {})
 
 
 @dataclass(frozen=True)

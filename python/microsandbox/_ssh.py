@@ -1,14 +1,16 @@
 """SSH, as it will be. Arguments are checked; every operation raises `UnsupportedError` until the SSH server lands."""
 
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from ._unsupported import SSH, unsupported
+from ._unsupported import SSH, refused, unsupported
 
 if TYPE_CHECKING:
-    from ._config import Path
+    from ._checks import Path
 
 
 def _timeout(value: float | None) -> None:
@@ -54,12 +56,8 @@ class SandboxSshOps:
         raise unsupported("SandboxSshOps.prepare_server", SSH)
 
 
-class _Later:
-    def __init__(self) -> None:
-        raise unsupported(type(self).__name__, SSH)
-
-
-class SshClient(_Later):
+@refused(SSH)
+class SshClient:
     """A connection. `UnsupportedError` for now.
 
     Example: `client = await sb.ssh().open_client(); print((await client.exec("uname")).stdout_text)`
@@ -70,31 +68,28 @@ class SshClient(_Later):
 
         Example: `output = await ssh_client.exec("uname -s")`
         """
-        raise unsupported("SshClient.exec", SSH)
 
     async def attach(self, *, term: str | None = None, detach_keys: str | None = None) -> int:
         """Binds this terminal to a shell; its status, 128 when a signal ended it.
 
         Example: `status = await ssh_client.attach()`
         """
-        raise unsupported("SshClient.attach", SSH)
 
     async def sftp(self) -> SftpClient:
         """Files over this connection.
 
         Example: `sftp = await ssh_client.sftp()`
         """
-        raise unsupported("SshClient.sftp", SSH)
 
     async def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the connection. Idempotent.
 
         Example: `await ssh_client.close()`
         """
-        raise unsupported("SshClient.close", SSH)
 
 
-class SshOutput(_Later):
+@refused(SSH)
+class SshOutput:
     """A finished command. `UnsupportedError` for now.
 
     Example: `output = await ssh_client.exec("uname -s"); print(output.status, output.stdout_text)`
@@ -103,35 +98,30 @@ class SshOutput(_Later):
     @property
     def status(self) -> int:
         """Its exit status."""
-        raise unsupported("SshOutput.status", SSH)
 
     @property
     def success(self) -> bool:
         """Whether the status is 0."""
-        raise unsupported("SshOutput.success", SSH)
 
     @property
     def stdout_text(self) -> str:
         """Standard output as UTF-8."""
-        raise unsupported("SshOutput.stdout_text", SSH)
 
     @property
     def stderr_text(self) -> str:
         """Standard error as UTF-8."""
-        raise unsupported("SshOutput.stderr_text", SSH)
 
     @property
     def stdout_bytes(self) -> bytes:
         """Standard output."""
-        raise unsupported("SshOutput.stdout_bytes", SSH)
 
     @property
     def stderr_bytes(self) -> bytes:
         """Standard error."""
-        raise unsupported("SshOutput.stderr_bytes", SSH)
 
 
-class SftpClient(_Later):
+@refused(SSH)
+class SftpClient:
     """Files over SSH. `UnsupportedError` for now.
 
     Example: `sftp = await ssh_client.sftp(); print(await sftp.read("/etc/hostname"))`
@@ -142,73 +132,64 @@ class SftpClient(_Later):
 
         Example: `data = await sftp.read("/etc/hostname")`
         """
-        raise unsupported("SftpClient.read", SSH)
 
     async def write(self, path: str, data: bytes) -> None:
         """Creates or truncates the file.
 
         Example: `await sftp.write("/tmp/file", b"data")`
         """
-        raise unsupported("SftpClient.write", SSH)
 
     async def mkdir(self, path: str) -> None:
         """Makes a directory.
 
         Example: `await sftp.mkdir("/tmp/new")`
         """
-        raise unsupported("SftpClient.mkdir", SSH)
 
     async def remove_file(self, path: str) -> None:
         """Removes a file.
 
         Example: `await sftp.remove_file("/tmp/file")`
         """
-        raise unsupported("SftpClient.remove_file", SSH)
 
     async def remove_dir(self, path: str) -> None:
         """Removes an empty directory.
 
         Example: `await sftp.remove_dir("/tmp/new")`
         """
-        raise unsupported("SftpClient.remove_dir", SSH)
 
     async def rename(self, old_path: str, new_path: str) -> None:
         """Renames.
 
         Example: `await sftp.rename("/tmp/a", "/tmp/b")`
         """
-        raise unsupported("SftpClient.rename", SSH)
 
     async def real_path(self, path: str) -> str:
         """The path without links.
 
         Example: `print(await sftp.real_path("."))`
         """
-        raise unsupported("SftpClient.real_path", SSH)
 
     async def read_link(self, path: str) -> str:
         """What a link says.
 
         Example: `print(await sftp.read_link("/srv/current"))`
         """
-        raise unsupported("SftpClient.read_link", SSH)
 
     async def symlink(self, target: str, link_path: str) -> None:
         """Makes a link.
 
         Example: `await sftp.symlink("releases/7", "/srv/current")`
         """
-        raise unsupported("SftpClient.symlink", SSH)
 
     async def close(self) -> None:
-        """Ends it; a second time is fine.
+        """Closes the connection. Idempotent.
 
         Example: `await sftp.close()`
         """
-        raise unsupported("SftpClient.close", SSH)
 
 
-class SshServer(_Later):
+@refused(SSH)
+class SshServer:
     """Serves one connection on standard input and output. `UnsupportedError` for now.
 
     Example: `server = await sb.ssh().prepare_server(); await server.serve_connection()`
@@ -219,11 +200,9 @@ class SshServer(_Later):
 
         Example: `await ssh_server.serve_connection()`
         """
-        raise unsupported("SshServer.serve_connection", SSH)
 
-    def close(self) -> NoReturn:
+    def close(self) -> None:
         """Ends it.
 
         Example: `ssh_server.close()`
         """
-        raise unsupported("SshServer.close", SSH)

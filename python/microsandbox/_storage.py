@@ -1,41 +1,43 @@
 """Disk space by category, as it will be. `UnsupportedError` for now."""
 
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Union
 
-from ._unsupported import STORAGE, unsupported
+from ._unsupported import STORAGE, refused
 
 
 @dataclass(frozen=True)
 class StorageItemUsage:
-    """One thing on disk; sizes in bytes.
+    """One thing on disk; sizes in bytes, None where it cannot be measured.
 
     Example: `print([item.name for item in (await Storage.usage()).images.items])`
     """
 
     name: str
     path: str
-    logical_bytes: int
-    allocated_bytes: int
-    in_use: bool
-    reclaimable: bool
+    logical_bytes: Union[int, None]
+    allocated_bytes: Union[int, None]
+    in_use: Union[bool, None]
+    reclaimable: Union[bool, None]
     reasons: Sequence[str]
 
 
 @dataclass(frozen=True)
 class StorageCategoryUsage:
-    """All things of one kind; sizes in bytes.
+    """All things of one kind; sizes in bytes, None where they cannot be measured.
 
     Example: `print((await Storage.usage()).sandboxes.in_use)`
     """
 
-    count: int
-    in_use: int
-    logical_bytes: int
-    allocated_bytes: int
+    count: Union[int, None]
+    in_use: Union[int, None]
+    logical_bytes: Union[int, None]
+    allocated_bytes: Union[int, None]
     reclaimable_logical_bytes: Union[int, None]
     items: Sequence[StorageItemUsage]
     notes: Sequence[str]
@@ -60,6 +62,9 @@ class StorageUsage:
 @dataclass(frozen=True)
 class MemoryCacheEntry:
     """One cached memory file.
+
+    `kind` is `branch_memory` or `snapshot_memory`, `state` is `reclaimable`, `in_use`, `pending_handoff`, `too_young`,
+    `missing_handoff_lock`, `changed`, `removed` or `error`.
 
     Example: `print([entry.path for entry in (await Storage.prune(dry_run=True)).entries])`
     """
@@ -87,6 +92,7 @@ class MemoryCacheReport:
     truncated: bool
 
 
+@refused(STORAGE)
 class Storage:
     """Disk space of this product.
 
@@ -99,7 +105,6 @@ class Storage:
 
         Example: `print((await Storage.usage()).images.allocated_bytes)`
         """
-        raise unsupported("Storage.usage", STORAGE)
 
     @staticmethod
     async def prune(*, dry_run: bool = False, older_than_seconds: int | None = None) -> MemoryCacheReport:
@@ -107,4 +112,3 @@ class Storage:
 
         Example: `print((await Storage.prune(dry_run=True)).files_removed)`
         """
-        raise unsupported("Storage.prune", STORAGE)

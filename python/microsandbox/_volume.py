@@ -7,21 +7,17 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _backend, _microsandbox
-from ._config import MountConfig, Path
-from ._enums import (
-    DiskImageFormat,
-    HostPermissions,
-    MountKind,
-    NamedVolumeMode,
-    StatVirtualization,
-    VolumeKind,
-)
+from ._checks import Path
+from ._enums import DiskImageFormat, MountKind, NamedVolumeMode, VolumeKind
 from ._files import FsReadStream, FsWriteSink
+from ._mount import FlagKeywords, MountConfig, MountKeywords, policies
 from ._runtime import mark_eager, require_loop, run
+from ._signature import spelled_out
 
 if TYPE_CHECKING:
-    from ._microsandbox import FsEntry, FsMetadata, NativeVolume, NativeVolumeFs
+    from typing_extensions import Unpack
 
+    from ._microsandbox import FsEntry, FsMetadata, NativeVolume, NativeVolumeFs
 
 #: `VolumeFs.list` hides the builtin inside the class.
 _List = list
@@ -55,7 +51,7 @@ class VolumeFs:
         return data.decode("utf-8")
 
     async def write(self, path: str, data: bytes) -> None:
-        """Creates or replaces the file at once: another reader sees the old or the new content.
+        """Creates or replaces the file atomically: another reader sees the old or the new content.
 
         Its directory must exist.
 
@@ -85,7 +81,7 @@ class VolumeFs:
         return await run(self._native.list(path))
 
     async def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine.
+        """Makes a directory and its parents; an existing directory is no error.
 
         Example: `await volume.fs.mkdir("a/b")`
         """
@@ -295,18 +291,8 @@ class Volume:
         return VolumeHandle(await run(_microsandbox.volume_get_default(_backend.pick(backend))))
 
     @staticmethod
-    def bind(
-        path: str,
-        *,
-        readonly: bool = False,
-        noexec: bool = False,
-        nosuid: bool = False,
-        nodev: bool = False,
-        stat_virtualization: StatVirtualization | None = None,
-        host_permissions: HostPermissions | None = None,
-        uid: int | None = None,
-        gid: int | None = None,
-    ) -> MountConfig:
+    @spelled_out(MountKeywords)
+    def bind(path: str, **options: Unpack[MountKeywords]) -> MountConfig:
         """A host directory (or file), live both ways. A relative path is taken from the working directory now.
 
         Root inside is who runs the sandbox: what it makes belongs to that user here. With `uid` and `gid`, 0 to 65535
@@ -316,20 +302,10 @@ class Volume:
 
         Example: `sb = await Sandbox.create("box", image="host", volumes={"/src": Volume.bind("./src")})`
         """
-        return MountConfig(
-            MountKind.BIND,
-            bind=os.fspath(path),
-            readonly=readonly,
-            noexec=noexec,
-            nosuid=nosuid,
-            nodev=nodev,
-            stat_virtualization=stat_virtualization,
-            host_permissions=host_permissions,
-            override_uid=uid,
-            override_gid=gid,
-        )
+        return MountConfig(MountKind.BIND, bind=os.fspath(path), **policies(options))
 
     @staticmethod
+    @spelled_out(MountKeywords)
     def named(
         name: str,
         *,
@@ -337,14 +313,7 @@ class Volume:
         kind: VolumeKind | None = None,
         size_mib: int | None = None,
         quota_mib: int | None = None,
-        readonly: bool = False,
-        noexec: bool = False,
-        nosuid: bool = False,
-        nodev: bool = False,
-        stat_virtualization: StatVirtualization | None = None,
-        host_permissions: HostPermissions | None = None,
-        uid: int | None = None,
-        gid: int | None = None,
+        **options: Unpack[MountKeywords],
     ) -> MountConfig:
         """A named volume; `mode` says what to do about an absent or existing one (it must exist by default).
 
@@ -357,91 +326,48 @@ class Volume:
             named_kind=kind,
             size_mib=size_mib,
             quota_mib=quota_mib,
-            readonly=readonly,
-            noexec=noexec,
-            nosuid=nosuid,
-            nodev=nodev,
-            stat_virtualization=stat_virtualization,
-            host_permissions=host_permissions,
-            override_uid=uid,
-            override_gid=gid,
+            **policies(options),
         )
 
     @staticmethod
-    def tmpfs(
-        *,
-        size_mib: int | None = None,
-        readonly: bool = False,
-        noexec: bool = False,
-        nosuid: bool = False,
-        nodev: bool = False,
-    ) -> MountConfig:
+    @spelled_out(FlagKeywords)
+    def tmpfs(*, size_mib: int | None = None, **options: Unpack[FlagKeywords]) -> MountConfig:
         """Memory; writes past `size_mib` give ENOSPC in the guest.
 
         Example: `sb = await Sandbox.create("box", image="host", volumes={"/t": Volume.tmpfs(size_mib=64)})`
         """
-        return MountConfig(
-            MountKind.TMPFS, size_mib=size_mib, readonly=readonly, noexec=noexec, nosuid=nosuid, nodev=nodev
-        )
+        return MountConfig(MountKind.TMPFS, size_mib=size_mib, **options)
 
     @staticmethod
+    @spelled_out(FlagKeywords)
     def disk(
         path: Path,
         *,
         format: DiskImageFormat | None = None,
         fstype: str | None = None,
-        readonly: bool = False,
-        noexec: bool = False,
-        nosuid: bool = False,
-        nodev: bool = False,
+        **options: Unpack[FlagKeywords],
     ) -> MountConfig:
         """A disk image as a block device; its format is its extension unless given.
 
         Example: `mount = Volume.disk("data.img", readonly=True)`
         """
-        return MountConfig(
-            MountKind.DISK,
-            disk=os.fspath(path),
-            format=format,
-            fstype=fstype,
-            readonly=readonly,
-            noexec=noexec,
-            nosuid=nosuid,
-            nodev=nodev,
-        )
+        return MountConfig(MountKind.DISK, disk=os.fspath(path), format=format, fstype=fstype, **options)
 
     @staticmethod
+    @spelled_out(MountKeywords)
     def owned(
         *,
         kind: VolumeKind | None = None,
         size_mib: int | None = None,
         quota_mib: int | None = None,
-        readonly: bool = False,
-        noexec: bool = False,
-        nosuid: bool = False,
-        nodev: bool = False,
-        stat_virtualization: StatVirtualization | None = None,
-        host_permissions: HostPermissions | None = None,
-        uid: int | None = None,
-        gid: int | None = None,
+        **options: Unpack[MountKeywords],
     ) -> MountConfig:
         """Private storage that goes with the sandbox.
 
         Example: `mount = Volume.owned(quota_mib=1024)`
         """
         return MountConfig(
-            MountKind.OWNED,
-            owned_kind=kind,
-            size_mib=size_mib,
-            quota_mib=quota_mib,
-            readonly=readonly,
-            noexec=noexec,
-            nosuid=nosuid,
-            nodev=nodev,
-            stat_virtualization=stat_virtualization,
-            host_permissions=host_permissions,
-            override_uid=uid,
-            override_gid=gid,
+            MountKind.OWNED, owned_kind=kind, size_mib=size_mib, quota_mib=quota_mib, **policies(options)
         )
 
 

@@ -124,7 +124,7 @@ class CloudHttpError(MicrosandboxError, ConnectionError):
 
 
 class RateLimitedError(CloudHttpError):
-    """The service throttled the request beyond the retry budget.
+    """The service answered 429 (too many requests) beyond the retry budget.
 
     Example: `except RateLimitedError: await asyncio.sleep(1)`
     """
@@ -133,7 +133,7 @@ class RateLimitedError(CloudHttpError):
 
 
 class AuthError(CloudHttpError):
-    """The service refused the credentials.
+    """The service refused the credentials: it answered 401 or 403.
 
     Example: `except AuthError as error: print("look at MSB_API_KEY:", error)`
     """
@@ -203,7 +203,7 @@ class SandboxReplacedError(MicrosandboxError, RuntimeError):
 
 
 class SandboxStopTimedOutError(MicrosandboxError, TimeoutError):
-    """A sandbox did not stop in time; `timeout` is in seconds.
+    """The end of a sandbox was not observed within `timeout` seconds after a kill.
 
     Example: `except SandboxStopTimedOutError: await sb.kill()`
     """
@@ -352,7 +352,7 @@ class SecretViolationError(MicrosandboxError, PermissionError):
 
 
 class TlsError(MicrosandboxError, OSError):
-    """Trouble with an interception certificate.
+    """The certificate of a service was refused, or the handshake failed; `__cause__` says why.
 
     Example: `except TlsError as error: print(error)`
     """
@@ -469,7 +469,7 @@ class MetricsUnavailableError(MicrosandboxError, RuntimeError):
 
 
 class UnsupportedOperationError(MicrosandboxError, NotImplementedError):
-    """The agent of the running sandbox is too old.
+    """The agent of the running sandbox is older than this package and does not know the call; restart the sandbox.
 
     Example: `except UnsupportedOperationError as error: print(error)`
     """

@@ -82,13 +82,13 @@ class Instrumentation:
                 try:
                     self._seen = all_sandbox_metrics()
                 except MicrosandboxError:
-                    # The exporter must go on; the next collection looks again.
+                    # The exporter must keep running; the next collection looks again.
                     self._seen = {}
                 self._seen_at = now
             return self._seen
 
     def close(self) -> None:
-        """Gives no more points; a second time is fine."""
+        """Reports no more points. Idempotent."""
         with self._lock:
             self._closed = True
 

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal, Union
 
-from ._config import Path
+from ._checks import Path
 from ._unsupported import RUNTIME, unsupported
 
 __all__ = [

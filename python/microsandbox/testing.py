@@ -79,7 +79,7 @@ class MemoryBackend(BackendObject):
 
         Operations are named as in the core's trait: `create`, `start`, `exec`, `exec_stream`, `fs_read`, `stop` …
         """
-        self._memory.fail_next(operation, error.code, str(error))
+        self._memory.fail_next(operation, error)
 
     def __repr__(self) -> str:
         return "MemoryBackend()"

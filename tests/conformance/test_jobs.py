@@ -94,6 +94,26 @@ async def test_history_of_a_job(shared_box: Sandbox) -> None:
     assert await job.logs(tail=1) == whole[-1:]
 
 
+async def test_the_tail_of_a_jobs_log_and_what_follows_it(shared_box: Sandbox) -> None:
+    job = await shared_box.exec_detached(
+        "sh", ["-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.05; done; cat"], stdin=Stdin.pipe()
+    )
+    whole = []
+    async for entry in await job.follow_logs():
+        whole.append(entry)
+        if b"5" in entry.data:
+            break
+    for tail in (0, 2, 50):
+        assert [entry async for entry in await job.log_stream(tail=tail)] == whole[max(0, len(whole) - tail) :]
+    newest = await job.follow_logs(tail=1)
+    assert await anext(newest) == whole[-1]
+    await job.eof()
+    assert [entry async for entry in newest] == []
+    for bad in (-1, True, 1.5):
+        with pytest.raises(ValueError, match="tail must be a whole number"):
+            await job.log_stream(tail=bad)  # type: ignore[arg-type]
+
+
 async def test_one_client_at_a_time_and_leaving_leaves_the_job(shared_box: Sandbox) -> None:
     job = await shared_box.exec_detached("sh", ["-c", "echo early; cat"], stdin=Stdin.pipe())
     first = await job.attach()

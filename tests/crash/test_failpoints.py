@@ -31,10 +31,10 @@ ROUNDS = amount(1, 20)
 
 
 def runtime_steps() -> list[str]:
-    source = (REPOSITORY / "rust/runtime/src/steps.rs").read_text()
-    steps = re.findall(r'^    \w+ = "([^"]+)" in "([^"]+)"', source, re.MULTILINE)
+    source = (REPOSITORY / "rust/contract/src/step.rs").read_text()
+    steps = re.findall(r'^    \w+ = "([^"]+)" in (\w+),$', source, re.MULTILINE)
     # The container has no machine to build.
-    return [name for name, stage in steps if stage != "build_vm"]
+    return [name for name, stage in steps if stage != "BuildVm"]
 
 
 def core_steps() -> set[str]:

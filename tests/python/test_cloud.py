@@ -2,72 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from microsandbox import CloudBackend, CloudHttpError, Sandbox, UnsupportedError
 from microsandbox.errors import InvalidConfigError, MicrosandboxError
-
-KEY = "msb_test_hunter2hunter2"
-ANSWER = {
-    "id": "11111111-2222-3333-4444-555555555555",
-    "org_id": "11111111-2222-3333-4444-555555555555",
-    "name": "box",
-    "status": "running",
-    "ephemeral": False,
-    "created_at": "2026-01-01T00:00:00Z",
-    "spec": {"image": "alpine"},
-}
-
-
-class Service:
-    """Answers everything with one status and body; remembers what came."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.body: Any = ANSWER
-        self.delay = 0.0
-        self.seen: list[tuple[str, str, Any]] = []
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                length = int(self.headers.get("content-length", 0))
-                body = self.rfile.read(length)
-                service.seen.append((self.command, self.path, json.loads(body) if body else None))
-                time.sleep(service.delay)
-                said = json.dumps(service.body).encode()
-                self.send_response(service.status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(said)))
-                self.end_headers()
-                self.wfile.write(said)
-
-            do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names are the library's
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    def backend(self, wire: str = "spec") -> CloudBackend:
-        return CloudBackend(f"http://127.0.0.1:{self.server.server_port}", KEY, wire=wire)
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    service = Service()
-    yield service
-    service.server.shutdown()
-    service.server.server_close()
-    service.thread.join(10)
+from service import KEY, Service
 
 
 async def test_an_http_error_carries_its_fields(service: Service) -> None:
@@ -84,7 +25,7 @@ async def test_an_http_error_carries_its_fields(service: Service) -> None:
 async def test_a_refusal_carries_its_fields(service: Service) -> None:
     """Case 99."""
     with pytest.raises(UnsupportedError) as caught:
-        await Sandbox.create("box", image="alpine", replace=True, backend=service.backend("flat"))
+        await Sandbox.create("box", image="alpine", replace=True, backend=service.backend(wire="flat"))
     assert caught.value.feature == caught.value.operation == ".replace()"
     assert caught.value.available_when == caught.value.hint == "when cloud sandbox replace semantics land"
     assert not service.seen

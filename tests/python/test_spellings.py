@@ -12,6 +12,7 @@ import microsandbox
 import pytest
 from microsandbox import (
     Image,
+    LocalBackend,
     Network,
     Sandbox,
     SandboxHandle,
@@ -25,6 +26,7 @@ from microsandbox import (
     UnsupportedError,
     ViolationAction,
     ViolationPolicy,
+    Volume,
     sync,
 )
 from microsandbox.testing import MemoryBackend
@@ -166,3 +168,33 @@ def test_no_name_of_the_blocking_face_is_a_coroutine() -> None:
     assert waits == []
     assert sync.ensure_runtime() == microsandbox.resolve_runtime()
     assert SandboxHandle is not sync.SandboxHandle
+
+
+async def test_calls_that_need_snapshots_are_refused_by_name(sandbox: Sandbox, backend: MemoryBackend) -> None:
+    handle = await Sandbox.get("box", backend=backend)
+    for call, operation in (
+        (sandbox.restore_warnings, "Sandbox.restore_warnings"),
+        (handle.storage_usage, "SandboxHandle.storage_usage"),
+        (partial(handle.fork, "copy", volumes={}), "SandboxHandle.fork"),
+    ):
+        with pytest.raises(UnsupportedError) as caught:
+            await call()
+        assert caught.value.operation == operation
+    with pytest.raises(TypeError, match="unexpected keyword argument 'volume'"):
+        await sandbox.fork("copy", volume={})  # type: ignore[call-arg]
+    with pytest.raises(UnsupportedError, match="restore_with_progress"):
+        Sandbox.restore_with_progress("base", name="x")
+
+
+@pytest.mark.parametrize(
+    ("call", "near"),
+    [
+        (lambda: Sandbox.create("x", snapshot="base"), "from_snapshot"),
+        (lambda: Volume.bind("/srv", read_only=True), "readonly"),
+        (lambda: LocalBackend(hom="/x"), "home"),
+    ],
+)
+def test_an_unknown_keyword_is_refused_with_a_suggestion(call: Callable[[], Any], near: str) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument") as caught:
+        call()
+    assert near in str(caught.value)

@@ -34,7 +34,7 @@ def sandbox(backend: MemoryBackend) -> sync.Sandbox:
 
 
 def test_the_twins_are_up_to_date() -> None:
-    subprocess.run([sys.executable, ROOT / "python/tools/generate_sync.py", "--check"], check=True)
+    subprocess.run([sys.executable, ROOT / "python/tools/generate_faces.py", "--check"], check=True)
 
 
 def test_the_names_are_the_same() -> None:

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use microsandbox_protocol::message::Bootstrap;
 use microsandbox_sys::{heap, poll, signal};
 
-use crate::connection::Connection;
-use crate::control::Control;
+use crate::clients::connection::Connection;
+use crate::clients::control::Control;
 use crate::handlers::files::Call;
 use crate::handlers::shutdown::Shutdown;
 use crate::handlers::watch::Watching;
-use crate::init::{self, END_REQUESTS, Setup};
-use crate::jobs::Jobs;
-use crate::oom::OomWatch;
-use crate::session::{CHUNK, Session};
+use crate::machine::init::{self, END_REQUESTS, Setup};
+use crate::sessions::jobs::Jobs;
+use crate::sessions::oom::OomWatch;
+use crate::sessions::session::{CHUNK, Session};
 use crate::workers::Workers;
 
 /// Hard upper bound of clients, whatever the bootstrap says.
@@ -231,7 +231,7 @@ impl Server {
 
     /// Moves one chunk of output; true if there was one.
     pub(crate) fn carry(&mut self, number: u64, index: usize) -> bool {
-        use crate::session::Broken;
+        use crate::sessions::session::Broken;
         let Some(session) = self.sessions.get_mut(&number) else { return false };
         if self.scratch.is_empty() {
             self.scratch.resize(CHUNK, 0);

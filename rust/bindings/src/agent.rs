@@ -13,11 +13,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tokio::sync::Mutex;
 
+use crate::arguments::{Data, Location, Seconds, Text, argument, optional};
 use crate::backend::chosen;
-use crate::convert::{Data, Location, Seconds, Text};
 use crate::errors;
 use crate::runtime::{Owned, Pending};
-use crate::sandbox::{Backend, argument, optional};
+use crate::sandbox::Backend;
 
 /// A frame, for `agent.RawFrame`.
 struct Frame(RawFrame);

@@ -7,13 +7,12 @@ use microsandbox_core::Sandbox;
 use microsandbox_core::model::{ExecOptions, StdinSource};
 use pyo3::prelude::*;
 
-use crate::convert::Text;
+use crate::arguments::{Text, optional};
 use crate::errors::invalid_config;
 use crate::runtime::Pending;
-use crate::sandbox::optional;
 
 /// Starts the program with a terminal of the size of this one, or without one where there is none here: an end of file
-/// is then an end of file. The status of the program, 0 when the user let go.
+/// is then an end of file. The status of the program, 0 when the user detached.
 pub fn attach(
     py: Python<'_>,
     sandbox: Arc<Sandbox>,
@@ -31,7 +30,7 @@ pub fn attach(
     let tty = has_terminal();
     options.tty = tty;
     options.stdin = StdinSource::Pipe;
-    // Without a terminal there are no keys to let go with: then the program ends with us.
+    // Without a terminal there are no keys to detach with: then the program ends with this client.
     options.detachable = tty;
     (options.rows, options.cols) = terminal_size().unwrap_or(DEFAULT_SIZE);
     if tty

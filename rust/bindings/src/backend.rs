@@ -1,14 +1,21 @@
 //! Backend objects, and the ambient one.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use microsandbox_core::config::Wire;
-use microsandbox_core::config::{LocalConfig, LocalConfigOverrides};
-use microsandbox_core::{MicrosandboxResult, SharedBackend};
+use microsandbox_core::backend::BackendKind;
+use microsandbox_core::config::{
+    CredentialStore, LocalConfig, LocalConfigOverrides, RegistryAuth, RegistryEntry, Wire,
+};
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult, SharedBackend, model};
 use microsandbox_sdk::{CloudBackend, LocalBackend, default_backend as ambient};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyMapping, PyTuple};
 
-use crate::convert::{self, Count, Cpus, Isolation, Location, Mib, Text};
+use crate::arguments::{self, Count, Cpus, Flag, Location, Mib, Seconds, Text, argument, from_here, keywords};
+use crate::enums::Member;
 use crate::errors;
 use crate::runtime::Owned;
 
@@ -30,13 +37,27 @@ impl NativeBackend {
 #[pymethods]
 impl NativeBackend {
     #[getter]
-    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::member(py, "BackendKind", self.backend.get(py)?.kind().as_str())
+    fn kind(&self, py: Python<'_>) -> PyResult<Member<BackendKind>> {
+        Ok(Member(self.backend.get(py)?.kind()))
     }
     /// State directory of a local backend.
     #[getter]
     fn home(&self, py: Python<'_>) -> PyResult<Option<std::path::PathBuf>> {
         Ok(LocalBackend::of(self.backend.get(py)?).map(|local| local.config().home.clone()))
+    }
+    /// Configuration of a local backend, as JSON. No key and no password is part of it.
+    #[getter]
+    fn config_json(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let Some(config) = LocalBackend::of(self.backend.get(py)?).map(|local| local.config().clone()) else {
+            return Ok(None);
+        };
+        let text = serde_json::to_string(&config);
+        text.map(Some).map_err(|e| errors::to_python(py, MicrosandboxError::json("the configuration", e)))
+    }
+    /// Directories of a local backend.
+    #[getter]
+    fn paths(&self, py: Python<'_>) -> PyResult<Option<Vec<(&'static str, PathBuf)>>> {
+        Ok(LocalBackend::of(self.backend.get(py)?).map(|local| paths_of(local.config())))
     }
     /// Address of a cloud backend.
     #[getter]
@@ -48,7 +69,7 @@ impl NativeBackend {
     fn wire(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         Ok(self.backend.get(py)?.remote_address().map(|remote| remote.wire.as_str()))
     }
-    /// What it is, as `default_backend_info` tells it.
+    /// What it is, as `default_backend_info` reports it.
     #[getter]
     fn info(&self, py: Python<'_>) -> PyResult<BackendInfo> {
         Ok(BackendInfo::from(ambient::BackendInfo::programmatic(self.backend.get(py)?)))
@@ -84,34 +105,144 @@ fn ambient_backend() -> SharedBackend {
     backend
 }
 
-convert::keywords! {
+fn paths_of(config: &LocalConfig) -> Vec<(&'static str, PathBuf)> {
+    vec![
+        ("home", config.home.clone()),
+        ("sandboxes", config.sandboxes_dir()),
+        ("volumes", config.volumes_dir()),
+        ("snapshots", config.snapshots_dir()),
+        ("cache", config.cache_dir()),
+        ("logs", config.logs_dir()),
+        ("secrets", config.secrets_dir()),
+        ("database", config.database_path()),
+    ]
+}
+
+keywords! {
     /// What `LocalBackend` takes.
     pub struct LocalKeywords {
         home: Location,
-        isolation: Isolation,
+        isolation: Member<model::Isolation>,
         max_connections: Count,
+        connect_timeout: Seconds,
+        busy_timeout: Seconds,
         cpus: Cpus,
         memory: Mib,
         shell: Text,
         workdir: Text,
+        log_level: Member<model::LogLevel>,
+        metrics_interval: Seconds,
+        disable_metrics: Flag,
+        sandboxes_dir: Location,
+        volumes_dir: Location,
+        snapshots_dir: Location,
+        cache_dir: Location,
+        logs_dir: Location,
+        secrets_dir: Location,
+        ca_certs: Location,
+        registry_hosts: RegistryHosts,
+    }
+}
+
+/// Registries by host, as in the configuration file.
+pub struct RegistryHosts(BTreeMap<String, RegistryEntry>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for RegistryHosts {
+    type Error = PyErr;
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let Ok(mapping) = object.cast::<PyMapping>() else {
+            return arguments::refuse(&object, "a mapping of hosts to mappings");
+        };
+        let hosts = mapping.items()?.iter().map(|item| {
+            let (host, entry): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+            let Text(host) = argument(&host, "a host of registry_hosts")?;
+            let HostKeywords { insecure, auth } = argument(&entry, &format!("registry_hosts[{host:?}]"))?;
+            let auth = auth.map(|auth| auth.credentials(&host)).transpose()?;
+            Ok((host, RegistryEntry { insecure: insecure.is_some_and(|flag| flag.0), auth }))
+        });
+        hosts.collect::<PyResult<_>>().map(RegistryHosts)
+    }
+}
+
+keywords! {
+    /// One registry.
+    pub struct HostKeywords {
+        insecure: Flag,
+        auth: AuthKeywords,
+    }
+}
+
+keywords! {
+    /// Its user, and where the password comes from.
+    pub struct AuthKeywords {
+        username: Text,
+        store: Text,
+        password_env: Text,
+        secret_name: Text,
+    }
+}
+
+impl AuthKeywords {
+    fn credentials(self, host: &str) -> PyResult<RegistryAuth> {
+        let Some(Text(username)) = self.username else {
+            return Err(PyValueError::new_err(format!("registry_hosts[{host:?}]: auth needs a username")));
+        };
+        let sources = [self.store.is_some(), self.password_env.is_some(), self.secret_name.is_some()];
+        if sources.into_iter().filter(|given| *given).count() != 1 {
+            return Err(PyValueError::new_err(format!(
+                "registry_hosts[{host:?}]: auth must have exactly one of store, password_env and secret_name"
+            )));
+        }
+        let store = match self.store {
+            None => None,
+            Some(Text(name)) if name == "keyring" => Some(CredentialStore::Keyring),
+            Some(Text(name)) => {
+                return Err(PyValueError::new_err(format!(
+                    "registry_hosts[{host:?}]: store is 'keyring', not {name:?}"
+                )));
+            }
+        };
+        let text = |given: Option<Text>| given.map(|text| text.0);
+        Ok(RegistryAuth { username, store, password_env: text(self.password_env), secret_name: text(self.secret_name) })
+    }
+}
+
+impl LocalKeywords {
+    fn overrides(self) -> LocalConfigOverrides {
+        let directory = |given: Option<Location>| given.map(|path| from_here(path.0));
+        // Waits are whole seconds; a fraction must not become no wait at all.
+        let seconds = |given: Option<Seconds>| given.map(|seconds| seconds.0.ceil() as u64);
+        LocalConfigOverrides {
+            home: self.home.map(|home| home.0),
+            sandboxes_dir: directory(self.sandboxes_dir),
+            volumes_dir: directory(self.volumes_dir),
+            snapshots_dir: directory(self.snapshots_dir),
+            cache_dir: directory(self.cache_dir),
+            logs_dir: directory(self.logs_dir),
+            secrets_dir: directory(self.secrets_dir),
+            max_connections: self.max_connections.map(|count| u32::try_from(count.0).unwrap_or(u32::MAX)),
+            connect_timeout_secs: seconds(self.connect_timeout),
+            busy_timeout_secs: seconds(self.busy_timeout),
+            default_cpus: self.cpus.map(|cpus| cpus.0),
+            default_memory_mib: self.memory.map(|memory| memory.0),
+            shell: self.shell.map(|text| text.0),
+            workdir: self.workdir.map(|text| text.0),
+            metrics_sample_interval_ms: self.metrics_interval.map(|interval| (interval.0 * 1000.0).ceil() as u64),
+            disable_metrics_sample: self.disable_metrics.map(|flag| flag.0),
+            ca_certs: self.ca_certs.map(|path| Some(from_here(path.0))),
+            registry_hosts: self.registry_hosts.map(|hosts| hosts.0),
+            log_level: self.log_level.map(|level| level.0),
+        }
     }
 }
 
 /// The stored configuration with these overrides; opens nothing.
 #[pyfunction]
 pub fn local_backend(py: Python<'_>, options: LocalKeywords) -> PyResult<NativeBackend> {
-    let overrides = LocalConfigOverrides {
-        home: options.home.map(|home| home.0),
-        max_connections: options.max_connections.map(|count| u32::try_from(count.0).unwrap_or(u32::MAX)),
-        default_cpus: options.cpus.map(|cpus| cpus.0),
-        default_memory_mib: options.memory.map(|memory| memory.0),
-        shell: options.shell.map(|text| text.0),
-        workdir: options.workdir.map(|text| text.0),
-        ..LocalConfigOverrides::default()
-    };
-    let mut config = LocalConfig::load().map_err(|e| errors::to_python(py, e))?.merge(overrides);
-    if let Some(isolation) = options.isolation {
-        config.isolation = microsandbox_core::model::Isolation::parse(&isolation.0);
+    let isolation = options.isolation;
+    let mut config = LocalConfig::load().map_err(|e| errors::to_python(py, e))?.merge(options.overrides());
+    if let Some(Member(isolation)) = isolation {
+        config.isolation = Some(isolation);
     }
     Ok(NativeBackend::new(Arc::new(LocalBackend::from_config(config))))
 }
@@ -120,11 +251,65 @@ fn made(py: Python<'_>, backend: MicrosandboxResult<CloudBackend>) -> PyResult<N
     backend.map(|backend| NativeBackend::new(backend.into())).map_err(|error| errors::to_python(py, error))
 }
 
+keywords! {
+    /// What `CloudBackend` takes.
+    pub struct CloudKeywords {
+        url: Text,
+        api_key: Text,
+        wire: Text,
+        request_timeout: Seconds,
+        user_agent: Text,
+        ca_certs: PemCerts,
+    }
+}
+
+/// PEM bytes, or files that hold them.
+pub struct PemCerts(Vec<Vec<u8>>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for PemCerts {
+    type Error = PyErr;
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if !object.is_instance_of::<PyList>() && !object.is_instance_of::<PyTuple>() {
+            return arguments::refuse(&object, "a list of PEM bytes or paths");
+        }
+        let certs = object.try_iter()?.enumerate().map(|(index, item)| {
+            let item = item?;
+            if let Ok(pem) = item.cast::<PyBytes>() {
+                return Ok(pem.as_bytes().to_vec());
+            }
+            let Ok(Location(path)) = item.extract::<Location>() else {
+                return Err(PyTypeError::new_err(format!("{{}}[{index}] must be PEM bytes or a path")));
+            };
+            let read = item.py().detach(|| std::fs::read(&path));
+            read.map_err(|error| errors::to_python(item.py(), MicrosandboxError::io("read", &path, error)))
+        });
+        certs.collect::<PyResult<_>>().map(PemCerts)
+    }
+}
+
 /// A service, by address and key. Makes no request.
 #[pyfunction]
-pub fn cloud_backend(py: Python<'_>, url: &str, api_key: &str, wire: &str) -> PyResult<NativeBackend> {
-    let wire = Wire::parse(wire).map_err(|error| errors::to_python(py, error))?;
-    made(py, CloudBackend::builder().url(url).api_key(api_key).wire(wire).build())
+pub fn cloud_backend(py: Python<'_>, options: CloudKeywords) -> PyResult<NativeBackend> {
+    let mut builder = CloudBackend::builder();
+    if let Some(Text(url)) = options.url {
+        builder = builder.url(url);
+    }
+    if let Some(Text(key)) = options.api_key {
+        builder = builder.api_key(key);
+    }
+    if let Some(Text(wire)) = options.wire {
+        builder = builder.wire(Wire::parse(&wire).map_err(|error| errors::to_python(py, error))?);
+    }
+    if let Some(timeout) = options.request_timeout {
+        builder = builder.request_timeout(timeout.duration());
+    }
+    if let Some(Text(agent)) = options.user_agent {
+        builder = builder.user_agent(agent);
+    }
+    for pem in options.ca_certs.map(|certs| certs.0).unwrap_or_default() {
+        builder = builder.ca_cert_pem(pem);
+    }
+    made(py, builder.build())
 }
 
 /// `MSB_API_KEY` and `MSB_API_URL`.
@@ -146,10 +331,23 @@ pub fn set_default_backend(py: Python<'_>, backend: &Bound<'_, NativeBackend>) -
     Ok(())
 }
 
+/// The process-wide default.
+#[pyfunction]
+pub fn default_backend() -> NativeBackend {
+    NativeBackend::new(ambient_backend())
+}
+
+/// As `set_default_backend`; gives the one that was the default before.
+#[pyfunction]
+pub fn swap_default_backend(py: Python<'_>, backend: &Bound<'_, NativeBackend>) -> PyResult<NativeBackend> {
+    let backend = backend.get().share(py)?;
+    Ok(NativeBackend::new(py.detach(|| ambient::swap_default_backend(backend))))
+}
+
 /// Kind of the process-wide default.
 #[pyfunction]
-pub fn default_backend_kind(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    convert::member(py, "BackendKind", ambient_backend().kind().as_str())
+pub fn default_backend_kind() -> Member<BackendKind> {
+    Member(ambient_backend().kind())
 }
 
 /// Where the default backend came from; never holds a key.

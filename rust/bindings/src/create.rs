@@ -1,23 +1,23 @@
 //! The keywords of `create`, and the request they make.
 
-use std::path::{Path, PathBuf};
-
 use microsandbox_core::backend::available_when;
-use microsandbox_core::config::SandboxDefaults;
+use microsandbox_core::config::{self, SandboxDefaults};
 use microsandbox_core::model::{
-    self, EnvVar, ImageSource, RuntimeOptions, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec,
-    UnsupportedOption,
+    self, EnvVar, RuntimeOptions, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec, UnsupportedOption,
 };
-use pyo3::exceptions::{PyFileNotFoundError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyFileNotFoundError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
-use crate::convert::{
-    self, CaCerts, CpuPlacement, Cpus, DeploymentProfile, Env, Flag, Init, Isolation, Location, LogLevel, Mib, Mounts,
-    NetworkArg, Patches, Ports, PullPolicy, RegistryAuth, Seconds, Secrets, SecurityProfile, StrMap, Text, Texts, Thp,
-    Violation, ViolationAction, Vsock, keywords,
-};
+use crate::arguments::{Cpus, Env, Flag, Location, Mib, Seconds, StrMap, Text, Texts, keywords, newtype};
+use crate::enums::{Member, ViolationAction};
 use crate::errors::invalid_config;
+use crate::image_source::Image;
+use crate::init::Init;
+use crate::mounts::Mounts;
+use crate::network::{NetworkArg, Ports, Vsock};
+use crate::patches::Patches;
+use crate::registry::{CaCerts, RegistryAuth};
+use crate::secrets::{Secrets, Violation};
 
 keywords! {
     /// Everything that `create` takes besides the name and the backend.
@@ -30,7 +30,7 @@ keywords! {
         max_cpus: Cpus,
         workdir: Text,
         shell: Text,
-        security: SecurityProfile,
+        security: Member<model::SecurityProfile>,
         hostname: Text,
         user: Text,
         entrypoint: Texts,
@@ -44,8 +44,8 @@ keywords! {
         env: Env,
         labels: StrMap,
         scripts: StrMap,
-        pull_policy: PullPolicy,
-        log_level: LogLevel,
+        pull_policy: Member<model::PullPolicy>,
+        log_level: Member<model::LogLevel>,
         registry_auth: RegistryAuth,
         registry_insecure: Flag,
         registry_ca_certs: CaCerts,
@@ -56,114 +56,29 @@ keywords! {
         network: NetworkArg,
         secrets: Secrets,
         on_secret_violation: Violation,
-        secret_violation_action: ViolationAction,
+        secret_violation_action: Member<ViolationAction>,
         intercept_tls: Flag,
         detached: Flag,
-        cpu_placement: CpuPlacement,
+        cpu_placement: Member<config::CpuPlacement>,
         placement_profile: Text,
         thp: Thp,
-        deployment_profile: DeploymentProfile,
-        isolation: Isolation,
+        deployment_profile: Member<config::DeploymentProfile>,
+        isolation: Member<model::Isolation>,
     }
 }
 
-/// A root file system: the source, and whether its disk was shaped in a way that this build cannot.
-pub struct Image {
-    source: ImageSource,
-    root_disk: bool,
-}
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Image {
-    type Error = PyErr;
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let py = object.py();
-        if let Ok(text) = object.cast::<PyString>() {
-            return from_text(py, &text.extract::<String>()?);
+newtype!(
+    /// Transparent huge pages; checked only.
+    Thp(()) = |object| {
+        let Text(text) = object.extract()?;
+        if ["always", "madvise", "never"].contains(&text.as_str()) {
+            return Ok(());
         }
-        if object.hasattr("__fspath__")? {
-            let Location(path) = object.extract()?;
-            return Ok(Image::plain(local(path)));
-        }
-        let class = convert::types(py)?.getattr("ImageSource")?;
-        if !object.is_instance(&class)? {
-            let text = format!("{{}} must be str, os.PathLike or ImageSource, not {}", convert::type_name(&object));
-            return Err(PyTypeError::new_err(text));
-        }
-        from_source(&object)
+        Err(PyValueError::new_err(format!(
+            "unknown transparent huge-page policy {text:?}; use always, madvise or never"
+        )))
     }
-}
-
-impl Image {
-    fn plain(source: ImageSource) -> Self {
-        Image { source, root_disk: false }
-    }
-}
-
-fn from_text(py: Python<'_>, text: &str) -> PyResult<Image> {
-    if text.is_empty() {
-        return Err(invalid_config(py, "image must not be empty"));
-    }
-    if text == "host" {
-        return Ok(Image::plain(host(py)?));
-    }
-    let looks_local = [".", ".."].contains(&text) || ["/", "./", "../"].iter().any(|start| text.starts_with(start));
-    if looks_local || Path::new(text).exists() {
-        return Ok(Image::plain(local(PathBuf::from(text))));
-    }
-    Ok(Image::plain(ImageSource::Oci { reference: text.into() }))
-}
-
-/// A disk image by its extension, else a directory.
-fn local(path: PathBuf) -> ImageSource {
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-    match extension.as_deref() {
-        Some(format @ ("qcow2" | "raw" | "vmdk")) if !path.is_dir() => {
-            ImageSource::DiskImage { format: Some(format.into()), fstype: None, path }
-        }
-        _ => ImageSource::Bind { path: convert::from_here(path) },
-    }
-}
-
-/// This machine's system directories and the prefixes of the running interpreter.
-fn host(py: Python<'_>) -> PyResult<ImageSource> {
-    let sys = py.import("sys")?;
-    let mut prefixes: Vec<PathBuf> = Vec::new();
-    for name in ["prefix", "base_prefix", "exec_prefix", "base_exec_prefix"] {
-        let prefix: PathBuf = sys.getattr(name)?.extract()?;
-        if !prefixes.contains(&prefix) {
-            prefixes.push(prefix);
-        }
-    }
-    Ok(ImageSource::Host { prefixes })
-}
-
-fn from_source(object: &Bound<'_, PyAny>) -> PyResult<Image> {
-    let py = object.py();
-    let optional = |name: &str| -> PyResult<Option<String>> {
-        let value = object.getattr(name)?;
-        if value.is_none() { Ok(None) } else { Ok(Some(value.str()?.extract()?)) }
-    };
-    let need = |name: &str| {
-        optional(name)?.ok_or_else(|| PyValueError::new_err(format!("ImageSource.{name} is required for this kind")))
-    };
-    let kind = convert::enum_value(&object.getattr("_type")?, "ImageSourceKind");
-    let kind = kind.map_err(|e| convert::named(py, "ImageSource._type", e))?;
-    let source = match kind.as_str() {
-        "host" => host(py)?,
-        "bind" => ImageSource::Bind { path: convert::from_here(need("_path")?.into()) },
-        "disk" => {
-            let path = PathBuf::from(need("_path")?);
-            let format = match (optional("_format")?, local(path.clone())) {
-                (None, ImageSource::DiskImage { format, .. }) => format,
-                (format, _) => format,
-            };
-            ImageSource::DiskImage { path, format, fstype: optional("_fstype")? }
-        }
-        _ => ImageSource::Oci { reference: need("_reference")? },
-    };
-    let root_disk = optional("_root_disk")?.is_some() || optional("_upper_size_mib")?.is_some();
-    Ok(Image { source, root_disk })
-}
+);
 
 impl CreateKeywords {
     /// The request. Options that no backend of this build honours are listed in it, so that `create` refuses them by
@@ -235,14 +150,14 @@ impl CreateKeywords {
             ("create(intercept_tls=)", on(&self.intercept_tls), available_when::NETWORK),
             (
                 "create(cpu_placement=)",
-                self.cpu_placement.as_ref().is_some_and(|p| p.0 != "inherit"),
+                self.cpu_placement.is_some_and(|p| p.0 != config::CpuPlacement::Inherit),
                 available_when::PLACEMENT,
             ),
             ("create(placement_profile=)", self.placement_profile.is_some(), available_when::PLACEMENT),
             ("create(thp=)", self.thp.is_some(), available_when::HUGE_PAGES),
             (
                 "create(deployment_profile=)",
-                self.deployment_profile.as_ref().is_some_and(|profile| profile.0 != "single-tenant"),
+                self.deployment_profile.is_some_and(|p| p.0 != config::DeploymentProfile::SingleTenant),
                 available_when::NETWORK,
             ),
         ];
@@ -272,27 +187,20 @@ impl CreateKeywords {
                 scripts: self.scripts.map(|map| map.0).unwrap_or_default(),
                 entrypoint: self.entrypoint.map(|texts| texts.0),
                 cmd: self.cmd.map(|texts| texts.0),
-                log_level: self.log_level.and_then(|level| model::LogLevel::parse(&level.0)),
+                log_level: self.log_level.map(|level| level.0),
             },
             env: env.into_iter().map(|(key, value)| EnvVar { key, value }).collect(),
             labels: self.labels.map(|map| map.0).unwrap_or_default(),
             init: self.init.map(|init| init.0),
             mounts: self.volumes.map(|volumes| volumes.0.0).unwrap_or_default(),
-            pull_policy: match self.pull_policy.as_ref().map(|policy| policy.0.as_str()) {
-                Some("always") => model::PullPolicy::Always,
-                Some("never") => model::PullPolicy::Never,
-                _ => model::PullPolicy::IfMissing,
-            },
+            pull_policy: self.pull_policy.map(|policy| policy.0).unwrap_or_default(),
             lifecycle: SandboxPolicy {
                 max_duration_secs: self.max_duration.map(|seconds| seconds.0),
                 idle_timeout_secs: self.idle_timeout.map(|seconds| seconds.0),
                 ephemeral: self.ephemeral.is_some_and(|flag| flag.0),
             },
-            security_profile: match self.security.as_ref().map(|profile| profile.0.as_str()) {
-                Some("restricted") => model::SecurityProfile::Restricted,
-                _ => model::SecurityProfile::Default,
-            },
-            isolation: self.isolation.and_then(|isolation| model::Isolation::parse(&isolation.0)).unwrap_or_default(),
+            security_profile: self.security.map(|profile| profile.0).unwrap_or_default(),
+            isolation: self.isolation.map(|isolation| isolation.0).unwrap_or_default(),
             metrics: model::MetricsOptions {
                 sample_interval_ms: defaults.metrics_sample_interval_ms,
                 disabled: defaults.disable_metrics_sample,

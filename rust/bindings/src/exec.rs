@@ -11,7 +11,8 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use tokio::sync::oneshot;
 
-use crate::convert::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Text, Texts, keywords};
+use crate::arguments::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Text, Texts, keywords};
+use crate::enums::{ExecEventType, Member, PythonEnum, RlimitResource, StdinMode};
 use crate::runtime::{Owned, Pending};
 
 keywords! {
@@ -50,19 +51,19 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Stdin {
         if let Ok(Data(data)) = object.extract::<Data>() {
             return Ok(Stdin(StdinSource::Bytes(data)));
         }
-        let class = convert::types(object.py())?.getattr("Stdin")?;
+        let class = arguments::types(object.py())?.getattr("Stdin")?;
         if !object.is_instance(&class)? {
-            let text = format!("stdin must be Stdin or bytes, not {}", convert::type_name(&object));
+            let text = format!("stdin must be Stdin or bytes, not {}", arguments::type_name(&object));
             return Err(PyTypeError::new_err(text));
         }
-        let mode = convert::enum_value(&object.getattr("_mode")?, "StdinMode");
-        match mode.map_err(|e| convert::named(object.py(), "Stdin._mode", e))?.as_str() {
-            "pipe" => Ok(Stdin(StdinSource::Pipe)),
-            "bytes" => {
+        let mode = object.getattr("_mode")?.extract::<Member<StdinMode>>();
+        match mode.map_err(|e| arguments::named(object.py(), "Stdin._mode", e))?.0 {
+            StdinMode::Null => Ok(Stdin(StdinSource::Null)),
+            StdinMode::Pipe => Ok(Stdin(StdinSource::Pipe)),
+            StdinMode::Bytes => {
                 let data = object.getattr("_data")?.extract::<Data>();
-                Ok(Stdin(StdinSource::Bytes(data.map_err(|e| convert::named(object.py(), "Stdin.bytes()", e))?.0)))
+                Ok(Stdin(StdinSource::Bytes(data.map_err(|e| arguments::named(object.py(), "Stdin.bytes()", e))?.0)))
             }
-            _ => Ok(Stdin(StdinSource::Null)),
         }
     }
 }
@@ -74,24 +75,24 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Rlimits {
     type Error = PyErr;
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         if !object.is_instance_of::<PyList>() && !object.is_instance_of::<PyTuple>() {
-            let text = format!("rlimits must be a list of Rlimit, not {}", convert::type_name(&object));
+            let text = format!("rlimits must be a list of Rlimit, not {}", arguments::type_name(&object));
             return Err(PyTypeError::new_err(text));
         }
-        let class = convert::types(object.py())?.getattr("Rlimit")?;
+        let class = arguments::types(object.py())?.getattr("Rlimit")?;
         object.try_iter()?.map(|item| one_rlimit(&item?, &class)).collect::<PyResult<_>>().map(Rlimits)
     }
 }
 
 fn one_rlimit(item: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> PyResult<model::Rlimit> {
     if !item.is_instance(class)? {
-        return Err(PyTypeError::new_err(format!("rlimit must be Rlimit, not {}", convert::type_name(item))));
+        return Err(PyTypeError::new_err(format!("rlimit must be Rlimit, not {}", arguments::type_name(item))));
     }
     let field = |name: &str| {
         let value = item.getattr(name)?.extract::<Count>();
-        value.map(|count| count.0).map_err(|e| convert::named(item.py(), &format!("Rlimit.{name}"), e))
+        value.map(|count| count.0).map_err(|e| arguments::named(item.py(), &format!("Rlimit.{name}"), e))
     };
-    let resource = convert::enum_value(&item.getattr("resource")?, "RlimitResource");
-    let resource = resource.map_err(|e| convert::named(item.py(), "Rlimit.resource", e))?;
+    let resource = item.getattr("resource")?.extract::<Member<RlimitResource>>();
+    let resource = resource.map_err(|e| arguments::named(item.py(), "Rlimit.resource", e))?.0.value().to_owned();
     let (soft, hard) = (field("soft")?, field("hard")?);
     if soft > hard {
         return Err(PyValueError::new_err(format!("rlimit {resource}: soft {soft} is above hard {hard}")));
@@ -149,7 +150,7 @@ fn decode<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyString>> {
 impl ExecOutput {
     /// What a notebook shows.
     fn _repr_html_(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        slf.py().import("microsandbox._picture")?.call_method1("exec_output", (slf,))
+        slf.py().import("microsandbox._notebook")?.call_method1("exec_output", (slf,))
     }
     /// Exit status, or 128 + signal.
     #[getter]
@@ -242,24 +243,26 @@ pub struct ExecEvent {
 impl ExecEvent {
     /// What kind of event this is.
     #[getter]
-    fn event_type<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn event_type(&self) -> Member<ExecEventType> {
         use model::ExecEvent as Event;
-        let value = match self.event {
-            Event::Started { .. } => "started",
-            Event::Stdout(_) => "stdout",
-            Event::Stderr(_) => "stderr",
-            Event::StdinError { .. } => "stdin_error",
-            Event::Exited(_) => "exited",
-            Event::Failed(_) => "failed",
-        };
-        convert::member(py, "ExecEventType", value)
+        Member(match self.event {
+            Event::Started { .. } => ExecEventType::Started,
+            Event::Stdout(_) => ExecEventType::Stdout,
+            Event::Stderr(_) => ExecEventType::Stderr,
+            Event::StdinError { .. } => ExecEventType::StdinError,
+            Event::Exited(_) => ExecEventType::Exited,
+            Event::Failed(_) => ExecEventType::Failed,
+        })
     }
     /// Process id in the guest; STARTED only.
     #[getter]
     fn pid(&self) -> Option<u32> {
+        use model::ExecEvent as Event;
         match self.event {
-            model::ExecEvent::Started { pid } => Some(pid),
-            _ => None,
+            Event::Started { pid } => Some(pid),
+            Event::Stdout(_) | Event::Stderr(_) | Event::StdinError { .. } | Event::Exited(_) | Event::Failed(_) => {
+                None
+            }
         }
     }
     /// Output, or the error text of FAILED and STDIN_ERROR.
@@ -284,18 +287,17 @@ impl ExecEvent {
             Event::Started { .. } | Event::Stdout(_) | Event::Stderr(_) => None,
         }
     }
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let kind: String = self.event_type(py)?.getattr("name")?.extract()?;
-        Ok(match &self.event {
-            model::ExecEvent::Stdout(data) | model::ExecEvent::Stderr(data) => {
-                format!("ExecEvent({kind}, {} bytes)", data.len())
-            }
-            model::ExecEvent::Started { pid } => format!("ExecEvent({kind}, pid={pid})"),
-            _ => match self.code() {
+    fn __repr__(&self) -> String {
+        use model::ExecEvent as Event;
+        let kind = self.event_type().0.value().to_ascii_uppercase();
+        match &self.event {
+            Event::Stdout(data) | Event::Stderr(data) => format!("ExecEvent({kind}, {} bytes)", data.len()),
+            Event::Started { pid } => format!("ExecEvent({kind}, pid={pid})"),
+            Event::StdinError { .. } | Event::Exited(_) | Event::Failed(_) => match self.code() {
                 Some(code) => format!("ExecEvent({kind}, code={code})"),
                 None => format!("ExecEvent({kind})"),
             },
-        })
+        }
     }
 }
 
@@ -305,7 +307,7 @@ pub struct NativeExec {
     handle: Owned<Arc<model::ExecHandle>>,
     limit: Option<u64>,
     id: String,
-    /// While this object is there, somebody reads the output only to throw it away.
+    /// While this object lives, a task reads the output and discards it.
     discarding: OnceLock<oneshot::Sender<()>>,
 }
 
@@ -357,8 +359,8 @@ impl NativeExec {
         let handle = self.share(py)?;
         Ok(Pending::new(async move { handle.resize(rows.0, cols.0).await }))
     }
-    /// Throws its output away as it comes, for one that reads it elsewhere: a program whose output nobody takes stands
-    /// still. For as long as this object is there.
+    /// Discards the output as it comes, for a caller that reads it from the log: a program whose output is not taken
+    /// blocks. For as long as this object lives.
     fn discard_output(&self, py: Python<'_>) -> PyResult<()> {
         let handle = self.share(py)?;
         let (here, gone) = oneshot::channel::<()>();
@@ -446,7 +448,7 @@ pub struct NativeSink {
 #[pymethods]
 impl NativeSink {
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
+        let Data(data) = data.extract().map_err(|e| arguments::named(py, "data", e))?;
         let sink = self.sink.get(py)?.clone();
         Ok(Pending::new(async move { sink.write(data).await }))
     }

@@ -12,7 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::convert::{self, Data, GuestPath, Location};
+use crate::arguments::{self, Data, GuestPath, Location};
+use crate::enums::Member;
 use crate::errors;
 use crate::runtime::{Owned, Pending};
 
@@ -36,7 +37,7 @@ impl<'py> IntoPyObject<'py> for Inside {
     type Output = Bound<'py, PyAny>;
     type Error = PyErr;
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        convert::guest_path(py, &self.0)
+        arguments::guest_path(py, &self.0)
     }
 }
 
@@ -59,12 +60,12 @@ impl FsEntry {
     /// Full guest path.
     #[getter]
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::guest_path(py, &self.entry.path)
+        arguments::guest_path(py, &self.entry.path)
     }
     /// File, directory, symlink or other.
     #[getter]
-    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::member(py, "FsEntryKind", self.entry.kind.as_str())
+    fn kind(&self) -> Member<model::FsEntryKind> {
+        Member(self.entry.kind)
     }
     /// Bytes.
     #[getter]
@@ -109,8 +110,8 @@ impl FsMetadata {
 impl FsMetadata {
     /// File, directory, symlink or other.
     #[getter]
-    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::member(py, "FsEntryKind", self.metadata.kind.as_str())
+    fn kind(&self) -> Member<model::FsEntryKind> {
+        Member(self.metadata.kind)
     }
     /// Bytes.
     #[getter]
@@ -171,12 +172,12 @@ impl NativeFs {
 
 fn inside(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     let taken = object.extract::<GuestPath>();
-    taken.map(|path| path.0).map_err(|e| convert::named(object.py(), name, e))
+    taken.map(|path| path.0).map_err(|e| arguments::named(object.py(), name, e))
 }
 
 fn location(object: &Bound<'_, PyAny>, name: &str) -> PyResult<std::path::PathBuf> {
     let taken = object.extract::<Location>();
-    taken.map(|path| path.0).map_err(|e| convert::named(object.py(), name, e))
+    taken.map(|path| path.0).map_err(|e| arguments::named(object.py(), name, e))
 }
 
 #[pymethods]
@@ -193,7 +194,7 @@ impl NativeFs {
     }
     fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
+        let Data(data) = data.extract().map_err(|e| arguments::named(py, "data", e))?;
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).write(&path, data).await }))
     }
     fn write_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
@@ -282,7 +283,8 @@ impl NativeFs {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Pending> {
         let (backend, name) = self.target(py)?;
-        let (host, guest, progress) = (location(host, "host_path")?, inside(guest, "guest_path")?, progress.map(told));
+        let (host, guest, progress) =
+            (location(host, "host_path")?, inside(guest, "guest_path")?, progress.map(reporter));
         Ok(Pending::new(async move {
             SandboxFs::with_backend(&backend, &name).copy_from_host(&host, &guest, progress).await
         }))
@@ -295,17 +297,18 @@ impl NativeFs {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Pending> {
         let (backend, name) = self.target(py)?;
-        let (guest, host, progress) = (inside(guest, "guest_path")?, location(host, "host_path")?, progress.map(told));
+        let (guest, host, progress) =
+            (inside(guest, "guest_path")?, location(host, "host_path")?, progress.map(reporter));
         Ok(Pending::new(
             async move { SandboxFs::with_backend(&backend, &name).copy_to_host(&guest, &host, progress).await },
         ))
     }
 }
 
-/// Calls `progress(done, total)`. What it raises is reported as Python reports errors that nobody can catch.
-pub fn told(progress: Py<PyAny>) -> model::TransferProgress {
+/// Calls `progress(done, total)`. What it raises is reported as Python reports exceptions that cannot be raised.
+pub fn reporter(progress: Py<PyAny>) -> model::TransferProgress {
     Arc::new(move |done, total| {
-        // Without an interpreter nobody is left to be told.
+        // At the end of the interpreter there is nothing left to call.
         Python::try_attach(|py| {
             if let Err(error) = progress.call1(py, (done, total)) {
                 error.write_unraisable(py, Some(progress.bind(py)));
@@ -346,18 +349,18 @@ pub struct FsEvent {
 impl FsEvent {
     /// What happened.
     #[getter]
-    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::member(py, "FsEventKind", self.event.kind.as_str())
+    fn kind(&self) -> Member<model::FsEventKind> {
+        Member(self.event.kind)
     }
     /// Full guest path; of a move the new one; empty for an overflow.
     #[getter]
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::guest_path(py, &self.event.path)
+        arguments::guest_path(py, &self.event.path)
     }
     /// The old path of a move.
     #[getter]
     fn moved_from<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.event.from.as_ref().map(|path| convert::guest_path(py, path)).transpose()
+        self.event.from.as_ref().map(|path| arguments::guest_path(py, path)).transpose()
     }
     /// Whether it is a directory.
     #[getter]
@@ -369,7 +372,7 @@ impl FsEvent {
     }
 }
 
-/// A watch that stands.
+/// An active watch.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct NativeWatch {
     stream: Owned<Arc<Mutex<model::FsWatchStream>>>,
@@ -394,7 +397,7 @@ impl NativeWatch {
             async move { Ok(stream.lock().await.next().await.transpose()?.map(|event| FsEvent { event })) },
         ))
     }
-    /// Ends it, also for a task that waits in `next`; a second time is fine.
+    /// Closes the watch, also for a task that waits in `next`. Idempotent.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.open.get(py)?.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(())
@@ -448,15 +451,15 @@ impl NativeWriteSink {
         Ok(self.sink.get(py)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
     fn open(&self, py: Python<'_>) -> PyResult<Arc<model::FsWriteSink>> {
-        let given_up = || errors::to_python(py, MicrosandboxError::InvalidState("the file was given up".into()));
-        self.place(py)?.clone().ok_or_else(given_up)
+        let abandoned = || errors::to_python(py, MicrosandboxError::InvalidState("the write was abandoned".into()));
+        self.place(py)?.clone().ok_or_else(abandoned)
     }
 }
 
 #[pymethods]
 impl NativeWriteSink {
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
+        let Data(data) = data.extract().map_err(|e| arguments::named(py, "data", e))?;
         let sink = self.open(py)?;
         Ok(Pending::new(async move { sink.write(data).await }))
     }

@@ -1,25 +1,22 @@
 //! The record of a sandbox in any state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use microsandbox_core::SandboxHandle;
 use microsandbox_core::model::{self, SandboxStatus};
 use pyo3::prelude::*;
 
+use crate::arguments::{self, Flag, Seconds, argument, optional};
 use crate::backend::NativeBackend;
-use crate::convert::{self, Flag, Seconds};
-use crate::isolation::{IsolationReport, isolation_member};
+use crate::enums::Member;
+use crate::isolation::IsolationReport;
 use crate::jobs::NativeJobs;
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::metrics::SandboxMetrics;
 use crate::modify::{ModifyKeywords, Plan};
 use crate::runtime::{Owned, Pending};
-use crate::sandbox::{NativeSandbox, argument, optional};
-
-/// A status as Python spells it.
-pub fn status_member(py: Python<'_>, status: SandboxStatus) -> PyResult<Bound<'_, PyAny>> {
-    convert::member(py, "SandboxStatus", &status.as_str().to_ascii_lowercase())
-}
+use crate::sandbox::NativeSandbox;
 
 /// How a sandbox ended, as a wait for its end saw it.
 ///
@@ -44,8 +41,8 @@ impl SandboxStopResult {
     }
     /// STOPPED or CRASHED.
     #[getter]
-    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        status_member(py, self.result.status)
+    fn status(&self) -> Member<SandboxStatus> {
+        Member(self.result.status)
     }
     /// Exit status of the run, where known.
     #[getter]
@@ -60,7 +57,7 @@ impl SandboxStopResult {
     /// When the end was seen, milliseconds since the epoch.
     #[getter]
     fn observed_at(&self) -> f64 {
-        convert::millis(self.result.observed_at)
+        arguments::millis(self.result.observed_at)
     }
     /// Where this is known from.
     #[getter]
@@ -100,8 +97,8 @@ impl NativeHandle {
         Ok(self.handle.get(py)?.id())
     }
     #[getter]
-    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        status_member(py, self.handle.get(py)?.status_snapshot())
+    fn status(&self, py: Python<'_>) -> PyResult<Member<SandboxStatus>> {
+        Ok(Member(self.handle.get(py)?.status_snapshot()))
     }
     #[getter]
     fn config_json(&self, py: Python<'_>) -> PyResult<&str> {
@@ -109,11 +106,11 @@ impl NativeHandle {
     }
     #[getter]
     fn created_at(&self, py: Python<'_>) -> PyResult<Option<f64>> {
-        Ok(self.handle.get(py)?.created_at().map(convert::millis))
+        Ok(self.handle.get(py)?.created_at().map(arguments::millis))
     }
     #[getter]
     fn updated_at(&self, py: Python<'_>) -> PyResult<Option<f64>> {
-        Ok(self.handle.get(py)?.updated_at().map(convert::millis))
+        Ok(self.handle.get(py)?.updated_at().map(arguments::millis))
     }
     #[getter]
     fn backend_kind(&self, py: Python<'_>) -> PyResult<&'static str> {
@@ -124,8 +121,8 @@ impl NativeHandle {
         Ok(self.handle.get(py)?.last_error_snapshot())
     }
     #[getter]
-    fn isolation<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        isolation_member(py, self.handle.get(py)?.isolation())
+    fn isolation(&self, py: Python<'_>) -> PyResult<Option<Member<model::Isolation>>> {
+        Ok(self.handle.get(py)?.isolation().map(Member))
     }
     #[getter]
     fn backend(&self, py: Python<'_>) -> PyResult<NativeBackend> {
@@ -151,10 +148,11 @@ impl NativeHandle {
         let handle = self.share(py)?;
         Ok(Pending::new(async move { handle.connect_or_start(detached).await.map(NativeSandbox::new) }))
     }
+    /// Without a timeout it waits without limit.
     fn stop(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let timeout = optional::<Seconds>(timeout, "timeout")?.map(|seconds| seconds.duration());
+        let timeout = optional::<Seconds>(timeout, "timeout")?.map_or(Duration::MAX, |seconds| seconds.duration());
         let handle = self.share(py)?;
-        Ok(Pending::unattended(async move { handle.stop(timeout).await }))
+        Ok(Pending::unattended(async move { handle.stop(Some(timeout)).await }))
     }
     fn stop_with_timeout(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let timeout = argument::<Seconds>(timeout, "timeout")?.duration();
@@ -199,10 +197,7 @@ impl NativeHandle {
         Ok(Pending::new(async move { handle.wait_until_stopped().await.map(SandboxStopResult::new) }))
     }
     fn wait_for_status(&self, py: Python<'_>, status: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let convert::SandboxStatus(wanted) = argument(status, "status")?;
-        // The argument type accepts exactly the lower-case spellings of this enum.
-        let wanted = SandboxStatus::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(&wanted));
-        let wanted = wanted.ok_or_else(|| crate::errors::invalid_config(py, "status is not one of this backend's"))?;
+        let Member(wanted) = argument::<Member<SandboxStatus>>(status, "status")?;
         let handle = self.share(py)?;
         Ok(Pending::new(async move { handle.wait_for_status(wanted).await.map(NativeHandle::new) }))
     }

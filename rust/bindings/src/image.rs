@@ -8,11 +8,10 @@ use microsandbox_core::backend::ProgressFn;
 use microsandbox_core::model;
 use pyo3::prelude::*;
 
+use crate::arguments::{self, Flag, Location, Text, argument, optional};
 use crate::backend::{NativeBackend, chosen};
-use crate::convert::{self, Flag, Location, Text};
 use crate::files;
 use crate::runtime::{Owned, Pending};
-use crate::sandbox::{argument, optional};
 
 type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
@@ -61,11 +60,11 @@ impl NativeImage {
     }
     #[getter]
     fn last_used_at(&self) -> Option<f64> {
-        self.info.last_used_at.map(convert::millis)
+        self.info.last_used_at.map(arguments::millis)
     }
     #[getter]
     fn created_at(&self) -> Option<f64> {
-        self.info.created_at.map(convert::millis)
+        self.info.created_at.map(arguments::millis)
     }
     #[getter]
     fn backend(&self, py: Python<'_>) -> PyResult<NativeBackend> {
@@ -258,9 +257,9 @@ impl ImagePruneReport {
     }
 }
 
-/// Layers are told of one by one; a caller wants to know of all of them.
+/// The core reports layer by layer; a caller wants the sum of all of them.
 fn in_sum(progress: Py<PyAny>) -> ProgressFn {
-    let told = files::told(progress);
+    let report = files::reporter(progress);
     let layers: Mutex<BTreeMap<usize, (u64, u64)>> = Mutex::default();
     Arc::new(move |step| {
         let mut layers = layers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +268,7 @@ fn in_sum(progress: Py<PyAny>) -> ProgressFn {
         let total = (layers.len() == step.layer_count).then(|| layers.values().map(|layer| layer.1).sum());
         let done = layers.values().map(|layer| layer.0).sum();
         drop(layers);
-        told(done, total);
+        report(done, total);
     })
 }
 

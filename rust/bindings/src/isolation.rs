@@ -8,23 +8,10 @@ use microsandbox_local::guest_kernel;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::arguments;
 use crate::backend::{NativeBackend, chosen};
-use crate::convert;
+use crate::enums::Member;
 use crate::runtime::Pending;
-
-/// The member, or `None` where the backend does not know.
-pub fn isolation_member(py: Python<'_>, value: Option<model::Isolation>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    value.map(|value| convert::member(py, "Isolation", value.as_str())).transpose()
-}
-
-fn state_member(py: Python<'_>, state: model::MechanismState) -> PyResult<Bound<'_, PyAny>> {
-    let value = match state {
-        model::MechanismState::On => "on",
-        model::MechanismState::Off => "off",
-        model::MechanismState::Degraded => "degraded",
-    };
-    convert::member(py, "MechanismState", value)
-}
 
 /// Becomes the dataclass of the same name.
 pub struct IsolationReport(pub model::IsolationReport);
@@ -34,14 +21,14 @@ impl<'py> IntoPyObject<'py> for IsolationReport {
     type Output = Bound<'py, PyAny>;
     type Error = PyErr;
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let types = convert::types(py)?;
+        let types = arguments::types(py)?;
         let mechanism = types.getattr("Mechanism")?;
         let mechanisms = PyTuple::new(
             py,
             self.0
                 .mechanisms
                 .into_iter()
-                .map(|m| mechanism.call1((m.name.as_str(), state_member(py, m.state)?, m.reason)))
+                .map(|m| mechanism.call1((m.name.as_str(), Member(m.state), m.reason)))
                 .collect::<PyResult<Vec<_>>>()?,
         )?;
         types.getattr("IsolationReport")?.call1((
@@ -60,16 +47,16 @@ impl<'py> IntoPyObject<'py> for DoctorReport {
     type Output = Bound<'py, PyAny>;
     type Error = PyErr;
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let types = convert::types(py)?;
+        let types = arguments::types(py)?;
         let check = types.getattr("DoctorCheck")?;
         let checks = self
             .0
             .checks
             .into_iter()
-            .map(|c| check.call1((c.name, state_member(py, c.state)?, c.detail, c.hint)))
+            .map(|c| check.call1((c.name, Member(c.state), c.detail, c.hint)))
             .collect::<PyResult<Vec<_>>>()?;
         let fields = PyDict::new(py);
-        fields.set_item("isolation", isolation_member(py, Some(self.0.isolation))?)?;
+        fields.set_item("isolation", Member(self.0.isolation))?;
         fields.set_item("reason", self.0.reason)?;
         fields.set_item("hint", self.0.hint)?;
         fields.set_item("checks", PyTuple::new(py, checks)?)?;
@@ -87,7 +74,7 @@ impl<'py> IntoPyObject<'py> for DoctorReport {
 
 /// Becomes a tuple of the dataclass of the same name.
 pub fn boot_steps<'py>(py: Python<'py>, steps: &[model::BootStep]) -> PyResult<Bound<'py, PyTuple>> {
-    let class = convert::types(py)?.getattr("BootStep")?;
+    let class = arguments::types(py)?.getattr("BootStep")?;
     let side = |step: &model::BootStep| match step.side {
         model::BootSide::Sdk => "sdk",
         model::BootSide::Runtime => "runtime",

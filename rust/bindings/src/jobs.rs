@@ -8,10 +8,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::convert::{Count, Integer, Text};
+use crate::arguments::{Count, Integer, Text, argument, optional};
 use crate::exec::NativeExec;
 use crate::runtime::{Owned, Pending};
-use crate::sandbox::{argument, optional};
 
 /// What is known about a job, for `jobs.JobInfo`; also the log's number of it.
 pub struct JobInfo(pub model::JobInfo);

@@ -4,28 +4,32 @@
 //! |---|---|
 //! | [`runtime`] | the tokio runtime, and `Pending`: a call that was checked but has not run yet |
 //! | [`errors`] | the one conversion from the core's errors to exceptions |
-//! | [`convert`] | typed arguments |
-//! | [`create`], [`mounts`] | the keywords of `create`; what it mounts |
-//! | [`sandbox`], [`handle`], [`exec`], [`files`], [`logs`], [`metrics`], [`image`], [`volume`] | one noun each |
+//! | [`enums`] | the enums of both sides, one table each |
+//! | [`arguments`] | typed arguments |
+//! | [`create`] | the keywords of `create`; [`image_source`], [`init`], [`mounts`], [`network`], [`patches`], [`registry`] and [`secrets`] hold one kind each |
+//! | [`sandbox`], [`handle`], [`modify`], [`exec`], [`attach`], [`jobs`], [`files`], [`logs`], [`metrics`], [`image`], [`volume`], [`agent`] | one noun each |
 //! | [`backend`], [`memory`] | backend objects, the ambient one, the fake one |
 //! | [`isolation`] | reports on what separates a sandbox from its host |
 //! | [`cli`] | the `msb` command |
 //!
-//! Functions here check their arguments at once and give a `Pending`; the Python layer wraps it in a coroutine, or
+//! Functions here check their arguments in the call and return a `Pending`; the Python layer wraps it in a coroutine, or
 //! waits for it in `microsandbox.sync`.
 #![deny(unsafe_code)]
 
 mod agent;
+mod arguments;
 mod attach;
 mod backend;
 mod cli;
-mod convert;
 mod create;
+mod enums;
 mod errors;
 mod exec;
 mod files;
 mod handle;
 mod image;
+mod image_source;
+mod init;
 mod isolation;
 mod jobs;
 mod logs;
@@ -33,9 +37,12 @@ mod memory;
 mod metrics;
 mod modify;
 mod mounts;
+mod network;
 mod patches;
+mod registry;
 mod runtime;
 mod sandbox;
+mod secrets;
 mod volume;
 
 use pyo3::exceptions::PyAttributeError;
@@ -51,8 +58,8 @@ mod _microsandbox {
     use super::agent::{NativeAgent, NativeAgentStream, agent_of_sandbox, agent_of_socket, agent_socket_path};
     #[pymodule_export]
     use super::backend::{
-        BackendInfo, NativeBackend, cloud_backend, cloud_backend_from_env, cloud_backend_from_profile,
-        default_backend_info, default_backend_kind, local_backend, set_default_backend,
+        BackendInfo, NativeBackend, cloud_backend, cloud_backend_from_env, cloud_backend_from_profile, default_backend,
+        default_backend_info, default_backend_kind, local_backend, set_default_backend, swap_default_backend,
     };
     #[pymodule_export]
     use super::cli::cli_main;
@@ -78,7 +85,7 @@ mod _microsandbox {
     #[pymodule_export]
     use super::metrics::{NativeMetricsStream, SandboxMetrics};
     #[pymodule_export]
-    use super::runtime::{Pending, shutdown};
+    use super::runtime::{Pending, resolve, shutdown};
     #[pymodule_export]
     use super::sandbox::{NativeSandbox, connect_or_create, create, get, list, remove, start};
     #[pymodule_export]

@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use tokio::sync::Mutex;
 
-use crate::convert::{self, Count, Flag, LogReadSource, Millis, Text, keywords};
+use crate::arguments::{self, Count, Flag, Millis, Text, keywords};
+use crate::enums::{LogReadSource, Member};
 use crate::runtime::{Owned, Pending};
 
 keywords! {
@@ -40,17 +41,21 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Sources {
     type Error = PyErr;
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         if !object.is_instance_of::<PyList>() && !object.is_instance_of::<PyTuple>() {
-            let text = format!("sources must be a list of LogReadSource, not {}", convert::type_name(&object));
+            let text = format!("sources must be a list of LogReadSource, not {}", arguments::type_name(&object));
             return Err(PyTypeError::new_err(text));
         }
         let mut sources = Vec::new();
         for item in object.try_iter()? {
             let item = item?;
-            let LogReadSource(source) =
-                item.extract().map_err(|e| convert::named(item.py(), "an element of sources", e))?;
-            match LogSource::parse(&source) {
-                Some(source) => sources.push(source),
-                None => sources.extend([LogSource::Stdout, LogSource::Stderr, LogSource::Output, LogSource::System]),
+            let Member(source) = item.extract().map_err(|e| arguments::named(item.py(), "an element of sources", e))?;
+            match source {
+                LogReadSource::Stdout => sources.push(LogSource::Stdout),
+                LogReadSource::Stderr => sources.push(LogSource::Stderr),
+                LogReadSource::Output => sources.push(LogSource::Output),
+                LogReadSource::System => sources.push(LogSource::System),
+                LogReadSource::All => {
+                    sources.extend([LogSource::Stdout, LogSource::Stderr, LogSource::Output, LogSource::System]);
+                }
             }
         }
         Ok(Sources(sources))
@@ -99,12 +104,12 @@ impl LogEntry {
     /// Milliseconds since the epoch.
     #[getter]
     fn timestamp_ms(&self) -> f64 {
-        convert::millis(self.entry.timestamp)
+        arguments::millis(self.entry.timestamp)
     }
     /// Where it came from.
     #[getter]
-    fn source<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::member(py, "LogSource", self.entry.source.as_str())
+    fn source(&self) -> Member<LogSource> {
+        Member(self.entry.source)
     }
     /// Number of the exec session; `None` for system entries.
     #[getter]

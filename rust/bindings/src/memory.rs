@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use microsandbox_core::error::ImageErrorKind;
+use microsandbox_core::model::SandboxStatus;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_fake::MemoryBackend;
-use microsandbox_fake::{ScriptCall, ScriptResult};
+use microsandbox_fake::{MemoryBackend, ScriptCall, ScriptResult};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::backend::NativeBackend;
+use crate::errors::Class;
 use crate::runtime::Owned;
 
 /// Sandboxes in memory.
@@ -37,9 +39,18 @@ impl NativeMemory {
         self.memory.get(py)?.script(cmd, move |call| Python::attach(|py| answer(py, &handler, call)));
         Ok(())
     }
-    /// The next call of `operation` fails with the error of this code.
-    fn fail_next(&self, py: Python<'_>, operation: String, code: &str, message: String) -> PyResult<()> {
-        self.memory.get(py)?.fail_next(operation, fault(code, message)?);
+    /// The next call of `operation` fails with an error of the class of this one.
+    fn fail_next(&self, py: Python<'_>, operation: String, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let message = error.str()?.to_string();
+        let fault = match Class::of_instance(error)? {
+            Some(class) => fault(class, message),
+            None => None,
+        };
+        let Some(fault) = fault else {
+            let text = format!("an error of class {} cannot be injected", error.get_type().name()?);
+            return Err(PyValueError::new_err(text));
+        };
+        self.memory.get(py)?.fail_next(operation, fault);
         Ok(())
     }
 }
@@ -64,34 +75,64 @@ fn answer(py: Python<'_>, handler: &Py<PyAny>, call: &ScriptCall) -> ScriptResul
     }
 }
 
-fn fault(code: &str, message: String) -> PyResult<MicrosandboxError> {
+/// An error of this class; `None` for those that say more than a message can.
+fn fault(class: Class, message: String) -> Option<MicrosandboxError> {
     let name = String::from("injected");
-    Ok(match code {
-        "microsandbox-error" => MicrosandboxError::Custom(message),
-        "invalid-config" => MicrosandboxError::InvalidConfig(message),
-        "sandbox-not-found" => MicrosandboxError::SandboxNotFound(message),
-        "sandbox-already-exists" => MicrosandboxError::SandboxAlreadyExists(message),
-        "sandbox-still-running" => MicrosandboxError::SandboxStillRunning(message),
-        "io-error" => MicrosandboxError::Io { context: message, source: std::io::ErrorKind::Other.into() },
-        "agent-lost" => MicrosandboxError::AgentLost { name, reason: message },
-        "protocol-error" => MicrosandboxError::Protocol { name, what: message },
-        "metrics-unavailable" => MicrosandboxError::MetricsUnavailable { name, reason: message },
-        "resource-exhausted" => MicrosandboxError::ResourceExhausted { resource: name, message },
-        "state-busy" => MicrosandboxError::StateBusy { path: name.into(), message },
-        "path-not-found" => MicrosandboxError::PathNotFound { operation: name, path: message },
-        "filesystem-error" => MicrosandboxError::Filesystem {
+    Some(match class {
+        Class::MicrosandboxError => MicrosandboxError::Custom(message),
+        Class::InvalidConfigError => MicrosandboxError::InvalidConfig(message),
+        Class::InvalidStateError => MicrosandboxError::InvalidState(message),
+        Class::NoDefaultCommandError => MicrosandboxError::NoDefaultCommand { image: message },
+        Class::SandboxNotFoundError => MicrosandboxError::SandboxNotFound(message),
+        Class::SandboxAlreadyExistsError => MicrosandboxError::SandboxAlreadyExists(message),
+        Class::SandboxStillRunningError => MicrosandboxError::SandboxStillRunning(message),
+        Class::SandboxReplacedError => MicrosandboxError::SandboxReplaced(message),
+        Class::SandboxNotRunningError => {
+            MicrosandboxError::SandboxNotRunning { name: message, status: SandboxStatus::Stopped }
+        }
+        Class::SandboxStopTimedOutError => MicrosandboxError::KillTimeout { name: message, secs: 0.0 },
+        Class::StopTimeoutError => MicrosandboxError::StopTimeout { name: message, secs: 0.0 },
+        Class::ExecTimeoutError => MicrosandboxError::ExecTimeout { secs: 0.0, output: None },
+        Class::OutputLimitError => MicrosandboxError::OutputLimit { limit: 0, kept: 0, dropped: 0 },
+        Class::PathNotFoundError => MicrosandboxError::PathNotFound { operation: name, path: message },
+        Class::FilesystemError => MicrosandboxError::Filesystem {
             operation: name,
             path: "/".into(),
             kind: "EIO".into(),
             errno: Some(5),
             message,
         },
-        "exec-timeout" => MicrosandboxError::ExecTimeout { secs: 0.0, output: None },
-        "invalid-state" => MicrosandboxError::InvalidState(message),
-        "unsupported" => MicrosandboxError::unsupported(message, "never: this is an injected fault"),
-        other => {
-            let text = format!("an error of code {other:?} cannot be injected");
-            return Err(PyValueError::new_err(text));
+        Class::PatchFailedError => MicrosandboxError::PatchFailed { path: "/".into(), message },
+        Class::VolumeNotFoundError => MicrosandboxError::VolumeNotFound(message),
+        Class::VolumeAlreadyExistsError => MicrosandboxError::VolumeAlreadyExists(message),
+        Class::VolumeInUseError => MicrosandboxError::VolumeInUse { name: message, holder: name },
+        Class::ImageNotFoundError => MicrosandboxError::ImageNotFound(message),
+        Class::ImageInUseError => MicrosandboxError::ImageInUse { reference: message, holder: name },
+        Class::ImagePullFailedError => MicrosandboxError::ImagePull { kind: ImageErrorKind::Transport, message },
+        Class::MetricsDisabledError => MicrosandboxError::MetricsDisabled(message),
+        Class::MetricsUnavailableError => MicrosandboxError::MetricsUnavailable { name, reason: message },
+        Class::UnsupportedError => MicrosandboxError::unsupported(message, "never: this is an injected fault"),
+        Class::UnsupportedOperationError => {
+            MicrosandboxError::AgentTooOld { name, operation: message, said: "".into() }
+        }
+        Class::AgentLostError => MicrosandboxError::AgentLost { name, reason: message },
+        Class::GuestStalledError => MicrosandboxError::GuestStalled { name, secs: 0.0 },
+        Class::ProtocolError => MicrosandboxError::Protocol { name, what: message },
+        Class::IoError => MicrosandboxError::Io { context: message, source: std::io::ErrorKind::Other.into() },
+        Class::ResourceExhaustedError => MicrosandboxError::ResourceExhausted { resource: name, message },
+        Class::StateError => MicrosandboxError::Database { path: name.into(), message },
+        Class::StateBusyError => MicrosandboxError::StateBusy { path: name.into(), message },
+        Class::StateReadOnlyError => MicrosandboxError::StateReadOnly { path: name.into(), message },
+        Class::StateCorruptError => MicrosandboxError::StateCorrupt { path: name.into(), message },
+        Class::StateLostError => MicrosandboxError::StateLost { path: name.into(), message },
+        Class::CloudHttpError => MicrosandboxError::Http(message),
+        Class::AuthError => MicrosandboxError::CloudHttp { status: 401, code: None, message },
+        Class::RateLimitedError => MicrosandboxError::CloudHttp { status: 429, code: None, message },
+        Class::TlsError => {
+            MicrosandboxError::Tls { message, source: Box::new(std::io::Error::other("an injected fault")) }
+        }
+        Class::BootStartError | Class::ExecFailedError | Class::IsolationUnavailableError | Class::JobError => {
+            return None;
         }
     })
 }

@@ -7,7 +7,7 @@ use microsandbox_core::model;
 use pyo3::prelude::*;
 use tokio::sync::Mutex;
 
-use crate::convert;
+use crate::arguments;
 use crate::runtime::{Owned, Pending};
 
 /// One sample of a sandbox's resource use; counters run since boot.
@@ -99,7 +99,7 @@ impl SandboxMetrics {
     /// When it was taken, milliseconds since the epoch.
     #[getter]
     fn timestamp_ms(&self) -> f64 {
-        convert::millis(self.sample.timestamp)
+        arguments::millis(self.sample.timestamp)
     }
     fn __repr__(&self) -> String {
         let sample = &self.sample;

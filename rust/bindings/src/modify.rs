@@ -4,7 +4,8 @@ use microsandbox_core::model::{self, Modification};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::convert::{Cpus, Env, Flag, Mib, ModificationPolicy, StrMap, Text, Texts, keywords};
+use crate::arguments::{Cpus, Env, Flag, Mib, StrMap, Text, Texts, keywords};
+use crate::enums::Member;
 
 keywords! {
     /// What of `modify` this build has.
@@ -18,14 +19,13 @@ keywords! {
         labels: StrMap,
         labels_rm: Texts,
         workdir: Text,
-        policy: ModificationPolicy,
+        policy: Member<model::ModificationPolicy>,
         dry_run: Flag,
     }
 }
 
 impl ModifyKeywords {
     pub fn request(self) -> Modification {
-        let policy = self.policy.as_ref().map(|policy| policy.0.as_str());
         Modification {
             cpus: self.cpus.map(|cpus| cpus.0),
             max_cpus: self.max_cpus.map(|cpus| cpus.0),
@@ -36,16 +36,13 @@ impl ModifyKeywords {
             labels: self.labels.map(|map| map.0).unwrap_or_default(),
             labels_rm: self.labels_rm.map(|texts| texts.0).unwrap_or_default(),
             workdir: self.workdir.map(|text| text.0),
-            policy: model::ModificationPolicy::ALL
-                .into_iter()
-                .find(|known| Some(known.as_str()) == policy)
-                .unwrap_or_default(),
+            policy: self.policy.map(|policy| policy.0).unwrap_or_default(),
             dry_run: self.dry_run.is_some_and(|flag| flag.0),
         }
     }
 }
 
-/// What came of it, as plain values; the Python layer makes members of enums of them.
+/// What came of it; the Python layer makes the typed dictionaries of it.
 pub struct Plan(pub model::ModificationPlan);
 
 impl<'py> IntoPyObject<'py> for Plan {
@@ -56,12 +53,12 @@ impl<'py> IntoPyObject<'py> for Plan {
         let plan = self.0;
         let dict = PyDict::new(py);
         dict.set_item("sandbox", plan.sandbox)?;
-        dict.set_item("status", plan.status.as_str().to_lowercase())?;
+        dict.set_item("status", Member(plan.status))?;
         dict.set_item("applied", plan.applied)?;
-        dict.set_item("policy", plan.policy.as_str())?;
+        dict.set_item("policy", Member(plan.policy))?;
         let changes = PyList::empty(py);
         for change in plan.changes {
-            let (kind, disposition) = (change.change.as_str(), change.disposition.as_str());
+            let (kind, disposition) = (Member(change.change), Member(change.disposition));
             changes.append((
                 change.field,
                 change.name,
@@ -73,11 +70,11 @@ impl<'py> IntoPyObject<'py> for Plan {
             ))?;
         }
         dict.set_item("changes", changes)?;
-        let told = |said: Vec<model::ModificationConflict>| {
-            said.into_iter().map(|said| (said.field, said.message)).collect::<Vec<_>>()
+        let pairs = |found: Vec<model::ModificationConflict>| {
+            found.into_iter().map(|found| (found.field, found.message)).collect::<Vec<_>>()
         };
-        dict.set_item("conflicts", told(plan.conflicts))?;
-        dict.set_item("warnings", told(plan.warnings))?;
+        dict.set_item("conflicts", pairs(plan.conflicts))?;
+        dict.set_item("warnings", pairs(plan.warnings))?;
         let resized = plan.resized.into_iter().map(|r| (r.resource, r.requested, r.actual, r.enforced));
         dict.set_item("resize_status", resized.collect::<Vec<_>>())?;
         Ok(dict)

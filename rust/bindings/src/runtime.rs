@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use microsandbox_core::model::SandboxStatus;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -20,11 +21,12 @@ use pyo3::prelude::*;
 use pyo3_async_runtimes::TaskLocals;
 use pyo3_async_runtimes::generic::{self, ContextExt, Runtime};
 
+use crate::enums::Member;
 use crate::errors;
 
 /// How long a blocking wait goes without looking for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
-/// How long the exit of the interpreter waits for stops and removals that were left to finish by themselves.
+/// How long the exit of the interpreter waits for stops and removals that were left to finish in the background.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 const FORKED: &str = "this object belongs to the process that made it; after a fork, look the sandbox up again";
 
@@ -83,6 +85,13 @@ fn install(runtime: tokio::runtime::Runtime) -> tokio::runtime::Handle {
     current().map_or(handle, |slot| slot.handle.clone())
 }
 
+/// Looks up what errors need, while imports are possible. Called by the Python layer when it is loaded.
+#[pyfunction(name = "_resolve")]
+pub fn resolve(py: Python<'_>) -> PyResult<()> {
+    errors::resolve(py)?;
+    Member(SandboxStatus::Running).into_pyobject(py).map(drop)
+}
+
 /// Ends the runtime before the interpreter goes, so that no worker thread asks a dying interpreter for its lock.
 /// Registered with `atexit` by the Python layer; a later call makes a new runtime.
 #[pyfunction(name = "_shutdown")]
@@ -104,7 +113,7 @@ pub fn shutdown(py: Python<'_>) {
 /// The runtime as pyo3-async-runtimes wants it.
 pub struct Reactor;
 
-/// The outcome of a spawned task; `None` when it ran at once.
+/// The outcome of a spawned task; `None` when it ran in the call.
 pub struct Joined(Option<tokio::task::JoinHandle<()>>);
 pub struct JoinFailure(tokio::task::JoinError);
 
@@ -142,7 +151,7 @@ impl Runtime for Reactor {
     fn spawn<F: Future<Output = ()> + Send + 'static>(fut: F) -> Joined {
         Joined(Some(existing().spawn(fut)))
     }
-    /// Runs at once: what pyo3-async-runtimes hands over only tells a loop about a result. That waits for the
+    /// Runs in the call: what pyo3-async-runtimes hands over only reports a result to a loop. That waits for the
     /// interpreter lock at most, which costs less than waking another thread for every event of a stream.
     fn spawn_blocking<F: FnOnce() + Send + 'static>(f: F) -> Joined {
         f();
@@ -210,7 +219,7 @@ impl Pending {
         Pending::from_work(work, true)
     }
 
-    /// As [`Pending::new`], but goes on by itself when the wait is cancelled.
+    /// As [`Pending::new`], but keeps running when the wait is cancelled.
     pub fn unattended<T>(work: impl Future<Output = MicrosandboxResult<T>> + Send + 'static) -> Pending
     where
         T: for<'py> IntoPyObject<'py> + Send + 'static,
@@ -365,7 +374,7 @@ impl Pending {
     }
 }
 
-/// The iterator of a call that had its result at once.
+/// The iterator of a call whose result was ready.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 struct Ready(Mutex<Option<Py<PyAny>>>);
 

@@ -1,44 +1,31 @@
 //! A live sandbox.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use microsandbox_core::backend::ListQuery;
 use microsandbox_core::config::SandboxDefaults;
+use microsandbox_core::model;
 use microsandbox_core::{Sandbox, SharedBackend};
 use microsandbox_local::LocalBackend;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::arguments::{Flag, Integer, Seconds, StrMap, Text, argument, optional};
 use crate::backend::{NativeBackend, chosen};
-use crate::convert::{self, Flag, Integer, Seconds, StrMap, Text};
 use crate::create::CreateKeywords;
+use crate::enums::Member;
 use crate::errors;
 use crate::exec::{ExecKeywords, ExecOutput, NativeExec};
 use crate::files::NativeFs;
 use crate::handle::{NativeHandle, SandboxStopResult};
-use crate::isolation::{IsolationReport, boot_steps, isolation_member};
+use crate::isolation::{IsolationReport, boot_steps};
 use crate::jobs::{JobInfo, NativeJobs};
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
 use crate::runtime::{Owned, Pending};
 
 pub type Backend<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
-
-/// Reads an argument and names it in the refusal.
-pub fn argument<'py, T>(object: &Bound<'py, PyAny>, name: &str) -> PyResult<T>
-where
-    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
-{
-    object.extract::<T>().map_err(|e| convert::named(object.py(), name, e))
-}
-
-/// As [`argument`], where `None` means absent.
-pub fn optional<'py, T>(object: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<T>>
-where
-    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
-{
-    if object.is_none() { Ok(None) } else { argument(object, name).map(Some) }
-}
 
 /// What a sandbox of this backend gets when nothing is said.
 fn defaults(backend: &SharedBackend) -> SandboxDefaults {
@@ -215,8 +202,8 @@ impl NativeSandbox {
         Ok(self.sandbox.get(py)?.backend_kind().as_str())
     }
     #[getter]
-    fn isolation<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        isolation_member(py, self.sandbox.get(py)?.isolation())
+    fn isolation(&self, py: Python<'_>) -> PyResult<Option<Member<model::Isolation>>> {
+        Ok(self.sandbox.get(py)?.isolation().map(Member))
     }
     #[getter]
     fn asked_isolation(&self, py: Python<'_>) -> PyResult<&'static str> {
@@ -324,10 +311,11 @@ impl NativeSandbox {
         let sandbox = self.share(py)?;
         Ok(Pending::new(async move { sandbox.touch().await }))
     }
+    /// Without a timeout it waits without limit.
     fn stop(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let timeout = optional::<Seconds>(timeout, "timeout")?.map(|seconds| seconds.duration());
+        let timeout = optional::<Seconds>(timeout, "timeout")?.map_or(Duration::MAX, |seconds| seconds.duration());
         let sandbox = self.share(py)?;
-        Ok(Pending::unattended(async move { sandbox.stop(timeout).await }))
+        Ok(Pending::unattended(async move { sandbox.stop(Some(timeout)).await }))
     }
     fn stop_with_timeout(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let timeout = argument::<Seconds>(timeout, "timeout")?.duration();

@@ -8,11 +8,11 @@ use microsandbox_core::model::{self, VolumeConfig};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::arguments::{self, Count, Data, GuestPath, StrMap, Text, argument, optional};
 use crate::backend::{NativeBackend, chosen};
-use crate::convert::{self, Count, Data, GuestPath, StrMap, Text};
+use crate::enums::Member;
 use crate::files::{Chunk, FsEntry, FsMetadata, NativeReadStream, NativeWriteSink};
 use crate::runtime::{Owned, Pending};
-use crate::sandbox::{argument, optional};
 
 type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
@@ -74,12 +74,8 @@ impl NativeVolume {
         &self.info.name
     }
     #[getter]
-    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let value = match self.info.kind {
-            model::VolumeKind::Directory => "dir",
-            model::VolumeKind::Disk => "disk",
-        };
-        convert::member(py, "VolumeKind", value)
+    fn kind(&self) -> Member<model::VolumeKind> {
+        Member(self.info.kind)
     }
     #[getter]
     fn quota_mib(&self) -> Option<u64> {
@@ -102,11 +98,11 @@ pub fn volume_create(
     labels: &Bound<'_, PyAny>,
     backend: Given<'_, '_>,
 ) -> PyResult<Pending> {
-    let convert::VolumeKind(kind) = argument(kind, "kind")?;
-    let disk = kind == "disk";
+    let Member(kind) = argument::<Member<model::VolumeKind>>(kind, "kind")?;
+    let disk = kind == model::VolumeKind::Disk;
     let config = VolumeConfig {
         name: argument::<Text>(name, "name")?.0,
-        kind: if disk { model::VolumeKind::Disk } else { model::VolumeKind::Directory },
+        kind,
         quota_mib: optional::<Count>(quota_mib, "quota_mib")?.map(|count| count.0),
         capacity_mib: optional::<Count>(size_mib, "size_mib")?.map(|count| count.0),
         labels: optional::<StrMap>(labels, "labels")?.map(|map| map.0).unwrap_or_default(),
@@ -198,7 +194,7 @@ impl NativeVolumeFs {
     }
     fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        let Data(data) = data.extract().map_err(|e| convert::named(py, "data", e))?;
+        let Data(data) = data.extract().map_err(|e| arguments::named(py, "data", e))?;
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).write(&path, data).await }))
     }
     fn write_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {

@@ -24,7 +24,7 @@ mod sections;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use document::{clear_active_profile, set_active_profile};
 pub use environment::Environment;
@@ -43,7 +43,7 @@ const CONFIG_FILE: &str = "config.json";
 
 /// The local view: where things live and what a sandbox gets when nothing is said. `Default` is all defaults without a
 /// home; [`LocalConfig::load`] and [`LocalConfig::default_for_home`] give one that can be used.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LocalConfig {
     /// Base directory of all state. Absent in the file: `MSB_HOME`, else `~/.microsandbox`.

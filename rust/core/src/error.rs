@@ -33,6 +33,8 @@ pub enum MicrosandboxError {
     SandboxReplaced(String),
     #[error("sandbox {name} did not stop within {secs} s")]
     StopTimeout { name: String, secs: f64 },
+    #[error("sandbox {name}: the stopped state was not observed within {secs} s after the kill")]
+    KillTimeout { name: String, secs: f64 },
 
     #[error("exec timed out after {secs} s; the process tree was killed")]
     ExecTimeout { secs: f64, output: Option<Box<ExecOutput>> },
@@ -84,6 +86,11 @@ pub enum MicrosandboxError {
     Protocol { name: String, what: String },
     #[error("lost the connection to the agent of sandbox {name}: {reason}")]
     AgentLost { name: String, reason: String },
+    /// The agent of a sandbox that was started by an older version.
+    #[error(
+        "the agent of sandbox {name} does not know {operation}: {said}; restart the sandbox to get the current agent"
+    )]
+    AgentTooOld { name: String, operation: String, said: String },
     #[error("sandbox {name} stopped consuming input for {secs} s")]
     GuestStalled { name: String, secs: f64 },
 
@@ -107,6 +114,9 @@ pub enum MicrosandboxError {
     CloudHttp { status: u16, code: Option<String>, message: String },
     #[error("{0}")]
     Http(String),
+    /// The certificate of the service was refused, or no common way to encrypt was found.
+    #[error("{message}")]
+    Tls { message: String, source: Box<dyn std::error::Error + Send + Sync> },
 
     #[error("{context}: {source}")]
     Io { context: String, source: std::io::Error },

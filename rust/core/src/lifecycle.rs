@@ -61,11 +61,9 @@ impl Ending<'_> {
     async fn observe_stop(&self, timeout: Duration) -> MicrosandboxResult<()> {
         match tokio::time::timeout(timeout, self.wait()).await {
             Ok(result) => result.map(|_| ()),
-            Err(_elapsed) => Err(MicrosandboxError::Runtime(format!(
-                "sandbox {}: the stopped state was not observed within {} s after the kill",
-                self.name(),
-                timeout.as_secs_f64()
-            ))),
+            Err(_elapsed) => {
+                Err(MicrosandboxError::KillTimeout { name: self.name().into(), secs: timeout.as_secs_f64() })
+            }
         }
     }
 

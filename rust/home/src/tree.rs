@@ -123,10 +123,36 @@ async fn mapped(home: &Home, path: &Path) -> MicrosandboxResult<()> {
 }
 
 #[cfg(test)]
+#[path = "../../rooted/tests/rooted/deep.rs"]
+mod deep;
+
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use microsandbox_core::config::LocalConfig;
+
+    use super::deep::{DEPTH, nest, peak, scratch, under_each_limit};
     use super::*;
+
+    /// H1: a guest nests directories in its overlay; their removal used to end the process that removed the sandbox.
+    #[test]
+    fn a_deep_sandbox_is_removed_with_any_descriptor_limit() {
+        under_each_limit("tree::tests::a_deep_sandbox_is_removed_with_any_descriptor_limit", || {
+            let scratch = scratch();
+            let home = Home::new(LocalConfig::default_for_home(scratch.path()));
+            let sandbox = home.sandbox_dir("deep");
+            for part in ["upper", "work", "logs", "runtime"] {
+                std::fs::create_dir_all(sandbox.join(part)).unwrap();
+            }
+            nest(&sandbox.join("upper"), DEPTH);
+            let before = peak();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(remove(&home, &sandbox)).unwrap();
+            assert!(!sandbox.exists());
+            assert!(peak() - before < 16 << 20, "{} bytes more", peak() - before);
+        });
+    }
 
     #[test]
     fn directories_are_held_level_by_level_and_no_link_is_followed() {

@@ -122,7 +122,7 @@ impl LayerCache {
                 .map_err(|e| MicrosandboxError::io("create", &path, e))?;
             owner.give(&path, 0)?;
         }
-        Ok(Temporary { directory, _lock: lock })
+        Ok(Temporary { directory: directory.keep(), _lock: lock })
     }
 
     /// Makes layer `number` of `temporary` visible. A layer that another process published meanwhile stays.
@@ -137,7 +137,7 @@ impl LayerCache {
         let marker = self.marker(chain_id);
         let text = serde_json::to_vec(facts).map_err(|e| MicrosandboxError::json("layer facts", e))?;
         let mut file =
-            tempfile::NamedTempFile::new_in(temporary.directory.path()).map_err(|e| io("write", &marker, e))?;
+            tempfile::NamedTempFile::new_in(&temporary.directory).map_err(|e| io("write", &marker, e))?;
         std::io::Write::write_all(&mut file, &text).map_err(|e| io("write", &marker, e))?;
         file.as_file().sync_all().map_err(|e| io("sync", &marker, e))?;
         file.persist(&marker).map_err(|e| io("write", &marker, e.error))?;
@@ -194,7 +194,7 @@ impl LayerCache {
     /// Deletes a layer; it disappears at once, whatever its tree takes. The caller holds the exclusive lock.
     pub async fn delete(&self, home: &Home, chain_id: &Sha256Digest) -> MicrosandboxResult<()> {
         let temporary = self.temporary(0)?;
-        let grave = temporary.directory.path().join("layer");
+        let grave = temporary.directory.join("layer");
         match fs::rename(self.layer_dir(chain_id), &grave) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(MicrosandboxError::io("remove", &self.layer_dir(chain_id), error));
@@ -214,19 +214,25 @@ pub fn directory(home: &Home) -> PathBuf {
 
 /// Directories being filled. Dropped, they go as far as this process may remove them; the rest goes with the next sweep.
 pub struct Temporary {
-    directory: tempfile::TempDir,
+    directory: PathBuf,
     _lock: File,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = microsandbox_rooted::remove::tree(&self.directory);
+    }
 }
 
 impl Temporary {
     /// Where layer `number` is unpacked.
     pub fn target(&self, number: usize) -> PathBuf {
-        self.directory.path().join(number.to_string())
+        self.directory.join(number.to_string())
     }
 
     /// Removes what is left, files of mapped ids included.
     pub async fn discard(self, home: &Home) -> MicrosandboxResult<()> {
-        tree::remove(home, self.directory.path()).await
+        tree::remove(home, &self.directory).await
     }
 }
 

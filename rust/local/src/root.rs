@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn an_image_in_which_nothing_could_run_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let home = LocalBackend::from_config(LocalConfig::default_for_home(dir.path().join("home")));
+        let home = Home::new(LocalConfig::default_for_home(dir.path().join("home")));
         let root = dir.path().join("root");
         std::fs::create_dir_all(root.join("etc")).unwrap();
         let error = startable(&home, &of(&root)).unwrap_err();
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn this_machines_own_programs_are_there() {
         let dir = tempfile::tempdir().unwrap();
-        let home = LocalBackend::from_config(LocalConfig::default_for_home(dir.path()));
+        let home = Home::new(LocalConfig::default_for_home(dir.path()));
         let image = ImageSource::Host { prefixes: Vec::new() };
         startable(&home, &SandboxSpec { image, ..SandboxSpec::default() }).unwrap();
     }

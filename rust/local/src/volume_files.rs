@@ -378,3 +378,35 @@ fn read_at(file: &File, at: u64, path: &str) -> MicrosandboxResult<Bytes> {
     piece.truncate(count);
     Ok(piece.freeze())
 }
+
+#[cfg(test)]
+#[path = "../../rooted/tests/rooted/deep.rs"]
+mod deep;
+
+#[cfg(test)]
+mod tests {
+    use super::deep::{DEPTH, nest, open as open_directory, peak, scratch, under_each_limit};
+    use super::*;
+
+    /// H1: the same of a volume, which a guest fills, and of looking at how much is in it.
+    #[test]
+    fn a_deep_volume_is_counted_and_emptied_with_any_limit() {
+        under_each_limit("volume_files::tests::a_deep_volume_is_counted_and_emptied_with_any_limit", || {
+            let scratch = scratch();
+            let inner = scratch.path().join("inner");
+            std::fs::create_dir(&inner).unwrap();
+            nest(&inner, DEPTH);
+            std::fs::write(scratch.path().join("file"), "12345").unwrap();
+            let before = peak();
+            let tree = Tree::new(open_directory(scratch.path()), IdMap::Single { uid: 0, gid: 0 });
+            assert_eq!(tree.used_bytes(), 5);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let not_empty = runtime.block_on(tree.clone().remove("inner", false));
+            assert!(not_empty.is_err());
+            runtime.block_on(tree.remove("inner", true)).unwrap();
+            assert!(!inner.exists());
+            // The names of the present path are kept while it is walked.
+            assert!(peak() - before < 64 << 20, "{} bytes more", peak() - before);
+        });
+    }
+}

@@ -67,10 +67,14 @@ impl CloudBackend {
             Some(config) => {
                 let server = ServerName::try_from(bare.to_owned()).map_err(|_error| malformed())?;
                 let secured = TlsConnector::from(config.clone()).connect(server, stream).await;
-                (
-                    "wss",
-                    Transport::Tls(Box::new(secured.map_err(|e| failed("TLS handshake failed with", e.to_string()))?)),
-                )
+                let secured = secured.map_err(|error| match tls::failure(&error) {
+                    Some(failure) => MicrosandboxError::Tls {
+                        message: failed("TLS handshake failed with", failure.to_string()).to_string(),
+                        source: Box::new(failure),
+                    },
+                    None => failed("TLS handshake failed with", error.to_string()),
+                });
+                ("wss", Transport::Tls(Box::new(secured?)))
             }
         };
         let (_, rest) = self.url().split_once("://").ok_or_else(malformed)?;

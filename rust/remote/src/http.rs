@@ -291,7 +291,13 @@ impl Client {
 
     /// The error of a call without a response.
     fn no_response_to(&self, label: &str, error: &reqwest::Error) -> MicrosandboxError {
-        self.no_response(label, &root_cause(error))
+        match tls::failure(error) {
+            Some(failure) => MicrosandboxError::Tls {
+                message: self.no_response(label, &failure.to_string()).to_string(),
+                source: Box::new(failure),
+            },
+            None => self.no_response(label, &root_cause(error)),
+        }
     }
 
     fn no_response(&self, label: &str, why: &str) -> MicrosandboxError {

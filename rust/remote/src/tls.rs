@@ -38,6 +38,19 @@ fn invalid(text: String) -> MicrosandboxError {
     MicrosandboxError::InvalidConfig(text)
 }
 
+/// The error of a handshake, at any depth of the chain of causes.
+pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    if let Some(failure) = error.downcast_ref::<rustls::Error>() {
+        return Some(failure.clone());
+    }
+    // An I/O error does not report the error that it wraps as its source.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match wrapped {
+        Some(inner) => failure(inner),
+        None => failure(error.source()?),
+    }
+}
+
 /// How to fix a failed handshake.
 pub fn hint(text: &str) -> &'static str {
     if text.contains("NotValidYet")

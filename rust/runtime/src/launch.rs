@@ -9,13 +9,14 @@ use rustix::io::Errno;
 use crate::channel::Channel;
 use crate::directory::{self, SandboxDir};
 use crate::driver::{self, Boot};
-use crate::jail::ids;
+use crate::identity;
+use crate::logs::{ExecLog, TextLog};
 use crate::report::Reporter;
 use crate::steps::{Steps, epoch_ms};
 use crate::supervise::{Lines, Parts, Supervisor};
-use crate::{console::TextLog, identity, logs::ExecLog};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::ids;
 
 /// The inherited descriptors of a launch.
 pub struct Inherited {

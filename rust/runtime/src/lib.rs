@@ -5,11 +5,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`launch`] → [`driver`] → [`supervise`] | the life of one sandbox, in this order |
-//! | [`rootfs`] | its root file system; paths beneath it are resolved by `microsandbox_rooted` |
-//! | [`jail`] | namespaces, mounts, ids, capabilities, filter, control groups, Landlock: a file each |
-//! | [`channel`], [`logs`], [`json_line`], [`console`] | the private channel to the agent and what becomes of its output |
-//! | [`directory`], [`identity`], [`report`] | the facts a run leaves as files, and what the SDK is told |
+//! | [`job`] | the jobs that end: unpacking layers, removing trees, probing the machine |
+//! | [`channel`], [`logs`] | the private channel to the agent, and the logs that its output becomes |
+//! | [`directory`], [`identity`], [`report`] | the files that a run leaves, and the reports to the SDK |
 //! | [`steps`] | the clock of a boot |
+//!
+//! Beside it: `contract` (what the processes hand to each other), `jail`, `cgroups`, `rooted` (files beneath a root that
+//! another party filled) and `sys` (system calls without a safe wrapper).
 #![forbid(unsafe_code)]
 
 use std::time::Instant;
@@ -19,22 +21,15 @@ use microsandbox_contract::{BootError, Job, Report, Step, fd};
 use microsandbox_sys::{descriptor, signal};
 
 pub mod channel;
-pub mod console;
 pub mod directory;
 pub mod driver;
 pub mod identity;
-pub mod jail;
-pub mod json_line;
+pub mod job;
 pub mod launch;
 pub mod logs;
-pub mod mapped;
-pub mod probe;
-pub mod remove_job;
 pub mod report;
-pub mod rootfs;
 pub mod steps;
 pub mod supervise;
-pub mod unpack;
 
 /// Runs the job on the inherited descriptors; the result is the exit code.
 pub fn run(start: Instant) -> i32 {
@@ -60,9 +55,9 @@ pub fn run(start: Instant) -> i32 {
             let inherited = launch::Inherited { lifeline, owner, payload, vmm, kernel };
             launch::run(spec, inherited, &mut reporter, steps::Steps::new(start))
         }
-        Job::Unpack(spec) => unpack::run(&spec, payload, &mut reporter),
-        Job::RemoveTree(spec) => remove_job::run(&spec, &mut reporter),
-        Job::Probe(spec) => probe::run(&spec, &mut reporter),
+        Job::Unpack(spec) => job::unpack::run(&spec, payload, &mut reporter),
+        Job::RemoveTree(spec) => job::remove::run(&spec, &mut reporter),
+        Job::Probe(spec) => job::probe::run(&spec, &mut reporter),
     }
 }
 

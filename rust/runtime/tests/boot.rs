@@ -4,7 +4,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::support::*;
 use microsandbox_contract::*;
-use microsandbox_runtime::steps::Step;
 
 #[test]
 fn every_step_is_timed_and_every_mechanism_named() {
@@ -292,7 +291,7 @@ fn an_ordinary_user_with_ranges_gets_many_ids() {
     if !is_root() {
         return;
     }
-    if microsandbox_runtime::jail::ids::id_tool("newuidmap").is_none() {
+    if microsandbox_jail::ids::id_tool("newuidmap").is_none() {
         println!("SKIPPED: newuidmap is not installed");
         return;
     }

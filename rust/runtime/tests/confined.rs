@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::support::Scratch;
 use microsandbox_contract::MechanismState;
-use microsandbox_runtime::jail::landlock::confine_supervisor;
+use microsandbox_jail::landlock::confine_supervisor;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::support::*;
-use microsandbox_contract::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
-use microsandbox_runtime::steps::Step;
+use microsandbox_contract::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report, Step};
 
 fn mounts() -> BTreeSet<String> {
     read("/proc/self/mountinfo").lines().map(str::to_owned).collect()

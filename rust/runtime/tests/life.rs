@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
+use microsandbox_contract::{ExitReason, Stage, Step};
 
 fn ended(
     name: &str,
@@ -180,4 +181,15 @@ fn a_fork_bomb_meets_the_process_limit() {
     assert_eq!(runtime.wait(), 0);
     let said = logged(&sandbox, 7, "stderr");
     assert!(said.contains("fork"), "{said}");
+}
+
+/// What is built for users ignores the step that a crash test names.
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn a_release_is_not_killed_at_a_failpoint() {
+    let record = ended("no-failpoints", "", |spec| {
+        spec.fail_at = Some(Step::MountOverlay);
+        spec.lifecycle.max_duration_ms = Some(1);
+    });
+    assert_eq!(record.reason, ExitReason::MaxDurationExceeded);
 }

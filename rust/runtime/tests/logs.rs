@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::support::*;
+use microsandbox_contract::ExitReason;
 
 fn run(
     name: &str,

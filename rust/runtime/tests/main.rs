@@ -3,6 +3,7 @@
 mod boot;
 mod confined;
 mod escape;
+#[cfg(feature = "failpoints")]
 mod failpoints;
 mod jobs;
 mod life;

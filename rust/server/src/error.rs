@@ -116,7 +116,7 @@ impl From<MicrosandboxError> for ApiError {
                     .details(json!({ "name": name, "status": status }))
             }
             E::SandboxReplaced(_) => client(StatusCode::CONFLICT, code::SANDBOX_REPLACED),
-            E::StopTimeout { .. } => client(StatusCode::GATEWAY_TIMEOUT, code::UNAVAILABLE),
+            E::StopTimeout { .. } | E::KillTimeout { .. } => client(StatusCode::GATEWAY_TIMEOUT, code::UNAVAILABLE),
             E::ExecTimeout { secs, .. } => {
                 client(StatusCode::REQUEST_TIMEOUT, code::EXEC_TIMEOUT).details(json!({ "secs": secs }))
             }
@@ -159,7 +159,7 @@ impl From<MicrosandboxError> for ApiError {
                 "name": failure.name, "stage": failure.stage, "step": failure.step, "errno": failure.errno,
                 "message": failure.message, "hint": failure.hint, "log_tail": failure.log_tail,
             })),
-            E::Protocol { .. } | E::AgentLost { .. } | E::GuestStalled { .. } => {
+            E::Protocol { .. } | E::AgentLost { .. } | E::GuestStalled { .. } | E::AgentTooOld { .. } => {
                 client(StatusCode::BAD_GATEWAY, code::UNAVAILABLE)
             }
             E::InvalidState(_) => client(StatusCode::CONFLICT, code::INVALID_REQUEST),
@@ -171,7 +171,7 @@ impl From<MicrosandboxError> for ApiError {
             E::StateCorrupt { .. } => internal("the state database is damaged"),
             E::StateLost { .. } => internal("the state database was replaced or removed while open"),
             E::Database { .. } => internal("the state database returned an error"),
-            E::CloudHttp { .. } | E::Http(_) => {
+            E::CloudHttp { .. } | E::Http(_) | E::Tls { .. } => {
                 ApiError::new(StatusCode::BAD_GATEWAY, code::UNAVAILABLE, "the backend behind this server failed")
             }
             E::Io { .. } => internal("a file operation on the machine of the server failed"),

@@ -1,5 +1,6 @@
 //! Processes that are killed, and processes that meet.
 
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;

@@ -1,13 +1,14 @@
 //! What the state database says when something is wrong with its file, its disk or its neighbours.
 
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::home::{Home, assert_passed, config, error_of, finish, inherited, raw, spec, timed};
 use futures::FutureExt;
+use crate::home::{Home, assert_passed, config, error_of, finish, inherited, raw, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::model::SandboxStatus;

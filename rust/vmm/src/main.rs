@@ -1,22 +1,22 @@
 //! `msb-vmm`: one virtual machine on KVM, built from libkrun's own crates. It is executed inside a jail that the runtime
-//! has made (see `microsandbox_runtime::driver::microvm`), runs until its guest ends, and is ended with it.
+//! has made (see `driver/microvm` of the runtime), runs until its guest ends, and is ended with it.
 //!
 //! The machine has what the agent uses and nothing else: a console for the kernel, the root directory over virtio-fs, and
 //! virtio-vsock with two ports, each mapped to a unix socket. No disk, no network card, no transparent sockets.
 #![deny(unsafe_code)]
 
-mod complaints;
 mod confine;
 mod kernel;
+mod log_bridge;
 mod machine;
 
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use microsandbox_contract::note::Note;
+use microsandbox_contract::Step;
 use microsandbox_contract::monitor::{MachineSpec, fd};
 use microsandbox_contract::note::Failure;
-use microsandbox_contract::Step;
+use microsandbox_contract::note::Note;
 use microsandbox_sys::descriptor;
 use rustix::fd::OwnedFd;
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let _ = rustix::thread::set_name(c"msb-vmm");
     // A process of the same ids that got out of its own jail must not read the guest's memory.
     let dumpable = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    complaints::to_stderr();
+    log_bridge::to_stderr();
     let (notes, spec) = (descriptor::inherit(fd::NOTES).ok(), read_spec());
     let mut notes = Notes { pipe: notes, origin_ns: spec.as_ref().map_or(0, |spec| spec.origin_ns) };
     match spec

@@ -28,7 +28,7 @@ fn number(name: &str) -> Option<u32> {
 }
 
 /// The limits to set, in order. `locks` is accepted but has no effect: Linux ignores it since 2.4.25 and the agent
-/// uses it to mark the processes of a session (see [`crate::tree`]).
+/// uses it to mark the processes of a session (see [`crate::sessions::tree`]).
 pub fn parse(limits: &[Rlimit]) -> Result<Vec<Limit>, Failure> {
     let mut out = Vec::with_capacity(limits.len());
     for limit in limits {

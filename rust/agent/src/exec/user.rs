@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use crate::files::root::Root;
-use crate::init::realtime_ns;
+use crate::machine::init::realtime_ns;
 
 use super::failure::{Failure, FailureKind, quote};
 

@@ -9,15 +9,15 @@ use microsandbox_protocol::{Kind, Message};
 use microsandbox_sys::process;
 
 use super::jobs;
-use crate::connection::Target;
+use crate::clients::connection::Target;
 use crate::errno;
 use crate::exec::failure::quote;
 use crate::exec::launch::{self, Context};
 use crate::exec::terminal;
-use crate::init::ExitStatus;
+use crate::machine::init::ExitStatus;
 use crate::server::Server;
-use crate::session::{Fed, KillRetry, STDIN_WINDOW, Session};
-use crate::tree::{self, Tag};
+use crate::sessions::session::{Fed, KillRetry, STDIN_WINDOW, Session};
+use crate::sessions::tree::{self, Tag};
 
 /// Programs running at once, detached ones included.
 const MAX_SESSIONS: usize = 1024;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use microsandbox_protocol::message::{FsData, FsOp, FsRequest, FsResponse};
 use microsandbox_protocol::{Kind, Message};
 
-use crate::connection::{Connection, Target};
+use crate::clients::connection::{Connection, Target};
 use crate::files::error::FsError;
 use crate::files::pack::Pack;
 use crate::files::reader::Reader;

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use microsandbox_sys::{file, process};
 
-use crate::handover;
-use crate::init;
+use crate::machine::handover;
+use crate::machine::init;
 use crate::server::Server;
-use crate::tree;
+use crate::sessions::tree;
 
 /// After KILL: how long to wait for processes that are stuck in the kernel.
 const KILL_WAIT: Duration = Duration::from_secs(2);

@@ -78,8 +78,8 @@ pub(crate) fn refusal(name: &str, error: &CoreError) -> MicrosandboxError {
         "too_many" => MicrosandboxError::ResourceExhausted { resource: "agent.clients".into(), message: said },
         "shutting_down" => MicrosandboxError::SandboxNotRunning { name: name.into(), status: SandboxStatus::Draining },
         "unsupported" => {
-            let what = error.offending_type.as_deref().map(quote).unwrap_or_else(|| "this call".into());
-            MicrosandboxError::unsupported(what, format!("with an agent that knows it ({said})"))
+            let operation = error.offending_type.as_deref().map(quote).unwrap_or_else(|| "this call".into());
+            MicrosandboxError::AgentTooOld { name: name.into(), operation, said }
         }
         "malformed" => protocol(name, format!("it could not read our message: {said}")),
         "unknown_job" | "job_attached" => {
@@ -98,5 +98,25 @@ pub(crate) fn exec_failure(failed: ExecFailed) -> ExecFailure {
         errno: errno(failed.errno),
         errno_name: word(failed.errno_name.as_deref()),
         stage: failed.stage.as_deref().map(quote),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_the_agent_does_not_know_names_its_age() {
+        let said = CoreError {
+            kind: "unsupported".into(),
+            message: "unknown kind".into(),
+            offending_type: Some("fs.new".into()),
+        };
+        match refusal("box", &said) {
+            MicrosandboxError::AgentTooOld { name, operation, .. } => {
+                assert_eq!((name.as_str(), operation.as_str()), ("box", "fs.new"));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

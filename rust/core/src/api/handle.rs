@@ -157,7 +157,8 @@ impl SandboxHandle {
         }
     }
 
-    /// Orderly end, forced after `timeout` (10 s by default; zero kills without asking). Idempotent.
+    /// Orderly end, forced after `timeout` (10 s by default; zero kills; `Duration::MAX` waits without limit). No error on
+    /// a stopped sandbox.
     pub async fn stop(&self, timeout: Option<Duration>) -> MicrosandboxResult<()> {
         self.ending().stop(timeout.unwrap_or(DEFAULT_STOP_TIMEOUT)).await
     }

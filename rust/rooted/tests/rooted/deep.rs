@@ -1,4 +1,5 @@
-//! Trees that are deep or wide, for the tests of walking and removing.
+//! Trees that are deep or wide, for the tests of walking and removing; also compiled into those of home and local.
+#![allow(dead_code)]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

@@ -8,14 +8,14 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
+use super::jailed::{self, INSIDE_HINT, Jail, StepLog, Tenant};
 use super::{Boot, Control, Driver, Guest};
 use crate::directory;
-use crate::jail::{caps, ids, namespaces, seccomp};
-use crate::rootfs::{self, Parts};
 use crate::steps::Steps;
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::rootfs::{self, Parts};
+use microsandbox_jail::{caps, ids, namespaces, seccomp};
 
 /// Descriptors the agent starts with; everything else is closed when it is executed.
 const AGENT_LISTENER: i32 = 3;
@@ -56,16 +56,22 @@ impl Tenant for Agent {
         (contract::Driver::Container, None)
     }
 
-    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure> {
+    fn mount_root(
+        &self,
+        jail: &Jail<'_>,
+        parts: &Parts,
+        root: OwnedFd,
+        log: &mut StepLog<'_>,
+    ) -> Result<OwnedFd, Failure> {
         let spec = jail.spec;
         let inside = |step, action| failed(step, action, INSIDE_HINT);
-        told.step(Step::MountProc, || rootfs::mount_proc(&root))?;
-        told.step(Step::MountSys, || rootfs::mount_sys(&root))?;
+        log.step(Step::MountProc, || rootfs::mount_proc(&root))?;
+        log.step(Step::MountSys, || rootfs::mount_sys(&root))?;
         let shm_bytes = super::shm_bytes(spec);
-        told.step(Step::MountDev, || rootfs::mount_dev(&root, ids::count(&spec.ids), shm_bytes))?;
-        told.step(Step::WriteEtc, || rootfs::write_etc(&root, parts, &spec.hostname))?;
-        told.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts))?;
-        told.step(Step::StartNetwork, || {
+        log.step(Step::MountDev, || rootfs::mount_dev(&root, ids::count(&spec.ids), shm_bytes))?;
+        log.step(Step::WriteEtc, || rootfs::write_etc(&root, parts, &spec.hostname))?;
+        log.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts))?;
+        log.step(Step::StartNetwork, || {
             namespaces::loopback_up().map_err(inside(Step::StartNetwork, "bring up the loopback interface"))?;
             rustix::system::sethostname(spec.hostname.as_bytes())
                 .map_err(inside(Step::StartNetwork, "set the host name"))

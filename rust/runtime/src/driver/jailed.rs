@@ -12,14 +12,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
 use super::{Control, Guest};
-use crate::directory::SandboxDir;
-use crate::jail::cgroups::{Cgroups, Join};
-use crate::jail::{idmapped, ids, mounts, namespaces, seccomp};
-use crate::rootfs::{self, Parts, Source};
+use crate::directory::{self, SandboxDir};
 use crate::steps::Steps;
+use microsandbox_cgroups::{Cgroups, Join};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::Note;
 use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::rootfs::{self, Parts, Source};
+use microsandbox_jail::{idmapped, ids, mounts, namespaces, seccomp};
 use microsandbox_sys::process::{self, Cloned};
 
 const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
@@ -45,7 +45,13 @@ pub trait Tenant {
         Ok(())
     }
     /// As the inside root: mounts everything on and beside the overlay; the result becomes the root directory.
-    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure>;
+    fn mount_root(
+        &self,
+        jail: &Jail<'_>,
+        parts: &Parts,
+        root: OwnedFd,
+        log: &mut StepLog<'_>,
+    ) -> Result<OwnedFd, Failure>;
     /// Gives up what the program must not have, and says what that leaves.
     fn drop_privileges(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno>;
     /// Puts the program's descriptors in their places; everything else closes when it is executed.
@@ -82,7 +88,7 @@ pub fn boot(
 ) -> Result<Guest, Failure> {
     steps.begin(Step::MakeCgroups);
     let mut cgroups = Cgroups::create(&spec.name, &spec.sandbox_dir, &tenant.limits(spec));
-    cgroups.record(&dir.runtime);
+    record_cgroups(&cgroups, dir);
     steps.finish(Step::MakeCgroups);
     let (driver, accelerator) = tenant.kind();
     match start(spec, dir, tenant, &mut cgroups, steps) {
@@ -105,6 +111,14 @@ pub fn boot(
             cgroups.remove();
             Err(failure)
         }
+    }
+}
+
+/// Names the groups in `runtime/cgroups.json`: what cleans up after a kill removes them. Without this file, a killed boot
+/// leaves empty groups until the next start of the sandbox.
+fn record_cgroups(cgroups: &Cgroups, dir: &SandboxDir) {
+    if let Ok(text) = serde_json::to_vec(&cgroups.paths()) {
+        let _ = directory::publish(&dir.runtime, "cgroups.json", &text);
     }
 }
 
@@ -245,23 +259,23 @@ fn id_mechanisms(ids: &IdMap) -> Vec<Mechanism> {
 
 /// Runs in the child, never returns.
 fn child(jail: &Jail<'_>, mut tenant: impl Tenant, steps: &Steps) -> ! {
-    let mut told = Told { steps, notes: jail.notes.as_fd(), lines: String::new() };
-    let Err(failure) = become_tenant(jail, &mut tenant, &mut told);
-    told.tell(&Note::Failed(failure));
-    told.send();
+    let mut log = StepLog { steps, notes: jail.notes.as_fd(), lines: String::new() };
+    let Err(failure) = become_tenant(jail, &mut tenant, &mut log);
+    log.note(&Note::Failed(failure));
+    log.send();
     process::exit_now(1)
 }
 
 /// Collects notes; a pipe takes all of them at once just before the program is executed.
-pub struct Told<'a> {
+pub struct StepLog<'a> {
     steps: &'a Steps,
     notes: BorrowedFd<'a>,
     lines: String,
 }
 
-impl Told<'_> {
+impl StepLog<'_> {
     /// Adds a note.
-    pub fn tell(&mut self, note: &Note) {
+    pub fn note(&mut self, note: &Note) {
         // Notes are plain data; serializing them cannot fail.
         self.lines.push_str(&serde_json::to_string(note).unwrap_or_default());
         self.lines.push('\n');
@@ -275,7 +289,7 @@ impl Told<'_> {
     /// Does a step and notes when it was done.
     pub fn step<T>(&mut self, step: Step, run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         if self.steps.is_failpoint(step) {
-            self.tell(&Note::Failpoint);
+            self.note(&Note::Failpoint);
             self.send();
             // The runtime kills itself now, and this process goes with it.
             loop {
@@ -283,7 +297,7 @@ impl Told<'_> {
             }
         }
         let result = run()?;
-        self.tell(&Note::Done(step, self.steps.now_us()));
+        self.note(&Note::Done(step, self.steps.now_us()));
         Ok(result)
     }
 }
@@ -291,7 +305,7 @@ impl Told<'_> {
 fn become_tenant(
     jail: &Jail<'_>,
     tenant: &mut impl Tenant,
-    told: &mut Told<'_>,
+    log: &mut StepLog<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
     let spec = jail.spec;
     let inside = |step, action| failed(step, action, INSIDE_HINT);
@@ -301,36 +315,36 @@ fn become_tenant(
         process::exit_now(1);
     }
     die_with_parent(jail, Step::JoinCgroups)?;
-    let lost = told.step(Step::JoinCgroups, || Ok(jail.joins.iter().flat_map(Join::join).collect::<Vec<_>>()))?;
+    let lost = log.step(Step::JoinCgroups, || Ok(jail.joins.iter().flat_map(Join::join).collect::<Vec<_>>()))?;
     for line in lost {
-        told.tell(&Note::Mechanism(line));
+        log.note(&Note::Mechanism(line));
     }
     // Still with the ids of the host outside the mapping: what those may reach can be opened now.
-    let parts = told.step(Step::OpenLayers, || {
+    let parts = log.step(Step::OpenLayers, || {
         mounts::make_private().map_err(inside(Step::OpenLayers, "make the mounts private"))?;
         tenant.open()?;
         rootfs::open_parts(&spec.root, &jail.attached, jail.trees.iter().map(reborrow).collect())
     })?;
-    told.step(Step::EnterIds, || {
+    log.step(Step::EnterIds, || {
         enter_ids(&spec.ids, tenant.keeps_groups()).map_err(inside(Step::EnterIds, "become the inside root"))
     })?;
     // A change of ids or capabilities clears the death signal.
     die_with_parent(jail, Step::EnterIds)?;
     let namespace = namespaces::enter_cgroup_namespace();
-    told.tell(&Note::Mechanism(match namespace {
+    log.note(&Note::Mechanism(match namespace {
         Ok(()) => Mechanism::on(MechanismName::CgroupNamespace),
         Err(error) => Mechanism::new(MechanismName::CgroupNamespace, MechanismState::Off, error.to_string()),
     }));
-    let overlay = told.step(Step::MountOverlay, || rootfs::mount_overlay(&parts))?;
-    let root = tenant.furnish(jail, &parts, overlay, told)?;
-    told.step(Step::PivotRoot, || mounts::pivot(&root).map_err(inside(Step::PivotRoot, "change the root directory")))?;
-    let capabilities = told.step(Step::DropPrivileges, || {
+    let overlay = log.step(Step::MountOverlay, || rootfs::mount_overlay(&parts))?;
+    let root = tenant.mount_root(jail, &parts, overlay, log)?;
+    log.step(Step::PivotRoot, || mounts::pivot(&root).map_err(inside(Step::PivotRoot, "change the root directory")))?;
+    let capabilities = log.step(Step::DropPrivileges, || {
         tenant.drop_privileges(jail).map_err(inside(Step::DropPrivileges, "give up privileges"))
     })?;
     die_with_parent(jail, Step::DropPrivileges)?;
-    told.tell(&Note::Mechanism(capabilities));
-    told.tell(&Note::Mechanism(Mechanism::on(MechanismName::NoNewPrivs)));
-    let filter = told.step(Step::InstallFilter, || {
+    log.note(&Note::Mechanism(capabilities));
+    log.note(&Note::Mechanism(Mechanism::on(MechanismName::NoNewPrivs)));
+    let filter = log.step(Step::InstallFilter, || {
         tenant.hand_over(jail).map_err(inside(Step::InstallFilter, "arrange the program's descriptors"))?;
         let filter = || {
             if jail.spec.guards_modes() {
@@ -340,9 +354,9 @@ fn become_tenant(
         };
         filter().map_err(inside(Step::InstallFilter, "install the system call filter"))
     })?;
-    told.tell(&Note::Mechanism(filter));
-    told.step(tenant.last_step(), || Ok(()))?;
-    told.send();
+    log.note(&Note::Mechanism(filter));
+    log.step(tenant.last_step(), || Ok(()))?;
+    log.send();
     let Some((program, arguments)) = tenant.program() else { process::exit_now(0) };
     let error = process::exec_fd(program, &arguments);
     Err(Failure::call(

@@ -9,8 +9,8 @@ use microsandbox_protocol::message::Machine;
 use rustix::fd::OwnedFd;
 
 use crate::directory::SandboxDir;
-use crate::jail::cgroups::Cgroups;
 use crate::steps::Steps;
+use microsandbox_cgroups::Cgroups;
 use microsandbox_contract::note::Failure;
 
 /// What every driver starts from.

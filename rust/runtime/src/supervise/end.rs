@@ -8,7 +8,7 @@ use microsandbox_protocol::machine::ENDED_WITHOUT_AGENT;
 use super::{Phase, Stop, Supervisor, take_frame};
 use crate::channel::Turn;
 use crate::directory;
-use crate::json_line::now_ns;
+use crate::logs::json_line::now_ns;
 use crate::report::Reporter;
 use crate::steps::epoch_ms;
 use microsandbox_contract::Step;
@@ -102,8 +102,8 @@ impl Supervisor {
         let oom = (oom_kills > 0).then(|| format!("the kernel killed {oom_kills} of its processes for lack of memory"));
         let lost = (self.log.lost_total > 0)
             .then(|| format!("{} bytes of its output could not be logged", self.log.lost_total));
-        let told: Vec<String> = [detail, oom, lost].into_iter().flatten().collect();
-        let detail = (!told.is_empty()).then(|| told.join("; "));
+        let parts: Vec<String> = [detail, oom, lost].into_iter().flatten().collect();
+        let detail = (!parts.is_empty()).then(|| parts.join("; "));
         ExitRecord {
             reason: if oom_killed { ExitReason::Failed } else { reason },
             detail,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::model::SandboxSpec;
-use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_store::Store;
+use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
 
 /// Longer than any test should take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);

@@ -19,16 +19,16 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::SocketFlags;
 
-use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
+use super::jailed::{self, INSIDE_HINT, Jail, StepLog, Tenant};
 use super::{Boot, Control, Driver, Guest};
 use crate::directory::{self, SandboxDir};
-use crate::jail::mounts::{self, Opt};
-use crate::jail::{caps, ids, seccomp};
-use crate::rootfs::{self, Parts};
 use crate::steps::Steps;
 use microsandbox_contract::Step;
 use microsandbox_contract::monitor::{MachineSpec, fd};
 use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::mounts::{self, Opt};
+use microsandbox_jail::rootfs::{self, Parts};
+use microsandbox_jail::{caps, ids, seccomp};
 
 /// Memory of the monitor beside the guest's: its own heap and stacks, device queues, caches of the file server.
 const MEMORY_OVERHEAD_MIB: u64 = 64;
@@ -172,9 +172,15 @@ impl Tenant for Monitor {
         Ok(())
     }
 
-    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure> {
+    fn mount_root(
+        &self,
+        jail: &Jail<'_>,
+        parts: &Parts,
+        root: OwnedFd,
+        log: &mut StepLog<'_>,
+    ) -> Result<OwnedFd, Failure> {
         let spec = jail.spec;
-        told.step(Step::WriteEtc, || {
+        log.step(Step::WriteEtc, || {
             make_mount_points(&root).map_err(failed(
                 Step::WriteEtc,
                 "make the mount points of the guest",
@@ -182,7 +188,7 @@ impl Tenant for Monitor {
             ))?;
             rootfs::write_etc(&root, parts, &spec.hostname)
         })?;
-        told.step(Step::MountBinds, || {
+        log.step(Step::MountBinds, || {
             // Temporary file systems are the guest's own: its memory, its kernel. Their places are made here.
             for tmpfs in &spec.root.tmpfs {
                 make::ensure_dir(&root, &tmpfs.target).map_err(failed(
@@ -194,7 +200,7 @@ impl Tenant for Monitor {
             let binds = RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
             rootfs::mount_requested(&root, &binds, parts)
         })?;
-        told.step(Step::FurnishMonitor, || {
+        log.step(Step::FurnishMonitor, || {
             self.own_root(parts, &root).map_err(failed(
                 Step::FurnishMonitor,
                 "make the root directory of the monitor",
