@@ -171,7 +171,7 @@ impl From<MicrosandboxError> for ApiError {
             E::StateCorrupt { .. } => internal("the state database is damaged"),
             E::StateLost { .. } => internal("the state database was replaced or removed while open"),
             E::Database { .. } => internal("the state database refused"),
-            E::CloudHttp { .. } | E::Http(_) | E::Tls { .. } => ApiError::new(
+            E::CloudHttp { .. } | E::Http(_) | E::Tls { .. } | E::Unreachable { .. } => ApiError::new(
                 StatusCode::BAD_GATEWAY,
                 code::UNAVAILABLE,
                 "the backend behind this server did not answer as it should",
