@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NICE ?=
-# The wheel, the tests and the lints share one target directory and one profile, so nothing heavy is built twice.
+# Tests and lints share one target directory and one profile (scripts/tested-profile.sh), so nothing heavy is built twice.
 export CARGO_TERM_COLOR ?= never
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PYTHONDONTWRITEBYTECODE := 1
@@ -18,9 +18,6 @@ SYSTEMD_ARCHIVE := .cache/debian-systemd.oci.tar
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
 
-# What maturin tells the interpreter's bindings: without it lint and wheel would compile them in turns.
-AS_MATURIN := PYO3_BUILD_EXTENSION_MODULE=1 PYO3_CONFIG_FILE=$$(echo $(CURDIR)/target/maturin/pyo3-config-*.txt)
-
 .PHONY: help
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,52 +25,68 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Build the wheel, install it in .venv and run examples/quickstart.py, twice isolated
 	scripts/install-packages build demo
-	scripts/build-wheel
-	scripts/build-debian-archive $(ARCHIVE)
+	scripts/beside scripts/build-debian-archive $(ARCHIVE) -- scripts/build-wheel
 	$(BIN)/python examples/quickstart.py $(ARCHIVE)
 
 .PHONY: wheel
-wheel: ## Build the wheel into dist/ and install it in .venv
+wheel: ## Build the wheel for users into dist/ and install it in .venv
 	scripts/install-packages build
 	scripts/build-wheel
 
 .PHONY: test
 test: ## Install what the tests need, then run the Rust and Python tests, and those of the microVM in an emulated machine
 	scripts/install-packages build demo test emulator
-	scripts/build-wheel
-	scripts/install-venv test
-	scripts/build-debian-archive $(ARCHIVE)
-	DEBIAN_PACKAGES=systemd-sysv,dbus scripts/build-debian-archive $(SYSTEMD_ARCHIVE)
-	scripts/run-cargo-tests
+	$(MAKE) tested
+	scripts/beside $(MAKE) archives -- scripts/run-cargo-tests
 	scripts/run-python-tests
 	scripts/run-microvm-tests
 
+.PHONY: test-fast
+test-fast: ## While writing: the Rust tests, and the conformance suite on the memory and the container backend
+	scripts/install-packages build
+	$(MAKE) tested
+	scripts/run-cargo-tests
+	scripts/run-python-tests --shares tests/conformance --backend memory,container
+
+.PHONY: test-long
+test-long: ## The long form of what repeats itself (kills, races, cycles): before a release, about an hour
+	scripts/install-packages build demo test
+	scripts/beside $(MAKE) archives -- $(MAKE) tested
+	MSB_TEST_LONG=1 scripts/run-python-tests tests -m "soak or long" -rP --durations 0 --durations-min 1
+
 .PHONY: test-python
 test-python: ## The Python tests alone; PYTEST_ARGS="tests/conformance -k exec" narrows
-	scripts/build-wheel
-	scripts/install-venv test
+	$(MAKE) tested
 	scripts/run-python-tests $(PYTEST_ARGS)
 
 .PHONY: test-microvm
 test-microvm: ## The tests of the microVM alone, in an emulated machine; PYTEST_ARGS narrows
 	scripts/install-packages build demo emulator
-	scripts/build-wheel
-	scripts/install-venv test
-	DEBIAN_PACKAGES=systemd-sysv,dbus scripts/build-debian-archive $(SYSTEMD_ARCHIVE)
+	scripts/beside $(MAKE) archives -- $(MAKE) tested
 	scripts/run-microvm-tests $(PYTEST_ARGS)
+
+.PHONY: tested
+tested: ## Build the wheel that the tests use, and what they need, into .venv
+	scripts/build-wheel --tested
+	scripts/install-venv test
+
+.PHONY: archives
+archives: ## Build the OCI archives of Debian that the tests use
+	scripts/build-debian-archive $(ARCHIVE)
+	DEBIAN_PACKAGES=systemd-sysv,dbus scripts/build-debian-archive $(SYSTEMD_ARCHIVE)
 
 .PHONY: check
 check: ## Formatting, lints, types, stubs, licences and advisories, and the claims of the documents
 	scripts/install-packages build
-	scripts/build-wheel
-	scripts/install-venv check
 	cargo fmt --all --check
-	$(NICE) $(AS_MATURIN) cargo clippy --locked --release --workspace --all-targets -- -D warnings
+	scripts/build-wheel --tested --deny-warnings
+	scripts/install-venv check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	scripts/check-types
-	scripts/run-cargo-deny
 	$(BIN)/python scripts/check_claims.py
+	scripts/check-types
+	scripts/run-clippy
+	scripts/run-cargo-deny
 	$(BIN)/python scripts/surface_report.py > target/surface.md
 
 .PHONY: bench

@@ -1,1 +1,1 @@
-"""Benchmarks of issue-level targets: ours and a named peer, measured alternately in one run, compared as a ratio."""
+"""Targets of the issues: ours and a named yardstick, measured alternately in one run, compared as a ratio."""

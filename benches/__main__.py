@@ -15,8 +15,8 @@ from pathlib import Path
 from microsandbox import Image, IsolationWarning, LocalBackend
 
 from benches.measure import Row, table
-from benches.peers import Peers
 from benches.rows import IMAGE, ROWS, Bench
+from benches.yardsticks import Yardsticks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -24,7 +24,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 async def run(options: argparse.Namespace, work: Path) -> list[Row]:
     backend = LocalBackend(home=work / "home", isolation="container")
     await Image.load(str(options.archive), tag=IMAGE, backend=backend)
-    bench = Bench(work, options.archive, backend, Peers(work / "peers", options.archive), 0.1 if options.quick else 1.0)
+    bench = Bench(
+        work, options.archive, backend, Yardsticks(work / "yardsticks", options.archive), 0.1 if options.quick else 1.0
+    )
     rows: list[Row] = []
     for name in options.only.split(",") if options.only else ROWS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
@@ -33,14 +35,16 @@ async def run(options: argparse.Namespace, work: Path) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benches", description="Ours against named peers, in one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benches", description="Measure ours and named yardsticks in one run."
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the samples")
     parser.add_argument("--only", help=f"some rows: {', '.join(ROWS)}")
     parser.add_argument("--output", type=Path, help="also write the table to a file")
     parser.add_argument("--archive", type=Path, default=REPOSITORY / ".cache" / "debian-python.oci.tar")
     options = parser.parse_args()
     if os.getuid() != 0:
-        print("error: the peers (runc, crun) are run as root; so is this", file=sys.stderr)
+        print("error: runc and crun are measured as root; run this bench as root", file=sys.stderr)
         return 1
     warnings.simplefilter("ignore", IsolationWarning)
     work = Path(tempfile.mkdtemp(prefix="bench", dir="/tmp"))

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `ratio` is ours over the peer's, in the unit of the target."""
+    """One line of the table. `ratio` is ours over the yardstick's, in the unit of the target."""
 
     what: str
     ours: str
-    peer: str
+    yardstick: str
     ratio: float | None
     target: str
     met: bool | None
     note: str = ""
 
     def verdict(self) -> str:
-        return {True: "met", False: "missed", None: "no peer"}[self.met]
+        return {True: "met", False: "missed", None: "no yardstick"}[self.met]
 
 
 def milliseconds(seconds: float) -> str:
@@ -47,39 +47,39 @@ async def timed_async(function: Callable[[], Awaitable[object]]) -> float:
 def at_most(
     what: str,
     ours: float,
-    peer_name: str,
-    peer: float | None,
+    name: str,
+    yardstick: float | None,
     limit: float,
     show: Callable[[float], str],
     note: str = "",
 ) -> Row:
-    """Less is better: ours must be at most `limit` times the peer's."""
-    target = f"<= {limit:g}x {peer_name}"
-    if peer is None:
-        return Row(what, show(ours), f"{peer_name}: not measurable here", None, target, None, note)
-    ratio = ours / peer
-    return Row(what, show(ours), f"{peer_name} {show(peer)}", ratio, target, ratio <= limit, note)
+    """Less is better: ours must be at most `limit` times the yardstick's."""
+    target = f"<= {limit:g}x {name}"
+    if yardstick is None:
+        return Row(what, show(ours), f"{name}: not measurable here", None, target, None, note)
+    ratio = ours / yardstick
+    return Row(what, show(ours), f"{name} {show(yardstick)}", ratio, target, ratio <= limit, note)
 
 
 def at_least(
     what: str,
     ours: float,
-    peer_name: str,
-    peer: float | None,
+    name: str,
+    yardstick: float | None,
     limit: float,
     show: Callable[[float], str],
     note: str = "",
 ) -> Row:
-    """More is better: ours must be at least `limit` times the peer's."""
-    target = f">= {limit:g}x {peer_name}"
-    if peer is None:
-        return Row(what, show(ours), f"{peer_name}: not measurable here", None, target, None, note)
-    ratio = ours / peer
-    return Row(what, show(ours), f"{peer_name} {show(peer)}", ratio, target, ratio >= limit, note)
+    """More is better: ours must be at least `limit` times the yardstick's."""
+    target = f">= {limit:g}x {name}"
+    if yardstick is None:
+        return Row(what, show(ours), f"{name}: not measurable here", None, target, None, note)
+    ratio = ours / yardstick
+    return Row(what, show(ours), f"{name} {show(yardstick)}", ratio, target, ratio >= limit, note)
 
 
 def table(rows: Iterable[Row]) -> str:
-    lines = ["| what | ours | peer, same run | ratio | target | verdict |", "|---|---|---|---|---|---|"]
+    lines = ["| what | ours | yardstick, same run | ratio | target | verdict |", "|---|---|---|---|---|---|"]
     notes = []
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
@@ -87,6 +87,6 @@ def table(rows: Iterable[Row]) -> str:
         if row.note:
             notes.append(row.note)
             mark = f" [{len(notes)}]"
-        lines.append(f"| {row.what}{mark} | {row.ours} | {row.peer} | {ratio} | {row.target} | {row.verdict()} |")
+        lines.append(f"| {row.what}{mark} | {row.ours} | {row.yardstick} | {ratio} | {row.target} | {row.verdict()} |")
     lines += [""] + [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
     return "\n".join(lines)

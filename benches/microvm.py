@@ -1,6 +1,6 @@
 """python -m benches.microvm: our microVM against the peer microsandbox 0.7.11, alternately, in one run of the emulated machine.
 
-Each product has an interpreter of its own (`vm_worker.py`), a home of its own on the same ext4 file system, and the same image.
+Each product has its own interpreter (`vm_worker.py`) and its own home on the same ext4 file system, and the same image.
 `--only peer` measures one side; a trace of our boot's steps follows the table.
 """
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Worker:
-    """One product: starts its program, asks and reads answers. After an error its program starts anew, and the error is printed."""
+    """One product: starts its worker, sends requests and reads responses. An error is printed and restarts the worker."""
 
     def __init__(self, product: str, python: Path, home: Path, archive: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ class Worker:
     def start(self) -> subprocess.Popen[str]:
         environment = {**os.environ, "MSB_HOME": str(self.home)}
         if self.product == "peer":
-            # It knows the same name and has a library of its own.
+            # The peer reads the same variable and has its own library.
             environment.pop("MSB_LIBKRUNFW_PATH", None)
         return subprocess.Popen(
             [self.python, HERE / "vm_worker.py", self.product, self.home, self.archive, str(self.lives)],
@@ -63,8 +63,8 @@ class Worker:
         return answer
 
     def life(self) -> dict[str, Any]:
-        """A life. The peer asks its runtime for its features with a deadline of its own, which a slow machine misses now and
-        then; so what fails is tried again, three times in all."""
+        """One create, execs and stop. A failure is retried, three attempts in total: the peer queries its runtime with a
+        deadline that a slow machine sometimes misses."""
         for _ in range(3):
             if "error" not in (answer := self.ask("life")):
                 break
@@ -93,13 +93,13 @@ def workers(options: argparse.Namespace) -> Iterator[list[Worker]]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Lives of each product, turn by turn; one that failed is said and not counted."""
+    """Measures the products alternately; a failed life is printed and not counted."""
     lives: dict[str, list[dict[str, Any]]] = {}
     with workers(options) as products:
         for worker in products:
             if "error" in worker.ask("load"):
                 raise SystemExit(f"{worker.product} cannot load the image")
-        # The first life of each pays for caches.
+        # The first life of each fills caches.
         for round_ in range(options.rounds + 1):
             for worker in products:
                 life = worker.life()

@@ -19,9 +19,9 @@ from typing import Any
 
 from microsandbox import ExecEventType, Image, LocalBackend, Sandbox
 
-from benches import served
+from benches import served, slow_disk
 from benches.measure import Row, at_least, at_most, milliseconds, p50, timed, timed_async
-from benches.peers import Peers, bare_exec
+from benches.yardsticks import Yardsticks, bare_exec
 
 MIB = 1 << 20
 IMAGE = "debian-python:latest"
@@ -34,7 +34,7 @@ class Bench:
     work: Path
     archive: Path
     backend: Any
-    peers: Peers
+    yardsticks: Yardsticks
     scale: float
 
     def count(self, full: int) -> int:
@@ -56,7 +56,7 @@ CRUN_NOTE = "crun does not run on this machine (crun 1.8 refuses hybrid control 
 
 
 async def life(bench: Bench) -> list[Row]:
-    """create -> true -> remove, from an image that is in the cache, durable rows included."""
+    """create -> true -> remove, from a cached image, database rows included."""
     ours, first, crun, runc, bwrap = [], [], [], [], []
     for number in range(bench.count(60) + 3):
         begin = time.perf_counter()
@@ -69,11 +69,11 @@ async def life(bench: Bench) -> list[Row]:
         if number >= 3:  # warm
             ours.append(end - begin)
             first.append(ran - begin)
-        if bench.peers.crun:
-            crun.append(timed(lambda: bench.peers.run(bench.peers.crun or [])))
-        if bench.peers.runc:
-            runc.append(timed(lambda: bench.peers.run(bench.peers.runc or [])))
-        bwrap.append(timed(bench.peers.bwrap))
+        if bench.yardsticks.crun:
+            crun.append(timed(lambda: bench.yardsticks.run(bench.yardsticks.crun or [])))
+        if bench.yardsticks.runc:
+            runc.append(timed(lambda: bench.yardsticks.run(bench.yardsticks.runc or [])))
+        bwrap.append(timed(bench.yardsticks.bwrap))
     note = f"bwrap, which makes no rows, limits or agent: {milliseconds(p50(bwrap))}"
     rows = []
     if crun:
@@ -97,9 +97,9 @@ async def life(bench: Bench) -> list[Row]:
 async def exec_true(bench: Bench) -> list[Row]:
     """exec of `true` in a running sandbox."""
     box = await bench.create("exec")
-    program = str(bench.peers.root / "usr/bin/true")
+    program = str(bench.yardsticks.root / "usr/bin/true")
     ours, bare, runc = [], [], []
-    with bench.peers.running_runc() as command:
+    with bench.yardsticks.running_runc() as command:
         for number in range(bench.count(300) + 10):
             took = await timed_async(lambda: box.exec("/usr/bin/true"))
             alone = timed(lambda: bare_exec(program))
@@ -178,7 +178,7 @@ async def files(bench: Bench) -> list[Row]:
 
 
 class Memory:
-    """The most that some processes have had resident beyond what they had at first, bytes; looked at every 5 ms."""
+    """The peak growth of the resident memory of some processes in bytes, sampled every 5 ms."""
 
     def __init__(self, *pids: int) -> None:
         self.pids = pids
@@ -189,7 +189,7 @@ class Memory:
 
     @staticmethod
     def resident(pid: int) -> int:
-        # Shared pages of mapped files belong to the kernel's cache.
+        # Shared pages of mapped files are counted by the kernel's cache.
         shared, total = 2, 1
         fields = Path(f"/proc/{pid}/statm").read_text().split()
         return (int(fields[total]) - int(fields[shared])) * 4096
@@ -208,7 +208,7 @@ class Memory:
 
 
 async def huge(bench: Bench) -> list[Row]:
-    """4 GiB into a sandbox of 256 MiB and out again, told of as it goes, compared; what that costs in memory on our side."""
+    """4 GiB into a sandbox of 256 MiB and out again, with progress, compared: growth of the memory of our processes."""
     size = 4096 * MIB
     source, back = bench.work / "huge", bench.work / "back"
     block = os.urandom(64 * MIB)
@@ -218,13 +218,13 @@ async def huge(bench: Bench) -> list[Row]:
             file.write(number.to_bytes(8, "little") + block[8:])
     box = await bench.create("huge", memory=256)
     identity = json.loads((bench.work / "home" / "sandboxes" / "huge" / "runtime" / "identity.json").read_text())
-    told: list[tuple[int, int | None]] = []
+    calls: list[tuple[int, int | None]] = []
     with Memory(os.getpid(), *(identity[who]["pid"] for who in ("runtime", "init"))) as memory:
         seconds_in = await timed_async(
-            lambda: box.fs.copy_from_host(source, "/root/huge", progress=lambda *now: told.append(now))
+            lambda: box.fs.copy_from_host(source, "/root/huge", progress=lambda *now: calls.append(now))
         )
         seconds_out = await timed_async(lambda: box.fs.copy_to_host("/root/huge", back))
-    assert told == sorted(told) and told[-1] == (size, size), "the progress is wrong"
+    assert calls == sorted(calls) and calls[-1] == (size, size), "the progress is wrong"
     assert subprocess.run(["cmp", source, back], check=False).returncode == 0, "wrong bytes"
     await box.destroy(force=True)
     os.sync()
@@ -239,7 +239,7 @@ async def huge(bench: Bench) -> list[Row]:
 
 
 async def workers(bench: Bench) -> list[Row]:
-    """Eight at once: create, exec, remove."""
+    """Eight concurrent workers: create, exec, remove."""
     total = bench.count(120)
     numbers = iter(range(total))
 
@@ -251,17 +251,23 @@ async def workers(bench: Bench) -> list[Row]:
     begin = time.perf_counter()
     await asyncio.gather(*(worker(n) for n in range(8)))
     ours = total / (time.perf_counter() - begin)
-    tool = bench.peers.crun or bench.peers.runc
-    peer = None
+    tool = bench.yardsticks.crun or bench.yardsticks.runc
+    yardstick = None
     if tool:
         with ThreadPoolExecutor(8) as pool:
             begin = time.perf_counter()
-            list(pool.map(lambda _: bench.peers.run(tool), range(total)))
-            peer = total / (time.perf_counter() - begin)
+            list(pool.map(lambda _: bench.yardsticks.run(tool), range(total)))
+            yardstick = total / (time.perf_counter() - begin)
     name = f"{tool[0]} run" if tool else "crun run"
     return [
         at_least(
-            "8 workers, create-exec-remove", ours, name, peer, 1.0, per_second, "" if bench.peers.crun else CRUN_NOTE
+            "8 workers, create-exec-remove",
+            ours,
+            name,
+            yardstick,
+            1.0,
+            per_second,
+            "" if bench.yardsticks.crun else CRUN_NOTE,
         )
     ]
 
@@ -288,8 +294,8 @@ async def idle(bench: Bench) -> list[Row]:
 async def unpack(bench: Bench) -> list[Row]:
     """Unpacking the Debian layer, verified by digest, written by a confined writer and synced, against tar.
 
-    Neither pays for the other: what was written before is on the disk before the clock starts (our sync would wait for
-    it), and nothing is deleted until the row is done (ext4 searches long for inodes that were not just deleted).
+    Neither delays the other: earlier writes are synced before the clock starts (our sync would wait for them), and
+    nothing is deleted until the row is done (ext4 skips recently deleted inodes, which lengthens its search).
     """
     ours, tar = [], []
     for number in range(3):
@@ -302,14 +308,14 @@ async def unpack(bench: Bench) -> list[Row]:
         tar.append(
             timed(
                 lambda: subprocess.run(
-                    ["tar", "-xzf", bench.peers.layer, "-C", target], check=True, stderr=subprocess.DEVNULL
+                    ["tar", "-xzf", bench.yardsticks.layer, "-C", target], check=True, stderr=subprocess.DEVNULL
                 )
             )
         )
     for number in range(3):
         shutil.rmtree(bench.work / f"unpack{number}")
         shutil.rmtree(bench.work / f"tar{number}")
-    size = bench.peers.layer.stat().st_size / MIB
+    size = bench.yardsticks.layer.stat().st_size / MIB
     seconds: Callable[[float], str] = "{:.2f} s".format
     return [at_most(f"unpack a gzip layer of {size:.0f} MiB", p50(ours), "tar xzf", p50(tar), 1.0, seconds)]
 
@@ -324,7 +330,7 @@ async def imports(bench: Bench) -> list[Row]:
 
 
 async def many(bench: Bench) -> list[Row]:
-    """500 execs at once over 50 sandboxes: how far the slowest are behind the middle. An error ends the run."""
+    """500 concurrent execs over 50 sandboxes: the slowest against the median. An error ends the run."""
     boxes = [await bench.create(f"many-{number}", memory=64) for number in range(50)]
 
     async def one(box: Any) -> float:
@@ -335,11 +341,11 @@ async def many(bench: Bench) -> list[Row]:
     await asyncio.gather(*(box.destroy(force=True) for box in boxes))
     p99 = samples[int(len(samples) * 0.99)]
     middle = p50(samples)
-    return [at_most("500 execs at once on 50 sandboxes: p99", p99, "their own p50", middle, 20.0, milliseconds)]
+    return [at_most("500 concurrent execs on 50 sandboxes: p99", p99, "their own p50", middle, 20.0, milliseconds)]
 
 
 async def watch(bench: Bench) -> list[Row]:
-    """From the call that writes a file to the event that tells of it; the write itself is in it."""
+    """From the call that writes a file to its event; includes the write."""
     box = await bench.create("watch")
     await box.fs.mkdir("/watched")
     samples = []
@@ -368,6 +374,7 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "imports": imports,
     "many": many,
     "watch": watch,
+    "slow-disk": slow_disk.slow_disk,
     "serve-exec": served.serve_exec,
     "serve-many": served.serve_many,
     "serve-stream": served.serve_stream,

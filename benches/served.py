@@ -1,4 +1,4 @@
-"""Rows of `msb serve`: what the way through a server costs, against the same sandboxes without it, in one run."""
+"""Rows of `msb serve`: the cost of a server, against the same sandboxes without it, in one run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SCRIPT = (
 
 @dataclass
 class Served:
-    """A running server over the home of the bench, and its client."""
+    """A running server for the home of the bench, and its client."""
 
     backend: Any
     pid: int
 
     def resident(self) -> int:
-        """Bytes."""
+        """Resident memory in bytes."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) * 1024
@@ -44,7 +44,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(bench: Bench) -> AsyncIterator[Served]:
-    """`msb serve` over the bench's home, on loopback without TLS."""
+    """`msb serve` for the bench's home, on loopback without TLS."""
     home = str(bench.work / "home")
     environment = {**os.environ, "MSB_HOME": home, "MSB_ISOLATION": "container"}
     msb = [sys.executable, "-m", "microsandbox"]
@@ -64,7 +64,7 @@ async def serving(bench: Bench) -> AsyncIterator[Served]:
 
 
 async def same_box(bench: Bench, served: Served, name: str) -> tuple[Any, Any]:
-    """One sandbox, seen locally and through the server."""
+    """One sandbox, used locally and through the server."""
     local = await bench.create(name, detached=True, memory=512)
     remote = await (await Sandbox.get(name, backend=served.backend)).connect()
     return local, remote
@@ -95,7 +95,7 @@ async def serve_exec(bench: Bench) -> list[Row]:
 
 
 async def serve_many(bench: Bench) -> list[Row]:
-    """200 execs at once on 20 sandboxes."""
+    """200 concurrent execs on 20 sandboxes."""
     async with serving(bench) as served:
         boxes = [await same_box(bench, served, f"served-many{n}") for n in range(20)]
         calls = 200
@@ -111,7 +111,7 @@ async def serve_many(bench: Bench) -> list[Row]:
         for local, _remote in boxes:
             await local.destroy(force=True)
     row = at_least(
-        f"served, {calls} execs at once on 20 sandboxes, no error",
+        f"served, {calls} concurrent execs on 20 sandboxes, no error",
         calls / p50(through),
         "local",
         calls / p50(direct),
@@ -155,7 +155,7 @@ async def serve_stream(bench: Bench) -> list[Row]:
 
 
 async def serve_cycles(bench: Bench) -> list[Row]:
-    """Resident memory of the server over many lives of sandboxes, four at a time."""
+    """Resident memory of the server while many sandboxes are created and removed, four at a time."""
     total = bench.count(5000)
     async with serving(bench) as served:
 

@@ -1,7 +1,7 @@
 """One product's half of the microVM bench, in its own interpreter: `python vm_worker.py ours|peer HOME ARCHIVE FIRST`.
 
-Both have the same names, so one program measures both. Reads a word per line from standard input and answers with one line
-of JSON (FIRST is the number of the first sandbox's name): `load`, `life` (create to the first result, a number of execs, stop; seconds each), `quit`.
+Both have the same API, so one program measures both. Reads one word a line from standard input and responds with one line
+of JSON (FIRST is the number in the first sandbox's name): `load`, `life` (create to the first result, a number of execs, stop; seconds each), `quit`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def create(product: str, home: str, name: str) -> Any:
     else:
         from microsandbox import Network
 
-        # Ours has no network to set up yet, so the peer need not either.
+        # Ours has no network to set up yet, so the peer runs without one as well.
         options["network"] = Network.none()
     return await Sandbox.create(name, **options)
 

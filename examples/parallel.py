@@ -1,4 +1,4 @@
-"""Untrusted snippets, each in a sandbox of its own, four at a time: what they print, and how they failed.
+"""Untrusted snippets, each in its own sandbox, four at a time: prints their output or how they failed.
 
 python examples/parallel.py
 """
@@ -21,7 +21,7 @@ SNIPPETS = {
 
 
 async def judge(name: str, code: str) -> str:
-    """One line about one snippet. Leaving the block kills and removes the sandbox, whatever happened inside."""
+    """Runs one snippet and describes the result. Leaving the block kills and removes the sandbox in every case."""
     async with await Sandbox.create(f"judge-{name.replace(' ', '-')}", image="host", memory=128, cpus=1) as sandbox:
         await sandbox.fs.write("/tmp/snippet.py", code.encode())
         try:
@@ -31,7 +31,7 @@ async def judge(name: str, code: str) -> str:
         if output.oom_killed:
             return f"{name}: ended for lack of memory"
         text = (output.stdout_text or output.stderr_text).strip().splitlines()
-        return f"{name}: status {output.exit_code}, said {text[-1] if text else 'nothing'!r}"
+        return f"{name}: status {output.exit_code}, printed {text[-1] if text else 'nothing'!r}"
 
 
 async def main() -> None:

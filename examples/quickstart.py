@@ -1,7 +1,7 @@
 """The main job, end to end: data in, code run in a sandbox, result out.
 
-A sandbox made from this very machine (`image="host"`, nothing to download) aggregates a CSV of 100,000 rows with the
-standard library. Then a second sandbox, made from a real Debian image, runs the same program with the same result.
+A sandbox made from this machine (`image="host"`, nothing to download) aggregates a CSV of 100,000 rows with the
+standard library. A second sandbox, made from a Debian image, then runs the same program with the same result.
 
     python examples/quickstart.py [DEBIAN_ARCHIVE]
 """
@@ -26,7 +26,7 @@ from microsandbox import Image, IsolationWarning, Sandbox
 ROWS = 100_000
 CITIES = ("Lisbon", "Nairobi", "Osaka", "Quito", "Tromsø")
 
-# Runs inside: it sees the sandbox's files only, and needs nothing but the standard library.
+# Runs inside the sandbox: it can read only the sandbox's files, and needs only the standard library.
 PROGRAM = """\
 import csv, json, platform
 from collections import defaultdict
@@ -47,14 +47,14 @@ print(f"{sum(v['count'] for v in result.values())} rows with Python {platform.py
 
 @contextmanager
 def step(text: str) -> Generator[None]:
-    """Prints what is done and how long it took."""
+    """Prints the step and its duration."""
     begin = time.perf_counter()
     yield
     print(f"  {(time.perf_counter() - begin) * 1000:8.1f} ms  {text}")
 
 
 def make_csv() -> tuple[bytes, dict[str, dict[str, int]]]:
-    """The input, and the result that any honest sandbox must come back with."""
+    """The input and the expected result."""
     rng = random.Random(7)
     expected: dict[str, dict[str, int]] = defaultdict(lambda: {"count": 0, "cents": 0})
     text = io.StringIO(newline="")
@@ -87,7 +87,7 @@ async def aggregate(name: str, image: str, data: bytes) -> dict[str, dict[str, i
     print(f"\n{name}: image {image!r}")
     with step("create and boot"):
         sandbox = await Sandbox.create(name, image=image, memory=512, replace=True)
-    # Leaving the block kills and removes the sandbox: nothing of it stays.
+    # Leaving the block kills and removes the sandbox, with its record and its files.
     async with sandbox:
         await show_isolation(sandbox)
         with step(f"write {len(data):,} bytes of CSV and the program"):
@@ -98,7 +98,7 @@ async def aggregate(name: str, image: str, data: bytes) -> dict[str, dict[str, i
             output = await sandbox.exec("python3", ["/work/aggregate.py"], timeout=120)
         if not output.success:
             raise SystemExit(f"the program failed with {output.exit_code}:\n{output.stderr_text}")
-        print(f"  it said: {output.stdout_text.strip()}")
+        print(f"  output: {output.stdout_text.strip()}")
         with step("read the result back"):
             result: dict[str, dict[str, int]] = json.loads(await sandbox.fs.read_text("/work/result.json"))
         begin = time.perf_counter()
@@ -107,14 +107,14 @@ async def aggregate(name: str, image: str, data: bytes) -> dict[str, dict[str, i
 
 
 async def main(archive: Path | None) -> None:
-    # Said once per process: how this machine isolates, and why not better.
+    # Issued once per process: which driver this machine uses, and why not the stronger one.
     warnings.simplefilter("always", IsolationWarning)
     with step(f"make {ROWS:,} rows and the expected result"):
         data, expected = make_csv()
 
     result = await aggregate("quickstart-host", "host", data)
     assert result == expected, f"wrong result: {result}"
-    print("  checked: the result is right")
+    print("  checked: the result is correct")
 
     if archive is None:
         print("\nNo archive given: the second half needs one (scripts/build-debian-archive makes it).")
@@ -129,7 +129,7 @@ async def main(archive: Path | None) -> None:
 
     left = [handle.name for handle in (await Sandbox.list()).sandboxes if handle.name.startswith("quickstart-")]
     assert not left, f"left behind: {left}"
-    print("\nBoth sandboxes gave the same, right result and are gone.")
+    print("\nBoth sandboxes gave the same, correct result and are removed.")
 
 
 if __name__ == "__main__":

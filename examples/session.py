@@ -1,4 +1,4 @@
-"""Without `await`, as in a notebook: a sandbox that stays while one talks to it, step by step.
+"""Without `await`, as in a notebook: several steps in one sandbox, then a stop and a start.
 
 python examples/session.py
 """
@@ -19,12 +19,12 @@ def main() -> None:
         sandbox.fs.write("/inbox/poem.txt", b"one\ntwo\nthree\n")
         print("files:", [entry.path for entry in sandbox.fs.list("/inbox")])
 
-        # Output as it comes.
+        # Output while the program runs.
         for event in sandbox.exec_stream("sh", ["-c", "while read line; do echo got $line; done < /inbox/poem.txt"]):
             if event.event_type is ExecEventType.STDOUT and event.data:
                 print(event.data.decode(), end="")
 
-        # It stops and starts with its files.
+        # A stopped sandbox keeps its files.
         sandbox.stop()
         again = Sandbox.start("session")
         print("kept:", again.fs.read_text("/inbox/poem.txt").split())

@@ -2,8 +2,8 @@
 
     python scripts/doc_examples.py > target/doc_examples.py
 
-Each becomes the body of a coroutine whose parameters are what examples speak of (`sb`, `handle`, `job`, …). A public
-name without an example is an error.
+Each becomes the body of a coroutine whose parameters are the names that examples use (`sb`, `handle`, `job`, …). A
+public name without an example is an error.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def example(text: str) -> str | None:
     lines = rest.removeprefix(":").strip("\n").split("\n")
     body = []
     for line in lines:
-        # What follows the block at the margin is text again.
+        # Text at the margin ends the block.
         if body and line and not line.startswith(" "):
             break
         body.append(line)
@@ -106,7 +106,7 @@ def example(text: str) -> str | None:
 
 
 def parameters(code: str) -> str:
-    """What the program takes for given: names that it reads and does not make itself, or makes out of themselves."""
+    """The parameters of the program: names that it reads and does not define, or redefines from themselves."""
     tree = ast.parse(code)
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     read = {node.id for node in names if isinstance(node.ctx, ast.Load)}

@@ -2,8 +2,8 @@
 
 A name is a public class, function or constant of `microsandbox.__all__`, or a public method or property of such a
 class. It has a test when a file of tests uses it: by attribute, by name, by keyword or by import. A class that no
-test names is covered by its members, and by the tests that go through all of `__all__`. Prints a table by section
-of the specification, then what has no test; ends with 1 if there is such a name. Run it as `python
+test names is covered by its members, and by the tests that check all of `__all__`. Prints a table by section
+of the specification, then the names without a test; exits with 1 if there is one. Run it as `python
 scripts/surface_report.py`.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "microsandbox"
 
-# Section of the specification (python-surface) for each module; what is left is configuration.
+# Section of the specification (python-surface) for each module; all others are configuration.
 SECTIONS = {
     "_sandbox": "3 Sandbox",
     "_handle": "4 SandboxHandle",
@@ -58,9 +58,9 @@ SECTIONS = {
     "_isolation_report": "36 Names of our own",
 }
 REST = "2 Configuration, 26 module-level names"
-# Goes through every name: exported, typed, with a docstring.
+# Checks every name: exported, typed, with a docstring.
 EVERY = "tests/python/test_surface.py"
-# Whose members come later, by name, and are refused by one test for all of them.
+# Not built yet: one test checks that all members are refused by name.
 LATER = {"12 Snapshots", "13 Network", "14 Secrets", "18 SSH", "19 Agent client", "22 Storage"}
 
 

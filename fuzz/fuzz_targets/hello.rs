@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use microsandbox_agent::hello::{Greeting, judge};
+use microsandbox_agent::clients::hello::{Greeting, judge};
 use microsandbox_protocol::message::Hello;
 use microsandbox_protocol::{FrameDecoder, Kind, frame};
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use microsandbox_protocol::launch::{BootError, ExitRecord, Identity, Job, Report};
+use microsandbox_contract::{BootError, ExitRecord, Identity, Job, Report};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(job) = serde_json::from_slice::<Job>(bytes) {

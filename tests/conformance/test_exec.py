@@ -127,26 +127,29 @@ async def test_exec_as_another_user(shared_box: Sandbox) -> None:
     assert (await shared_box.exec("id", ["-u"], user="1234:99")).stdout_text == "1234\n"
 
 
+@pytest.mark.hazard("A5")
 @pytest.mark.needs("programs")
 @pytest.mark.parametrize("user", ["0:0:0", "1e3", "-1", "4294967295", "root\n", "nosuchuser"])
-async def test_A5_a_bad_user_never_becomes_root(shared_box: Sandbox, user: str) -> None:
+async def test_a_bad_user_never_becomes_root(shared_box: Sandbox, user: str) -> None:
     from microsandbox import InvalidConfigError
 
     with pytest.raises((InvalidConfigError, ExecFailedError)):
         await shared_box.exec("id", user=user)
 
 
+@pytest.mark.hazard("A4")
 @pytest.mark.needs("programs")
 @pytest.mark.parametrize("cwd", ["/no/such", "/etc/passwd", "/proc/self/fd/3", "/tmp/loop"])
-async def test_A4_a_bad_working_directory(shared_box: Sandbox, cwd: str) -> None:
+async def test_a_bad_working_directory_has_its_error_kind(shared_box: Sandbox, cwd: str) -> None:
     await shared_box.exec("ln", ["-sfn", "/tmp/loop", "/tmp/loop"])
     with pytest.raises(ExecFailedError) as caught:
         await shared_box.exec("true", cwd=cwd)
     assert caught.value.kind == "bad_cwd"
 
 
+@pytest.mark.hazard("X8")
 @pytest.mark.needs("programs")
-async def test_X8_why_a_program_cannot_start(shared_box: Sandbox) -> None:
+async def test_a_failed_start_has_its_error_kind(shared_box: Sandbox) -> None:
     await shared_box.shell(
         "echo data > /tmp/data; printf '#!/no/such/interpreter\\n' > /tmp/interp; chmod 755 /tmp/interp; "
         "printf 'junk that is no program' > /tmp/junk; chmod 755 /tmp/junk; mkdir -p /tmp/dir"
@@ -164,7 +167,7 @@ async def test_X8_why_a_program_cannot_start(shared_box: Sandbox) -> None:
 
 
 @pytest.mark.needs("programs")
-async def test_death_by_signal_is_told(shared_box: Sandbox) -> None:
+async def test_death_by_signal_is_reported(shared_box: Sandbox) -> None:
     output = await shared_box.shell("kill -TERM $$")
     assert output.signal == 15
     assert output.exit_code == 128 + 15
@@ -220,9 +223,10 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.hazard("X5")
 @pytest.mark.needs("programs")
 @pytest.mark.heavy
-async def test_X5_a_timeout_takes_the_whole_tree(shared_box: Sandbox) -> None:
+async def test_a_timeout_takes_the_whole_tree(shared_box: Sandbox) -> None:
     with pytest.raises(ExecTimeoutError):
         await shared_box.exec("python3", ["-c", STUBBORN, "stubborn-marker"], timeout=within(1))
     left = await shared_box.shell("grep -l stubborn-marker /proc/[0-9]*/cmdline 2>/dev/null | grep -v self | wc -l")
@@ -233,8 +237,9 @@ async def test_X5_a_timeout_takes_the_whole_tree(shared_box: Sandbox) -> None:
     assert names.stdout_text == "", (names.stdout_text, left.stdout_text)
 
 
+@pytest.mark.hazard("X4")
 @pytest.mark.needs("programs")
-async def test_X4_background_work_does_not_hold_the_call(shared_box: Sandbox) -> None:
+async def test_background_work_does_not_hold_the_call(shared_box: Sandbox) -> None:
     begin = time.monotonic()
     output = await shared_box.shell("sleep 1000 >/dev/null 2>&1 & echo started")
     assert output.stdout_text == "started\n"
@@ -246,13 +251,15 @@ async def test_X4_background_work_does_not_hold_the_call(shared_box: Sandbox) ->
     assert time.monotonic() - begin < 2 + within(4)
 
 
+@pytest.mark.hazard("X1")
 @pytest.mark.heavy
-async def test_X1_a_million_lines_are_all_there(shared_box: Sandbox) -> None:
+async def test_a_million_lines_are_all_there(shared_box: Sandbox) -> None:
     output = await shared_box.exec("seq", ["1", "1000000"])
     assert output.stdout_bytes == b"".join(b"%d\n" % n for n in range(1, 1_000_001))
 
 
-async def test_X2_a_bound_keeps_the_newest_and_true_totals(shared_box: Sandbox) -> None:
+@pytest.mark.hazard("X2")
+async def test_a_bound_keeps_the_newest_and_true_totals(shared_box: Sandbox) -> None:
     output = await shared_box.exec("seq", ["1", "100000"], max_output_bytes=1000)
     everything = b"".join(b"%d\n" % n for n in range(1, 100_001))
     assert output.stdout_truncated is True
@@ -283,9 +290,10 @@ async def test_concurrent_calls_do_not_mix(shared_box: Sandbox) -> None:
         assert output.exit_code == number
 
 
+@pytest.mark.hazard("R5")
 @pytest.mark.needs("programs")
 @pytest.mark.heavy
-async def test_R5_orphans_are_reaped_and_no_status_is_stolen(shared_box: Sandbox) -> None:
+async def test_orphans_are_reaped_and_no_status_is_stolen(shared_box: Sandbox) -> None:
     script = "import os\nfor _ in range(2000):\n    if os.fork() == 0:\n        if os.fork() == 0: os._exit(0)\n        os._exit(0)\n    os.wait()\n"
     assert (await shared_box.exec("python3", ["-c", script], timeout=within(60))).exit_code == 0
     deadline = time.monotonic() + within(5)

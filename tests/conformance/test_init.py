@@ -15,7 +15,7 @@ INIT = "trap 'echo asked > /asked; sync; exit 0' TERM; while :; do sleep 0.1; do
 
 
 @pytest.mark.needs("init")
-async def test_the_init_is_the_first_process_and_everything_else_works_beside_it(harness: Harness) -> None:
+async def test_the_init_is_the_first_process_beside_working_calls(harness: Harness) -> None:
     init = InitConfig("/bin/sh", ("-c", INIT, "init-of-ours"), {"FLAVOUR": "vanilla"})
     box = await harness.create(init=init, env={"COLOUR": "blue"})
     first = await box.shell("tr '\\0' ' ' < /proc/1/cmdline; echo; tr '\\0' '\\n' < /proc/1/environ | sort; echo $$")

@@ -39,8 +39,9 @@ BAD_NAMES = [
 ]
 
 
+@pytest.mark.hazard("A1")
 @pytest.mark.parametrize("name", BAD_NAMES)
-async def test_A1_bad_names_state_the_rule(harness: Harness, name: str) -> None:
+async def test_bad_names_state_the_rule(harness: Harness, name: str) -> None:
     with pytest.raises(InvalidConfigError, match="sandbox name") as caught:
         await harness.create(name)
     assert isinstance(caught.value, ValueError)
@@ -48,24 +49,27 @@ async def test_A1_bad_names_state_the_rule(harness: Harness, name: str) -> None:
     await nothing_exists(harness)
 
 
+@pytest.mark.hazard("A1")
 @pytest.mark.parametrize("name", ["a", "A.b-c_9", "9", "CON", "x" * 63, "x" * 128])
-async def test_A1_good_names_work(harness: Harness, name: str) -> None:
+async def test_good_names_work(harness: Harness, name: str) -> None:
     box = await harness.create(name)
     assert await box.name == name
     assert await box.fs.exists("/tmp")
 
 
+@pytest.mark.hazard("A2")
 @pytest.mark.parametrize(
     "option",
     [{"cpus": 0}, {"cpus": -1}, {"cpus": 10**6}, {"memory": 0}, {"memory": 1}, {"memory": -5}, {"memory": 2**63}],
 )
-async def test_A2_sizes_out_of_range_name_the_range(harness: Harness, option: dict[str, Any]) -> None:
+async def test_sizes_out_of_range_name_the_range(harness: Harness, option: dict[str, Any]) -> None:
     with pytest.raises((InvalidConfigError, ValueError, OverflowError)) as caught:
         await harness.create("box", **option)
     assert any(character.isdigit() for character in str(caught.value)), "the message should name the range"
     await nothing_exists(harness)
 
 
+@pytest.mark.hazard("A2")
 @pytest.mark.parametrize(
     "option",
     [
@@ -78,22 +82,24 @@ async def test_A2_sizes_out_of_range_name_the_range(harness: Harness, option: di
         {"image": 5},
     ],
 )
-async def test_A2_wrong_types_come_out_of_the_call(harness: Harness, option: dict[str, Any]) -> None:
+async def test_wrong_types_come_out_of_the_call(harness: Harness, option: dict[str, Any]) -> None:
     arguments = {"image": "host", **option}
     with pytest.raises(TypeError):
         Sandbox.create("box", backend=harness.backend, **arguments)
     await nothing_exists(harness)
 
 
+@pytest.mark.hazard("A3")
 @pytest.mark.parametrize("key", ["", "a=b", "a\0b"])
-async def test_A3_bad_environment_keys(harness: Harness, key: str) -> None:
+async def test_bad_environment_keys(harness: Harness, key: str) -> None:
     with pytest.raises((InvalidConfigError, ValueError)):
         await harness.create("box", env={key: "x"})
     await nothing_exists(harness)
 
 
+@pytest.mark.hazard("A3")
 @pytest.mark.needs("programs")
-async def test_A3_large_environments_arrive_or_are_refused_by_kind(shared_box: Sandbox) -> None:
+async def test_large_environments_arrive_or_are_refused_by_kind(shared_box: Sandbox) -> None:
     value = "v" * 100_000
     output = await shared_box.exec("printenv", ["BIG"], env={"BIG": value})
     assert output.stdout_text == value + "\n"
@@ -133,8 +139,9 @@ async def test_what_is_not_built_says_so_and_leaves_nothing(harness: Harness) ->
         await nothing_exists(harness)
 
 
+@pytest.mark.hazard("A6")
 @pytest.mark.parametrize("target", ["/", "/proc", "/data/..", "relative", "/a:b", "/a,b", "/.msb/x", "/dev/shm", ""])
-async def test_A6_a_mount_has_a_place_of_its_own(harness: Harness, target: str, tmp_path: Path) -> None:
+async def test_a_mount_has_a_place_of_its_own(harness: Harness, target: str, tmp_path: Path) -> None:
     """What cannot be mounted is told before anything is made; nothing is dropped silently."""
     for mount in (Volume.bind(str(tmp_path)), Volume.tmpfs()):
         with pytest.raises((UnsupportedError, InvalidConfigError)):
@@ -144,8 +151,9 @@ async def test_A6_a_mount_has_a_place_of_its_own(harness: Harness, target: str, 
     await nothing_exists(harness)
 
 
+@pytest.mark.hazard("A7")
 @pytest.mark.needs("images")
-async def test_A7_a_root_that_holds_the_products_own_state_is_refused(harness: Harness, tmp_path: Path) -> None:
+async def test_a_root_that_holds_the_products_own_state_is_refused(harness: Harness, tmp_path: Path) -> None:
     assert harness.home is not None
     await Sandbox.list(backend=harness.backend)
     link = tmp_path / "link"

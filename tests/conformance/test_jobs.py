@@ -45,6 +45,7 @@ async def test_a_job_is_found_again_by_its_id(shared_harness: Harness, shared_bo
     assert job.id in [item.id for item in (await handle.list_jobs(all=True)).items]
 
 
+@pytest.mark.hazard("X7")
 async def test_a_job_outlives_the_process_that_started_it(box: Sandbox, harness: Harness) -> None:
     if harness.kind == "cloud":
         connect = f"CloudBackend({harness.backend.url!r}, {harness.server.key!r})"
@@ -233,7 +234,7 @@ async def test_jobs_end_with_the_run_of_their_sandbox(harness: Harness, box: San
         await again.get_job(job.id)
 
 
-async def test_an_attachment_goes_on_at_a_cursor(shared_box: Sandbox) -> None:
+async def test_an_attachment_continues_at_a_cursor(shared_box: Sandbox) -> None:
     script = "for i in 1 2 3; do echo $i; sleep 0.05; done; read line; echo got $line >&2; exit 6"
     job = await shared_box.exec_detached("sh", ["-c", script], stdin=Stdin.pipe())
     seen = []

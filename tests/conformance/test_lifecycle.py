@@ -111,7 +111,7 @@ async def test_remove_refuses_a_running_sandbox(harness: Harness, box: Sandbox) 
 
 
 @pytest.mark.needs("force")
-async def test_kill_ends_at_once(harness: Harness, box: Sandbox) -> None:
+async def test_kill_ends_immediately(harness: Harness, box: Sandbox) -> None:
     begin = time.monotonic()
     await box.kill()
     assert time.monotonic() - begin < within(5)

@@ -116,8 +116,9 @@ async def test_bytes_that_are_no_text_survive(shared_box: Sandbox) -> None:
     assert b"".join(e.data for e in entries).endswith(b"\xff\xfe\x00binary")
 
 
+@pytest.mark.hazard("X3")
 @pytest.mark.needs("programs")
-async def test_X3_a_late_and_a_returning_reader_lose_nothing_at_the_seams(box: Sandbox) -> None:
+async def test_late_and_returning_readers_lose_nothing(box: Sandbox) -> None:
     """Characters of several bytes, written so that every pause cuts one in two."""
     program = (
         "import os, time\n"
@@ -153,8 +154,9 @@ async def test_terminal_output_is_logged_as_output(shared_box: Sandbox) -> None:
     assert "on the terminal" in "".join(e.text() for e in entries)
 
 
+@pytest.mark.hazard("G2")
 @pytest.mark.needs("programs")
-async def test_G2_the_log_is_bounded_and_keeps_the_newest(shared_box: Sandbox) -> None:
+async def test_the_log_is_bounded_and_keeps_the_newest(shared_box: Sandbox) -> None:
     await shared_box.exec(
         "sh",
         ["-c", "head -c 60000000 /dev/zero | tr '\\0' 'x' | fold -w 1000; echo; echo the end"],

@@ -10,7 +10,7 @@ from microsandbox import MetricsUnavailableError, MicrosandboxError, Sandbox, al
 
 
 @pytest.mark.needs("metrics")
-async def test_a_running_sandbox_has_metrics_at_once(harness: Harness) -> None:
+async def test_a_running_sandbox_has_metrics_immediately(harness: Harness) -> None:
     box = await harness.create("box", memory=256)
     sample = await box.metrics()
     assert sample.memory_limit_bytes == 256 << 20
@@ -21,7 +21,7 @@ async def test_a_running_sandbox_has_metrics_at_once(harness: Harness) -> None:
 
 
 @pytest.mark.needs("metrics")
-async def test_the_stream_gives_its_first_item_at_once_and_can_be_left(shared_box: Sandbox) -> None:
+async def test_the_stream_gives_its_first_item_immediately(shared_box: Sandbox) -> None:
     samples = []
     async for sample in await shared_box.metrics_stream(interval=0.1):
         samples.append(sample)

@@ -25,7 +25,7 @@ async def config(harness: Harness) -> dict:
     return (await Sandbox.get("box", backend=harness.backend)).config()
 
 
-async def test_labels_environment_and_directory_change_at_once(harness: Harness) -> None:
+async def test_labels_environment_and_directory_change_immediately(harness: Harness) -> None:
     box = await harness.create(env={"GONE": "1", "KEPT": "2"}, labels={"old": "x", "same": "y"})
     plan = await box.modify(
         env={"NEW": "a b=c", "KEPT": "3"}, env_rm=["GONE"], labels={"old": "z"}, labels_rm=["same"], workdir="/tmp"
@@ -68,7 +68,7 @@ async def test_nothing_to_change_is_fine(box: Sandbox) -> None:
     assert (plan["applied"], plan["changes"]) == (True, [])
 
 
-async def test_a_container_gets_memory_and_processors_up_to_its_ceiling(harness: Harness) -> None:
+async def test_a_container_grows_up_to_its_ceiling(harness: Harness) -> None:
     if harness.kind == "microvm":
         pytest.skip("a virtual machine gets them at its start; the next test holds that")
     box = await harness.create(memory=128, max_memory=256, cpus=1, max_cpus=2)

@@ -17,7 +17,7 @@ async def status(harness: Harness) -> SandboxStatus:
     return (await Sandbox.get("box", backend=harness.backend)).status
 
 
-async def test_a_paused_sandbox_stands_still_and_goes_on_where_it_was(harness: Harness, box: Sandbox) -> None:
+async def test_a_paused_sandbox_is_frozen_and_resumes_in_place(harness: Harness, box: Sandbox) -> None:
     ticking = await box.shell_stream(TICKS)
     for _ in range(3):
         await asyncio.wait_for(ticking.recv(), 20)
@@ -36,7 +36,7 @@ async def test_a_paused_sandbox_stands_still_and_goes_on_where_it_was(harness: H
     assert (await box.exec("echo", ["on"])).stdout_text == "on\n"
 
 
-async def test_new_calls_on_a_paused_sandbox_are_refused_at_once(harness: Harness, box: Sandbox) -> None:
+async def test_new_calls_on_a_paused_sandbox_are_refused(harness: Harness, box: Sandbox) -> None:
     await box.pause(guest_flush=GuestFlush.REQUIRED)
     handle = await Sandbox.get("box", backend=harness.backend)
     for call in (lambda: box.exec("true"), lambda: box.fs.read("/etc/passwd"), box.ping, handle.connect, box.metrics):

@@ -85,7 +85,8 @@ async def test_a_conversation(shared_box: Sandbox) -> None:
     assert await handle.wait() == (0, True)
 
 
-async def test_X9_writing_to_a_program_that_left(shared_box: Sandbox) -> None:
+@pytest.mark.hazard("X9")
+async def test_writing_to_a_program_that_left(shared_box: Sandbox) -> None:
     handle = await shared_box.exec_stream("true", stdin=Stdin.pipe())
     sink = handle.take_stdin()
     assert sink is not None
@@ -95,8 +96,9 @@ async def test_X9_writing_to_a_program_that_left(shared_box: Sandbox) -> None:
     assert isinstance(caught.value, OSError)
 
 
+@pytest.mark.hazard("X9")
 @pytest.mark.needs("programs")
-async def test_X9_much_input_through_a_slow_program(shared_box: Sandbox) -> None:
+async def test_much_input_through_a_slow_program(shared_box: Sandbox) -> None:
     data = bytes(range(256)) * 65536  # 16 MiB
     program = "import hashlib, sys, time\nh = hashlib.sha256()\nwhile b := sys.stdin.buffer.read(1 << 20):\n    h.update(b); time.sleep(0.02)\nprint(h.hexdigest())"
     output = await shared_box.exec("python3", ["-c", program], stdin=data)
@@ -132,6 +134,7 @@ async def test_signal_kill_and_resize_while_another_task_receives(shared_box: Sa
     await asyncio.wait_for(receiver, within(20))
 
 
+@pytest.mark.hazard("P9")
 @pytest.mark.needs("programs")
 async def test_a_slow_reader_slows_the_program(shared_box: Sandbox) -> None:
     """Nothing is read for a while: the program must stand still, not fill somebody's memory."""

@@ -139,6 +139,7 @@ async def test_nothing_above_the_root(harness: Harness, path: str) -> None:
     await Volume.remove("walls", backend=harness.backend)
 
 
+@pytest.mark.hazard("V1")
 @pytest.mark.needs("mounts")
 async def test_what_one_sandbox_writes_another_reads(harness: Harness) -> None:
     volume = await Volume.create("shared", backend=harness.backend)
@@ -160,6 +161,7 @@ async def test_what_one_sandbox_writes_another_reads(harness: Harness) -> None:
     await Volume.remove("shared", backend=harness.backend)
 
 
+@pytest.mark.hazard("V2")
 @pytest.mark.needs("mounts")
 async def test_a_volume_in_use_is_not_removed(harness: Harness) -> None:
     await Volume.create("held", backend=harness.backend)
@@ -179,7 +181,7 @@ async def test_a_volume_in_use_is_not_removed(harness: Harness) -> None:
 
 
 @pytest.mark.needs("mounts")
-async def test_an_absent_volume_is_told_before_anything_is_made(harness: Harness) -> None:
+async def test_an_absent_volume_is_refused_before_anything_is_made(harness: Harness) -> None:
     with pytest.raises(VolumeNotFoundError, match="absent"):
         await harness.create("box", volumes={"/data": Volume.named("absent")})
     assert (await Sandbox.list(backend=harness.backend)).sandboxes == []
@@ -310,7 +312,7 @@ async def test_no_file_of_this_machine_gets_a_set_id_bit(harness: Harness, tmp_p
 
 
 @pytest.mark.needs("host_paths")
-async def test_set_id_bits_where_they_are_asked_for_or_harm_nobody(harness: Harness, tmp_path: Path) -> None:
+async def test_set_id_bits_only_where_requested_or_harmless(harness: Harness, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     mirrored = {"/host": Volume.bind(str(tmp_path), host_permissions=HostPermissions.MIRROR)}
     box = await harness.create("box", volumes=mirrored)

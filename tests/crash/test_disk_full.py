@@ -84,7 +84,8 @@ def run(home: Path, code: str, **environment: str) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-3000:]
 
 
-def test_S1_create_on_a_full_disk_names_it_and_leaves_nothing(home: Path) -> None:
+@pytest.mark.hazard("S1")
+def test_create_on_a_full_disk_names_it_and_leaves_nothing(home: Path) -> None:
     run(home, """
     async def body():
         await (await Sandbox.create("first", image="host", backend=backend)).destroy(force=True)
@@ -104,7 +105,8 @@ def test_S1_create_on_a_full_disk_names_it_and_leaves_nothing(home: Path) -> Non
     """)  # fmt: skip
 
 
-def test_S1_a_running_sandbox_on_a_full_disk_can_be_ended_and_removed(home: Path) -> None:
+@pytest.mark.hazard("S1")
+def test_a_running_sandbox_on_a_full_disk_can_be_removed(home: Path) -> None:
     run(home, """
     async def body():
         box = await Sandbox.create("box", image="host", backend=backend)
@@ -133,7 +135,8 @@ def test_S1_a_running_sandbox_on_a_full_disk_can_be_ended_and_removed(home: Path
     """)  # fmt: skip
 
 
-def test_S1_a_stopped_sandbox_can_be_removed_with_no_byte_free(home: Path) -> None:
+@pytest.mark.hazard("S1")
+def test_a_stopped_sandbox_can_be_removed_with_no_byte_free(home: Path) -> None:
     run(home, """
     async def body():
         box = await Sandbox.create("box", image="host", backend=backend)
@@ -146,7 +149,8 @@ def test_S1_a_stopped_sandbox_can_be_removed_with_no_byte_free(home: Path) -> No
     """)  # fmt: skip
 
 
-def test_DB4_a_full_disk_at_commit_loses_no_row(home: Path) -> None:
+@pytest.mark.hazard("DB4")
+def test_a_full_disk_at_commit_loses_no_row(home: Path) -> None:
     run(home, """
     async def body():
         for name in ("a", "b"):
@@ -166,7 +170,8 @@ def test_DB4_a_full_disk_at_commit_loses_no_row(home: Path) -> None:
     """)  # fmt: skip
 
 
-def test_S1_an_image_that_does_not_fit_leaves_no_partial_layer(home: Path, debian_archive: Path) -> None:
+@pytest.mark.hazard("S1")
+def test_an_image_that_does_not_fit_leaves_no_partial_layer(home: Path, debian_archive: Path) -> None:
     run(home, """
     async def body():
         try:

@@ -3,7 +3,7 @@
 `MSB_FAILPOINT=core.<step>` makes the process that uses the library kill itself at the step, `runtime.<step>` the
 sandbox's runtime process. The names are read from the source, so that a new step without a test here fails. Afterwards
 the home must be usable: the sandbox is absent, or it has a state, and `remove` works from it; the same name can be
-created again; and nothing stays behind (the leak check). `MSB_TEST_ROUNDS` repeats each step (release: 20).
+created again; and nothing stays behind (the leak check). `make test-long` does each step 20 times.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from microsandbox import (
     VolumeAlreadyExistsError,
     VolumeNotFoundError,
 )
+from pace import amount
 
-ROUNDS = int(os.environ.get("MSB_TEST_ROUNDS", "1"))
+ROUNDS = amount(1, 20)
 
 
 def runtime_steps() -> list[str]:
-    source = (REPOSITORY / "rust/runtime/src/steps.rs").read_text()
-    steps = re.findall(r'^    \w+ = "([^"]+)" in "([^"]+)"', source, re.MULTILINE)
+    source = (REPOSITORY / "rust/contract/src/step.rs").read_text()
+    steps = re.findall(r'^    \w+ = "([^"]+)" in (\w+),$', source, re.MULTILINE)
     # The container has no machine to build.
-    return [name for name, stage in steps if stage != "build_vm"]
+    return [name for name, stage in steps if stage != "BuildVm"]
 
 
 def core_steps() -> set[str]:
     """Named in core as `failpoint("…")`."""
     found: set[str] = set()
-    for path in sorted((REPOSITORY / "rust/core/src").rglob("*.rs")):
+    for path in sorted((REPOSITORY / "rust").glob("*/src/**/*.rs")):
         found |= set(re.findall(r'failpoint\(\s*"([^"]+)"', path.read_text()))
     return found
 
@@ -117,9 +118,11 @@ def round_number(request: pytest.FixtureRequest) -> Iterator[int]:
     return request.param
 
 
+@pytest.mark.hazard("L1", "L2")
+@pytest.mark.soak
 @pytest.mark.parametrize("operation", ["create", "start"])
 @pytest.mark.parametrize("step", RUNTIME)
-async def test_L1_L2_the_runtime_dies_at(
+async def test_the_runtime_is_killed_at_a_step(
     client: Client, local: Any, operation: str, step: str, round_number: int
 ) -> None:
     status, out, err = finish(client(LIFE, operation, f"runtime.{step}"))
@@ -128,8 +131,10 @@ async def test_L1_L2_the_runtime_dies_at(
     await recovers(local)
 
 
+@pytest.mark.hazard("L1", "L2")
+@pytest.mark.soak
 @pytest.mark.parametrize(("operation", "step"), CORE)
-async def test_L1_L2_the_client_dies_at(
+async def test_the_client_is_killed_at_a_step(
     client: Client, local: Any, operation: str, step: str, round_number: int
 ) -> None:
     status, out, err = finish(client(LIFE, operation, f"core.{step}"))
@@ -137,8 +142,9 @@ async def test_L1_L2_the_client_dies_at(
     await recovers(local)
 
 
+@pytest.mark.hazard("L10")
 @pytest.mark.parametrize(("operation", "step"), CORE)
-async def test_L10_the_same_name_at_once_after(client: Client, local: Any, operation: str, step: str) -> None:
+async def test_the_same_name_is_free_right_after_a_kill(client: Client, local: Any, operation: str, step: str) -> None:
     """No inspection in between: the very next call is a create with replace."""
     status, out, err = finish(client(LIFE, operation, f"core.{step}"))
     assert status == KILLED, f"the step was never reached: {out}{err}"
@@ -148,8 +154,9 @@ async def test_L10_the_same_name_at_once_after(client: Client, local: Any, opera
     await Sandbox.remove("box", backend=local)
 
 
+@pytest.mark.hazard("L1")
 @pytest.mark.parametrize("delay_ms", [0, 1, 2, 4, 8, 12, 16, 20, 25, 30, 40, 60])
-async def test_L1_the_client_dies_some_time_into_create(client: Client, local: Any, delay_ms: int) -> None:
+async def test_the_client_is_killed_some_time_into_create(client: Client, local: Any, delay_ms: int) -> None:
     """Between the named steps, too: the alarm hits wherever the process is."""
     code = f"""
     async def main():
@@ -179,9 +186,10 @@ async def main():
 """
 
 
+@pytest.mark.hazard("L1")
 @pytest.mark.parametrize("at_once", [False, True], ids=["looked at", "created at once"])
 @pytest.mark.parametrize(("operation", "step", "there"), VOLUMES)
-async def test_L1_the_client_dies_with_a_volume_at(
+async def test_the_client_is_killed_with_a_volume_at_a_step(
     client: Client, local: Any, home: Path, operation: str, step: str, there: bool, at_once: bool
 ) -> None:
     """A volume that is there has all of its files; one that is gone leaves none to a new one of its name."""

@@ -48,8 +48,9 @@ async def main():
 DETACHED = ATTACHED.replace('image="host"', 'image="host", detached=True')
 
 
+@pytest.mark.hazard("L7")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_L7_an_attached_sandbox_ends_with_its_creator(
+async def test_an_attached_sandbox_ends_with_its_creator(
     client: Client, local: Any, home: Path, number: signal.Signals
 ) -> None:
     creator = client(ATTACHED)
@@ -63,8 +64,11 @@ async def test_L7_an_attached_sandbox_ends_with_its_creator(
     await Sandbox.remove("box", backend=local)
 
 
+@pytest.mark.hazard("L7")
 @pytest.mark.parametrize("way", ["os._exit(0)", "sys.exit(0)", "return", "os.abort()", "raise KeyError(1)"])
-async def test_L7_however_the_creator_ends(client: Client, local: Any, home: Path, way: str) -> None:
+async def test_an_attached_sandbox_ends_however_its_creator_ends(
+    client: Client, local: Any, home: Path, way: str
+) -> None:
     code = f"""
     async def main():
         box = await Sandbox.create("box", image="host", backend=backend)
@@ -110,7 +114,8 @@ def small_group() -> Iterator[Path]:
     pytest.skip("no control group with a memory limit can be made here")
 
 
-async def test_L8_the_oom_killer_takes_the_creator(client: Client, local: Any, home: Path, small_group: Path) -> None:
+@pytest.mark.hazard("L8")
+async def test_the_oom_killer_takes_the_creator(client: Client, local: Any, home: Path, small_group: Path) -> None:
     code = """
     async def main():
         box = await Sandbox.create("box", image="host", backend=backend)
@@ -136,7 +141,8 @@ async def test_L8_the_oom_killer_takes_the_creator(client: Client, local: Any, h
     await Sandbox.remove("box", backend=local)
 
 
-async def test_L6_a_detached_sandbox_survives_the_kill_of_its_creator(client: Client, local: Any, home: Path) -> None:
+@pytest.mark.hazard("L6")
+async def test_a_detached_sandbox_survives_the_kill_of_its_creator(client: Client, local: Any, home: Path) -> None:
     creator = client(DETACHED)
     line_of(creator, "up")
     creator.kill()
@@ -150,7 +156,8 @@ async def test_L6_a_detached_sandbox_survives_the_kill_of_its_creator(client: Cl
     await Sandbox.remove("box", backend=local)
 
 
-async def test_L6_detach_makes_it_survive(client: Client, local: Any) -> None:
+@pytest.mark.hazard("L6")
+async def test_detach_makes_it_survive(client: Client, local: Any) -> None:
     code = """
     async def main():
         box = await Sandbox.create("box", image="host", backend=backend)
@@ -168,7 +175,8 @@ async def test_L6_detach_makes_it_survive(client: Client, local: Any) -> None:
     await Sandbox.remove("box", backend=local)
 
 
-async def test_L4_the_status_is_true_within_a_second_of_the_runtimes_death(make: Make, local: Any, home: Path) -> None:
+@pytest.mark.hazard("L4")
+async def test_the_status_is_true_a_second_after_the_runtimes_death(make: Make, local: Any, home: Path) -> None:
     box = await make()
     init = init_pid(home)
     os.kill(runtime_pid(home), signal.SIGKILL)
@@ -180,7 +188,8 @@ async def test_L4_the_status_is_true_within_a_second_of_the_runtimes_death(make:
         await box.exec("true")
 
 
-async def test_L4_a_call_in_flight_ends_when_the_runtime_dies(make: Make, home: Path) -> None:
+@pytest.mark.hazard("L4")
+async def test_a_call_in_flight_ends_when_the_runtime_dies(make: Make, home: Path) -> None:
     box = await make()
     task = asyncio.create_task(box.exec("sleep", ["600"]))
     handle = await box.exec_stream("sleep", ["600"])
@@ -196,7 +205,8 @@ async def test_L4_a_call_in_flight_ends_when_the_runtime_dies(make: Make, home: 
     assert time.monotonic() - began < 35
 
 
-async def test_L4_the_agents_death_ends_the_sandbox(make: Make, local: Any, home: Path) -> None:
+@pytest.mark.hazard("L4")
+async def test_the_agents_death_ends_the_sandbox(make: Make, local: Any, home: Path) -> None:
     await make()
     runtime = runtime_pid(home)
     os.kill(init_pid(home), signal.SIGKILL)
@@ -204,7 +214,8 @@ async def test_L4_the_agents_death_ends_the_sandbox(make: Make, local: Any, home
     await gone(runtime, 5)
 
 
-async def test_L5_a_recycled_pid_is_nobody_we_know(make: Make, local: Any, home: Path) -> None:
+@pytest.mark.hazard("L5")
+async def test_a_recycled_pid_is_not_our_process(make: Make, local: Any, home: Path) -> None:
     """The recorded pid now belongs to a stranger: no signal reaches it and the status does not believe it."""
     box = await make()
     await box.kill()
@@ -232,7 +243,8 @@ async def test_L5_a_recycled_pid_is_nobody_we_know(make: Make, local: Any, home:
         stranger.wait()
 
 
-async def test_L9_an_unreaped_zombie_counts_as_dead(client: Client, local: Any, home: Path) -> None:
+@pytest.mark.hazard("L9")
+async def test_an_unreaped_zombie_counts_as_dead(client: Client, local: Any, home: Path) -> None:
     """The tests are subreaper of the runtime here and do not reap before the question was answered."""
     creator = client(DETACHED)
     line_of(creator, "up")
@@ -249,7 +261,8 @@ async def test_L9_an_unreaped_zombie_counts_as_dead(client: Client, local: Any, 
     await Sandbox.remove("box", backend=local)
 
 
-async def test_L7_after_a_fork_the_childs_use_is_an_error_not_a_hang(client: Client) -> None:
+@pytest.mark.hazard("L7")
+async def test_after_a_fork_the_childs_use_is_an_error_not_a_hang(client: Client) -> None:
     code = """
     async def main():
         box = await Sandbox.create("box", image="host", backend=backend)
@@ -273,7 +286,8 @@ async def test_L7_after_a_fork_the_childs_use_is_an_error_not_a_hang(client: Cli
     assert (status, out) == (0, "child 0\nalive\n"), err
 
 
-async def test_L3_every_operation_in_every_state(make: Make, local: Any, home: Path) -> None:
+@pytest.mark.hazard("L3")
+async def test_every_operation_in_every_state_has_a_named_result(make: Make, local: Any, home: Path) -> None:
     from microsandbox import MicrosandboxError, SandboxStillRunningError
 
     async def handle() -> Any:
@@ -309,7 +323,8 @@ async def test_L3_every_operation_in_every_state(make: Make, local: Any, home: P
     assert await outcome(Sandbox.remove("box", backend=local)) == "SandboxNotFoundError"
 
 
-async def test_a_stop_without_the_agents_socket_signals_the_runtime_case_65(make: Make, local: Any, home: Path) -> None:
+@pytest.mark.case(65)
+async def test_a_stop_without_an_agent_socket_signals_the_runtime(make: Make, local: Any, home: Path) -> None:
     await make()
     init = init_pid(home)
     (home / "sandboxes" / "box" / "runtime" / "agent.sock").unlink()
@@ -320,7 +335,8 @@ async def test_a_stop_without_the_agents_socket_signals_the_runtime_case_65(make
     await gone(init, 5)
 
 
-async def test_L3_remove_works_when_the_directory_is_damaged(make: Make, local: Any, home: Path) -> None:
+@pytest.mark.hazard("L3")
+async def test_remove_works_when_the_directory_is_damaged(make: Make, local: Any, home: Path) -> None:
     import shutil
 
     for damage in ("gone", "no runtime directory", "garbage in identity", "no work directory"):

@@ -59,8 +59,9 @@ def remains(directory: Path, work: Path) -> list[tuple[int, bool, list[str]]]:
     return [tuple(answer) for answer in json.loads(done.stdout)]
 
 
+@pytest.mark.hazard("DB7")
 @pytest.mark.leaves_records
-async def test_DB7_every_beginning_of_the_log_is_a_consistent_past(client: Client, home: Path, tmp_path: Path) -> None:
+async def test_every_beginning_of_the_log_is_a_consistent_past(client: Client, home: Path, tmp_path: Path) -> None:
     status, out, err = finish(client(WRITER))
     assert status == KILLED, err
     assert out.count("created") == CREATES

@@ -17,6 +17,7 @@ from clients import Client, finish, line_of
 from homes import query
 from leaks import read_process
 from microsandbox import LocalBackend, MicrosandboxError, Sandbox, SandboxNotFoundError, SandboxStatus
+from pace import amount
 
 Make = Callable[..., Awaitable[Any]]
 
@@ -152,9 +153,10 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.hazard("DB1")
 @pytest.mark.leaves_records("the database that knows them is damaged")
 @pytest.mark.parametrize("how", ["empty", "truncated", "header", "first page", "any page"])
-async def test_DB1_a_damaged_database_is_a_named_error(home: Path, how: str) -> None:
+async def test_a_damaged_database_is_a_named_error(home: Path, how: str) -> None:
     first = LocalBackend(home=home, isolation="container")
     box = await Sandbox.create("box", image="host", backend=first)
     await box.stop()
@@ -175,12 +177,14 @@ async def test_DB1_a_damaged_database_is_a_named_error(home: Path, how: str) -> 
         assert [h.name for h in page.sandboxes] in ([], ["box"])
 
 
-async def test_DB2_a_read_only_database_still_reads(home: Path) -> None:
+@pytest.mark.hazard("DB2")
+async def test_a_read_only_database_still_reads(home: Path) -> None:
     if os.getuid() == 0:
         pytest.skip("root writes to read-only files; tests/users has this case as an ordinary user")
 
 
-async def test_DB6_a_database_replaced_under_us_is_noticed_or_works(home: Path, local: Any) -> None:
+@pytest.mark.hazard("DB6")
+async def test_a_database_replaced_under_us_is_noticed_or_works(home: Path, local: Any) -> None:
     assert (await Sandbox.list(backend=local)).sandboxes == []
     database = home / "db" / "msb.db"
     for extra in ("", "-wal", "-shm"):
@@ -198,8 +202,9 @@ async def test_DB6_a_database_replaced_under_us_is_noticed_or_works(home: Path, 
         await Sandbox.remove("box", backend=fresh)
 
 
+@pytest.mark.hazard("DB3")
 @pytest.mark.fresh_home
-async def test_DB3_two_processes_migrate_together(client: Client, home: Path) -> None:
+async def test_two_processes_migrate_together(client: Client, home: Path) -> None:
     code = """
     async def main():
         sys.stdin.readline()
@@ -219,7 +224,8 @@ async def test_DB3_two_processes_migrate_together(client: Client, home: Path) ->
     assert len(versions) == len(set(versions)) >= 1
 
 
-async def test_DB3_a_kill_between_migrations_is_repaired(client: Client, local: Any, home: Path) -> None:
+@pytest.mark.hazard("DB3")
+async def test_a_kill_between_migrations_is_repaired(client: Client, local: Any, home: Path) -> None:
     """Forgets the last recorded migrations while their tables exist: what a kill in the middle leaves."""
     await Sandbox.list(backend=local)
     everything = "select version from seaql_migrations order by version"
@@ -237,7 +243,10 @@ async def test_DB3_a_kill_between_migrations_is_repaired(client: Client, local: 
             shutil.rmtree(copy)
 
 
-async def test_DB5_acknowledged_operations_survive_kills(client: Client, local: Any, home: Path) -> None:
+@pytest.mark.hazard("DB5")
+@pytest.mark.soak
+@pytest.mark.timeout(amount(120, 3600))
+async def test_acknowledged_operations_survive_kills(client: Client, local: Any, home: Path) -> None:
     """A writer says each operation once it is acknowledged; it is killed at a random moment. What it said must hold."""
     code = """
     async def main():
@@ -254,7 +263,7 @@ async def test_DB5_acknowledged_operations_survive_kills(client: Client, local: 
     """
     rng = random.Random(5)
     base = 0
-    for _ in range(8):
+    for _ in range(amount(8, 1000)):
         writer = client(code, str(base))
         assert writer.stdout is not None
         line = writer.stdout.readline()
@@ -289,7 +298,8 @@ async def test_DB5_acknowledged_operations_survive_kills(client: Client, local: 
     assert query(home, "pragma integrity_check") == [[["ok"]]]
 
 
-async def test_L12_order_does_not_depend_on_the_clock(local: Any, make: Make, home: Path) -> None:
+@pytest.mark.hazard("L12")
+async def test_order_does_not_depend_on_the_clock(local: Any, make: Make, home: Path) -> None:
     """Rows whose creation times go backwards still come newest first."""
     for name in ("a", "b", "c"):
         await make(name)

@@ -1,7 +1,7 @@
 """Runs the programs of one page, as a notebook would: `python pages.py PAGE`.
 
-Blocks of Python share their names and may await. A block of text that follows directly is what they print. Ends with 1
-and says what differs.
+Blocks of Python share their names and may await. A block of text directly after one is its expected output. Exits with 1
+and prints the first difference.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def programs(text: str) -> Iterator[tuple[str, str | None]]:
-    """Blocks of Python and, where a block of text follows directly, what they print."""
+    """Blocks of Python, each with its expected output if a block of text follows directly."""
     blocks = list(BLOCK.finditer(text))
     for index, block in enumerate(blocks):
         if block.group(1) != "python":
@@ -41,8 +41,8 @@ async def run(source: str, name: str, names: dict[str, Any]) -> None:
         await result
 
 
-async def whole(page: Path) -> str | None:
-    """What differs first."""
+async def first_difference(page: Path) -> str | None:
+    """The first difference."""
     names: dict[str, Any] = {"__name__": "__page__"}
     for number, (source, said) in enumerate(programs(page.read_text())):
         printed = io.StringIO()
@@ -54,7 +54,7 @@ async def whole(page: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    # Said once per process on a machine without a working KVM; a page is not about that.
+    # Issued once per process on a machine without a working KVM; no page is about it.
     warnings.simplefilter("ignore", IsolationWarning)
-    wrong = asyncio.run(whole(Path(sys.argv[1])))
+    wrong = asyncio.run(first_difference(Path(sys.argv[1])))
     sys.exit(wrong)

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import microsandbox
 import pytest
 from homes import REPOSITORY
 
@@ -16,7 +17,7 @@ PAGES = sorted(path.relative_to(GUIDE).as_posix() for path in GUIDE.rglob("*.md"
 
 
 def page_runs(page: Path) -> str:
-    """What its programs have to complain about."""
+    """How its programs fail."""
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("pages.py"), page],
         capture_output=True,
@@ -42,16 +43,53 @@ def test_a_page_that_is_wrong_is_noticed(home: Path, tmp_path: Path) -> None:
     assert page_runs(page) == ""
 
 
-def test_the_site_is_built_and_has_every_page(tmp_path: Path) -> None:
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", "docs/mkdocs.yml"]
-    done = subprocess.run([*command, "--site-dir", site], cwd=REPOSITORY, capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*command, "--site-dir", target], cwd=REPOSITORY, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
+    return target
+
+
+def reference(site: Path) -> str:
+    """The pages made from docstrings."""
+    pages = [*sorted((site / "reference").glob("*.html")), site / "errors.html"]
+    return "\n".join(page.read_text() for page in pages)
+
+
+def words(html: str) -> str:
+    return re.sub(r"<[^>]+>", "", html)
+
+
+def test_every_page_is_built_and_loads_nothing_external(site: Path) -> None:
     for page in PAGES:
-        assert (site / page).with_suffix(".html").exists()
-    reference = (site / "reference.html").read_text()
-    for name in ("exec_detached", "copy_from_host", "SandboxStatus", "instrument"):
-        assert name in reference
-    # Nothing is loaded from elsewhere.
-    loaded = re.findall(r"(?:src|href)=\"(https?://[^\"]+)\"[^>]*(?:rel=\"stylesheet\"|></script>)", reference)
-    assert loaded == []
+        text = (site / page).with_suffix(".html").read_text()
+        loaded = re.findall(r"(?:src|href)=\"(https?://[^\"]+)\"[^>]*(?:rel=\"stylesheet\"|></script>)", text)
+        assert loaded == []
+
+
+def test_the_reference_shows_each_public_name_once(site: Path) -> None:
+    shown = re.findall(r"<h[23] id=\"microsandbox\.(\w+)\"", reference(site))
+    assert sorted(shown) == sorted({*microsandbox.__all__, "testing", "otel"})
+
+
+def test_the_reference_shows_nothing_private(site: Path) -> None:
+    text = reference(site)
+    assert re.findall(r"microsandbox\._(?!_version__)\w+", text) == []
+    assert re.findall(r"\b(?:Later|Native)[A-Z]\w+", text) == []
+    # A member of a private base is a member of the public class.
+    assert 'id="microsandbox.Sandbox.create_with_progress"' in text
+
+
+def test_examples_of_docstrings_are_blocks_of_python(site: Path) -> None:
+    text = reference(site)
+    assert text.count("<strong>Example</strong>") > 300
+    assert "Example:" not in words(text)
+    assert ">>>" not in words(text).replace("&gt;", ">")
+
+
+def test_the_landing_page_shows_what_it_is(site: Path) -> None:
+    text = words((site / "index.html").read_text())
+    for part in ("pip install", "Three things it does", "Isolation", "can be an escape"):
+        assert part in text

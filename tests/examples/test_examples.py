@@ -24,10 +24,10 @@ def run(path: Path, *arguments: str) -> str:
 @pytest.mark.fresh_home
 def test_the_quickstart_runs(home: Path, debian_archive: Path) -> None:
     out = run(REPOSITORY / "examples" / "quickstart.py", str(debian_archive))
-    assert out.count("the result is right") == 1
+    assert out.count("the result is correct") == 1
     assert out.count("the same result from Debian") == 1
     assert out.count("isolated by: container") == 2
-    assert "gave the same, right result and are gone" in out
+    assert "gave the same, correct result and are removed" in out
     # Each step says how long it took.
     assert out.count(" ms  ") >= 12
     assert os.listdir(home / "sandboxes") == []
@@ -36,10 +36,10 @@ def test_the_quickstart_runs(home: Path, debian_archive: Path) -> None:
 # What each of the others must say; a new example without an entry fails.
 SAID = {
     "parallel.py": [
-        "adds: status 0, said '499999500000'",
-        "fails: status 1, said 'not today'",
+        "adds: status 0, printed '499999500000'",
+        "fails: status 1, printed 'not today'",
         "never ends: ended after 3 seconds",
-        "writes a file: status 0, said 'mine'",
+        "writes a file: status 0, printed 'mine'",
     ],
     "session.py": ["hello from session", "files: ['/inbox/poem.txt']", "got three", "kept: ['one', 'two', 'three']"],
 }

@@ -6,12 +6,16 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from clients import Client, finish
+
+pytestmark = pytest.mark.alone
 
 Make = Callable[..., Awaitable[Any]]
 
 
-def test_S2_a_file_size_limit_of_the_host_is_an_error_not_a_death(client: Client) -> None:
+@pytest.mark.hazard("S2")
+def test_a_file_size_limit_of_the_host_is_an_error(client: Client) -> None:
     """SIGXFSZ ends a process that does not expect it; the agent writes files, the runtime writes the log."""
     code = """
     async def main():
@@ -37,7 +41,8 @@ def test_S2_a_file_size_limit_of_the_host_is_an_error_not_a_death(client: Client
     assert (status, out) == (0, "done\n"), err
 
 
-async def test_R7_a_flood_of_the_disk_leaves_the_neighbours_answering(make: Make) -> None:
+@pytest.mark.hazard("R7")
+async def test_a_disk_flood_leaves_the_neighbours_responsive(make: Make) -> None:
     flooder, sibling = await make("flooder"), await make("sibling")
     script = (
         "flood() { while :; do dd if=/dev/zero of=/root/$1 bs=1M count=16 oflag=direct conv=notrunc,fsync 2>/dev/null"

@@ -135,7 +135,8 @@ for _ in range(3000):
 """
 
 
-async def test_E16_wild_values_in_device_registers_hurt_no_other_machine(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E16")
+async def test_wild_device_registers_affect_no_other_machine(make: Make, home: Path) -> None:
     """The guest's root drives the devices itself: its monitor ends or ignores it, and whatever is left of it can be ended."""
     other = await make("other", memory=256)
     box = await make(memory=256)
@@ -253,7 +254,7 @@ async def test_a_detached_machine_survives_and_is_found_again(client: Client, lo
     await Sandbox.remove("box", backend=local)
 
 
-async def test_stop_escalates_when_the_machine_stands_still(make: Make, local: Any, home: Path) -> None:
+async def test_stop_escalates_when_the_machine_hangs(make: Make, local: Any, home: Path) -> None:
     """A stopped monitor is a kernel that hangs: no agent answers, and the stop must come to its end all the same."""
     box = await make()
     pids, groups = everything(home)
@@ -275,7 +276,7 @@ async def test_kill_needs_no_answer(make: Make, local: Any, home: Path) -> None:
     await nothing_left(home, pids, groups)
 
 
-async def test_calls_to_a_machine_that_stands_still_end_with_their_timeout(make: Make, home: Path) -> None:
+async def test_calls_to_a_hung_machine_end_with_their_timeout(make: Make, home: Path) -> None:
     box = await make()
     monitor = init_pid(home)
     os.kill(monitor, signal.SIGSTOP)

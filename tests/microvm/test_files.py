@@ -25,7 +25,7 @@ def isolation() -> str:
     return "microvm"
 
 
-async def test_an_archives_files_are_seen_in_the_hosts_cache_and_written_apart(
+async def test_an_archives_files_are_shared_for_reading_only(
     make: Make, local: Any, home: Path, tmp_path: Path
 ) -> None:
     """The first write copies a file up on the host, while the guest has its pages: it must never see the old ones again."""

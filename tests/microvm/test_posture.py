@@ -60,7 +60,8 @@ async def test_the_guest_has_a_kernel_of_its_own(shared_box: Any) -> None:
     assert (await shared_box.isolation_report()).driver == "microvm"
 
 
-async def test_E17_every_thread_is_filtered_and_gains_nothing(monitor: Path) -> None:
+@pytest.mark.hazard("E17")
+async def test_every_thread_is_filtered_and_gains_nothing(monitor: Path) -> None:
     for thread in threads(monitor):
         state = status(thread)
         name = state["Name"]
@@ -68,7 +69,8 @@ async def test_E17_every_thread_is_filtered_and_gains_nothing(monitor: Path) -> 
         assert state["NoNewPrivs"] == "1", name
 
 
-async def test_E17_no_thread_holds_more_than_files_need(monitor: Path) -> None:
+@pytest.mark.hazard("E17")
+async def test_no_thread_holds_more_than_files_need(monitor: Path) -> None:
     allowed = sum(1 << number for number in FILES.values())
     for thread in threads(monitor):
         state = status(thread)
@@ -90,7 +92,7 @@ async def test_it_is_the_first_of_its_processes(monitor: Path) -> None:
     assert status(monitor)["NSpid"].split()[-1] == "1"
 
 
-async def test_nobody_of_the_host_is_mapped_in(monitor: Path) -> None:
+async def test_no_user_of_the_host_is_mapped_in(monitor: Path) -> None:
     for kind in ("uid", "gid"):
         for line in (monitor / f"{kind}_map").read_text().splitlines():
             _, outside, count = map(int, line.split())
@@ -103,7 +105,8 @@ async def test_its_network_is_nothing(monitor: Path) -> None:
     assert set(devices) <= {"lo"}
 
 
-async def test_E17_open_descriptors_are_the_machines(monitor: Path) -> None:
+@pytest.mark.hazard("E17")
+async def test_open_descriptors_are_the_machines(monitor: Path) -> None:
     """/dev/kvm, what KVM made, its root, sockets and events; no file of the host, nothing of the client's."""
     clients = {os.readlink(f"/proc/self/fd/{entry}") for entry in os.listdir("/proc/self/fd") if alive(entry)}
     clients = {target for target in clients if target.startswith(("socket:", "pipe:"))}
@@ -146,7 +149,8 @@ def served(monitor: Path, device: int) -> bool:
     return f"{os.major(device)}:{os.minor(device)}" in numbers
 
 
-async def test_E17_its_root_holds_only_what_it_must(monitor: Path) -> None:
+@pytest.mark.hazard("E17")
+async def test_its_root_holds_only_what_it_must(monitor: Path) -> None:
     """The guest's root, the sockets, four devices, and of /proc its own entries; nothing beside them."""
     root = monitor / "root"
     assert {entry.name for entry in root.iterdir()} == {"root", "sockets", "dev", "proc"}
@@ -154,7 +158,8 @@ async def test_E17_its_root_holds_only_what_it_must(monitor: Path) -> None:
     assert {entry.name for entry in (root / "proc").iterdir()} == {"1", "self", "thread-self"}
 
 
-async def test_E17_its_mounts_are_private_and_grant_nothing(monitor: Path) -> None:
+@pytest.mark.hazard("E17")
+async def test_its_mounts_are_private_and_grant_nothing(monitor: Path) -> None:
     for line in (monitor / "mountinfo").read_text().splitlines():
         left, _, _ = line.partition(" - ")
         fields = left.split()
@@ -165,7 +170,8 @@ async def test_E17_its_mounts_are_private_and_grant_nothing(monitor: Path) -> No
         assert ("ro" if fields[4].startswith("/dev") else "nodev") in options, line
 
 
-async def test_E16_read_only_is_enforced_by_the_host(shared_box: Any, monitor: Path) -> None:
+@pytest.mark.hazard("E16")
+async def test_read_only_is_enforced_by_the_host(shared_box: Any, monitor: Path) -> None:
     """What the machine is shown read-only is a read-only mount of the monitor, whatever the guest's own kernel thinks."""
     options = {
         line.split()[4]: set(line.split()[5].split(",")) for line in (monitor / "mountinfo").read_text().splitlines()

@@ -23,7 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Whatever the caller's shell says must not reach the tests, but for the guest kernel of a run that boots one.
     kept = {"MSB_LIBKRUNFW_PATH"} if "microvm" in str(config.getoption("backend", "")) else set()
     for name in [name for name in os.environ if name.startswith("MSB_") and name not in kept]:
-        del os.environ[name]
+        if not name.startswith("MSB_TEST_"):
+            del os.environ[name]
 
 
 def query(home: Path, *statements: str) -> list[list[object]]:
@@ -88,6 +89,7 @@ def new_home(prepared: Path | None = None) -> Path:
 def prepared() -> Iterator[Path]:
     """A home in which the layers of `image="host"` are made already; that takes most of a second, once per home."""
     directory = Path(tempfile.mkdtemp(prefix="p", dir=PLACE))
+    LIVE.add(directory)
     write_config(directory)
     subprocess.run([sys.executable, "-c", WARM, directory], check=True)
     yield directory

@@ -1,8 +1,12 @@
 """A test must leave the machine as it found it.
 
-Before and after every test: the processes that descend from this one (orphans come back to it, it is their
+Before and after every test: the processes that descend from this one (orphans become its children, it is their
 subreaper), the mounts beneath the places where tests keep files, empty control groups, temporary files and shared
-memory. A difference that does not go away within `GRACE` seconds fails the test that made it.
+memory. A difference that persists for `GRACE` seconds fails the test that made it.
+
+Where several runs share the machine (`MSB_TEST_NEIGHBOURS`, set by scripts/run_python_tests.py), mounts and control groups count only
+if they belong to this run: to its temporary directory or to a home that it made. What belongs to no run is compared once
+for all of them, before the first and after the last.
 """
 
 from __future__ import annotations
@@ -17,12 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from homes import PLACE
+from homes import LIVE, PLACE
 from pace import within
 
 GRACE = within(float(os.environ.get("MSB_LEAK_GRACE", "5")))
 PR_SET_CHILD_SUBREAPER = 36
 CGROUPS = Path("/sys/fs/cgroup")
+NEIGHBOURS = bool(os.environ.get("MSB_TEST_NEIGHBOURS"))
+# Beside the temporary directory: pytest's own, in which `tmp_path` is.
+OWN_TREES: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,35 @@ def reap() -> None:
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
 
 
+def own_places() -> tuple[str, ...]:
+    """The directories that only this run writes to."""
+    return (f"{tempfile.gettempdir()}/", *(f"{path}/" for path in OWN_TREES), *(f"{home}/" for home in LIVE))
+
+
 def mounts() -> set[str]:
     """Mount points beneath the directories that tests write to; those of others on this machine are not ours."""
-    places = (tempfile.gettempdir(), f"{PLACE}/", "/tmp/", "/var/tmp/", "/dev/shm/", "/run/netns")
+    places = own_places()
+    if not NEIGHBOURS:
+        places += (f"{PLACE}/", "/tmp/", "/var/tmp/", "/dev/shm/", "/run/netns")
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return {f"mount {point}" for point in (line.split()[4] for line in lines) if point.startswith(places)}
+    points = (line.split()[4] for line in lines)
+    return {f"mount {point}" for point in points if f"{point}/".startswith(places)}
+
+
+def group_name(sandbox: Path) -> str:
+    """The control group of a sandbox: its name and the FNV-1a digest of its directory (rust/cgroups)."""
+    digest = 0xCBF29CE484222325
+    for byte in os.fsencode(sandbox):
+        digest = (digest ^ byte) * 0x100000001B3 % 2**64
+    return f"msb-{sandbox.name}-{digest:016x}"
+
+
+def is_ours(group: Path) -> bool:
+    """Whether a control group belongs to this run: named after this process, or that of a sandbox in a home of this run."""
+    if any(part.endswith(f"-{os.getpid()}") for part in group.parts):
+        return True
+    name = group.name.removeprefix("msb-").rpartition("-")[0]
+    return any(group.name == group_name(home / "sandboxes" / name) for home in LIVE)
 
 
 def cgroups() -> set[str]:
@@ -89,14 +120,14 @@ def cgroups() -> set[str]:
     for directory, children, files in os.walk(CGROUPS):
         if "cgroup.procs" in files and not children:
             with contextlib.suppress(OSError):
-                if not Path(directory, "cgroup.procs").read_text():
+                if not Path(directory, "cgroup.procs").read_text() and (not NEIGHBOURS or is_ours(Path(directory))):
                     found.add(f"cgroup {directory}")
     return found
 
 
 def files() -> set[str]:
     found = set()
-    for place in (tempfile.gettempdir(), "/dev/shm"):
+    for place in (tempfile.gettempdir(),) if NEIGHBOURS else (tempfile.gettempdir(), "/dev/shm"):
         with contextlib.suppress(OSError):
             # pytest's own tmp_path tree stays until the session ends; in /dev/shm others work, too.
             ours = "msb" if place == "/dev/shm" else ""
@@ -145,6 +176,7 @@ TEMPORARY: pytest.StashKey[str] = pytest.StashKey()
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Autouse and without dependencies, so it is set up before and checked after every other fixture of a test."""
+    OWN_TREES.add(str(request.getfixturevalue("tmp_path_factory").getbasetemp()))
     before = Snapshot.take()
     yield
     if request.node.get_closest_marker("leaks"):

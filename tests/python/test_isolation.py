@@ -59,7 +59,7 @@ async def refused(home: Path, **options: object) -> IsolationUnavailableError:
 
 
 @needs_kvm
-async def test_a_library_that_is_named_and_not_there_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_named_library_that_is_missing_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSB_LIBKRUNFW_PATH", str(home / "none.so"))
     error = await refused(home)
     assert "MSB_LIBKRUNFW_PATH" in error.reason and "does not exist" in error.reason
@@ -71,7 +71,7 @@ async def test_a_library_that_is_named_and_not_there_is_told(home: Path, monkeyp
     [(b"text", "not an ELF file"), (b"", "not an ELF file"), (b"\x7fELF\x02\x01\x01", "truncated")],
     ids=["text", "empty", "truncated"],
 )
-async def test_a_library_that_is_of_no_use_is_told(
+async def test_a_named_library_that_is_unusable_is_reported(
     home: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, expected: str
 ) -> None:
     library = home / "libkrunfw.so.5"
@@ -84,7 +84,7 @@ async def test_a_library_that_is_of_no_use_is_told(
 @pytest.mark.parametrize(
     ("options", "expected"), [({"memory": 63}, "64 to "), ({"cpus": 255}, "the processors of this machine")]
 )
-async def test_what_no_machine_could_be_given_is_refused_with_the_range(
+async def test_sizes_no_machine_has_are_refused_with_the_range(
     home: Path, options: dict[str, int], expected: str
 ) -> None:
     if options.get("cpus", 0) <= 2 * (os.cpu_count() or 1) and "cpus" in options:
@@ -94,9 +94,7 @@ async def test_what_no_machine_could_be_given_is_refused_with_the_range(
     assert not (home / "sandboxes" / "box").exists()
 
 
-async def test_auto_with_a_library_of_no_use_is_a_container_that_says_so(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_auto_with_an_unusable_library_is_a_container(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSB_LIBKRUNFW_PATH", str(home / "none.so"))
     monkeypatch.setattr("microsandbox._runtime.noticed", [])
     monkeypatch.setattr("microsandbox._isolation.noticed", [])
@@ -111,7 +109,7 @@ async def test_auto_with_a_library_of_no_use_is_a_container_that_says_so(
     await box.destroy(force=True)
 
 
-async def test_the_doctor_names_each_place_of_the_library_and_what_auto_gives(home: Path) -> None:
+async def test_the_doctor_names_each_place_of_the_library(home: Path) -> None:
     report = await doctor(recheck=True)
     rungs = [rung.rung for rung in report.libkrunfw]
     assert rungs[:3] == ["MSB_LIBKRUNFW_PATH", "set_libkrunfw_path", "paths.libkrunfw"]
@@ -151,7 +149,7 @@ char *krunfw_get_kernel(unsigned long long *load, unsigned long long *entry, uns
 """
 
 
-async def test_a_library_is_installed_from_a_file_and_found_in_the_home(home: Path) -> None:
+async def test_a_library_installed_from_a_file_is_found(home: Path) -> None:
     source, library = home / "lib.c", home / "lib.so"
     source.write_text(LIBRARY)
     command = ["cc", "-shared", "-nostdlib", "-fPIC", "-w", "-Wl,-soname,libkrunfw.so.5", "-o", library, source]
@@ -172,14 +170,14 @@ async def test_a_canary_that_fails_leaves_nothing_and_is_over_in_time(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library without a kernel in it: whatever the machine does with it, it ends."""
-    await test_a_library_is_installed_from_a_file_and_found_in_the_home(home)
+    await test_a_library_installed_from_a_file_is_found(home)
     monkeypatch.setenv("MSB_CANARY_DEADLINE", "2")
     report = await asyncio.wait_for(doctor(recheck=True), 30)
     assert report.isolation is Isolation.CONTAINER
     assert [path.name for path in (home / "run").glob("canary-*")] == []
 
 
-async def test_the_time_of_a_boot_is_told_step_by_step(home: Path) -> None:
+async def test_the_time_of_a_boot_is_reported_by_step(home: Path) -> None:
     async with await Sandbox.create("box", image="host", isolation=Isolation.CONTAINER) as box:
         steps = box.boot_timings
         assert {step.side for step in steps} == {"sdk", "runtime"}

@@ -24,7 +24,7 @@ async def test_a_home_far_longer_than_a_socket_address_works(home: Path) -> None
 
 
 @pytest.mark.parametrize("levels", [3, 20, 40])
-async def test_a_home_longer_than_the_database_takes_is_refused_before_anything_exists(home: Path, levels: int) -> None:
+async def test_a_home_path_over_the_limit_is_refused_first(home: Path, levels: int) -> None:
     backend = LocalBackend(home=home.joinpath(*["d" * 200] * levels), isolation="container")
     with pytest.raises(InvalidConfigError, match="choose a shorter MSB_HOME"):
         await Sandbox.create("box", image="host", backend=backend)

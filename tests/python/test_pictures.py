@@ -75,7 +75,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_scripts_are_told_nothing() -> None:
+def test_scripts_get_no_progress_output() -> None:
     done = run("from microsandbox import Progress\nwith Progress('x') as p: p(1, 2)")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -95,7 +95,7 @@ def test_a_terminal_gets_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch
         assert "\n" not in terminal.getvalue()
 
 
-def test_a_bar_that_nobody_asked_for_waits_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_progress_bar_by_default_waits_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     from microsandbox import _progress
 
     class Terminal(io.StringIO):

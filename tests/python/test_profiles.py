@@ -31,7 +31,8 @@ def document(home: Path) -> Path:
     return path
 
 
-def test_profiles_are_listed_shown_and_used_and_the_key_never_case_20_22(home: Path, document: Path) -> None:
+@pytest.mark.case(20, 22)
+def test_profiles_are_listed_and_used_and_keys_never_shown(home: Path, document: Path) -> None:
     listed = msb("profile", "list", "--format", "json", **on(home))
     assert [(p["name"], p["active"], p["backend"]) for p in json.loads(listed.stdout)] == [
         ("laptop", True, "local"),
@@ -106,13 +107,15 @@ def said_by(home: Path, code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_the_default_is_set_with_keywords_and_its_kind_follows_case_98(home: Path) -> None:
+@pytest.mark.case(98)
+def test_the_default_is_set_with_keywords(home: Path) -> None:
     lines = said_by(home, DEFAULTS)
     assert lines[4:] == ["cloud", "local", "cloud False", "local"]
     assert all("Error" in line for line in lines[:4])
 
 
-def test_two_homes_share_nothing_cases_30_40_41(tmp_path: Path) -> None:
+@pytest.mark.case(30, 40, 41)
+def test_two_homes_share_nothing(tmp_path: Path) -> None:
     code = """
 import asyncio, os, sys
 from microsandbox import LocalBackend, Volume, backend_scope
@@ -193,6 +196,7 @@ asyncio.run(main())
 """
 
 
-def test_sampling_that_is_off_is_told_case_60(home: Path) -> None:
+@pytest.mark.case(60)
+def test_disabled_sampling_is_reported(home: Path) -> None:
     (home / "config.json").write_text(json.dumps({"sandbox_defaults": {"metrics_sample_interval_ms": None}}))
     assert said_by(home, UNMEASURED) == ["disabled box"]

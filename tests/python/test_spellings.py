@@ -68,7 +68,7 @@ OLD: list[tuple[Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize(("call", "newer"), OLD, ids=[newer for _, newer in OLD])
-def test_an_old_spelling_works_and_names_the_new_one_at_the_callers_line(call: Callable[[], Any], newer: str) -> None:
+def test_an_old_spelling_warns_at_the_callers_line(call: Callable[[], Any], newer: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call()
@@ -98,7 +98,7 @@ async def test_old_spellings_of_calls_on_a_sandbox(sandbox: Sandbox, backend: Me
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_both_spellings_with_different_meanings_are_refused_and_host_lists_are_merged(
+async def test_contradicting_spellings_are_refused(
     backend: MemoryBackend,
 ) -> None:
     for call in (

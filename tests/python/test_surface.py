@@ -283,7 +283,7 @@ async def test_cancelling_the_wait_ends_the_program(sandbox: Sandbox) -> None:
         await asyncio.wait_for(task, 5)
 
 
-async def test_a_cancelled_stop_goes_on(sandbox: Sandbox, backend: MemoryBackend) -> None:
+async def test_a_cancelled_stop_still_completes(sandbox: Sandbox, backend: MemoryBackend) -> None:
     task = asyncio.create_task(sandbox.stop())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -367,7 +367,7 @@ async def test_injected_faults_and_scripts(sandbox: Sandbox, backend: MemoryBack
     assert (await sandbox.exec("true")).success
 
 
-async def test_creating_with_progress_starts_at_once_and_gives_one_result(backend: MemoryBackend) -> None:
+async def test_creating_with_progress_gives_one_result(backend: MemoryBackend) -> None:
     session = Sandbox.create_with_progress("box", image="host", backend=backend)
     assert [event async for event in session.progress] == []
     sandbox = await session.result()
@@ -419,7 +419,7 @@ def test_an_old_spelling_warns_at_the_line_of_the_caller(backend: MemoryBackend)
     assert [w.filename for w in caught if w.category is DeprecationWarning] == [__file__]
 
 
-async def test_a_forked_child_refuses_the_objects_of_its_parent_and_can_make_its_own(sandbox: Sandbox) -> None:
+async def test_a_forked_child_refuses_its_parents_objects(sandbox: Sandbox) -> None:
     """In a process of its own, because this one has threads."""
     code = """
 import os, sys
@@ -464,7 +464,7 @@ asyncio.run(main())
     assert run.returncode in (0, -2, 130)
 
 
-def test_a_container_nobody_asked_for_is_announced_once_and_an_error_filter_leaves_no_sandbox() -> None:
+def test_a_container_by_fallback_is_announced_once() -> None:
     """The notice of `Isolation.AUTO`, with a stand-in for the native sandbox: what it says does not need a real one."""
     code = """
 import asyncio, warnings

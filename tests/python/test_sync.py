@@ -51,7 +51,7 @@ def test_enums_values_and_errors_are_the_same_objects() -> None:
 @pytest.mark.parametrize(
     "name", ["Sandbox", "SandboxHandle", "SandboxFsOps", "ExecHandle", "Image", "Volume", "VolumeFs"]
 )
-def test_methods_and_parameters_are_the_same_and_nothing_is_a_coroutine(name: str) -> None:
+def test_both_faces_have_the_same_methods_and_parameters(name: str) -> None:
     there, here = getattr(microsandbox, name), getattr(sync, name)
     renamed = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
     for member, attribute in inspect.getmembers(there):

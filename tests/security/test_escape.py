@@ -88,12 +88,13 @@ async def run(box: Any, prefix: str, *arguments: object, **options: Any) -> dict
     return answers
 
 
+@pytest.mark.hazard("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E9", "E10", "E11", "E12", "E13", "N1")
 @pytest.mark.parametrize("user", ["root", "nobody"])
 @pytest.mark.parametrize(
     ("case", "at_least"),
     [("E1 ", 17), ("E2 ", 15), ("E3 ", 24), ("E4 ", 48), ("E6 ", 3), ("E7 ", 5), ("E9 ", 44), ("E11 ", 3), ("N1 ", 4)],
 )
-async def test_E_attempts_are_refused(
+async def test_escape_attempts_are_refused(
     make: Make, bystander: subprocess.Popen[bytes], listener: int, case: str, at_least: int, user: str
 ) -> None:
     box = await make()
@@ -104,13 +105,15 @@ async def test_E_attempts_are_refused(
     assert (await box.exec("true")).exit_code == 0, "the sandbox does not answer any more"
 
 
-async def test_E5_no_input_can_be_pushed_into_the_terminal(make: Make) -> None:
+@pytest.mark.hazard("E5")
+async def test_no_input_can_be_pushed_into_the_terminal(make: Make) -> None:
     answers = await run(await make(), "E5 ", tty=True)
     assert len(answers) == 6
     assert not judge(answers)
 
 
-async def test_E10_the_agent_is_a_sealed_copy_with_a_clean_environment(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E10")
+async def test_the_agent_is_a_sealed_copy_with_a_clean_environment(make: Make, home: Path) -> None:
     box = await make(env={"LD_PRELOAD": "/tmp/evil.so", "LD_LIBRARY_PATH": "/tmp"})
     answers = await run(box, "E10 ", env={"LD_PRELOAD": "", "LD_LIBRARY_PATH": ""})
     assert not judge(answers)
@@ -121,8 +124,9 @@ async def test_E10_the_agent_is_a_sealed_copy_with_a_clean_environment(make: Mak
         assert Path(f"/proc/{pid}/environ").read_bytes() == b""
 
 
+@pytest.mark.hazard("E12")
 @pytest.mark.parametrize("user", ["root", "nobody"])
-async def test_E12_privilege_gain_is_inert(make: Make, user: str) -> None:
+async def test_privilege_gain_is_inert(make: Make, user: str) -> None:
     answers = await run(await make(), "E12 ", user=user)
     if user == "nobody":  # not its business: it may not make such files in the first place
         answers = {name: answer for name, answer in answers.items() if answer != "PermissionError"}
@@ -130,7 +134,8 @@ async def test_E12_privilege_gain_is_inert(make: Make, user: str) -> None:
     assert not judge(answers)
 
 
-async def test_E13_the_supervisor_is_out_of_reach(make: Make) -> None:
+@pytest.mark.hazard("E13")
+async def test_the_supervisor_is_out_of_reach(make: Make) -> None:
     box = await make()
     answers = await run(box, "E13 ")
     assert len(answers) == 4
@@ -138,7 +143,8 @@ async def test_E13_the_supervisor_is_out_of_reach(make: Make) -> None:
     assert (await box.exec("echo", ["alive"])).stdout_text == "alive\n"
 
 
-async def test_E4_writable_kernel_settings_do_not_exist(make: Make) -> None:
+@pytest.mark.hazard("E4")
+async def test_writable_kernel_settings_do_not_exist(make: Make) -> None:
     """Not a list of names but a walk: nothing below /proc/sys, /sys and no device may be opened for writing."""
     script = r"""
 import os, stat
@@ -180,7 +186,8 @@ print(bad[:20]); print(sorted(devices))
     assert {path.removeprefix("/dev/") for path in eval(devices)} <= known | {f"pts/{n}" for n in range(16)}
 
 
-async def test_E6_one_sandbox_cannot_see_another(make: Make) -> None:
+@pytest.mark.hazard("E6")
+async def test_one_sandbox_cannot_see_another(make: Make) -> None:
     one, two = await make("one"), await make("two")
     marker = "marker-of-the-other-sandbox"
     handle = await two.exec_stream("sh", ["-c", f": {marker}; sleep 600"])
@@ -197,7 +204,8 @@ SERVER = "import socket; s = socket.socket(socket.AF_UNIX); s.bind('\\0msb-abstr
 CLIENT = "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(2); s.connect('\\0msb-abstract')"
 
 
-async def test_N2_abstract_sockets_do_not_cross(make: Make) -> None:
+@pytest.mark.hazard("N2")
+async def test_abstract_sockets_do_not_cross(make: Make) -> None:
     one, two = await make("one"), await make("two")
     handle = await one.exec_stream("python3", ["-c", SERVER])
     async for event in handle:

@@ -18,7 +18,7 @@ from microsandbox import (
     Sandbox,
     Volume,
 )
-from pace import within
+from pace import amount, within
 
 Make = Callable[..., Awaitable[Any]]
 
@@ -33,6 +33,7 @@ async def shared(make: Make, local: Any) -> AsyncIterator[tuple[Any, Any]]:
     await Volume.remove("shared", backend=local)
 
 
+@pytest.mark.hazard("V3")
 async def test_links_lead_nowhere_outside(shared: tuple[Any, Any], tmp_path: Path) -> None:
     box, volume = shared
     secret = tmp_path / "host-secret"
@@ -116,6 +117,9 @@ while True:
 """
 
 
+@pytest.mark.hazard("V3")
+@pytest.mark.soak
+@pytest.mark.timeout(amount(120, 3600))
 async def test_a_directory_that_becomes_a_link_and_back(shared: tuple[Any, Any], tmp_path: Path) -> None:
     box, volume = shared
     (tmp_path / "host-secret").write_bytes(b"of the host only")
@@ -125,7 +129,7 @@ async def test_a_directory_that_becomes_a_link_and_back(shared: tuple[Any, Any],
         while not await volume.fs.exists("started"):
             await asyncio.sleep(0.01)
     inside = refused = 0
-    for number in range(int(os.environ.get("MSB_TEST_RACES", "600"))):
+    for number in range(amount(600, 100_000)):
         try:
             assert await volume.fs.read("place/host-secret") == b"inside"
             await volume.fs.write(f"place/new-{number % 8}", b"x")
@@ -173,6 +177,7 @@ async def test_a_deep_and_sparse_volume_can_be_looked_at_and_removed(make: Make,
     assert not Path(volume.path).exists()
 
 
+@pytest.mark.hazard("A7")
 async def test_the_products_own_state_is_no_mount_source(local: Any, home: Path, tmp_path: Path) -> None:
     await Volume.create("data", backend=local)
     link = tmp_path / "link"
@@ -184,6 +189,7 @@ async def test_the_products_own_state_is_no_mount_source(local: Any, home: Path,
     await Volume.remove("data", backend=local)
 
 
+@pytest.mark.hazard("V2")
 async def test_racing_creations_and_removals_leave_one_state(local: Any, home: Path) -> None:
     from microsandbox import VolumeAlreadyExistsError, VolumeNotFoundError
 

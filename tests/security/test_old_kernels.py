@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from clients import Client, finish
 
 # seccomp(2), classic BPF: `calls` are answered with an error number; a mask makes only calls with such a bit in their first argument count.
@@ -35,7 +36,8 @@ def filtered(calls: str, code: str) -> str:
     return SHIM + f"\nshim({calls})\n" + code
 
 
-async def test_E14_without_landlock_the_report_says_so(client: Client) -> None:
+@pytest.mark.hazard("E14")
+async def test_without_landlock_the_report_says_so(client: Client) -> None:
     code = """
 async def main():
     async with await Sandbox.create("box", image="host", backend=backend) as box:
@@ -51,7 +53,8 @@ async def main():
     assert said["seccomp"] == said["user_namespace"] == "on", said
 
 
-async def test_E14_without_user_namespaces_nothing_starts(client: Client, home: Path) -> None:
+@pytest.mark.hazard("E14")
+async def test_without_user_namespaces_nothing_starts(client: Client, home: Path) -> None:
     code = """
 async def main():
     try:

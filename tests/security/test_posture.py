@@ -39,7 +39,8 @@ async def claims(box: Any) -> dict[str, tuple[str, str]]:
     return {m.name: (str(m.state), m.reason or "") for m in report.mechanisms}
 
 
-async def test_E15_the_report_names_every_mechanism(make: Make) -> None:
+@pytest.mark.hazard("E15")
+async def test_the_report_names_every_mechanism(make: Make) -> None:
     report = await (await make()).isolation_report()
     assert report.driver == "container"
     names = [m.name for m in report.mechanisms]
@@ -60,7 +61,8 @@ async def test_E15_the_report_names_every_mechanism(make: Make) -> None:
         )
 
 
-async def test_E15_namespaces_are_the_sandboxs_own(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E15")
+async def test_namespaces_are_the_sandboxs_own(make: Make, home: Path) -> None:
     said = await claims(await make())
     pid = init_pid(home)
     for mechanism, name in NAMESPACES.items():
@@ -69,7 +71,8 @@ async def test_E15_namespaces_are_the_sandboxs_own(make: Make, home: Path) -> No
         assert own, mechanism
 
 
-async def test_E15_status_agrees_inside_and_outside(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E15")
+async def test_status_agrees_inside_and_outside(make: Make, home: Path) -> None:
     box = await make()
     said = await claims(box)
     outside = status_of(Path(f"/proc/{init_pid(home)}/status").read_text())
@@ -94,14 +97,16 @@ FORBIDDEN = {
 }  # fmt: skip
 
 
-async def test_E15_capabilities_that_nothing_needs_are_gone(make: Make) -> None:
+@pytest.mark.hazard("E15")
+async def test_capabilities_that_nothing_needs_are_gone(make: Make) -> None:
     inside = status_of((await (await make()).exec("cat", ["/proc/self/status"])).stdout_text)
     for which in ("CapBnd", "CapPrm", "CapEff"):
         held = [name for name, number in FORBIDDEN.items() if capabilities(inside, which) >> number & 1]
         assert not held, f"{which} holds {held}"
 
 
-async def test_E15_host_root_is_never_mapped_in(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E15")
+async def test_host_root_is_never_mapped_in(make: Make, home: Path) -> None:
     await make()
     for kind in ("uid", "gid"):
         for line in Path(f"/proc/{init_pid(home)}/{kind}_map").read_text().splitlines():
@@ -113,7 +118,8 @@ async def test_E15_host_root_is_never_mapped_in(make: Make, home: Path) -> None:
             assert count >= 1
 
 
-async def test_E15_mounts_are_nosuid_nodev_and_kernel_paths_are_covered(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E15")
+async def test_mounts_are_nosuid_nodev_and_kernel_paths_covered(make: Make, home: Path) -> None:
     await make()
     flags: dict[str, set[str]] = {}
     kinds: dict[str, str] = {}
@@ -142,7 +148,8 @@ async def test_E15_mounts_are_nosuid_nodev_and_kernel_paths_are_covered(make: Ma
         assert "ro" in flags["/sys"]
 
 
-async def test_E15_nothing_of_the_host_is_open(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E15")
+async def test_nothing_of_the_host_is_open(make: Make, home: Path) -> None:
     await make()
     directory = Path(f"/proc/{init_pid(home)}/fd")
     root = Path(f"/proc/{init_pid(home)}/root")
@@ -154,7 +161,8 @@ async def test_E15_nothing_of_the_host_is_open(make: Make, home: Path) -> None:
             assert (found.st_dev, found.st_ino) in inside, f"the agent holds {target}"
 
 
-async def test_E15_limits_are_what_the_report_says(make: Make, home: Path) -> None:
+@pytest.mark.hazard("E15")
+async def test_limits_are_what_the_report_says(make: Make, home: Path) -> None:
     box = await make(memory=128, cpus=1)
     said = await claims(box)
     found: dict[str, int] = {}
@@ -218,8 +226,9 @@ def run_runc(bundle: Path, tmp_path: Path) -> tuple[dict[str, str], dict[str, An
     return status_of(done.stdout), config
 
 
+@pytest.mark.hazard("E15")
 @pytest.mark.root
-async def test_E15_no_less_than_bwrap_and_runc_on_the_same_root(
+async def test_no_less_than_bwrap_and_runc_on_the_same_root(
     make: Make, home: Path, unpacked: Path, tmp_path: Path
 ) -> None:
     box = await make(image=str(unpacked / "rootfs"))

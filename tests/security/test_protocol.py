@@ -47,7 +47,7 @@ async def test_the_socket_and_the_token_are_the_owners_only(make: Make, home: Pa
     assert (home / "sandboxes" / "box" / "runtime" / "token").stat().st_mode & 0o077 == 0
 
 
-async def test_P_an_honest_client_of_our_own_is_served(make: Make, home: Path) -> None:
+async def test_an_honest_client_of_our_own_is_served(make: Make, home: Path) -> None:
     """The second implementation is right: otherwise the refusals below would prove nothing."""
     await make()
     with Peer.connect(socket_path(home)) as peer:
@@ -68,7 +68,7 @@ async def test_P_an_honest_client_of_our_own_is_served(make: Make, home: Path) -
 
 
 @pytest.mark.parametrize("shown", [b"", b"wrong", b"\0" * 32, None])
-async def test_P_without_the_token_nothing_is_served(make: Make, home: Path, shown: bytes | None) -> None:
+async def test_without_the_token_nothing_is_served(make: Make, home: Path, shown: bytes | None) -> None:
     box = await make()
     right = token(home)
     guess = right[:-1] + bytes([right[-1] ^ 1]) if shown is None else shown
@@ -83,7 +83,7 @@ async def test_P_without_the_token_nothing_is_served(make: Make, home: Path, sho
     await alive(box)
 
 
-async def test_P_requests_before_the_hello_are_refused(make: Make, home: Path) -> None:
+async def test_requests_before_the_hello_are_refused(make: Make, home: Path) -> None:
     box = await make()
     with Peer.connect(socket_path(home)) as peer:
         peer.send(
@@ -96,8 +96,9 @@ async def test_P_requests_before_the_hello_are_refused(make: Make, home: Path) -
 LENGTHS = [0, 1, 4, 4097, (4 << 20) + 1, 0x7FFFFFFF, 0xFFFFFFFF]
 
 
+@pytest.mark.hazard("P1")
 @pytest.mark.parametrize("length", LENGTHS)
-async def test_P1_lengths_are_checked_before_anything_is_allocated(make: Make, home: Path, length: int) -> None:
+async def test_lengths_are_checked_before_anything_is_allocated(make: Make, home: Path, length: int) -> None:
     box = await make()
     before = resident(init_pid(home))
     with Peer.connect(socket_path(home)) as peer:
@@ -107,8 +108,9 @@ async def test_P1_lengths_are_checked_before_anything_is_allocated(make: Make, h
     await alive(box)
 
 
+@pytest.mark.hazard("P1")
 @pytest.mark.parametrize("length", [0, 4, (4 << 20) + 1, 0xFFFFFFFF])
-async def test_P1_also_after_the_hello(make: Make, home: Path, length: int) -> None:
+async def test_lengths_are_checked_after_the_hello_as_well(make: Make, home: Path, length: int) -> None:
     box = await make()
     with Peer.connect(socket_path(home)) as peer:
         peer.hello(token(home))
@@ -117,7 +119,8 @@ async def test_P1_also_after_the_hello(make: Make, home: Path, length: int) -> N
     await alive(box)
 
 
-async def test_P2_half_a_frame_and_then_the_end(make: Make, home: Path) -> None:
+@pytest.mark.hazard("P2")
+async def test_half_a_frame_and_the_end_close_the_connection(make: Make, home: Path) -> None:
     box = await make()
     whole = frame("core.exec.request", {"cmd": "true"}, number=1, flags=SESSION_START)
     for cut in (1, 3, 4, 8, 9, len(whole) - 1):
@@ -142,8 +145,9 @@ GARBAGE = {
 }
 
 
+@pytest.mark.hazard("P3")
 @pytest.mark.parametrize("what", list(GARBAGE))
-async def test_P3_garbage_bodies_end_the_connection_only(make: Make, home: Path, what: str) -> None:
+async def test_garbage_bodies_end_the_connection_only(make: Make, home: Path, what: str) -> None:
     box = await make()
     before = resident(init_pid(home))
     body = GARBAGE[what]
@@ -156,7 +160,8 @@ async def test_P3_garbage_bodies_end_the_connection_only(make: Make, home: Path,
     await alive(box)
 
 
-async def test_P4_unknown_kinds_and_flags_do_not_end_the_connection(make: Make, home: Path) -> None:
+@pytest.mark.hazard("P4")
+async def test_unknown_kinds_and_flags_do_not_end_the_connection(make: Make, home: Path) -> None:
     await make()
     with Peer.connect(socket_path(home)) as peer:
         low, _ = peer.hello(token(home))
@@ -170,7 +175,8 @@ async def test_P4_unknown_kinds_and_flags_do_not_end_the_connection(make: Make, 
         pytest.fail("no pong")
 
 
-async def test_P4_a_newer_client_is_told_the_versions(make: Make, home: Path) -> None:
+@pytest.mark.hazard("P4")
+async def test_a_newer_client_is_refused_with_the_versions(make: Make, home: Path) -> None:
     await make()
     with Peer.connect(socket_path(home)) as peer:
         peer.send(frame("core.hello", {"token": token(home), "extension_min": 900, "extension_max": 901}))
@@ -180,7 +186,8 @@ async def test_P4_a_newer_client_is_told_the_versions(make: Make, home: Path) ->
         assert "900" in payload["message"] and "1" in payload["message"]
 
 
-async def test_P7_a_client_cannot_send_what_only_the_runtime_may(make: Make, home: Path) -> None:
+@pytest.mark.hazard("P7")
+async def test_a_client_cannot_send_what_only_the_runtime_may(make: Make, home: Path) -> None:
     box = await make(env={"A": "1"})
     bootstrap = {
         "token": b"mine", "env": ["A=evil"], "cwd": "/", "user": "root", "rlimits": [],
@@ -200,7 +207,8 @@ async def test_P7_a_client_cannot_send_what_only_the_runtime_may(make: Make, hom
     assert "forged" not in "".join(entry.text() for entry in await box.logs())
 
 
-async def test_P5_one_client_cannot_touch_the_sessions_of_another(make: Make, home: Path) -> None:
+@pytest.mark.hazard("P5")
+async def test_one_client_cannot_touch_the_sessions_of_another(make: Make, home: Path) -> None:
     box = await make()
     with Peer.connect(socket_path(home)) as victim, Peer.connect(socket_path(home)) as attacker:
         low, _ = victim.hello(token(home))
@@ -218,7 +226,8 @@ async def test_P5_one_client_cannot_touch_the_sessions_of_another(make: Make, ho
             pass
 
 
-async def test_P8_a_byte_a_second_holds_nobody_else_up(make: Make, home: Path) -> None:
+@pytest.mark.hazard("P8")
+async def test_a_byte_a_second_delays_no_other_client(make: Make, home: Path) -> None:
     box = await make()
     hello = frame("core.hello", {"token": token(home), "extension_min": 1, "extension_max": 1})
     with Peer.connect(socket_path(home)) as slow:
@@ -229,7 +238,7 @@ async def test_P8_a_byte_a_second_holds_nobody_else_up(make: Make, home: Path) -
             assert time.monotonic() - began < 2
 
 
-async def test_P_many_connections_are_bounded_and_released(make: Make, home: Path) -> None:
+async def test_many_connections_are_bounded_and_released(make: Make, home: Path) -> None:
     box = await make()
     peers = []
     try:
@@ -323,8 +332,9 @@ async def refused(box: Any, within: float = 40) -> MicrosandboxError:
     return caught.value
 
 
+@pytest.mark.hazard("P1")
 @pytest.mark.parametrize("length", [0, 1, 4, (4 << 20) + 1, 0xFFFFFFFF])
-async def test_P1_the_client_checks_the_agents_lengths(make: Make, fake: Fake, length: int) -> None:
+async def test_the_client_checks_the_agents_lengths(make: Make, fake: Fake, length: int) -> None:
     box = await make()
 
     def behave(peer: Peer) -> None:
@@ -337,8 +347,9 @@ async def test_P1_the_client_checks_the_agents_lengths(make: Make, fake: Fake, l
     assert resident(os.getpid()) - before < 64 << 20
 
 
+@pytest.mark.hazard("P3")
 @pytest.mark.parametrize("what", list(GARBAGE))
-async def test_P3_the_client_survives_garbage_from_the_agent(make: Make, fake: Fake, what: str) -> None:
+async def test_the_client_survives_garbage_from_the_agent(make: Make, fake: Fake, what: str) -> None:
     box = await make()
     body = GARBAGE[what]
 
@@ -351,7 +362,8 @@ async def test_P3_the_client_survives_garbage_from_the_agent(make: Make, fake: F
     await refused(box)
 
 
-async def test_P2_the_agent_ends_in_mid_frame(make: Make, fake: Fake) -> None:
+@pytest.mark.hazard("P2")
+async def test_an_agent_that_ends_in_mid_frame_is_lost(make: Make, fake: Fake) -> None:
     box = await make()
 
     def behave(peer: Peer) -> None:
@@ -363,7 +375,8 @@ async def test_P2_the_agent_ends_in_mid_frame(make: Make, fake: Fake) -> None:
     await refused(box)
 
 
-async def test_X6_a_silent_agent_is_lost_within_the_deadline(make: Make, fake: Fake) -> None:
+@pytest.mark.hazard("X6")
+async def test_a_silent_agent_is_lost_within_the_deadline(make: Make, fake: Fake) -> None:
     """Hello answered, then nothing for ever."""
     box = await make()
 
@@ -376,7 +389,8 @@ async def test_X6_a_silent_agent_is_lost_within_the_deadline(make: Make, fake: F
     assert type(error).__name__ in ("AgentLostError", "ProtocolError", "SandboxNotRunningError"), repr(error)
 
 
-async def test_P5_frames_of_other_sessions_are_not_delivered(make: Make, fake: Fake) -> None:
+@pytest.mark.hazard("P5")
+async def test_frames_of_other_sessions_are_not_delivered(make: Make, fake: Fake) -> None:
     box = await make()
 
     def behave(peer: Peer) -> None:
@@ -400,7 +414,8 @@ async def test_P5_frames_of_other_sessions_are_not_delivered(make: Make, fake: F
     assert output.exit_code == 0
 
 
-async def test_P6_an_id_is_never_used_again_so_a_late_reply_meets_nobody(make: Make, fake: Fake) -> None:
+@pytest.mark.hazard("P6")
+async def test_an_id_is_never_reused_so_late_replies_are_dropped(make: Make, fake: Fake) -> None:
     """Calls share a connection until its range of ids is used up; then there is another connection."""
     box = await make()
     seen: list[list[int]] = []
@@ -436,8 +451,9 @@ CLAIMS = [
 ]
 
 
+@pytest.mark.hazard("P12")
 @pytest.mark.parametrize("claim", CLAIMS)
-async def test_P12_false_claims_are_values_not_actions(make: Make, fake: Fake, claim: dict[str, Any]) -> None:
+async def test_false_claims_are_values_not_actions(make: Make, fake: Fake, claim: dict[str, Any]) -> None:
     box = await make()
 
     def behave(peer: Peer) -> None:
@@ -455,8 +471,9 @@ async def test_P12_false_claims_are_values_not_actions(make: Make, fake: Fake, c
     assert output.duration >= 0
 
 
+@pytest.mark.hazard("F10")
 @pytest.mark.parametrize(("declared", "sent"), [(10, 3), (3, 10), (0, 5), (2**40, 1)])
-async def test_F10_other_bytes_than_declared_are_no_success(make: Make, fake: Fake, declared: int, sent: int) -> None:
+async def test_other_bytes_than_declared_are_no_success(make: Make, fake: Fake, declared: int, sent: int) -> None:
     box = await make()
 
     def behave(peer: Peer) -> None:

@@ -33,7 +33,8 @@ def test_a_sandbox_is_made_used_and_removed(server: Server) -> None:
     assert server.ask("GET", f"/v1/sandboxes/{made['id']}").code == "sandbox_not_found"
 
 
-def test_a_local_sandbox_boots_whatever_start_says_case_67(server: Server) -> None:
+@pytest.mark.case(67)
+def test_a_local_sandbox_boots_whatever_start_says(server: Server) -> None:
     body = {"name": "box", "image": HOST}
     made = server.ask("POST", "/v1/sandboxes?start=false&wait_for=running&wait_timeout=60", body)
     assert made.status in (200, 201, 202), made.body

@@ -22,7 +22,7 @@ DEADLINE = 60.0
 
 
 class Person:
-    """Sits at a terminal and runs one program."""
+    """A user at a terminal who runs one program."""
 
     def __init__(self, *command: str, home: Path) -> None:
         self.terminal, side = pty.openpty()
@@ -39,21 +39,21 @@ class Person:
         os.write(self.terminal, text.encode())
 
     def sees(self, text: str) -> None:
-        """Reads until it is there."""
+        """Reads until `text` appears."""
         deadline = time.monotonic() + DEADLINE
         while text.encode() not in self.seen:
             ready, _, _ = select.select([self.terminal], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"{text!r} did not come: {self.seen!r}"
+            assert ready, f"{text!r} did not appear: {self.seen!r}"
             self.seen += os.read(self.terminal, 65536)
 
     def resize(self, rows: int, cols: int) -> None:
         ioctl(self.side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def ends(self) -> int:
-        """Its exit status; the terminal is as it was."""
+        """The exit status of the program; the terminal mode must be restored."""
         deadline = time.monotonic() + DEADLINE
         while self.process.poll() is None and time.monotonic() < deadline:
-            # A full terminal would hold the program back.
+            # A full terminal buffer would block the program.
             if select.select([self.terminal], [], [], 0.05)[0]:
                 self.seen += os.read(self.terminal, 65536)
         assert self.process.poll() is not None, self.seen
@@ -71,7 +71,7 @@ class Person:
 
 
 def control() -> None:
-    """The terminal becomes that of the new session, as a login does it."""
+    """Makes the terminal the controlling terminal of the new session."""
     ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -111,7 +111,7 @@ def attach(home: Path, people: list[Person]):
     return start
 
 
-def test_a_shell_is_live_and_its_status_comes_back(attach) -> None:
+def test_a_shell_is_live_and_its_status_is_returned(attach) -> None:
     person = attach("attach_shell()")
     person.type("echo $((6*7)) $TERM; stty size\n")
     person.sees("42 xterm-256color")
@@ -151,7 +151,7 @@ def test_the_terminal_is_restored_when_the_attach_fails(attach) -> None:
     person.sees("ExecFailedError")
 
 
-def test_the_terminal_is_restored_when_the_sandbox_ends_under_it(attach, home: Path) -> None:
+def test_the_terminal_is_restored_when_the_sandbox_is_killed(attach, home: Path) -> None:
     person = attach('attach("sh", ["-c", "echo up; exec sleep 600"])')
     person.sees("up")
     subprocess.run(
@@ -179,13 +179,13 @@ def test_without_a_terminal_the_end_of_input_ends_the_shell(home: Path) -> None:
     assert "from a pipe" in done.stdout and "status 3" in done.stdout
 
 
-def test_odd_keys_are_refused_before_anything_starts(attach) -> None:
+def test_invalid_keys_are_refused_before_the_program_starts(attach) -> None:
     person = attach('attach("sh", detach_keys="hyper-x")')
     assert person.ends() == 1
     person.sees("detach_keys")
 
 
-def test_msb_exec_gives_a_terminal_and_gives_it_back(home: Path, people: list[Person]) -> None:
+def test_msb_exec_uses_a_terminal_and_restores_it(home: Path, people: list[Person]) -> None:
     msb = str(Path(sys.executable).parent / "msb")
     environment = {**os.environ, "MSB_HOME": str(home)}
     subprocess.run([msb, "create", "host", "-n", "box"], env=environment, check=True, timeout=60, capture_output=True)

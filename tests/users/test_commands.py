@@ -58,7 +58,7 @@ def test_pause_resume_and_modify(msb: Msb) -> None:
     msb("pause", "box")
     assert "Paused" in msb("list").stdout
     refused = msb("exec", "box", "--", "true", code=1).stderr
-    assert "status Paused" in refused and "hint: let it go on with: msb resume box" in refused
+    assert "status Paused" in refused and "hint: to resume the sandbox: msb resume box" in refused
     msb("resume", "box")
     assert msb("exec", "box", "--", "echo", "on").stdout == "on\n"
     told = json.loads(msb("modify", "box", "-m", "256M", "-e", "MODE=fast", "--format", "json").stdout)
@@ -68,7 +68,7 @@ def test_pause_resume_and_modify(msb: Msb) -> None:
     assert "cannot apply modification: memory" in refused.stderr
     table = msb("modify", "box", "--label", "a=b", "--dry-run").stdout
     assert table.splitlines()[0].split() == ["FIELD", "BEFORE", "AFTER", "WHEN"] and "label a" in table
-    assert msb("modify", "box").stderr == "Nothing to change.\n"
+    assert msb("modify", "box").stderr == "The sandbox has this configuration already; nothing was changed.\n"
 
 
 def test_patches_from_the_command_line(msb: Msb, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
         "-c",
         "echo mine; echo problem >&2; while [ ! -e /go ]; do sleep 0.02; done; echo got",
     ).stdout.strip()
-    msb("exec", "box", "--", "echo", "somebody else")
+    msb("exec", "box", "--", "echo", "another program")
     assert json.loads(msb("inspect", "box", "--job", job, "--format", "json").stdout)["state"] == "running"
     assert job in msb("inspect", "box", "--job", job).stdout
     assert msb("logs", "box", "--job", job).stdout.splitlines() == ["mine", "problem"]
@@ -118,7 +118,7 @@ def test_one_job_is_inspected_read_and_killed(msb: Msb) -> None:
     assert "one sandbox" in msb("kill", "box", "other", "--job", endless, code=2).stderr
 
 
-def test_an_end_is_waited_for_and_told_as_json(msb: Msb) -> None:
+def test_wait_reports_the_exit_as_json(msb: Msb) -> None:
     assert "no stop was seen" not in msb("pause", "box", "--guest-flush", "required").stderr
     msb("resume", "box")
     msb("stop", "box")
@@ -159,7 +159,7 @@ def test_a_program_in_a_sandbox_becomes_a_command(msb: Msb, home: Path, tmp_path
         "upper",
     )
     command = Path(installed.stdout.strip())
-    assert command == home / "bin" / "upper" and f"put {home}/bin on your PATH" in installed.stderr
+    assert command == home / "bin" / "upper" and f"add {home}/bin to PATH" in installed.stderr
 
     def call(*arguments: str) -> list[str]:
         done = subprocess.run([command, *arguments], input="from here\n", capture_output=True, text=True, timeout=60)
@@ -169,7 +169,7 @@ def test_a_program_in_a_sandbox_becomes_a_command(msb: Msb, home: Path, tmp_path
     assert call("one", "a b") == ["IT'S ME: ONE A B", "from here", "one"]
     # Its files are kept from call to call.
     assert call("two") == ["IT'S ME: TWO", "from here", "one", "two"]
-    assert "there is a command upper already" in msb("install", "host", "-n", "upper", "--", "true", code=1).stderr
+    assert "command upper exists already" in msb("install", "host", "-n", "upper", "--", "true", code=1).stderr
     msb("install", "host", "-n", "upper", "-f", "--tmp", "--", "sh", "-c", "echo x >> /kept; cat /kept; exit 3")
     for _ in range(2):
         done = subprocess.run([command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
@@ -177,12 +177,12 @@ def test_a_program_in_a_sandbox_becomes_a_command(msb: Msb, home: Path, tmp_path
     (entry,) = json.loads(msb("install", "--list", "--format", "json").stdout)
     assert (entry["name"], entry["image"], entry["tmp"], entry["path"]) == ("upper", "host", True, str(command))
     assert msb("install", "-l").stdout.splitlines()[1].split()[:3] == ["upper", "host", "no"]
-    # What is somebody else's is left alone.
+    # A file that msb did not make is neither replaced nor removed.
     (home / "bin" / "theirs").write_text("#!/bin/sh\n")
     assert "was not made by msb install" in msb("install", "host", "-n", "theirs", "-f", "--", "true", code=1).stderr
     refused = msb("uninstall", "theirs", "upper", "../config.json", code=1)
     assert refused.stdout == "upper\n" and refused.stderr.count("was made by msb install") == 2
     assert not command.exists() and (home / "bin" / "theirs").exists() and (home / "config.json").exists()
     assert "msb run" not in msb("install", "host", "-n", "x", "-m", "lots", "--", "true", code=2).stderr
-    assert "--from goes with libkrunfw only" in msb("install", "host", "--from", "x", code=2).stderr
+    assert "--from is for libkrunfw only" in msb("install", "host", "--from", "x", code=2).stderr
     msb("rm", "-f", "upper")

@@ -182,7 +182,7 @@ def test_a_user_with_subordinate_ids_has_many_ids_inside(run: Run) -> None:
     assert answer["nobody"] == "65534"
 
 
-def test_a_user_without_subordinate_ids_has_one_id_and_is_told(run: Run) -> None:
+def test_a_user_without_subordinate_ids_gets_one_id_reported(run: Run) -> None:
     answer = run(MAIN_JOB, ranges=False)
     report = main_job_done(answer)
     assert report["id_range"][0] != "on" and report["id_range"][1], report["id_range"]
@@ -247,7 +247,8 @@ def test_limits_with_delegation_are_on(run: Run, delegated: tuple[Path, ...]) ->
     assert not leftovers, leftovers
 
 
-def test_DB2_a_read_only_database_still_reads(run: Run) -> None:
+@pytest.mark.hazard("DB2")
+def test_a_read_only_database_still_reads(run: Run) -> None:
     answer = run(
         """
         async def body():

@@ -2,41 +2,25 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`init`] | what must be true before the first frame: signals, descriptors, limits; reaping |
-//! | [`handover`] | the same where the first process is an init of the image's |
-//! | [`machine`] | the same on a kernel of its own, and the end of that |
 //! | [`server`] | the loop: who may be polled, what happens when it is ready, which deadline comes next |
-//! | [`connection`], [`hello`], [`queue`] | one client: token, id range, frames in, bounded frames out |
-//! | [`control`] | the private channel to the runtime: bootstrap, captured output, activity |
-//! | [`session`] | one running program: streams, credit, exit, drain |
-//! | [`jobs`] | programs that are known after their client has left |
-//! | [`handlers`] | what a frame makes the agent do: exec, jobs, files, watches, signals, stats, shutdown |
+//! | [`clients`] | one client: token, id range, frames in, bounded frames out; the private channel to the runtime |
+//! | [`sessions`] | running programs: streams, credit, exit, drain, process trees; jobs, known after their client has left |
 //! | [`exec`] | from a request to a process: environment, user, limits, program, terminal, clone |
 //! | [`files`] | file operations beneath the root, run by [`workers`] |
-//! | [`tree`] | finding and killing a session's whole process tree |
-//! | [`sys`] | system calls that need `unsafe` |
+//! | [`handlers`] | what a frame makes the agent do: exec, jobs, files, watches, signals, stats, shutdown |
+//! | [`machine`] | what must be true before the first frame: in a container, beside an init of the image's, on a kernel of its own |
 //!
 //! Nothing here asks libc for names (no NSS in a static binary) and nothing reads the agent's own environment.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
-pub mod connection;
-pub mod control;
+pub mod clients;
 pub mod errno;
 pub mod exec;
 pub mod files;
 pub mod handlers;
-pub mod handover;
-pub mod hello;
-pub mod init;
-pub mod jobs;
 pub mod machine;
-pub mod oom;
-pub mod procfs;
-pub mod queue;
 pub mod server;
-pub mod session;
-pub mod sys;
-pub mod tree;
+pub mod sessions;
 pub mod workers;
 
 /// Status of an agent that could not begin (`EX_SOFTWARE` of sysexits.h).
@@ -45,13 +29,13 @@ pub(crate) const FAILED: u8 = 70;
 /// Runs the agent to its end; the exit status of the process.
 pub fn run() -> u8 {
     let owns_machine = machine::is_ours();
-    let successor = match handover::is_wanted().then(handover::split).transpose() {
+    let successor = match machine::handover::is_wanted().then(machine::handover::split).transpose() {
         Ok(Some(None)) => return FAILED,
         Ok(successor) => Ok(successor.flatten()),
         Err(error) => Err(error),
     };
     let serve = |successor| {
-        let (setup, control) = init::prepare(owns_machine, successor)?;
+        let (setup, control) = machine::init::prepare(owns_machine, successor)?;
         server::Server::new(setup, control)
     };
     let code = match successor.and_then(serve) {

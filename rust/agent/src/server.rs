@@ -6,17 +6,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use microsandbox_protocol::message::Bootstrap;
+use microsandbox_sys::{heap, poll, signal};
 
-use crate::connection::Connection;
-use crate::control::Control;
+use crate::clients::connection::Connection;
+use crate::clients::control::Control;
 use crate::handlers::files::Call;
 use crate::handlers::shutdown::Shutdown;
 use crate::handlers::watch::Watching;
-use crate::init::{self, Setup};
-use crate::jobs::Jobs;
-use crate::oom::OomWatch;
-use crate::session::{CHUNK, Session};
-use crate::sys;
+use crate::machine::init::{self, END_REQUESTS, Setup};
+use crate::sessions::jobs::Jobs;
+use crate::sessions::oom::OomWatch;
+use crate::sessions::session::{CHUNK, Session};
 use crate::workers::Workers;
 
 /// Hard upper bound of clients, whatever the bootstrap says.
@@ -129,7 +129,7 @@ impl Server {
                 return code;
             }
             self.gather(&mut set);
-            if sys::poll(&mut set.fds, self.timeout()).is_err() {
+            if poll::poll(&mut set.fds, self.timeout()).is_err() {
                 // Out of kernel memory; the next round may do better.
                 std::thread::sleep(Duration::from_millis(10));
                 continue;
@@ -231,7 +231,7 @@ impl Server {
 
     /// Moves one chunk of output; true if there was one.
     pub(crate) fn carry(&mut self, number: u64, index: usize) -> bool {
-        use crate::session::Broken;
+        use crate::sessions::session::Broken;
         let Some(session) = self.sessions.get_mut(&number) else { return false };
         if self.scratch.is_empty() {
             self.scratch.resize(CHUNK, 0);
@@ -282,7 +282,7 @@ impl Server {
             for client in self.clients.values_mut() {
                 client.out.shrink();
             }
-            sys::trim_heap();
+            heap::trim();
         }
     }
 
@@ -343,7 +343,7 @@ impl Server {
     pub(crate) fn on_signals(&mut self) {
         let mut record = [0u8; 128];
         while let Ok(got) = rustix::io::read(&self.setup.signals, &mut record[..]) {
-            if sys::signal_number(&record[..got]).is_some_and(|signal| sys::END_REQUESTS.contains(&signal)) {
+            if signal::number(&record[..got]).is_some_and(|signal| END_REQUESTS.contains(&signal)) {
                 if self.setup.hands_over { self.dismiss() } else { self.begin_shutdown(None) }
             }
         }

@@ -1,14 +1,12 @@
 //! Who may speak, in which order, and what happens to those who do it wrong.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::frame::{self, Flags};
 use microsandbox_protocol::message::*;
-use support::*;
 
 /// True once the agent has closed the connection.
 fn closed(stream: &mut impl Read) -> bool {
@@ -35,8 +33,9 @@ fn the_hello_gives_an_id_range_and_the_negotiated_extension() {
     });
 }
 
+// hazard: P4
 #[test]
-fn p4_a_wrong_token_is_unauthorized_and_the_connection_ends() {
+fn a_wrong_token_is_unauthorized_and_the_connection_ends() {
     within(20, || {
         let agent = Agent::start();
         let wrong: [&[u8]; 4] = [b"", b"0123", &TOKEN[..31], b"1123456789abcdef0123456789abcdef"];
@@ -49,8 +48,9 @@ fn p4_a_wrong_token_is_unauthorized_and_the_connection_ends() {
     });
 }
 
+// hazard: P4
 #[test]
-fn p4_a_version_mismatch_names_both_ranges() {
+fn a_version_mismatch_names_both_ranges() {
     within(10, || {
         let agent = Agent::start();
         let mut client = Client::hello(&agent.socket, TOKEN, (7, 9));
@@ -63,8 +63,9 @@ fn p4_a_version_mismatch_names_both_ranges() {
     });
 }
 
+// hazard: P7
 #[test]
-fn p7_nothing_but_a_hello_opens_a_connection() {
+fn nothing_but_a_hello_opens_a_connection() {
     within(10, || {
         let agent = Agent::start();
         let mut stream = Client::raw(&agent.socket);
@@ -75,8 +76,9 @@ fn p7_nothing_but_a_hello_opens_a_connection() {
     });
 }
 
+// hazard: P1
 #[test]
-fn p1_frames_of_impossible_length_close_the_connection_before_and_after_the_hello() {
+fn frames_of_impossible_length_close_the_connection() {
     within(30, || {
         let agent = Agent::start();
         for length in [0u32, 1, 5, frame::MAX_HELLO_FRAME as u32 + 1, frame::MAX_FRAME as u32 + 1, u32::MAX] {
@@ -94,8 +96,9 @@ fn p1_frames_of_impossible_length_close_the_connection_before_and_after_the_hell
     });
 }
 
+// hazard: P3
 #[test]
-fn p3_garbage_closes_only_the_connection_it_came_on() {
+fn garbage_closes_only_the_connection_it_came_on() {
     within(60, || {
         let agent = Agent::start();
         let mut bystander = agent.connect();
@@ -120,8 +123,9 @@ fn p3_garbage_closes_only_the_connection_it_came_on() {
     });
 }
 
+// hazard: P3
 #[test]
-fn p3_a_known_kind_with_a_wrong_payload_is_an_error_and_the_connection_stays() {
+fn a_wrong_payload_is_an_error_and_the_connection_stays() {
     within(20, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -135,8 +139,9 @@ fn p3_a_known_kind_with_a_wrong_payload_is_an_error_and_the_connection_stays() {
     });
 }
 
+// hazard: P4
 #[test]
-fn p4_unknown_kinds_and_those_only_the_agent_sends_are_unsupported() {
+fn unknown_kinds_and_those_of_the_agent_are_unsupported() {
     within(20, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -159,8 +164,9 @@ fn p4_unknown_kinds_and_those_only_the_agent_sends_are_unsupported() {
     });
 }
 
+// hazard: P5
 #[test]
-fn p5_ids_outside_the_range_or_in_use_are_refused() {
+fn ids_outside_the_range_or_in_use_are_refused() {
     within(20, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -182,8 +188,9 @@ fn p5_ids_outside_the_range_or_in_use_are_refused() {
     });
 }
 
+// hazard: P5
 #[test]
-fn p5_clients_have_disjoint_ids_and_cannot_touch_each_others_sessions() {
+fn clients_cannot_touch_each_others_sessions() {
     within(20, || {
         let agent = Agent::start();
         let (mut one, mut two) = (agent.connect(), agent.connect());
@@ -196,7 +203,7 @@ fn p5_clients_have_disjoint_ids_and_cannot_touch_each_others_sessions() {
 }
 
 #[test]
-fn several_clients_work_at_once() {
+fn several_clients_work_concurrently() {
     within(60, || {
         let agent = Agent::start();
         let threads: Vec<_> = (0..12)
@@ -215,7 +222,7 @@ fn several_clients_work_at_once() {
 }
 
 #[test]
-fn clients_beyond_the_limit_wait_in_the_backlog_until_one_leaves() {
+fn clients_beyond_the_limit_wait_until_one_leaves() {
     within(20, || {
         let agent = Agent::start_with(Bootstrap { max_clients: 2, ..bootstrap() });
         let (one, _two) = (agent.connect(), agent.connect());
@@ -233,8 +240,9 @@ fn clients_beyond_the_limit_wait_in_the_backlog_until_one_leaves() {
     });
 }
 
+// hazard: P2
 #[test]
-fn p2_a_silent_stranger_is_dropped_after_five_seconds_and_holds_nobody_up() {
+fn a_silent_client_is_dropped_and_delays_no_other() {
     within(20, || {
         let agent = Agent::start();
         let mut silent = Client::raw(&agent.socket);
@@ -269,8 +277,9 @@ fn ping_touch_and_stats_answer() {
 }
 
 /// The agent cannot be traced and its descriptors reach nobody.
+// hazard: E10
 #[test]
-fn e10_programs_cannot_look_into_the_agent() {
+fn programs_cannot_look_into_the_agent() {
     within(20, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();

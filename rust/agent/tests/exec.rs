@@ -1,17 +1,16 @@
 //! Programs: output, input, ends, environment.
 
-mod support;
-
 use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::*;
-use support::*;
 
+// hazard: X1
 #[test]
-fn x1_a_short_program_delivers_its_output_and_status() {
+fn a_short_program_delivers_its_output_and_status() {
     within(20, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -24,8 +23,9 @@ fn x1_a_short_program_delivers_its_output_and_status() {
     });
 }
 
+// hazard: X1
 #[test]
-fn x1_a_thousand_echos_deliver_every_byte() {
+fn a_thousand_echos_deliver_every_byte() {
     within(120, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -38,8 +38,9 @@ fn x1_a_thousand_echos_deliver_every_byte() {
     });
 }
 
+// hazard: X1
 #[test]
-fn x1_a_long_sequence_is_complete() {
+fn a_long_sequence_is_complete() {
     within(60, || {
         let agent = Agent::start();
         let ran = agent.connect().exec(&program("seq", &["1", "1000000"]));
@@ -49,8 +50,9 @@ fn x1_a_long_sequence_is_complete() {
 }
 
 /// 64 MiB through a window of 256 KiB while the client sleeps between reads.
+// hazard: X2
 #[test]
-fn x2_a_slow_reader_costs_the_program_time_and_the_agent_no_memory() {
+fn a_slow_reader_slows_the_program_at_constant_memory() {
     within(120, || {
         let agent = Agent::start();
         agent.upward.keep.store(false, Ordering::Relaxed);
@@ -82,8 +84,9 @@ fn x2_a_slow_reader_costs_the_program_time_and_the_agent_no_memory() {
     });
 }
 
+// hazard: X2
 #[test]
-fn x2_without_credit_output_stops_at_the_window_and_other_sessions_go_on() {
+fn output_without_credit_stops_that_session_only() {
     within(30, || {
         let agent = Agent::start();
         let (mut starved, mut other) = (agent.connect(), agent.connect());
@@ -124,8 +127,9 @@ fn x2_without_credit_output_stops_at_the_window_and_other_sessions_go_on() {
 }
 
 /// Output that fits the window exactly needs no credit for its end to be told.
+// hazard: X2
 #[test]
-fn x2_the_exit_needs_no_credit() {
+fn the_exit_needs_no_credit() {
     within(20, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -146,8 +150,9 @@ fn x2_the_exit_needs_no_credit() {
     });
 }
 
+// hazard: X4
 #[test]
-fn x4_a_background_process_holding_the_pipes_does_not_hold_the_exit() {
+fn a_background_process_with_the_pipes_delays_no_exit() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -162,8 +167,9 @@ fn x4_a_background_process_holding_the_pipes_does_not_hold_the_exit() {
     });
 }
 
+// hazard: X4
 #[test]
-fn x4_a_background_process_without_the_pipes_is_counted_and_left_alone() {
+fn a_background_process_without_the_pipes_is_counted() {
     within(30, || {
         let agent = Agent::jailed();
         let ran = agent.connect().sh("setsid sleep 1000 >/dev/null 2>&1 </dev/null & exit 0");
@@ -173,8 +179,9 @@ fn x4_a_background_process_without_the_pipes_is_counted_and_left_alone() {
 }
 
 /// TERM ignored, double fork, new sessions, a stopped process: all of it is dead when the timeout is reported.
+// hazard: X5
 #[test]
-fn x5_a_timeout_kills_the_whole_tree_and_delivers_the_partial_output() {
+fn a_timeout_kills_the_tree_and_keeps_partial_output() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -189,8 +196,9 @@ fn x5_a_timeout_kills_the_whole_tree_and_delivers_the_partial_output() {
     });
 }
 
+// hazard: X5
 #[test]
-fn x5_signal_9_kills_descendants_that_left_the_session() {
+fn signal_9_kills_descendants_that_left_the_session() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -203,8 +211,9 @@ fn x5_signal_9_kills_descendants_that_left_the_session() {
 }
 
 /// A fork bomb of limited size that ignores what it can, killed while it grows.
+// hazard: X5
 #[test]
-fn x5_a_tree_that_keeps_forking_is_killed() {
+fn a_tree_that_keeps_forking_is_killed() {
     within(60, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -233,8 +242,9 @@ fn signals_reach_the_process_group_and_the_exit_names_them() {
     });
 }
 
+// hazard: X9
 #[test]
-fn x9_sixteen_mebibytes_of_input_arrive_whole() {
+fn sixteen_mebibytes_of_input_arrive_whole() {
     within(60, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -266,8 +276,9 @@ fn x9_sixteen_mebibytes_of_input_arrive_whole() {
     });
 }
 
+// hazard: X9
 #[test]
-fn x9_a_program_that_closes_its_input_is_reported_once_and_deadlocks_nobody() {
+fn a_closed_input_is_reported_once_without_deadlock() {
     within(30, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -285,8 +296,9 @@ fn x9_a_program_that_closes_its_input_is_reported_once_and_deadlocks_nobody() {
 }
 
 /// A client that knows no windows is held back by the connection, and its signals are merely late.
+// hazard: X9
 #[test]
-fn x9_input_beyond_the_window_waits_in_the_socket() {
+fn input_beyond_the_window_waits_in_the_socket() {
     within(30, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -322,8 +334,9 @@ fn input_is_empty_when_none_was_asked_for() {
     });
 }
 
+// hazard: E11
 #[test]
-fn e11_a_program_inherits_three_descriptors_no_mask_no_ignored_signals_and_its_own_session() {
+fn a_program_inherits_three_descriptors_and_a_clean_state() {
     within(20, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -372,7 +385,7 @@ fn environment_merges_sandbox_account_and_call() {
 }
 
 #[test]
-fn scripts_are_found_first_and_relative_programs_start_at_the_working_directory() {
+fn programs_are_looked_up_as_a_shell_does() {
     within(20, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -445,8 +458,9 @@ fn a_tty_resizes_and_takes_control_characters() {
     });
 }
 
+// hazard: X7
 #[test]
-fn x7_a_program_outlives_its_client_unless_it_asked_otherwise() {
+fn a_program_outlives_its_client_unless_it_asked_otherwise() {
     within(20, || {
         let agent = Agent::jailed();
         let mut watcher = agent.connect();
@@ -464,8 +478,9 @@ fn x7_a_program_outlives_its_client_unless_it_asked_otherwise() {
     });
 }
 
+// hazard: R5
 #[test]
-fn r5_orphans_are_reaped_and_no_status_is_stolen() {
+fn orphans_are_reaped_and_no_status_is_stolen() {
     within(60, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();

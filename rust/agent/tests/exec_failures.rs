@@ -1,10 +1,8 @@
 //! Programs that cannot be started: each failure has a kind, a stage and a message that says what to look at.
 
-mod support;
-
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::*;
-use support::*;
 
 fn kind(client: &mut Client, request: &ExecRequest) -> (String, String, String) {
     let ran = client.exec(request);
@@ -12,8 +10,9 @@ fn kind(client: &mut Client, request: &ExecRequest) -> (String, String, String) 
     (failed.kind.clone(), failed.stage.clone().unwrap(), failed.message.clone())
 }
 
+// hazard: X8
 #[test]
-fn x8_every_kind_of_unusable_program_is_told_apart() {
+fn every_kind_of_unusable_program_has_its_error_kind() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -46,8 +45,9 @@ fn x8_every_kind_of_unusable_program_is_told_apart() {
     });
 }
 
+// hazard: A4
 #[test]
-fn a4_a_bad_working_directory_is_refused() {
+fn a_bad_working_directory_is_refused() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -81,8 +81,9 @@ fn a4_a_bad_working_directory_is_refused() {
     });
 }
 
+// hazard: A5
 #[test]
-fn a5_users_are_resolved_strictly() {
+fn users_are_resolved_strictly() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -113,8 +114,9 @@ fn a5_users_are_resolved_strictly() {
     });
 }
 
+// hazard: A3
 #[test]
-fn a3_environment_and_arguments_the_kernel_cannot_take_are_bad_args() {
+fn arguments_the_kernel_cannot_take_are_bad_args() {
     within(30, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -148,7 +150,7 @@ fn limits_that_cannot_be_set_are_resource_limit() {
 }
 
 #[test]
-fn a_failed_start_leaves_no_descriptor_no_process_and_a_usable_connection() {
+fn a_failed_start_leaves_a_usable_connection() {
     if !is_root() {
         eprintln!("skipped: the agent lets no other user count its descriptors");
         return;

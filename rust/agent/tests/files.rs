@@ -1,12 +1,10 @@
 //! File operations against the real agent in a root of its own.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::message::*;
-use support::*;
 
 fn ok(response: FsResponse) -> FsResponse {
     assert!(response.ok, "{:?}", response.error);
@@ -86,8 +84,9 @@ fn defaults_are_0644_0755_and_root_and_existing_modes_stay() {
     });
 }
 
+// hazard: F1
 #[test]
-fn f1_paths_stay_beneath_the_root_and_empty_ones_are_invalid() {
+fn paths_stay_beneath_the_root_and_empty_ones_are_invalid() {
     within(20, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -115,8 +114,9 @@ fn f1_paths_stay_beneath_the_root_and_empty_ones_are_invalid() {
     });
 }
 
+// hazard: F2
 #[test]
-fn f2_an_absolute_link_means_the_sandboxs_own_file() {
+fn an_absolute_link_means_the_sandboxs_own_file() {
     within(20, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -132,8 +132,9 @@ fn f2_an_absolute_link_means_the_sandboxs_own_file() {
 }
 
 /// A directory flips between itself and a link to `/` while the agent writes beneath it.
+// hazard: F3
 #[test]
-fn f3_a_racing_link_never_leads_a_write_outside() {
+fn a_racing_link_never_leads_a_write_outside() {
     within(60, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -160,8 +161,9 @@ fn f3_a_racing_link_never_leads_a_write_outside() {
     });
 }
 
+// hazard: F4
 #[test]
-fn f4_magic_links_are_refused_by_name() {
+fn magic_links_are_refused_by_name() {
     within(20, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -206,8 +208,9 @@ fn reading_what_is_no_file_is_refused_without_waiting_for_it() {
     });
 }
 
+// hazard: F8
 #[test]
-fn f8_an_atomic_write_that_breaks_off_leaves_the_old_content_and_no_trace() {
+fn an_interrupted_atomic_write_keeps_the_old_content() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -227,8 +230,9 @@ fn f8_an_atomic_write_that_breaks_off_leaves_the_old_content_and_no_trace() {
     });
 }
 
+// hazard: F9
 #[test]
-fn f9_a_large_file_goes_both_ways_with_flat_memory() {
+fn a_large_file_goes_both_ways_with_flat_memory() {
     within(120, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -347,8 +351,9 @@ fn handles_are_bounded_and_freed_with_their_connection() {
     });
 }
 
+// hazard: F7
 #[test]
-fn f7_a_large_directory_is_listed_in_pages_and_refused_whole_when_it_does_not_fit() {
+fn a_large_directory_is_listed_in_pages() {
     within(60, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -427,8 +432,9 @@ fn removing_a_tree_follows_no_link_and_has_no_depth_limit() {
     });
 }
 
+// hazard: F5
 #[test]
-fn f5_copies_keep_links_holes_modes_and_times_and_follow_nothing() {
+fn copies_keep_links_holes_modes_and_times_and_follow_nothing() {
     within(60, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();
@@ -501,7 +507,7 @@ fn a_full_disk_is_no_space_and_leaves_nothing_half_written() {
 }
 
 #[test]
-fn too_many_calls_at_once_are_refused_and_the_others_finish() {
+fn too_many_concurrent_calls_are_refused() {
     within(30, || {
         let agent = Agent::jailed();
         let mut client = agent.connect();

@@ -1,14 +1,12 @@
 //! The private channel: captured output, activity, shutdown, the runtime's end.
 
-mod support;
-
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::frame::{self, Flags};
 use microsandbox_protocol::message::*;
-use support::*;
 
 #[test]
 fn the_log_gets_a_copy_of_every_stream_with_marks_around_it() {
@@ -34,8 +32,9 @@ fn the_log_gets_a_copy_of_every_stream_with_marks_around_it() {
     });
 }
 
+// hazard: G3
 #[test]
-fn g3_arguments_and_environment_are_in_no_log_line() {
+fn arguments_and_environment_are_in_no_log_line() {
     within(20, || {
         let agent = Agent::start();
         let request = ExecRequest { env: vec!["KEY=canary-env".into()], ..program("true", &["canary-arg"]) };
@@ -47,8 +46,9 @@ fn g3_arguments_and_environment_are_in_no_log_line() {
 }
 
 /// The runtime stops reading: output waits, nothing is lost, the agent stays small and answers.
+// hazard: G1
 #[test]
-fn g1_a_stalled_runtime_slows_programs_and_loses_no_byte() {
+fn a_stalled_runtime_slows_programs_and_loses_no_byte() {
     within(60, || {
         let agent = Agent::start();
         agent.upward.keep.store(false, Ordering::Relaxed);
@@ -66,7 +66,7 @@ fn g1_a_stalled_runtime_slows_programs_and_loses_no_byte() {
 }
 
 #[test]
-fn activity_tells_how_many_programs_run() {
+fn activity_reports_how_many_programs_run() {
     within(20, || {
         let agent = Agent::start();
         let mut client = agent.connect();
@@ -123,7 +123,7 @@ fn shutdown_kills_what_ignores_term_after_the_grace() {
 }
 
 #[test]
-fn an_idle_agent_shuts_down_at_once() {
+fn an_idle_agent_shuts_down_immediately() {
     within(30, || {
         for grace_ms in [Some(0), Some(5000), None] {
             let mut agent = Agent::start();
@@ -162,8 +162,9 @@ fn term_to_the_agent_is_an_orderly_shutdown() {
     });
 }
 
+// hazard: L4
 #[test]
-fn l4_the_end_of_the_runtime_ends_the_agent_and_every_program() {
+fn the_end_of_the_runtime_ends_the_agent_and_every_program() {
     within(30, || {
         let mut agent = Agent::start();
         let mut client = agent.connect();
@@ -182,7 +183,7 @@ fn l4_the_end_of_the_runtime_ends_the_agent_and_every_program() {
 }
 
 #[test]
-fn a_hostile_runtime_cannot_crash_the_agent_before_or_after_the_bootstrap() {
+fn a_hostile_runtime_cannot_crash_the_agent() {
     within(30, || {
         // Garbage ends it: there is nobody left to serve.
         let mut agent = Agent::mute();
@@ -203,7 +204,7 @@ fn a_hostile_runtime_cannot_crash_the_agent_before_or_after_the_bootstrap() {
 }
 
 #[test]
-fn before_the_bootstrap_nobody_is_served() {
+fn no_client_is_served_before_the_bootstrap() {
     within(20, || {
         let agent = Agent::mute();
         let mut early = Client::raw(&agent.socket);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox_core::agent::{AgentAddress, RawClient, RawFrame, RawStream};
+use microsandbox_core::api::DEFAULT_CONNECT_TIMEOUT;
 use microsandbox_core::backend::available_when;
-use microsandbox_core::sandbox::DEFAULT_CONNECT_TIMEOUT;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, SharedBackend};
+use microsandbox_local::LocalBackend;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tokio::sync::Mutex;
@@ -35,8 +36,8 @@ impl<'py> IntoPyObject<'py> for Frame {
 }
 
 fn address(backend: &SharedBackend, name: &str) -> MicrosandboxResult<AgentAddress> {
-    match backend.as_local() {
-        Some(local) => local.agent_address(name),
+    match LocalBackend::of(backend) {
+        Some(local) => local.home().agent_address(name),
         None => Err(MicrosandboxError::unsupported("AgentClient", available_when::LOCAL)),
     }
 }
@@ -68,8 +69,8 @@ pub fn agent_of_socket(path: &Bound<'_, PyAny>, timeout: &Bound<'_, PyAny>) -> P
 pub fn agent_socket_path(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Backend<'_, '_>) -> PyResult<PathBuf> {
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
-    let path = microsandbox_core::model::validate_sandbox_name(&name).and_then(|()| match backend.as_local() {
-        Some(local) => Ok(local.agent_socket(&name)),
+    let path = microsandbox_core::model::validate_sandbox_name(&name).and_then(|()| match LocalBackend::of(&backend) {
+        Some(local) => Ok(local.home().agent_socket(&name)),
         None => Err(MicrosandboxError::unsupported("AgentClient.socket_path", available_when::LOCAL)),
     });
     path.map_err(|error| errors::to_python(py, error))

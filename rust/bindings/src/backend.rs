@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use microsandbox_core::backend::{BackendKind, CloudBackend, LocalBackend, Wire, ambient};
-use microsandbox_core::config::{CredentialStore, LocalConfig, LocalConfigOverrides, RegistryAuth, RegistryEntry};
+use microsandbox_core::backend::BackendKind;
+use microsandbox_core::config::{
+    CredentialStore, LocalConfig, LocalConfigOverrides, RegistryAuth, RegistryEntry, Wire,
+};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, SharedBackend, model};
+use microsandbox_sdk::{CloudBackend, LocalBackend, default_backend as ambient};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMapping, PyTuple};
@@ -40,12 +43,12 @@ impl NativeBackend {
     /// State directory of a local backend.
     #[getter]
     fn home(&self, py: Python<'_>) -> PyResult<Option<std::path::PathBuf>> {
-        Ok(self.backend.get(py)?.as_local().map(|local| local.config().home.clone()))
+        Ok(LocalBackend::of(self.backend.get(py)?).map(|local| local.config().home.clone()))
     }
     /// Configuration of a local backend, as JSON. No key and no password is part of it.
     #[getter]
     fn config_json(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        let Some(config) = self.backend.get(py)?.as_local().map(|local| local.config().clone()) else {
+        let Some(config) = LocalBackend::of(self.backend.get(py)?).map(|local| local.config().clone()) else {
             return Ok(None);
         };
         let text = serde_json::to_string(&config);
@@ -54,17 +57,17 @@ impl NativeBackend {
     /// Directories of a local backend.
     #[getter]
     fn paths(&self, py: Python<'_>) -> PyResult<Option<Vec<(&'static str, PathBuf)>>> {
-        Ok(self.backend.get(py)?.as_local().map(|local| paths_of(local.config())))
+        Ok(LocalBackend::of(self.backend.get(py)?).map(|local| paths_of(local.config())))
     }
     /// Address of a cloud backend.
     #[getter]
     fn url(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        Ok(self.backend.get(py)?.as_cloud().map(|cloud| cloud.url().to_owned()))
+        Ok(self.backend.get(py)?.remote_address().map(|remote| remote.url))
     }
     /// Dialect of a cloud backend.
     #[getter]
     fn wire(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
-        Ok(self.backend.get(py)?.as_cloud().map(|cloud| cloud.wire().as_str()))
+        Ok(self.backend.get(py)?.remote_address().map(|remote| remote.wire.as_str()))
     }
     /// What it is, as `default_backend_info` reports it.
     #[getter]

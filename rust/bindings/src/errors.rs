@@ -197,7 +197,7 @@ fn exec_failed<'py>(py: Python<'py>, text: &str, failure: ExecFailure) -> PyResu
 fn boot_start<'py>(py: Python<'py>, text: &str, failure: BootFailure) -> PyResult<Raise<'py>> {
     Raise::new(py, Class::BootStartError, text)?
         .with("name", failure.name)?
-        .with("stage", failure.stage)?
+        .with("stage", failure.stage.as_str())?
         .with("step", failure.step)?
         .with("errno", failure.errno)?
         .with("message", failure.message)?

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError};
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::SharedBackend;
+use microsandbox_core::api::SandboxFs;
 use microsandbox_core::model;
 use microsandbox_core::names;
-use microsandbox_core::sandbox::SandboxFs;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::{Mutex, oneshot};
@@ -261,11 +261,11 @@ impl NativeFs {
     }
     fn remove(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).remove(&path).await }))
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).remove(&path, false).await }))
     }
     fn remove_dir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).remove_dir(&path).await }))
+        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).remove(&path, true).await }))
     }
     fn copy(&self, py: Python<'_>, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), src, dst) = (self.target(py)?, inside(src, "src")?, inside(dst, "dst")?);

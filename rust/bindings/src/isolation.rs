@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use microsandbox_core::{MicrosandboxError, krunfw, model};
+use microsandbox_core::{MicrosandboxError, model};
+use microsandbox_local::LocalBackend;
+use microsandbox_local::guest_kernel;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -26,10 +28,14 @@ impl<'py> IntoPyObject<'py> for IsolationReport {
             self.0
                 .mechanisms
                 .into_iter()
-                .map(|m| mechanism.call1((m.name, Member(m.state), m.reason)))
+                .map(|m| mechanism.call1((m.name.as_str(), Member(m.state), m.reason)))
                 .collect::<PyResult<Vec<_>>>()?,
         )?;
-        types.getattr("IsolationReport")?.call1((self.0.driver, self.0.accelerator, mechanisms))
+        types.getattr("IsolationReport")?.call1((
+            self.0.driver.as_str(),
+            self.0.accelerator.map(model::Accelerator::as_str),
+            mechanisms,
+        ))
     }
 }
 
@@ -80,7 +86,7 @@ pub fn boot_steps<'py>(py: Python<'py>, steps: &[model::BootStep]) -> PyResult<B
 /// Names the guest kernel's library for this process.
 #[pyfunction]
 pub fn set_runtime_libkrunfw_path(path: PathBuf) {
-    krunfw::set_library_path(path);
+    guest_kernel::set_library_path(path);
 }
 
 /// The guest kernel's library that microVMs would use; `None` where there is no usable one.
@@ -91,8 +97,8 @@ pub fn resolved_libkrunfw_path(
     backend: Option<&Bound<'_, NativeBackend>>,
 ) -> PyResult<Option<PathBuf>> {
     let backend = chosen(py, backend)?;
-    let config = backend.as_local().map(|local| local.config().clone());
-    Ok(py.detach(|| Some(krunfw::locate(&config?).ok()?.path)))
+    let config = LocalBackend::of(&backend).map(|local| local.config().clone());
+    Ok(py.detach(|| Some(guest_kernel::locate(&config?).ok()?.path)))
 }
 
 /// Copies it from a file (the library, or a wheel with it) into the home; gives its path there.
@@ -105,10 +111,10 @@ pub fn install_libkrunfw(
 ) -> PyResult<Pending> {
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
-        let Some(local) = backend.as_local() else {
+        let Some(local) = LocalBackend::of(&backend) else {
             return Err(MicrosandboxError::unsupported("install_libkrunfw", "sandboxes on this machine only"));
         };
-        let installed = krunfw::install::from_file(local.config(), &file)?;
+        let installed = guest_kernel::install::from_file(local.config(), &file)?;
         Ok(installed.path.to_string_lossy().into_owned())
     }))
 }

@@ -53,7 +53,7 @@ impl NativeJobs {
     fn call(&self, py: Python<'_>, call: JobCall) -> PyResult<Pending> {
         let (backend, name) = (self.backend.get(py)?.clone(), self.name.clone());
         Ok(Pending::new(async move {
-            let known = backend.sandboxes().job_call(&name, call).await?;
+            let known = backend.sandboxes().agent(&name).job(call).await?;
             Ok(known.into_iter().map(JobInfo).collect::<Vec<_>>())
         }))
     }
@@ -85,7 +85,7 @@ impl NativeJobs {
         let replay = optional::<Count>(replay, "replay_bytes")?.map(|count| count.0);
         let (backend, name) = (self.backend.get(py)?.clone(), self.name.clone());
         Ok(Pending::new(async move {
-            backend.sandboxes().job_attach(&name, job, replay).await.map(|handle| NativeExec::new(handle, None))
+            backend.sandboxes().agent(&name).attach_job(job, replay).await.map(|handle| NativeExec::new(handle, None))
         }))
     }
 }

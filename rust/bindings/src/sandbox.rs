@@ -7,6 +7,7 @@ use microsandbox_core::backend::ListQuery;
 use microsandbox_core::config::SandboxDefaults;
 use microsandbox_core::model;
 use microsandbox_core::{Sandbox, SharedBackend};
+use microsandbox_local::LocalBackend;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -28,7 +29,7 @@ pub type Backend<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
 /// What a sandbox of this backend gets when nothing is said.
 fn defaults(backend: &SharedBackend) -> SandboxDefaults {
-    backend.as_local().map(|local| local.config().sandbox_defaults.clone()).unwrap_or_default()
+    LocalBackend::of(backend).map(|local| local.config().sandbox_defaults.clone()).unwrap_or_default()
 }
 
 #[pyfunction]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use microsandbox_core::SharedBackend;
+use microsandbox_core::api::VolumeFs;
 use microsandbox_core::model::{self, VolumeConfig};
-use microsandbox_core::sandbox::VolumeFs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -67,7 +67,7 @@ impl NativeVolume {
     }
     fn remove(&self, py: Python<'_>) -> PyResult<Pending> {
         let (backend, name) = (self.backend.get(py)?.clone(), self.info.name.clone());
-        Ok(Pending::unattended(async move { backend.volumes().remove(&backend, &name).await }))
+        Ok(Pending::unattended(async move { backend.volumes().remove(&name).await }))
     }
     #[getter]
     fn name(&self) -> &str {
@@ -119,7 +119,7 @@ pub fn volume_create(
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
         model::validate_volume_name(&config.name)?;
-        let info = backend.volumes().create(&backend, config).await?;
+        let info = backend.volumes().create(config).await?;
         Ok(NativeVolume::new(&backend, info))
     }))
 }
@@ -130,7 +130,7 @@ pub fn volume_get(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Given<'_, '_
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
-        let info = backend.volumes().get(&backend, &name).await?;
+        let info = backend.volumes().get(&name).await?;
         Ok(NativeVolume::new(&backend, info))
     }))
 }
@@ -140,7 +140,7 @@ pub fn volume_get(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Given<'_, '_
 pub fn volume_list(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
-        let infos = backend.volumes().list(&backend).await?;
+        let infos = backend.volumes().list().await?;
         Ok(infos.into_iter().map(|info| NativeVolume::new(&backend, info)).collect::<Vec<_>>())
     }))
 }
@@ -150,7 +150,7 @@ pub fn volume_list(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> 
 pub fn volume_remove(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Given<'_, '_>) -> PyResult<Pending> {
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
-    Ok(Pending::unattended(async move { backend.volumes().remove(&backend, &name).await }))
+    Ok(Pending::unattended(async move { backend.volumes().remove(&name).await }))
 }
 
 #[pyfunction]
@@ -158,7 +158,7 @@ pub fn volume_remove(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Given<'_,
 pub fn volume_get_default(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
-        let info = backend.volumes().get_default(&backend).await?;
+        let info = backend.volumes().get_default().await?;
         Ok(NativeVolume::new(&backend, info))
     }))
 }
@@ -212,7 +212,9 @@ impl NativeVolumeFs {
     }
     fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).stat(&path).await.map(FsMetadata::new) }))
+        Ok(Pending::new(
+            async move { VolumeFs::with_backend(&backend, &name).stat(&path, true).await.map(FsMetadata::new) },
+        ))
     }
     fn exists(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
@@ -224,11 +226,11 @@ impl NativeVolumeFs {
     }
     fn remove_file(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove(&path).await }))
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove(&path, false).await }))
     }
     fn remove_dir(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove_dir(&path).await }))
+        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).remove(&path, true).await }))
     }
     fn copy(&self, py: Python<'_>, from_: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), from, to) = (self.target(py)?, inside(from_, "from_")?, inside(to, "to")?);

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::console::Console;
-use crate::failure::{FAILED, Failure, Outcome};
 use crate::invocation::{Home, Invocation};
-use crate::signals::Signals;
+use crate::output::failure::{FAILED, Failure, Outcome};
+use crate::terminal::console::Console;
+use crate::terminal::signals::Signals;
+use crate::verbs;
 
 /// Run code you do not trust in sandboxes that start in milliseconds.
 #[derive(Debug, Parser)]
@@ -21,10 +22,10 @@ use crate::signals::Signals;
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:\n  \
-        msb run host -- python3 -c 'print(1)'    a throw-away sandbox of this machine's own programs\n  \
-        msb create host -n box                   one that stays\n  \
-        msb exec box -- ls /                     a program in it\n  \
-        msb doctor                               what isolation this machine can give\n\n\
+        msb run host -- python3 -c 'print(1)'    run a program of this machine in a temporary sandbox\n  \
+        msb create host -n box                   create a sandbox that keeps running\n  \
+        msb exec box -- ls /                     run a program in that sandbox\n  \
+        msb doctor                               report the isolation that this machine supports\n\n\
         `msb sandbox VERB` and `msb sbx VERB` are the same as `msb VERB`."
 )]
 pub struct Cli {
@@ -38,22 +39,22 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalFlags {
-    /// Tell only about errors.
+    /// Log errors only.
     #[arg(long, global = true, group = "log-level-of-msb")]
     error: bool,
-    /// Tell about warnings, too (the default).
+    /// Log errors and warnings (the default).
     #[arg(long, global = true, group = "log-level-of-msb")]
     warn: bool,
-    /// Tell what is done.
+    /// Log each operation as well.
     #[arg(long, global = true, group = "log-level-of-msb")]
     info: bool,
-    /// Tell how it is done.
+    /// Log debug detail as well.
     #[arg(long, global = true, group = "log-level-of-msb")]
     debug: bool,
-    /// Tell everything.
+    /// Log everything.
     #[arg(long, global = true, group = "log-level-of-msb")]
     trace: bool,
-    /// Print the verbs and flags below this verb as a tree, and do nothing else.
+    /// Print the tree of verbs and flags below this verb, then exit.
     #[arg(long, global = true, action = ArgAction::SetTrue)]
     tree: bool,
 }
@@ -73,84 +74,84 @@ impl GlobalFlags {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run a program in a sandbox and pass on its output and its exit status.
-    Run(Box<crate::run::RunArgs>),
-    /// Create a sandbox and leave it running, idle.
-    Create(Box<crate::create::CreateArgs>),
+    /// Run a program in a sandbox and return its output and its exit status.
+    Run(Box<verbs::run::RunArgs>),
+    /// Create a sandbox and leave it running without a program.
+    Create(Box<verbs::create::CreateArgs>),
     /// Start stopped sandboxes.
-    Start(crate::start::StartArgs),
-    /// Stop sandboxes in good order; by force after a grace period.
-    Stop(crate::stop::StopArgs),
-    /// End sandboxes at once, without asking them.
-    Kill(crate::kill::KillArgs),
-    /// Stop, then start.
-    Restart(crate::restart::RestartArgs),
-    /// Change a sandbox that exists, at once where it can be done.
+    Start(verbs::start::StartArgs),
+    /// Stop sandboxes with a graceful shutdown; kill them after a grace period.
+    Stop(verbs::stop::StopArgs),
+    /// Kill sandboxes immediately, without a shutdown.
+    Kill(verbs::kill::KillArgs),
+    /// Stop sandboxes, then start them again.
+    Restart(verbs::restart::RestartArgs),
+    /// Change the configuration of a sandbox, while it runs where that is possible.
     #[command(visible_alias = "mod")]
-    Modify(crate::modify::ModifyArgs),
-    /// Let everything in sandboxes stand still, memory and all.
-    Pause(crate::pause::PauseArgs),
-    /// Let paused sandboxes go on where they were.
-    Resume(crate::pause::ResumeArgs),
+    Modify(verbs::modify::ModifyArgs),
+    /// Freeze all processes of the sandboxes; memory is kept.
+    Pause(verbs::pause::PauseArgs),
+    /// Unfreeze the processes of paused sandboxes.
+    Resume(verbs::resume::ResumeArgs),
     /// Delete sandboxes with their files and logs.
     #[command(visible_alias = "rm")]
-    Remove(crate::remove::RemoveArgs),
-    /// Wait until sandboxes have ended.
-    Wait(crate::wait::WaitArgs),
-    /// Run a program in an existing sandbox; a stopped one is started for the call.
-    Exec(crate::exec::ExecArgs),
-    /// List programs that run in the background of a sandbox, newest first.
-    Jobs(crate::jobs::JobsArgs),
-    /// Bind this terminal to a job.
-    Attach(crate::jobs::AttachArgs),
+    Remove(verbs::remove::RemoveArgs),
+    /// Wait until sandboxes have stopped.
+    Wait(verbs::wait::WaitArgs),
+    /// Run a program in an existing sandbox; a stopped sandbox is started for the call.
+    Exec(verbs::exec::ExecArgs),
+    /// List the background jobs of a sandbox, newest first.
+    Jobs(verbs::jobs::JobsArgs),
+    /// Attach this terminal to a job.
+    Attach(verbs::attach::AttachArgs),
     /// Send a signal to a job.
-    Signal(crate::jobs::SignalArgs),
-    /// End the input of a job.
-    Eof(crate::jobs::EofArgs),
+    Signal(verbs::signal::SignalArgs),
+    /// Close the standard input of a job.
+    Eof(verbs::eof::EofArgs),
     /// List sandboxes, newest first.
     #[command(visible_alias = "ls")]
-    List(crate::list::ListArgs),
-    /// Show what sandboxes are given and whether they run.
+    List(verbs::list::ListArgs),
+    /// Show the state and the resources of sandboxes.
     #[command(visible_alias = "ps")]
-    Status(crate::status::StatusArgs),
-    /// Show everything about one sandbox: configuration, isolation, how it last ended.
-    Inspect(crate::inspect::InspectArgs),
-    /// Show captured output.
-    Logs(crate::logs::LogsArgs),
-    /// Show what running sandboxes use.
-    Metrics(crate::metrics::MetricsArgs),
+    Status(verbs::status::StatusArgs),
+    /// Show one sandbox in full: configuration, isolation, result of the last run.
+    Inspect(verbs::inspect::InspectArgs),
+    /// Show the captured output of a sandbox.
+    Logs(verbs::logs::LogsArgs),
+    /// Show the resource usage of running sandboxes.
+    Metrics(verbs::metrics::MetricsArgs),
     /// Copy files between this machine and sandboxes.
     #[command(visible_alias = "cp")]
-    Copy(crate::copy::CopyArgs),
-    /// Measure the round trip to a sandbox's agent.
-    Ping(crate::ping::PingArgs),
-    /// Count as activity: the idle timer starts anew.
-    Touch(crate::touch::TouchArgs),
-    /// Import a Docker or OCI archive.
-    Load(crate::load::LoadArgs),
+    Copy(verbs::copy::CopyArgs),
+    /// Measure the round-trip time to the agents of sandboxes.
+    Ping(verbs::ping::PingArgs),
+    /// Reset the idle timer of sandboxes.
+    Touch(verbs::touch::TouchArgs),
+    /// Import the images of a Docker or OCI archive.
+    Load(verbs::load::LoadArgs),
     /// List images.
-    Images(crate::images::ImagesArgs),
+    Images(verbs::images::ImagesArgs),
     /// Manage images.
-    Image(crate::image::ImageArgs),
-    /// Bring in what microVMs need, or make a command of a program in an image.
-    Install(crate::install::InstallArgs),
-    /// Take commands away that `install` made.
-    Uninstall(crate::commands::UninstallArgs),
-    /// Say what isolation this machine can give, and why not more.
-    Doctor(crate::doctor::DoctorArgs),
-    /// Storage that outlives sandboxes.
+    Image(verbs::image::ImageArgs),
+    /// Install libkrunfw for microVMs, or a command that runs a program of an image.
+    Install(verbs::install::InstallArgs),
+    /// Remove commands that `install` made.
+    Uninstall(verbs::uninstall::UninstallArgs),
+    /// Report the isolation that this machine supports, and what is missing for more.
+    Doctor(verbs::doctor::DoctorArgs),
+    /// Manage volumes: storage that outlives sandboxes.
     #[command(visible_alias = "vol")]
-    Volume(crate::volume::VolumeArgs),
-    /// Named ways to choose where commands go.
-    Profile(crate::profile::ProfileArgs),
-    /// Show which backend commands go to, and why.
+    Volume(verbs::volume::VolumeArgs),
+    /// Manage profiles: named choices of a backend.
+    Profile(verbs::profile::ProfileArgs),
+    /// Show which backend commands use, and what selected it.
     #[command(visible_alias = "ctx")]
-    Context(crate::context::ContextArgs),
-    /// Serve this machine's sandboxes to programs elsewhere.
-    Serve(Box<crate::serve::ServeArgs>),
+    Context(verbs::context::ContextArgs),
+    /// Serve this machine's sandboxes to remote clients.
+    Serve(Box<verbs::serve::ServeArgs>),
     /// Print a completion script for a shell.
-    Completion(crate::completion::CompletionArgs),
-    /// About this installation.
+    Completion(verbs::completion::CompletionArgs),
+    /// Check this installation.
     #[command(name = "self")]
     Own(OwnArgs),
 }
@@ -165,7 +166,7 @@ pub struct OwnArgs {
 enum OwnVerb {
     /// The same as `msb doctor`.
     #[command(visible_alias = "check")]
-    Doctor(crate::doctor::DoctorArgs),
+    Doctor(verbs::doctor::DoctorArgs),
 }
 
 /// The grammar, for completion scripts and the tree.
@@ -173,10 +174,10 @@ pub fn grammar() -> clap::Command {
     Cli::command()
 }
 
-/// Parses, runs, reports.
+/// Parses the command line, runs the verb, reports a failure; the exit status.
 pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -> i32 {
     let args = without_group(args);
-    if let Some(refusal) = crate::unsupported::verb(&args) {
+    if let Some(refusal) = crate::flags::unsupported::verb(&args) {
         console.note(&refusal.report().unwrap_or_default());
         return refusal.exit_code();
     }
@@ -185,12 +186,12 @@ pub fn run(args: Vec<OsString>, console: Console, home: impl FnOnce() -> Home) -
         Err(code) => return code,
     };
     let result = match cli.verb {
-        Verb::Completion(args) => crate::completion::run(&args, &console).map(|()| 0),
-        Verb::Profile(args) => crate::profile::run(&args, &console).map(|()| 0),
-        Verb::Context(args) if args.is_about_profiles() => crate::context::profiles(&args, &console).map(|()| 0),
+        Verb::Completion(args) => verbs::completion::run(&args, &console).map(|()| 0),
+        Verb::Profile(args) => verbs::profile::run(&args, &console).map(|()| 0),
+        Verb::Context(args) if args.is_about_profiles() => verbs::context::profiles(&args, &console).map(|()| 0),
         verb => {
             let level = cli.global.level();
-            crate::logging::with_level(level, &console, || execute(verb, given, &console, home))
+            crate::output::logging::with_level(level, &console, || execute(verb, given, &console, home))
         }
     };
     match result {
@@ -212,11 +213,11 @@ fn without_group(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-/// Names of the flags that were really written, as the user writes them.
+/// Names of the flags that stand on the command line, with their dashes.
 pub type GivenFlags = Vec<String>;
 
 fn parse(args: Vec<OsString>, console: &Console) -> Result<(Cli, GivenFlags), i32> {
-    if let Some(tree) = crate::tree::asked(&args) {
+    if let Some(tree) = crate::output::tree::asked(&args) {
         return Err(report_output(console.print(&tree)));
     }
     let mut grammar = grammar();
@@ -246,13 +247,13 @@ fn report_parse(error: &clap::Error, console: &Console) -> i32 {
     report_output(console.print(&if console.colors() { text.ansi().to_string() } else { text.to_string() }))
 }
 
-/// The mistake everybody makes once: the program without `--` before it.
+/// A frequent mistake: the program without `--` before it.
 fn separator_hint(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     let usage = error.get(ContextKind::Usage)?.to_string();
     let takes_program = usage.contains("[-- <CMD>...]");
     (error.kind() == ErrorKind::UnknownArgument && takes_program && !word.starts_with('-'))
-        .then(|| format!("hint: the program follows two dashes: -- {word}"))
+        .then(|| format!("hint: write the program after two dashes: -- {word}"))
 }
 
 fn report_output(result: Outcome<()>) -> i32 {
@@ -273,27 +274,27 @@ fn given_flags(grammar: &clap::Command, matches: &ArgMatches) -> GivenFlags {
     verb.get_arguments().filter(written).filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect()
 }
 
-/// One thread is enough, except for a server: the work is waiting. Blocking parts have threads of their own.
+/// One thread is enough, except for a server: most of the time is waiting. Blocking parts have threads of their own.
 fn execute(verb: Verb, given: GivenFlags, console: &Console, home: impl FnOnce() -> Home) -> Outcome<i32> {
     let mut builder = match &verb {
         Verb::Serve(args) if args.serves() => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
-    // What the core tells on threads of the runtime belongs to this call as well.
-    let told = tracing::dispatcher::get_default(tracing::Dispatch::clone);
+    // Events of the core on threads of the runtime belong to this call as well.
+    let log = tracing::dispatcher::get_default(tracing::Dispatch::clone);
     let runtime = builder
-        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&told)))
+        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
         .enable_all()
         .build()
-        .map_err(|error| Failure::message(format!("cannot start: {error}")))?;
+        .map_err(|error| Failure::message(format!("cannot start the asynchronous runtime: {error}")))?;
     let outcome = runtime.block_on(async {
-        let signals =
-            Signals::listen().map_err(|error| Failure::message(format!("cannot listen to signals: {error}")))?;
+        let signals = Signals::listen()
+            .map_err(|error| Failure::message(format!("cannot install the signal handlers: {error}")))?;
         let Home { backend, info, python } = home();
         let call = Invocation { backend, info, python, console: console.share(), signals, now: chrono::Utc::now() };
         dispatch(verb, given, &call).await
     });
-    // Given up work (an unpack that was interrupted) must not hold the prompt back.
+    // Cancelled work (an interrupted unpack) must not delay the prompt.
     runtime.shutdown_background();
     outcome
 }
@@ -301,51 +302,51 @@ fn execute(verb: Verb, given: GivenFlags, console: &Console, home: impl FnOnce()
 async fn dispatch(verb: Verb, given: GivenFlags, call: &Invocation) -> Outcome<i32> {
     match verb {
         // These forward signals to the guest.
-        Verb::Run(args) => crate::run::run(*args, given, call).await,
-        Verb::Exec(args) => crate::exec::run(args, call).await,
-        Verb::Attach(args) => crate::jobs::attach_to(args, call).await,
-        // It ends in good order by itself.
-        Verb::Serve(args) => crate::serve::run(*args, call).await,
+        Verb::Run(args) => verbs::run::run(*args, given, call).await,
+        Verb::Exec(args) => verbs::exec::run(args, call).await,
+        Verb::Attach(args) => verbs::attach::run(args, call).await,
+        // It handles signals itself: in-flight requests are finished first.
+        Verb::Serve(args) => verbs::serve::run(*args, call).await,
         verb => call.interruptible(plain(verb, call)).await,
     }
 }
 
-/// Verbs that end when a signal comes.
+/// Verbs that a signal cancels.
 async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
     let done = match verb {
-        Verb::Create(args) => crate::create::run(*args, call).await,
-        Verb::Start(args) => crate::start::run(args, call).await,
-        Verb::Stop(args) => crate::stop::run(args, call).await,
-        Verb::Kill(args) => crate::kill::run(args, call).await,
-        Verb::Restart(args) => crate::restart::run(args, call).await,
-        Verb::Modify(args) => crate::modify::run(args, call).await,
-        Verb::Pause(args) => crate::pause::pause(args, call).await,
-        Verb::Resume(args) => crate::pause::resume(args, call).await,
-        Verb::Remove(args) => crate::remove::run(args, call).await,
-        Verb::Wait(args) => crate::wait::run(args, call).await,
-        Verb::Jobs(args) => crate::jobs::list(args, call).await,
-        Verb::Signal(args) => crate::jobs::signal(args, call).await,
-        Verb::Eof(args) => crate::jobs::eof(args, call).await,
-        Verb::List(args) => crate::list::run(args, call).await,
-        Verb::Status(args) => crate::status::run(args, call).await,
-        Verb::Inspect(args) => crate::inspect::run(args, call).await,
-        Verb::Logs(args) => crate::logs::run(args, call).await,
-        Verb::Metrics(args) => crate::metrics::run(args, call).await,
-        Verb::Copy(args) => crate::copy::run(args, call).await,
-        Verb::Ping(args) => crate::ping::run(args, call).await,
-        Verb::Touch(args) => crate::touch::run(args, call).await,
-        Verb::Load(args) => crate::load::run(args, call).await,
-        Verb::Images(args) => crate::images::run(args, call).await,
-        Verb::Image(args) => crate::image::run(args, call).await,
-        Verb::Install(args) => crate::install::run(args, call).await,
-        Verb::Uninstall(args) => crate::commands::uninstall(&args, call),
+        Verb::Create(args) => verbs::create::run(*args, call).await,
+        Verb::Start(args) => verbs::start::run(args, call).await,
+        Verb::Stop(args) => verbs::stop::run(args, call).await,
+        Verb::Kill(args) => verbs::kill::run(args, call).await,
+        Verb::Restart(args) => verbs::restart::run(args, call).await,
+        Verb::Modify(args) => verbs::modify::run(args, call).await,
+        Verb::Pause(args) => verbs::pause::run(args, call).await,
+        Verb::Resume(args) => verbs::resume::run(args, call).await,
+        Verb::Remove(args) => verbs::remove::run(args, call).await,
+        Verb::Wait(args) => verbs::wait::run(args, call).await,
+        Verb::Jobs(args) => verbs::jobs::run(args, call).await,
+        Verb::Signal(args) => verbs::signal::run(args, call).await,
+        Verb::Eof(args) => verbs::eof::run(args, call).await,
+        Verb::List(args) => verbs::list::run(args, call).await,
+        Verb::Status(args) => verbs::status::run(args, call).await,
+        Verb::Inspect(args) => verbs::inspect::run(args, call).await,
+        Verb::Logs(args) => verbs::logs::run(args, call).await,
+        Verb::Metrics(args) => verbs::metrics::run(args, call).await,
+        Verb::Copy(args) => verbs::copy::run(args, call).await,
+        Verb::Ping(args) => verbs::ping::run(args, call).await,
+        Verb::Touch(args) => verbs::touch::run(args, call).await,
+        Verb::Load(args) => verbs::load::run(args, call).await,
+        Verb::Images(args) => verbs::images::run(args, call).await,
+        Verb::Image(args) => verbs::image::run(args, call).await,
+        Verb::Install(args) => verbs::install::run(args, call).await,
+        Verb::Uninstall(args) => verbs::uninstall::run(&args, call),
         Verb::Doctor(args) | Verb::Own(OwnArgs { verb: OwnVerb::Doctor(args) }) => {
-            return crate::doctor::run(args, call).await;
+            return verbs::doctor::run(args, call).await;
         }
-        Verb::Volume(args) => crate::volume::run(args, call).await,
-        Verb::Profile(args) => crate::profile::run(&args, &call.console),
-        Verb::Context(args) => crate::context::run(&args, call),
-        Verb::Completion(args) => crate::completion::run(&args, &call.console),
+        Verb::Volume(args) => verbs::volume::run(args, call).await,
+        Verb::Profile(args) => verbs::profile::run(&args, &call.console),
+        Verb::Context(args) => verbs::context::run(&args, call),
+        Verb::Completion(args) => verbs::completion::run(&args, &call.console),
         Verb::Run(_) | Verb::Exec(_) | Verb::Attach(_) | Verb::Serve(_) => return Ok(FAILED),
     };
     done.map(|()| 0)

@@ -1,20 +1,21 @@
-//! What every verb is given: the backend, resolved once; the streams; the signals.
+//! What every verb receives: the backend, resolved once; the streams; the signals.
 
 use std::future::Future;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use microsandbox_core::backend::{BackendInfo, SharedBackend};
+use microsandbox_core::SharedBackend;
+use microsandbox_sdk::default_backend::BackendInfo;
 
-use crate::console::Console;
-use crate::failure::{Failure, Outcome};
-use crate::signals::Signals;
+use crate::output::failure::{Failure, Outcome};
+use crate::terminal::console::Console;
+use crate::terminal::signals::Signals;
 
-/// Where sandboxes live, and why there.
+/// The backend, and what selected it.
 pub struct Home {
     pub backend: SharedBackend,
     pub info: BackendInfo,
-    /// The interpreter whose pip fetches things.
+    /// The Python interpreter whose pip downloads wheels.
     pub python: PathBuf,
 }
 
@@ -25,20 +26,20 @@ pub struct Invocation {
     pub python: PathBuf,
     pub console: Console,
     pub signals: Signals,
-    /// When it began: ages in tables count from here.
+    /// Start time; ages in tables are relative to it.
     pub now: DateTime<Utc>,
 }
 
 impl Invocation {
-    /// One line of input that begins with y. Can be interrupted.
+    /// Reads an answer; true if it begins with y. Can be interrupted.
     pub async fn confirmed(&self) -> Outcome<bool> {
-        let mut input = crate::input::InputStream::open(&self.console.input)
+        let mut input = crate::terminal::input::InputStream::open(&self.console.input)
             .map_err(|error| Failure::message(format!("cannot read the answer: {error}")))?;
         let answer = input.next().await.unwrap_or_default();
         Ok(answer.first().is_some_and(|first| matches!(first, b'y' | b'Y')))
     }
 
-    /// Runs `work` unless a signal asks for an end first; then it is dropped where it stands.
+    /// Runs `work`; a signal that asks for an exit drops `work` at its current await point.
     pub async fn interruptible<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         tokio::select! {
             result = work => result,

@@ -1,134 +1,18 @@
-//! The user's terminal: raw mode that always ends, its size, and the keys that let go of it.
+//! The user's terminal, or the pipes in its place, and a program bound to it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `console` | the standard streams of one invocation |
+//! | `session` | one program of `run` or `exec`, from its flags to its exit status |
+//! | `attach` | input, output, signals and window size between a program and this terminal |
+//! | `input` | standard input as a stream that can be cancelled |
+//! | `raw_mode`, `detach_keys` | the terminal's mode, and the keys that detach |
+//! | `signals` | signals as a stream; the earlier handlers are restored |
 
-use std::os::fd::BorrowedFd;
-
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
-
-/// Rows and columns when there is no terminal to ask.
-pub const DEFAULT_SIZE: (u16, u16) = (24, 80);
-
-/// Raw mode from its making to its end, by whichever path that comes.
-pub struct RawMode {
-    before: Termios,
-}
-
-impl RawMode {
-    /// Keys reach the guest as they are typed; Ctrl-C is a byte, not a signal.
-    pub fn enter() -> std::io::Result<RawMode> {
-        let before = tcgetattr(stdin())?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(stdin(), OptionalActions::Drain, &raw)?;
-        Ok(RawMode { before })
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        // Nobody is left to be told when this fails.
-        let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
-    }
-}
-
-fn stdin() -> BorrowedFd<'static> {
-    rustix::stdio::stdin()
-}
-
-/// Whether standard input is a terminal.
-pub fn is_present() -> bool {
-    rustix::termios::isatty(stdin())
-}
-
-/// Whether this process may read its terminal without being stopped for it (a background job may not). One that does not
-/// control our session, as under setsid(1), stops nobody.
-pub fn is_foreground() -> bool {
-    tcgetpgrp(stdin()).map_or(true, |group| group == rustix::process::getpgrp())
-}
-
-/// Rows and columns, of whichever standard stream is a terminal.
-pub fn size() -> Option<(u16, u16)> {
-    [rustix::stdio::stdout(), stdin(), rustix::stdio::stderr()]
-        .into_iter()
-        .find_map(|fd| tcgetwinsize(fd).ok())
-        .filter(|size| size.ws_row > 0 && size.ws_col > 0)
-        .map(|size| (size.ws_row, size.ws_col))
-}
-
-/// A key sequence that leaves the program running and gives the terminal back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DetachKeys {
-    sequence: Vec<u8>,
-    /// Typed keys that may be its beginning.
-    held: Vec<u8>,
-}
-
-impl Default for DetachKeys {
-    /// Ctrl-].
-    fn default() -> Self {
-        DetachKeys { sequence: vec![0x1d], held: Vec::new() }
-    }
-}
-
-impl DetachKeys {
-    /// `ctrl-]`, `ctrl-p,ctrl-q`, `a`; keys separated by commas.
-    pub fn parse(text: &str) -> Result<DetachKeys, String> {
-        let sequence = text.split(',').map(key).collect::<Result<Vec<u8>, String>>()?;
-        Ok(DetachKeys { sequence, held: Vec::new() })
-    }
-
-    /// What of `typed` goes to the guest, and whether the sequence was completed. Keys that may be its beginning are
-    /// held back until the next one decides.
-    pub fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
-        let mut passed = Vec::with_capacity(typed.len() + self.held.len());
-        for &byte in typed {
-            self.held.push(byte);
-            while !self.sequence.starts_with(&self.held) {
-                passed.push(self.held.remove(0));
-            }
-            if self.held == self.sequence {
-                self.held.clear();
-                return (passed, true);
-            }
-        }
-        (passed, false)
-    }
-}
-
-fn key(name: &str) -> Result<u8, String> {
-    let refuse = || format!("{name:?} is no key; write one like ctrl-] or ctrl-p,ctrl-q or a");
-    if let Some(letter) = name.strip_prefix("ctrl-").or_else(|| name.strip_prefix("Ctrl-")) {
-        let [byte] = letter.as_bytes() else { return Err(refuse()) };
-        let upper = byte.to_ascii_uppercase();
-        return if (b'@'..=b'_').contains(&upper) { Ok(upper & 0x1f) } else { Err(refuse()) };
-    }
-    match name.as_bytes() {
-        [byte] if byte.is_ascii_graphic() => Ok(*byte),
-        _ => Err(refuse()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_written_as_docker_writes_them() {
-        assert_eq!(DetachKeys::parse("ctrl-]"), Ok(DetachKeys::default()));
-        assert_eq!(DetachKeys::parse("ctrl-p,ctrl-q").unwrap().sequence, [16, 17]);
-        assert_eq!(DetachKeys::parse("ctrl-@,a").unwrap().sequence, [0, b'a']);
-        for text in ["", "ctrl-", "ctrl-ab", "ab", "ctrl-1", "a,,b", " "] {
-            assert!(DetachKeys::parse(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn the_sequence_is_found_across_reads_and_nothing_else_is_lost() {
-        let mut keys = DetachKeys::parse("a,a,b").unwrap();
-        assert_eq!(keys.filter(b"xa"), (b"x".to_vec(), false));
-        assert_eq!(keys.filter(b"a"), (Vec::new(), false));
-        // A third a: the first one was not the beginning after all.
-        assert_eq!(keys.filter(b"a"), (b"a".to_vec(), false));
-        assert_eq!(keys.filter(b"by"), (Vec::new(), true));
-        assert_eq!(keys.filter(b"ac"), (b"ac".to_vec(), false));
-    }
-}
+pub mod attach;
+pub mod console;
+pub mod detach_keys;
+pub mod input;
+pub mod raw_mode;
+pub mod session;
+pub mod signals;

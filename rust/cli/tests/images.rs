@@ -1,14 +1,12 @@
-//! Images and the doctor, against a store that says fixed things.
+//! Images and the doctor, with a backend of fixed results.
 
-mod support;
-
+use crate::support::fixed_backend::{FixedBackend, report};
+use crate::support::{msb, msb_with_input, snapshot};
 use microsandbox_core::model::Isolation;
-use support::shop::{Shop, report};
-use support::{msb, msb_with_input, snapshot};
 
 #[test]
-fn tables_and_json_of_images_are_as_written_down() {
-    let backend = Shop::new().backend();
+fn tables_and_json_of_images_match_their_snapshots() {
+    let backend = FixedBackend::new().backend();
     let table = msb(&backend, &["images"]);
     assert_eq!((table.code, table.err.as_str()), (0, ""));
     // The age grows; everything else is fixed.
@@ -28,8 +26,8 @@ fn tables_and_json_of_images_are_as_written_down() {
 }
 
 #[test]
-fn image_errors_say_what_to_do() {
-    let backend = Shop::new().backend();
+fn image_errors_have_hints() {
+    let backend = FixedBackend::new().backend();
     snapshot("error-image-not-found", &msb(&backend, &["image", "inspect", "nowhere"]).page());
     snapshot("error-image-in-use", &msb(&backend, &["image", "rm", "one", "two"]).page());
     let forced = msb(&backend, &["image", "rm", "-f", "one", "two"]);
@@ -38,7 +36,7 @@ fn image_errors_say_what_to_do() {
 
 #[test]
 fn an_archive_comes_from_a_file_or_from_standard_input() {
-    let shop = Shop::new();
+    let shop = FixedBackend::new();
     let file = std::env::temp_dir().join(format!("msb-cli-test-{}.tar", std::process::id()));
     std::fs::write(&file, b"archive").unwrap();
     let ran = msb(&shop.backend(), &["load", "-i", file.to_str().unwrap(), "-t", "mine"]);
@@ -54,8 +52,8 @@ fn an_archive_comes_from_a_file_or_from_standard_input() {
 }
 
 #[test]
-fn the_doctor_fails_only_where_nothing_runs_or_less_than_demanded() {
-    let mut shop = Shop::new();
+fn the_doctor_fails_where_the_required_isolation_is_missing() {
+    let mut shop = FixedBackend::new();
     let ran = msb(&shop.backend(), &["doctor"]);
     assert_eq!(ran.code, 0);
     snapshot("doctor-container", &ran.page());
@@ -63,7 +61,7 @@ fn the_doctor_fails_only_where_nothing_runs_or_less_than_demanded() {
     assert_eq!(msb(&shop.backend(), &["doctor", "--require-microvm"]).code, 1);
     assert_eq!(msb(&shop.backend(), &["self", "check"]), ran);
 
-    shop.report = report(Isolation::Container, Some("user namespaces are switched off"));
+    shop.report = report(Isolation::Container, Some("user namespaces are disabled"));
     let ran = msb(&shop.backend(), &["doctor"]);
     assert_eq!(ran.code, 1);
     snapshot("doctor-nothing-works", &ran.page());

@@ -1,18 +1,11 @@
-//! `msb install` from files, on a home of the test's own. Fetching is tested in the core: it needs no command line.
-
-mod support;
+//! `msb install` from files, on a home of the test's own. The download is tested in the core.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{Ran, local, msb, msb_alone};
 use microsandbox_core::SharedBackend;
-use microsandbox_core::backend::{LocalBackend, MemoryBackend};
-use microsandbox_core::config::LocalConfig;
-use support::{Ran, msb, msb_alone};
-
-fn local(home: &Path) -> SharedBackend {
-    LocalBackend::from_config(LocalConfig::default_for_home(home)).into()
-}
+use microsandbox_fake::MemoryBackend;
 
 const SOURCE: &str = "
 __attribute__((aligned(4096))) char KERNEL_BUNDLE[4097] = {1};
@@ -45,7 +38,7 @@ fn a_file_is_installed_and_the_doctor_finds_it() {
     let installed = home.join("lib/libkrunfw.so.5");
     let mut lines = ran.out.lines();
     assert_eq!(lines.next().unwrap(), installed.to_str().unwrap());
-    assert_eq!(lines.next().unwrap(), "installed: not the copy that this version knows: you vouch for it");
+    assert_eq!(lines.next().unwrap(), "installed: not verified: its digest is not known to this version");
     assert!(lines.next().unwrap().starts_with("sha256:"));
     assert!(lines.next().unwrap().contains("LGPL-2.1-only") && ran.out.contains("GPL-2.0-only"), "{}", ran.out);
     let ran = msb(&backend, &["install", "libkrunfw", "--format", "json", "--from", library.to_str().unwrap()]);
@@ -54,7 +47,7 @@ fn a_file_is_installed_and_the_doctor_finds_it() {
 }
 
 #[test]
-fn a_file_that_is_no_library_is_refused_by_name() {
+fn a_file_other_than_a_library_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "text").unwrap();
@@ -62,13 +55,13 @@ fn a_file_that_is_no_library_is_refused_by_name() {
     let Ran { code, out, err } = msb(&backend, &["install", "libkrunfw", "--from", file.to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains(file.to_str().unwrap()) && err.contains("neither a shared library nor a wheel"), "{err}");
-    assert!(!dir.path().join("home").exists(), "nothing is made for a refusal");
+    assert!(!dir.path().join("home").exists(), "a refusal creates nothing");
     let ran = msb(&backend, &["install", "libkrunfw", "--from", "/nonexistent/file"]);
     assert!(ran.code == 1 && ran.err.contains("/nonexistent/file"), "{ran:?}");
 }
 
 #[test]
-fn only_this_machine_needs_one() {
+fn libkrunfw_is_for_the_local_backend_only() {
     let backend: SharedBackend = std::sync::Arc::new(MemoryBackend::new());
     let ran = msb(&backend, &["install", "libkrunfw"]);
     assert_eq!(ran.code, 1);
@@ -76,10 +69,10 @@ fn only_this_machine_needs_one() {
 }
 
 #[test]
-fn a_command_is_of_this_machine() {
+fn commands_are_for_the_local_backend_only() {
     let memory: SharedBackend = std::sync::Arc::new(MemoryBackend::new());
     let ran = msb(&memory, &["install", "host", "-n", "x", "--", "true"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
-    assert!(ran.err.starts_with("error: commands run in sandboxes of this machine"), "{}", ran.err);
+    assert!(ran.err.starts_with("error: installed commands run in sandboxes of this machine"), "{}", ran.err);
     assert_eq!(msb_alone(&["install"]).code, 2);
 }

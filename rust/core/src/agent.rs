@@ -9,6 +9,7 @@
 //! | [`fs_call`], [`fs_transfer`], [`fs_watch`] | file operations; file content in either direction; changes |
 //! | [`jobs`] | programs that outlive their client |
 //! | [`raw`] | frames for callers who speak the protocol themselves |
+//! | [`stream_agent`] | the trait `Agent` over any stream; [`connections`]: idle connections for the next call |
 //! | [`relay`] | a connection handed over raw |
 //! | [`failure`] | the agent's errors in our words |
 //!
@@ -18,6 +19,7 @@
 
 mod call;
 mod connection;
+pub mod connections;
 mod exec_collect;
 mod exec_request;
 mod exec_session;
@@ -29,6 +31,7 @@ mod fs_watch;
 mod jobs;
 mod raw;
 mod relay;
+mod stream_agent;
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -43,24 +46,26 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 pub(crate) use connection::Connection;
-pub(crate) use exec_collect::{Capture, finish as finish_capture};
-pub(crate) use exec_request::{check_exec, exec_request};
-pub(crate) use fs_call::check_path;
-pub(crate) use fs_transfer::READ_BYTES;
+pub use exec_collect::{Capture, finish as finish_capture};
+pub use exec_request::check_exec;
+pub(crate) use exec_request::exec_request;
+pub use fs_call::check_path;
+pub use fs_transfer::READ_BYTES;
 pub use fs_transfer::{FileReader, FileWriter};
 pub use microsandbox_protocol::frame::Frame as RawFrame;
 pub use raw::{RawClient, RawStream};
+pub use stream_agent::{Dialer, Stream, StreamAgent, Verdict};
 
+use crate::api::DEFAULT_CONNECT_TIMEOUT;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::SandboxStatus;
-use crate::sandbox::DEFAULT_CONNECT_TIMEOUT;
 
 /// Longest silence within a request before the agent counts as lost (`agent.silence_deadline`).
 pub const SILENCE_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for a program to take its input (`agent.stall_deadline`).
 pub const STALL_DEADLINE: Duration = Duration::from_secs(60);
 /// The name of a sandbox's token while it is paused.
-pub(crate) const PAUSED_TOKEN: &str = "token.paused";
+pub const PAUSED_TOKEN: &str = "token.paused";
 /// How often a full accept queue is tried again.
 const BUSY_RETRY: Duration = Duration::from_millis(5);
 /// Longest path in a unix socket address, its final NUL not counted.

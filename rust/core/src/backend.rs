@@ -1,44 +1,31 @@
 //! The routing layer: one trait, many homes for a sandbox.
 //!
-//! Every handle holds an `Arc<dyn Backend>` and sends every operation through it; nothing below ever looks the ambient
-//! default up again. Lifecycle operations take that very reference as their first argument, because what they return
-//! must hold it. Sandboxes are addressed by name.
+//! A [`Backend`] gives access to narrow traits: [`SandboxBackend`] for records and lifecycle, [`Agent`] for the programs of
+//! one running sandbox, [`Files`] for the files of a sandbox or a volume, [`VolumeBackend`] and [`ImageBackend`]. They take
+//! requests and return records; [`crate::api`] binds records to the backend that they came from. No implementation
+//! receives itself as an argument, and nothing here looks the default backend up.
 //!
-//! A backend of your own needs only [`Backend`] and the operations that it has: every other one answers
-//! [`MicrosandboxError::Unsupported`] with the operation's name.
+//! An implementation needs only the operations that it has: the default body of every other one fails with
+//! [`MicrosandboxError::Unsupported`] and the operation's name, by way of the trait's `refusal`.
 
-pub mod ambient;
-pub mod cloud;
-pub mod connections;
-pub mod files;
-pub mod local;
-pub mod memory;
-mod writing;
-
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use crate::api::{SandboxInner, SandboxRecord};
+use crate::config::Wire;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
+pub use crate::files::Files;
 use crate::model::{
-    DoctorReport, ExecHandle, ExecOptions, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWatchStream,
-    FsWriteSink, ImageDetail, ImageInfo, ImageProgress, ImagePruneReport, IsolationReport, JobCall, JobInfo, LogEntry,
-    LogOptions, LogStream, LogStreamOptions, MetricsStream, Modification, ModificationPlan, SandboxConfig,
-    SandboxMetrics, SandboxSpec, TransferProgress, VolumeConfig, VolumeInfo,
+    BootStep, DoctorReport, ExecHandle, ExecOptions, ExecOutput, ImageDetail, ImageInfo, ImageProgress,
+    ImagePruneReport, IsolationReport, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions,
+    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec, VolumeConfig,
+    VolumeInfo,
 };
-use crate::sandbox::{Sandbox, SandboxHandle};
-
-pub use ambient::{
-    BackendInfo, default_backend, default_backend_info, inherit_scope, load_sdk_config, resolve_default_backend,
-    set_default_backend, swap_default_backend, with_backend,
-};
-pub use cloud::{CloudBackend, CloudBackendBuilder, Wire};
-pub use local::{LocalBackend, LocalBackendBuilder};
-pub use memory::MemoryBackend;
 
 /// A boxed, sendable future of a result.
 pub type Operation<'a, T> = BoxFuture<'a, MicrosandboxResult<T>>;
@@ -68,26 +55,75 @@ impl std::fmt::Display for BackendKind {
     }
 }
 
+/// Where the requests of a remote backend go; never holds a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteAddress {
+    pub url: String,
+    pub wire: Wire,
+    /// The profile that the backend was made from.
+    pub profile: Option<String>,
+}
+
 /// Where sandboxes live.
 pub trait Backend: Send + Sync + 'static {
     fn kind(&self) -> BackendKind;
     fn sandboxes(&self) -> &dyn SandboxBackend;
     fn volumes(&self) -> &dyn VolumeBackend;
-    /// The image store; local-only today.
+    /// The image store; local only today.
     fn images(&self) -> &dyn ImageBackend {
         &NoImages
     }
-    /// The only sanctioned downcast, for what needs paths or the database.
-    fn as_local(&self) -> Option<&LocalBackend> {
+    /// The only sanctioned downcast, for what needs paths or the database. `Any`, because this crate knows no implementation:
+    /// `LocalBackend::of` of the crate `local` turns it into the type.
+    fn as_local(&self) -> Option<&(dyn Any + Send + Sync)> {
         None
     }
-    /// For descriptions of a backend: address and profile.
-    fn as_cloud(&self) -> Option<&CloudBackend> {
+    /// For descriptions of a remote backend.
+    fn remote_address(&self) -> Option<RemoteAddress> {
         None
     }
 }
 
-/// Which rows `list` gives. All labels must match; the filter precedes paging.
+/// A sandbox to create.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    pub config: SandboxConfig,
+    /// Honoured where a record can exist that was never booted; a local sandbox always boots.
+    pub start: bool,
+}
+
+/// A sandbox to boot from its stored configuration and pinned root file system.
+#[derive(Debug, Clone, Copy)]
+pub struct StartRequest<'a> {
+    pub name: &'a str,
+    pub detached: bool,
+}
+
+/// A running sandbox to attach to without owning it.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectRequest<'a> {
+    pub name: &'a str,
+    pub timeout: Duration,
+}
+
+/// A sandbox to delete.
+#[derive(Debug, Clone, Copy)]
+pub struct RemoveRequest<'a> {
+    pub name: &'a str,
+    /// Refuse if the name means another sandbox by now.
+    pub expected_id: Option<&'a str>,
+}
+
+/// What is known of a running sandbox after create, start or connect.
+#[derive(Debug)]
+pub struct LiveRecord {
+    pub inner: SandboxInner,
+    pub spec: SandboxSpec,
+    /// Where the time of the boot went; empty where this call booted nothing.
+    pub boot: Vec<BootStep>,
+}
+
+/// Which rows `list` returns. All labels must match; the filter precedes paging.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
     pub cursor: Option<String>,
@@ -96,11 +132,20 @@ pub struct ListQuery {
     pub labels: BTreeMap<String, String>,
 }
 
-/// One page, newest first.
+/// One page of records, newest first.
 #[derive(Debug, Clone)]
-pub struct SandboxList {
-    pub sandboxes: Vec<SandboxHandle>,
+pub struct RecordPage {
+    pub records: Vec<SandboxRecord>,
     pub next_cursor: Option<String>,
+}
+
+/// A program to run.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// Of the sandbox: its environment, directory and user are the program's unless the options say otherwise.
+    pub spec: &'a SandboxSpec,
+    pub cmd: String,
+    pub options: ExecOptions,
 }
 
 /// When an operation that this build lacks becomes available; one table, so that texts agree everywhere.
@@ -129,13 +174,18 @@ pub mod available_when {
     pub const IMAGES: &str = "on the local backend";
 }
 
-fn unsupported<'a, T: Send + 'a>(feature: &'static str, when: &'static str) -> Operation<'a, T> {
-    Box::pin(async move { Err(MicrosandboxError::unsupported(feature, when)) })
+/// An operation that fails with this error.
+pub fn refuse<'a, T: Send + 'a>(error: MicrosandboxError) -> Operation<'a, T> {
+    Box::pin(std::future::ready(Err(error)))
 }
 
-/// Sandbox lifecycle, programs, files, logs and metrics.
-#[allow(unused_variables, reason = "default bodies answer Unsupported")]
+/// Records of sandboxes and their lifecycle. Sandboxes are addressed by name.
+#[allow(unused_variables, reason = "default bodies refuse")]
 pub trait SandboxBackend: Send + Sync {
+    /// The error of an operation that this backend lacks.
+    fn refusal(&self, feature: &'static str, available_when: &'static str) -> MicrosandboxError {
+        MicrosandboxError::unsupported(feature, available_when)
+    }
     /// Refuses the first option that this backend cannot honour, before anything else happens.
     fn check_options(&self, config: &SandboxConfig) -> MicrosandboxResult<()> {
         match config.unsupported.first() {
@@ -143,284 +193,179 @@ pub trait SandboxBackend: Send + Sync {
             None => Ok(()),
         }
     }
-    /// Creates and boots. Local always boots; `start` is honoured where a record can exist unbooted. Ownership follows
-    /// `config.spec.detached`.
-    fn create<'a>(&'a self, backend: &'a SharedBackend, config: SandboxConfig, start: bool) -> Operation<'a, Sandbox>;
-    /// Boots a stopped or crashed sandbox from its stored configuration and pinned root file system.
-    fn start<'a>(&'a self, backend: &'a SharedBackend, name: &'a str, detached: bool) -> Operation<'a, Sandbox>;
-    fn get<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, SandboxHandle>;
-    fn list<'a>(&'a self, backend: &'a SharedBackend, query: ListQuery) -> Operation<'a, SandboxList>;
-    /// Deletes directory, then row; refuses a live sandbox. `expected_id`: refuse if the name means another one by now.
-    fn remove<'a>(
-        &'a self,
-        backend: &'a SharedBackend,
-        name: &'a str,
-        expected_id: Option<&'a str>,
-    ) -> Operation<'a, ()>;
-    /// A live [`Sandbox`] for a running one, without owning it.
-    fn connect<'a>(&'a self, backend: &'a SharedBackend, name: &'a str, timeout: Duration) -> Operation<'a, Sandbox> {
-        unsupported("SandboxHandle::connect", available_when::LIFECYCLE)
+    /// Creates and boots. Ownership follows `config.spec.detached`.
+    fn create(&self, request: CreateRequest) -> Operation<'_, LiveRecord> {
+        refuse(self.refusal("Sandbox::create", available_when::LIFECYCLE))
+    }
+    fn start<'a>(&'a self, request: StartRequest<'a>) -> Operation<'a, LiveRecord> {
+        refuse(self.refusal("Sandbox::start", available_when::LIFECYCLE))
+    }
+    fn connect<'a>(&'a self, request: ConnectRequest<'a>) -> Operation<'a, LiveRecord> {
+        refuse(self.refusal("SandboxHandle::connect", available_when::LIFECYCLE))
+    }
+    fn get<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
+        refuse(self.refusal("Sandbox::get", available_when::LIFECYCLE))
+    }
+    /// By the identity that survives no replacement.
+    fn get_by_id<'a>(&'a self, id: &'a str) -> Operation<'a, SandboxRecord> {
+        refuse(self.refusal("Sandbox::get_by_id", available_when::LOCAL))
+    }
+    fn list(&self, query: ListQuery) -> Operation<'_, RecordPage> {
+        refuse(self.refusal("Sandbox::list", available_when::LIFECYCLE))
+    }
+    /// The number of records, in every state.
+    fn count(&self) -> Operation<'_, u64> {
+        refuse(self.refusal("Sandbox::count", available_when::LOCAL))
+    }
+    /// Deletes directory, then row; refuses a live sandbox.
+    fn remove<'a>(&'a self, request: RemoveRequest<'a>) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::remove", available_when::LIFECYCLE))
     }
     /// Asks for an orderly end; does not wait.
-    fn stop<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()>;
+    fn stop<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::stop", available_when::LIFECYCLE))
+    }
     /// Ends it by force; does not wait.
-    fn kill<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
-        unsupported("Sandbox::kill", available_when::LIFECYCLE)
+    fn kill<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::kill", available_when::LIFECYCLE))
     }
     /// Lets running programs end and refuses new ones; does not wait.
-    fn drain<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
-        unsupported("Sandbox::drain", available_when::LIFECYCLE)
+    fn drain<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::drain", available_when::LIFECYCLE))
     }
-    /// Changes a sandbox that exists: all of it or nothing, at once or at its next start.
-    fn modify<'a>(
-        &'a self,
-        backend: &'a SharedBackend,
-        name: &'a str,
-        asked: Modification,
-    ) -> Operation<'a, ModificationPlan> {
-        unsupported("Sandbox::modify", available_when::LOCAL)
+    /// Changes a sandbox that exists: all of it or nothing, now or at its next start.
+    fn modify<'a>(&'a self, name: &'a str, change: Modification) -> Operation<'a, ModificationPlan> {
+        refuse(self.refusal("Sandbox::modify", available_when::LOCAL))
     }
-    /// Stands still until [`SandboxBackend::resume`]; fine on a paused one. Calls under way wait.
-    fn pause<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
-        unsupported("Sandbox::pause", available_when::LOCAL)
+    /// Freezes all processes until [`SandboxBackend::resume`]; idempotent. In-flight calls wait.
+    fn pause<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::pause", available_when::LOCAL))
     }
-    /// Goes on; fine on a running one.
-    fn resume<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
-        unsupported("Sandbox::resume", available_when::LOCAL)
+    /// Thaws all processes; idempotent.
+    fn resume<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::resume", available_when::LOCAL))
     }
     /// Gives up ownership of an attached sandbox: it outlives this process.
-    fn detach<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
-        unsupported("Sandbox::detach", available_when::LIFECYCLE)
+    fn detach<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::detach", available_when::LIFECYCLE))
     }
-    /// Returns the record once it is terminal. The default asks every 100 ms; a backend that can wait overrides it.
-    fn wait_terminal<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, SandboxHandle> {
+    /// Returns the record once its status is terminal. The default polls; a backend that can wait overrides it.
+    fn wait<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         Box::pin(async move {
             loop {
-                let handle = self.get(backend, name).await?;
-                if handle.status_snapshot().is_terminal() {
-                    return Ok(handle);
+                let record = self.get(name).await?;
+                if record.status.is_terminal() {
+                    return Ok(record);
                 }
-                tokio::time::sleep(crate::sandbox::STATUS_POLL_INTERVAL).await;
+                tokio::time::sleep(crate::api::STATUS_POLL_INTERVAL).await;
             }
         })
     }
 
-    /// Runs to the end and collects both streams.
-    fn exec<'a>(
-        &'a self,
-        name: &'a str,
-        spec: &'a SandboxSpec,
-        cmd: String,
-        options: ExecOptions,
-    ) -> Operation<'a, ExecOutput>;
-    fn exec_stream<'a>(
-        &'a self,
-        name: &'a str,
-        spec: &'a SandboxSpec,
-        cmd: String,
-        options: ExecOptions,
-    ) -> Operation<'a, ExecHandle> {
-        unsupported("Sandbox::exec_stream", available_when::LIFECYCLE)
-    }
-
-    /// Starts a program that outlives this client.
-    fn job_start<'a>(
-        &'a self,
-        name: &'a str,
-        spec: &'a SandboxSpec,
-        cmd: String,
-        options: ExecOptions,
-    ) -> Operation<'a, JobInfo> {
-        unsupported("Sandbox::exec_detached", available_when::JOBS)
-    }
-    fn job_call<'a>(&'a self, name: &'a str, call: JobCall) -> Operation<'a, Vec<JobInfo>> {
-        unsupported("Sandbox::jobs", available_when::JOBS)
-    }
-    /// Its kept output, `replay` bytes at most, then what follows; dropping the handle leaves it running.
-    fn job_attach<'a>(&'a self, name: &'a str, job: String, replay: Option<u64>) -> Operation<'a, ExecHandle> {
-        unsupported("Job::attach", available_when::JOBS)
-    }
-
     /// Captured output, running or not.
     fn logs<'a>(&'a self, name: &'a str, options: LogOptions) -> Operation<'a, Vec<LogEntry>> {
-        unsupported("Sandbox::logs", available_when::LIFECYCLE)
+        refuse(self.refusal("Sandbox::logs", available_when::LIFECYCLE))
     }
     fn log_stream<'a>(&'a self, name: &'a str, options: LogStreamOptions) -> Operation<'a, LogStream> {
-        unsupported("Sandbox::log_stream", available_when::LIFECYCLE)
+        refuse(self.refusal("Sandbox::log_stream", available_when::LIFECYCLE))
     }
     fn metrics<'a>(&'a self, name: &'a str, spec: &'a SandboxSpec) -> Operation<'a, SandboxMetrics> {
-        unsupported("Sandbox::metrics", available_when::METRICS)
+        refuse(self.refusal("Sandbox::metrics", available_when::METRICS))
     }
-    /// The first item comes at once.
+    /// The first item comes without delay.
     fn metrics_stream(&self, name: String, spec: SandboxSpec, interval: Duration) -> MetricsStream {
-        let error = MicrosandboxError::unsupported("Sandbox::metrics_stream", available_when::METRICS);
+        let error = self.refusal("Sandbox::metrics_stream", available_when::METRICS);
         Box::pin(futures::stream::iter([Err(error)]))
     }
+    /// What separates this sandbox from its host.
+    fn isolation<'a>(&'a self, name: &'a str) -> Operation<'a, IsolationReport> {
+        refuse(self.refusal("Sandbox::isolation_report", available_when::LIFECYCLE))
+    }
+    /// The programs and files of a running sandbox. Connects to nothing: each call has a connection of its own.
+    fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a>;
+}
+
+/// Programs and files of one running sandbox.
+#[allow(unused_variables, reason = "default bodies refuse")]
+pub trait Agent: Send + Sync {
+    /// The error of an operation that this agent lacks.
+    fn refusal(&self, feature: &'static str, available_when: &'static str) -> MicrosandboxError {
+        MicrosandboxError::unsupported(feature, available_when)
+    }
+    /// Runs a program to its end and collects both streams.
+    fn exec<'a>(&'a self, request: ExecRequest<'a>) -> Operation<'a, ExecOutput> {
+        refuse(self.refusal("Sandbox::exec", available_when::LIFECYCLE))
+    }
+    fn exec_stream<'a>(&'a self, request: ExecRequest<'a>) -> Operation<'a, ExecHandle> {
+        refuse(self.refusal("Sandbox::exec_stream", available_when::LIFECYCLE))
+    }
+    /// Starts a program that outlives this client.
+    fn start_job<'a>(&'a self, request: ExecRequest<'a>) -> Operation<'a, JobInfo> {
+        refuse(self.refusal("Sandbox::exec_detached", available_when::JOBS))
+    }
+    fn job(&self, call: JobCall) -> Operation<'_, Vec<JobInfo>> {
+        refuse(self.refusal("Sandbox::jobs", available_when::JOBS))
+    }
+    /// Kept output of a job, `replay` bytes at most, then what follows; dropping the handle leaves the job running.
+    fn attach_job(&self, job: String, replay: Option<u64>) -> Operation<'_, ExecHandle> {
+        refuse(self.refusal("Job::attach", available_when::JOBS))
+    }
+    /// The files; paths are absolute guest paths.
+    fn files<'a>(self: Box<Self>) -> Box<dyn Files + 'a>
+    where
+        Self: 'a;
     /// Round trip to the agent; not activity.
-    fn ping<'a>(&'a self, name: &'a str) -> Operation<'a, Duration> {
-        unsupported("Sandbox::ping", available_when::LIFECYCLE)
+    fn ping(&self) -> Operation<'_, Duration> {
+        refuse(self.refusal("Sandbox::ping", available_when::LIFECYCLE))
     }
     /// Resets the idle timer; the new activity number.
-    fn touch<'a>(&'a self, name: &'a str) -> Operation<'a, u64> {
-        unsupported("Sandbox::touch", available_when::LIFECYCLE)
-    }
-    /// What separates this sandbox from its host.
-    fn isolation_report<'a>(&'a self, name: &'a str) -> Operation<'a, IsolationReport> {
-        unsupported("Sandbox::isolation_report", available_when::LIFECYCLE)
-    }
-
-    fn fs_read<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Bytes> {
-        unsupported("SandboxFs::read", available_when::FS)
-    }
-    fn fs_read_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
-        unsupported("SandboxFs::read_stream", available_when::FS)
-    }
-    fn fs_write<'a>(&'a self, name: &'a str, path: &'a str, data: Bytes) -> Operation<'a, ()> {
-        unsupported("SandboxFs::write", available_when::FS)
-    }
-    fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
-        unsupported("SandboxFs::write_stream", available_when::FS)
-    }
-    fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
-        unsupported("SandboxFs::list", available_when::FS)
-    }
-    /// `follow`: of what a link leads to, else of the link.
-    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str, follow: bool) -> Operation<'a, FsMetadata> {
-        unsupported("SandboxFs::stat", available_when::FS)
-    }
-    fn fs_set<'a>(&'a self, name: &'a str, path: &'a str, attributes: FsAttributes) -> Operation<'a, ()> {
-        unsupported("SandboxFs::set", available_when::FS)
-    }
-    /// Makes a symbolic link at `link`; `target` is kept as it is.
-    fn fs_symlink<'a>(&'a self, name: &'a str, target: &'a str, link: &'a str) -> Operation<'a, ()> {
-        unsupported("SandboxFs::symlink", available_when::FS)
-    }
-    fn fs_readlink<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
-        unsupported("SandboxFs::readlink", available_when::FS)
-    }
-    /// The path without links, `.` and `..`.
-    fn fs_realpath<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, String> {
-        unsupported("SandboxFs::realpath", available_when::FS)
-    }
-    /// What is in a directory as a tar archive.
-    fn fs_read_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
-        unsupported("SandboxFs::read_tar", available_when::FS)
-    }
-    /// Unpacks a tar archive below a directory, which is made if it is missing.
-    fn fs_write_tar<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
-        unsupported("SandboxFs::write_tar", available_when::FS)
-    }
-    /// Returns when the watch stands: what happens after that is told.
-    fn fs_watch<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, FsWatchStream> {
-        unsupported("SandboxFs::watch", available_when::FS)
-    }
-    /// With parents; an existing directory is fine.
-    fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
-        unsupported("SandboxFs::mkdir", available_when::FS)
-    }
-    fn fs_remove<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, ()> {
-        unsupported("SandboxFs::remove", available_when::FS)
-    }
-    /// Inside the guest; an existing target file is replaced.
-    fn fs_copy<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        unsupported("SandboxFs::copy", available_when::FS)
-    }
-    /// As `rename(2)`: an existing target file is replaced.
-    fn fs_rename<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        unsupported("SandboxFs::rename", available_when::FS)
-    }
-    fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
-        unsupported("SandboxFs::exists", available_when::FS)
-    }
-    fn fs_copy_from_host<'a>(
-        &'a self,
-        name: &'a str,
-        host: &'a Path,
-        guest: &'a str,
-        progress: Option<TransferProgress>,
-    ) -> Operation<'a, ()> {
-        unsupported("SandboxFs::copy_from_host", available_when::FS)
-    }
-    fn fs_copy_to_host<'a>(
-        &'a self,
-        name: &'a str,
-        guest: &'a str,
-        host: &'a Path,
-        progress: Option<TransferProgress>,
-    ) -> Operation<'a, ()> {
-        unsupported("SandboxFs::copy_to_host", available_when::FS)
+    fn touch(&self) -> Operation<'_, u64> {
+        refuse(self.refusal("Sandbox::touch", available_when::LIFECYCLE))
     }
 }
 
-/// Named volumes and their files. Paths are relative to the volume's root and never leave it: `..` above the root and
-/// symbolic links out of it are refused.
-#[allow(unused_variables, reason = "default bodies answer Unsupported")]
+/// Named volumes.
+#[allow(unused_variables, reason = "default bodies refuse")]
 pub trait VolumeBackend: Send + Sync {
-    fn create<'a>(&'a self, backend: &'a SharedBackend, config: VolumeConfig) -> Operation<'a, VolumeInfo> {
-        unsupported("Volume::create", available_when::VOLUMES)
+    /// The error of an operation that this backend lacks.
+    fn refusal(&self, feature: &'static str, available_when: &'static str) -> MicrosandboxError {
+        MicrosandboxError::unsupported(feature, available_when)
     }
-    fn get<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, VolumeInfo> {
-        unsupported("Volume::get", available_when::VOLUMES)
+    fn create(&self, config: VolumeConfig) -> Operation<'_, VolumeInfo> {
+        refuse(self.refusal("Volume::create", available_when::VOLUMES))
+    }
+    fn get<'a>(&'a self, name: &'a str) -> Operation<'a, VolumeInfo> {
+        refuse(self.refusal("Volume::get", available_when::VOLUMES))
     }
     /// The account's default volume; a service's only.
-    fn get_default<'a>(&'a self, backend: &'a SharedBackend) -> Operation<'a, VolumeInfo> {
-        unsupported("Volume::get_default", available_when::CLOUD_ONLY)
+    fn get_default(&self) -> Operation<'_, VolumeInfo> {
+        refuse(self.refusal("Volume::get_default", available_when::CLOUD_ONLY))
     }
-    fn list<'a>(&'a self, backend: &'a SharedBackend) -> Operation<'a, Vec<VolumeInfo>> {
-        unsupported("Volume::list", available_when::VOLUMES)
+    fn list(&self) -> Operation<'_, Vec<VolumeInfo>> {
+        refuse(self.refusal("Volume::list", available_when::VOLUMES))
     }
     /// Refused with [`MicrosandboxError::VolumeInUse`] while a sandbox that is not stopped mounts it.
-    fn remove<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
-        unsupported("Volume::remove", available_when::VOLUMES)
+    fn remove<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        refuse(self.refusal("Volume::remove", available_when::VOLUMES))
     }
     /// The directory on this machine.
     fn path(&self, name: &str) -> MicrosandboxResult<PathBuf> {
-        Err(MicrosandboxError::unsupported("Volume::path", available_when::VOLUMES))
+        Err(self.refusal("Volume::path", available_when::VOLUMES))
     }
-
-    fn fs_read<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Bytes> {
-        unsupported("VolumeFs::read", available_when::VOLUMES)
-    }
-    fn fs_read_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsReadStream> {
-        unsupported("VolumeFs::read_stream", available_when::VOLUMES)
-    }
-    /// Creates or replaces the file at once; parents must exist.
-    fn fs_write<'a>(&'a self, name: &'a str, path: &'a str, data: Bytes) -> Operation<'a, ()> {
-        unsupported("VolumeFs::write", available_when::VOLUMES)
-    }
-    fn fs_write_stream<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsWriteSink> {
-        unsupported("VolumeFs::write_stream", available_when::VOLUMES)
-    }
-    fn fs_list<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
-        unsupported("VolumeFs::list", available_when::VOLUMES)
-    }
-    fn fs_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, FsMetadata> {
-        unsupported("VolumeFs::stat", available_when::VOLUMES)
-    }
-    /// With parents; an existing directory is fine.
-    fn fs_mkdir<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, ()> {
-        unsupported("VolumeFs::mkdir", available_when::VOLUMES)
-    }
-    fn fs_remove<'a>(&'a self, name: &'a str, path: &'a str, recursive: bool) -> Operation<'a, ()> {
-        unsupported("VolumeFs::remove", available_when::VOLUMES)
-    }
-    fn fs_copy<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        unsupported("VolumeFs::copy", available_when::VOLUMES)
-    }
-    fn fs_rename<'a>(&'a self, name: &'a str, from: &'a str, to: &'a str) -> Operation<'a, ()> {
-        unsupported("VolumeFs::rename", available_when::VOLUMES)
-    }
-    fn fs_exists<'a>(&'a self, name: &'a str, path: &'a str) -> Operation<'a, bool> {
-        unsupported("VolumeFs::exists", available_when::VOLUMES)
-    }
+    /// The files of a volume. Paths are relative to the volume's root: `..` above it and symbolic links out of it are refused.
+    fn files<'a>(&'a self, name: &'a str) -> Box<dyn Files + 'a>;
 }
 
 /// Progress of an import; called from the importing task, must not block.
 pub type ProgressFn = Arc<dyn Fn(ImageProgress) + Send + Sync>;
 
 /// The image store.
-#[allow(unused_variables, reason = "default bodies answer Unsupported")]
+#[allow(unused_variables, reason = "default bodies refuse")]
 pub trait ImageBackend: Send + Sync {
+    /// The error of an operation that this backend lacks.
+    fn refusal(&self, feature: &'static str, available_when: &'static str) -> MicrosandboxError {
+        MicrosandboxError::unsupported(feature, available_when)
+    }
     /// Imports a Docker or OCI archive; every imported reference. `tag` is added to the first image.
     fn load<'a>(
         &'a self,
@@ -428,26 +373,26 @@ pub trait ImageBackend: Send + Sync {
         tag: Option<String>,
         progress: Option<ProgressFn>,
     ) -> Operation<'a, Vec<ImageInfo>> {
-        unsupported("Image::load", available_when::IMAGES)
+        refuse(self.refusal("Image::load", available_when::IMAGES))
     }
-    fn list<'a>(&'a self) -> Operation<'a, Vec<ImageInfo>> {
-        unsupported("Image::list", available_when::IMAGES)
+    fn list(&self) -> Operation<'_, Vec<ImageInfo>> {
+        refuse(self.refusal("Image::list", available_when::IMAGES))
     }
     fn get<'a>(&'a self, reference: &'a str) -> Operation<'a, ImageInfo> {
-        unsupported("Image::get", available_when::IMAGES)
+        refuse(self.refusal("Image::get", available_when::IMAGES))
     }
     fn inspect<'a>(&'a self, reference: &'a str) -> Operation<'a, ImageDetail> {
-        unsupported("Image::inspect", available_when::IMAGES)
+        refuse(self.refusal("Image::inspect", available_when::IMAGES))
     }
     fn remove<'a>(&'a self, reference: &'a str, force: bool) -> Operation<'a, ()> {
-        unsupported("Image::remove", available_when::IMAGES)
+        refuse(self.refusal("Image::remove", available_when::IMAGES))
     }
-    fn prune<'a>(&'a self) -> Operation<'a, ImagePruneReport> {
-        unsupported("Image::prune", available_when::IMAGES)
+    fn prune(&self) -> Operation<'_, ImagePruneReport> {
+        refuse(self.refusal("Image::prune", available_when::IMAGES))
     }
     /// What isolation this machine can give.
-    fn doctor<'a>(&'a self, recheck: bool) -> Operation<'a, DoctorReport> {
-        unsupported("doctor", available_when::IMAGES)
+    fn doctor(&self, recheck: bool) -> Operation<'_, DoctorReport> {
+        refuse(self.refusal("doctor", available_when::IMAGES))
     }
 }
 

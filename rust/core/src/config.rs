@@ -8,7 +8,7 @@
 //! | `profile` | [`SdkConfig`], the view of profiles |
 //! | `document` | reading the file, changing one key of it |
 //! | `environment` | the variables that matter |
-//! | `keyring` | keys that lie in the Secret Service |
+//! | `keyring` | keys stored in the Secret Service |
 //!
 //! A missing file is all defaults. Unknown keys are ignored on read and kept on rewrite. A section or optional key that is
 //! null counts as absent, except `sandbox_defaults.metrics_sample_interval_ms`, where null and 0 both mean off.
@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize};
 pub use document::{clear_active_profile, set_active_profile};
 pub use environment::Environment;
 pub use overrides::LocalConfigOverrides;
-pub(crate) use profile::normalise_url;
+pub use profile::normalise_url;
 pub use profile::unknown as unknown_profile;
-pub use profile::{ApiKeyRef, DEFAULT_CLOUD_API_URL, Profile, ProfileBackend, SdkConfig};
+pub use profile::{ApiKeyRef, DEFAULT_CLOUD_API_URL, Profile, ProfileBackend, SdkConfig, Wire};
 pub use sections::*;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};

@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+pub use microsandbox_contract::Stage;
+
 use crate::model::{ExecOutput, SandboxStatus};
 
 /// Result of everything in this crate.
@@ -21,13 +23,13 @@ pub enum MicrosandboxError {
 
     #[error("sandbox not found: {0}")]
     SandboxNotFound(String),
-    #[error("sandbox already exists: {0}; use replace, connect to it, or pick another name")]
+    #[error("sandbox already exists: {0}; use replace, connect to the existing sandbox, or choose another name")]
     SandboxAlreadyExists(String),
     #[error("sandbox still running: {0}; stop it first")]
     SandboxStillRunning(String),
     #[error("sandbox {name} is not running (status {status})")]
     SandboxNotRunning { name: String, status: SandboxStatus },
-    #[error("the name {0} now means another sandbox than the one this handle was made for")]
+    #[error("sandbox {0} was replaced: this handle belongs to an earlier sandbox of that name")]
     SandboxReplaced(String),
     #[error("sandbox {name} did not stop within {secs} s")]
     StopTimeout { name: String, secs: f64 },
@@ -61,12 +63,12 @@ pub enum MicrosandboxError {
 
     #[error("image not found: {0}")]
     ImageNotFound(String),
-    #[error("image {reference} is in use by sandbox {holder}; remove that first, or force")]
+    #[error("image {reference} is in use by sandbox {holder}; remove the sandbox first, or force the removal")]
     ImageInUse { reference: String, holder: String },
     #[error("{message}")]
     ImagePull { kind: ImageErrorKind, message: String },
 
-    #[error("metrics of sandbox {0} are switched off")]
+    #[error("metrics of sandbox {0} are disabled")]
     MetricsDisabled(String),
     #[error("no metrics of sandbox {name}: {reason}")]
     MetricsUnavailable { name: String, reason: String },
@@ -80,9 +82,9 @@ pub enum MicrosandboxError {
     #[error("{demanded} isolation is not available here: {reason}; {hint}")]
     IsolationUnavailable { demanded: String, reason: String, hint: String },
 
-    #[error("the agent of sandbox {name} broke the protocol: {what}")]
+    #[error("the agent of sandbox {name} violated the protocol: {what}")]
     Protocol { name: String, what: String },
-    #[error("lost the agent of sandbox {name}: {reason}")]
+    #[error("lost the connection to the agent of sandbox {name}: {reason}")]
     AgentLost { name: String, reason: String },
     /// The agent of a sandbox that was started by an older version.
     #[error(
@@ -145,7 +147,7 @@ pub struct ExecFailure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootFailure {
     pub name: String,
-    pub stage: String,
+    pub stage: Stage,
     pub step: String,
     pub errno: Option<i32>,
     pub message: String,

@@ -1,30 +1,37 @@
-//! The microsandbox core: one API for sandboxes on this machine and elsewhere.
+//! The microsandbox core: one API for sandboxes on this machine and elsewhere. It knows no implementation of a backend.
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`api`] | what users hold: [`Sandbox`] (live) and [`SandboxHandle`] (record) |
+//! | [`backend`] | the traits [`Backend`], [`SandboxBackend`], `Agent`, `VolumeBackend`, `ImageBackend`, and their requests |
+//! | [`files`] | the trait `Files`, for sandboxes and volumes |
+//! | [`lifecycle`] | stop and its escalation, replacing: in terms of the traits, once for every backend |
+//! | [`agent`] | the client of the agent protocol, over any stream |
 //! | [`model`] | plain data: configuration, status, results |
-//! | [`sandbox`] | [`Sandbox`] (live) and [`SandboxHandle`] (record) |
-//! | [`backend`] | the [`Backend`] trait, the ambient default, the local and the memory backend |
-//! | [`krunfw`] | the library that holds the guest kernel of a microVM |
+//! | [`validate`] | what a specification must satisfy |
+//! | [`config`] | the configuration document, profiles |
+//! | [`error`] | [`MicrosandboxError`] |
+//! | [`log_cursor`] | the text of a position in a log |
+//! | [`host_target`], [`writing`] | a host file that is being written; whether a file can still become complete |
 //! | [`private`], [`random`] | files of mode 0600; random bits |
 //! | [`names`] | file names as text, also those that are not UTF-8 |
-//! | [`error`] | [`MicrosandboxError`] |
 
 pub mod agent;
+pub mod api;
 pub mod backend;
 pub mod config;
 pub mod error;
-pub mod images;
-pub mod krunfw;
+pub mod files;
+pub mod host_target;
+pub mod lifecycle;
+pub mod log_cursor;
 pub mod model;
 pub mod private;
 pub mod random;
-pub mod sandbox;
-pub mod store;
+pub mod validate;
+pub mod writing;
 
-pub use backend::{
-    Backend, BackendKind, ListQuery, LocalBackend, MemoryBackend, SandboxBackend, SandboxList, SharedBackend,
-};
+pub use api::{Sandbox, SandboxHandle};
+pub use backend::{Backend, BackendKind, ListQuery, SandboxBackend, SharedBackend};
 pub use error::{MicrosandboxError, MicrosandboxResult};
 pub use microsandbox_protocol::names;
-pub use sandbox::{Sandbox, SandboxHandle};

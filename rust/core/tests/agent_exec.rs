@@ -1,17 +1,16 @@
 //! Programs through the agent client, against a scripted agent: hazards X2 to X9, A3, P9, P10.
 
-mod peer;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::backend::connections::Connections;
-use microsandbox_core::backend::local::exec;
+use microsandbox_core::agent::connections::Connections;
+use MISSING_exec;
 use microsandbox_core::model::{CAPTURE_BYTES, ExecEvent, ExecHandle, ExecOptions, ExecOutput, StdinSource};
 use microsandbox_protocol::frame::MAX_DATA;
 use microsandbox_protocol::message::{Credit, ExecExited, ExecRequest, Kind, Signal, StdinError};
-use peer::{Line, Peer, options, soon, spec};
+use crate::peer::{Line, Peer, options, soon, spec};
 use tokio::sync::mpsc;
 
 async fn run(peer: &Peer, options: ExecOptions) -> Result<ExecOutput, MicrosandboxError> {
@@ -62,8 +61,9 @@ async fn a_run_is_collected_with_its_verdict() {
     assert_eq!((output.exit.descendants, output.exit.drained), (2, false));
 }
 
+// hazard: P5
 #[tokio::test]
-async fn p5_order_is_enforced() {
+async fn order_is_enforced() {
     type Step = fn(u32, Line) -> futures::future::BoxFuture<'static, ()>;
     let steps: [Step; 4] = [
         |id, mut line| Box::pin(async move { line.data(id, Kind::ExecStdout, b"early").await }),
@@ -95,8 +95,9 @@ async fn p5_order_is_enforced() {
     }
 }
 
+// hazard: A3
 #[tokio::test]
-async fn a3_what_execve_cannot_carry_is_refused_before_anything_is_sent() {
+async fn what_execve_cannot_carry_is_refused_before_sending() {
     let peer = Peer::new(|_line| async { panic!("nothing may be sent") });
     let env = |key: &str, value: &str| ExecOptions { env: vec![(key.into(), value.into())], ..options() };
     for bad in [env("", "v"), env("A=B", "v"), env("A\0", "v"), env("A", "v\0")] {
@@ -110,8 +111,9 @@ async fn a3_what_execve_cannot_carry_is_refused_before_anything_is_sent() {
     assert!(matches!(error, MicrosandboxError::InvalidConfig(_)));
 }
 
+// hazard: A3
 #[tokio::test]
-async fn a3_arguments_that_fit_into_no_frame_are_too_long() {
+async fn arguments_that_fit_into_no_frame_are_too_long() {
     let peer = Peer::greeted(|mut line: Line| async move { line.linger().await });
     let args = ExecOptions { args: vec!["x".repeat(5 << 20)], ..options() };
     let error = run(&peer, args).await.unwrap_err();
@@ -119,8 +121,9 @@ async fn a3_arguments_that_fit_into_no_frame_are_too_long() {
     assert_eq!((failure.kind.as_str(), failure.errno_name.as_deref()), ("bad_args", Some("E2BIG")));
 }
 
+// hazard: X6
 #[tokio::test]
-async fn x6_an_agent_that_dies_in_mid_exec_is_lost() {
+async fn an_agent_that_dies_in_mid_exec_is_lost() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.started(None).await;
         line.data(id, Kind::ExecStdout, b"partial").await;
@@ -133,8 +136,9 @@ async fn x6_an_agent_that_dies_in_mid_exec_is_lost() {
     assert!(matches!(handle.kill().await, Err(MicrosandboxError::AgentLost { .. })));
 }
 
+// hazard: X2
 #[tokio::test]
-async fn x2_collected_output_over_the_limit_kills_the_tree_and_counts_on() {
+async fn output_over_the_limit_kills_the_tree_and_is_counted() {
     let (seen, mut killed) = mpsc::unbounded_channel();
     let peer = Peer::greeted(move |mut line: Line| {
         let seen = seen.clone();
@@ -158,8 +162,9 @@ async fn x2_collected_output_over_the_limit_kills_the_tree_and_counts_on() {
     assert_eq!((limit, kept, dropped), (CAPTURE_BYTES, CAPTURE_BYTES, sent - CAPTURE_BYTES));
 }
 
+// hazard: X2
 #[tokio::test]
-async fn x2_a_bounded_run_keeps_the_newest_bytes() {
+async fn a_bounded_run_keeps_the_newest_bytes() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.started(None).await;
         for number in 0..20_000u32 {
@@ -173,8 +178,9 @@ async fn x2_a_bounded_run_keeps_the_newest_bytes() {
     assert!(output.stdout_truncated() && !output.stderr_truncated());
 }
 
+// hazard: X5
 #[tokio::test]
-async fn x5_a_timeout_that_the_agent_misses_is_enforced_here_with_the_partial_output() {
+async fn a_timeout_that_the_agent_misses_is_enforced_by_the_client() {
     let (left, mut gone) = mpsc::unbounded_channel();
     let peer = Peer::greeted(move |mut line: Line| {
         let left = left.clone();
@@ -194,8 +200,9 @@ async fn x5_a_timeout_that_the_agent_misses_is_enforced_here_with_the_partial_ou
     soon(gone.recv()).await.expect("the connection is closed, which kills the tree");
 }
 
+// hazard: X5
 #[tokio::test]
-async fn x5_the_agents_own_timeout_is_an_error_with_the_partial_output() {
+async fn the_agents_timeout_is_an_error_with_partial_output() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let request = line.expect(Kind::ExecRequest).await;
         assert_eq!(request.parse::<ExecRequest>().unwrap().timeout_ms, Some(1500));
@@ -215,7 +222,7 @@ async fn x5_the_agents_own_timeout_is_an_error_with_the_partial_output() {
 }
 
 #[tokio::test]
-async fn cancelling_a_run_or_dropping_its_handle_closes_the_connection() {
+async fn cancelling_or_dropping_a_run_closes_the_connection() {
     let (left, mut gone) = mpsc::unbounded_channel();
     let peer = Peer::greeted(move |mut line: Line| {
         let left = left.clone();
@@ -237,8 +244,9 @@ async fn cancelling_a_run_or_dropping_its_handle_closes_the_connection() {
     assert!(matches!(soon(stdin.write(Bytes::from_static(b"xx"))).await, Err(MicrosandboxError::Io { .. })));
 }
 
+// hazard: P9
 #[tokio::test]
-async fn p9_output_stops_at_the_window_until_it_is_consumed() {
+async fn output_stops_at_the_window_until_it_is_consumed() {
     const WINDOW: usize = 8 << 20;
     let peer = Peer::greeted(|mut line: Line| async move {
         let request = line.expect(Kind::ExecRequest).await;
@@ -270,8 +278,9 @@ async fn p9_output_stops_at_the_window_until_it_is_consumed() {
     assert_eq!(total, 64 << 20);
 }
 
+// hazard: P9
 #[tokio::test]
-async fn p9_output_beyond_the_credit_is_a_broken_protocol() {
+async fn output_beyond_the_credit_is_a_broken_protocol() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.started(None).await;
         for _ in 0..10 {
@@ -295,8 +304,9 @@ async fn p9_output_beyond_the_credit_is_a_broken_protocol() {
     assert_eq!(chunks, 8);
 }
 
+// hazard: P9
 #[tokio::test]
-async fn p9_a_window_sent_byte_by_byte_is_held_back_at_the_socket_and_nothing_is_lost() {
+async fn a_window_sent_byte_by_byte_loses_nothing() {
     const BYTES: u32 = 200_000;
     let (progress, mut sent) = tokio::sync::watch::channel(0);
     let peer = Peer::greeted(move |mut line: Line| {
@@ -332,8 +342,9 @@ async fn p9_a_window_sent_byte_by_byte_is_held_back_at_the_socket_and_nothing_is
     assert_eq!(expected, BYTES);
 }
 
+// hazard: X9
 #[tokio::test]
-async fn x9_much_input_and_much_output_at_once_do_not_deadlock() {
+async fn much_input_and_output_together_do_not_deadlock() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let window = 64 << 10;
         let id = line.started(Some(window)).await;
@@ -367,8 +378,9 @@ async fn x9_much_input_and_much_output_at_once_do_not_deadlock() {
     assert!(output.stdout == input);
 }
 
+// hazard: X9
 #[tokio::test]
-async fn x9_a_program_that_closes_its_input_breaks_the_pipe() {
+async fn a_program_that_closes_its_input_breaks_the_pipe() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.started(Some(4)).await;
         assert_eq!(&line.expect(Kind::ExecStdin).await.data().unwrap()[..], b"1234");
@@ -391,8 +403,9 @@ async fn x9_a_program_that_closes_its_input_breaks_the_pipe() {
     assert_eq!(waited.unwrap().code, 0);
 }
 
+// hazard: P10
 #[tokio::test]
-async fn p10_unread_input_stalls_the_writer_only_and_kill_still_works() {
+async fn unread_input_stalls_the_writer_only_and_kill_still_works() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.started(Some(0)).await;
         loop {

@@ -1,14 +1,13 @@
 //! Files through the agent client, against a scripted agent: hazards F1, F7, F8, F10.
 
-mod peer;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::backend::files;
+use microsandbox_core::files;
 use microsandbox_core::model::FsEntryKind;
 use microsandbox_protocol::message::{FsData, FsEntry, FsOp, FsRequest, FsResponse, Kind};
-use peer::{Line, Peer, soon};
+use crate::peer::{Line, Peer, soon};
 use tokio::sync::mpsc;
 
 fn done(bytes: Option<u64>) -> FsResponse {
@@ -47,8 +46,9 @@ async fn a_read_is_whole_or_streamed_in_non_empty_chunks() {
     assert!(soon(files::read(empty.address.dial(), "/f")).await.unwrap().is_empty());
 }
 
+// hazard: F10
 #[tokio::test]
-async fn f10_content_of_another_length_than_declared_is_no_success() {
+async fn content_of_another_length_than_declared_is_no_success() {
     for declared in [Some(0), Some(5), Some(7), Some(u64::MAX), None] {
         let peer = reading(&[b"abc", b"def"], done(declared));
         let error = soon(files::read(peer.address.dial(), "/f")).await.unwrap_err();
@@ -60,7 +60,7 @@ async fn f10_content_of_another_length_than_declared_is_no_success() {
 }
 
 #[tokio::test]
-async fn errors_of_the_guest_are_told_apart() {
+async fn errors_of_the_guest_keep_their_kind() {
     let cases = [
         (refused("ENOENT", Some(2)), "missing"),
         (refused("ENOENT", None), "missing"),
@@ -85,8 +85,9 @@ async fn errors_of_the_guest_are_told_apart() {
     }
 }
 
+// hazard: F1
 #[tokio::test]
-async fn f1_paths_that_mean_nothing_are_refused_before_anything_is_sent() {
+async fn invalid_paths_are_refused_before_sending() {
     let peer = Peer::new(|_line| async { panic!("nothing may be sent") });
     let long = format!("/{}", "x".repeat(5000));
     for path in ["", "relative", "../x", "/nul\0", &long] {
@@ -133,8 +134,9 @@ fn writing(declare: fn(u64) -> Option<u64>) -> (Peer, mpsc::UnboundedReceiver<(F
     (peer, got)
 }
 
+// hazard: F8, F10
 #[tokio::test]
-async fn f8_f10_a_write_is_atomic_and_its_count_is_checked() {
+async fn a_write_is_atomic_and_its_count_is_checked() {
     let (peer, mut got) = writing(Some);
     let content: Bytes = (0..9_000_000u32).map(|n| (n / 3) as u8).collect::<Vec<u8>>().into();
     soon(files::write(peer.address.dial(), "/f", content.clone())).await.unwrap();
@@ -148,8 +150,9 @@ async fn f8_f10_a_write_is_atomic_and_its_count_is_checked() {
     }
 }
 
+// hazard: F8
 #[tokio::test]
-async fn f8_a_writer_that_is_dropped_never_says_that_it_is_complete() {
+async fn a_writer_that_is_dropped_never_says_that_it_is_complete() {
     let (left, mut ended) = mpsc::unbounded_channel();
     let peer = Peer::greeted(move |mut line: Line| {
         let left = left.clone();
@@ -222,8 +225,9 @@ fn listing(pages: Vec<Vec<FsEntry>>) -> Peer {
     })
 }
 
+// hazard: F7
 #[tokio::test]
-async fn f7_a_listing_comes_in_pages_and_is_sorted() {
+async fn a_listing_comes_in_pages_and_is_sorted() {
     let entries: Vec<FsEntry> = (0..2500).rev().map(entry).collect();
     let peer = listing(entries.chunks(1000).map(<[FsEntry]>::to_vec).collect());
     let listed = soon(files::list(peer.address.dial(), "/d")).await.unwrap();

@@ -1,19 +1,18 @@
 //! The agent client against an agent that breaks the rules: hazards P1 to P12.
 
-mod peer;
 
 use std::time::{Duration, Instant};
 
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::AgentClient;
-use microsandbox_core::backend::connections::Connections;
-use microsandbox_core::backend::files;
-use microsandbox_core::backend::local::exec;
+use microsandbox_core::agent::connections::Connections;
+use microsandbox_core::files;
+use MISSING_exec;
 use microsandbox_protocol::frame::{Flags, MAX_FRAME, encode, encode_id_range};
 use microsandbox_protocol::message::{
     CoreError, Empty, ExecExited, ExecFailed, FsOp, FsRequest, FsResponse, Kind, Ready, StdinError,
 };
-use peer::{Line, Peer, options, soon, spec};
+use crate::peer::{Line, Peer, options, soon, spec};
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -61,8 +60,9 @@ fn is_lost(error: &MicrosandboxError) -> bool {
     matches!(error, MicrosandboxError::AgentLost { name, .. } if name == "box")
 }
 
+// hazard: P1
 #[tokio::test]
-async fn p1_lengths_outside_the_limits_end_the_connection() {
+async fn lengths_outside_the_limits_end_the_connection() {
     for length in [0, 1, 5, MAX_FRAME as u32 + 1, u32::MAX] {
         let peer = answering(length.to_be_bytes().to_vec());
         let error = ping(&peer).await.unwrap_err();
@@ -70,8 +70,9 @@ async fn p1_lengths_outside_the_limits_end_the_connection() {
     }
 }
 
+// hazard: P1
 #[tokio::test]
-async fn p1_a_stranger_may_not_send_large_frames_before_it_is_ready() {
+async fn a_stranger_may_not_send_large_frames_before_it_is_ready() {
     let peer = Peer::new(|mut line| async move {
         line.read().await;
         line.raw(&encode_id_range(1, 100)).await;
@@ -81,8 +82,9 @@ async fn p1_a_stranger_may_not_send_large_frames_before_it_is_ready() {
     assert!(is_protocol(&ping(&peer).await.unwrap_err()));
 }
 
+// hazard: P2
 #[tokio::test]
-async fn p2_a_connection_that_ends_early_is_a_lost_agent() {
+async fn a_connection_that_ends_early_is_a_lost_agent() {
     let pong = encode(1000, Flags::NONE, &Kind::Pong, &Empty {}).unwrap();
     for cut in [0, 3, 4, 9, pong.len() - 1] {
         let bytes = pong[..cut].to_vec();
@@ -100,8 +102,9 @@ async fn p2_a_connection_that_ends_early_is_a_lost_agent() {
     assert!(is_lost(&ping(&peer).await.unwrap_err()));
 }
 
+// hazard: P3
 #[tokio::test]
-async fn p3_bodies_that_are_no_message_are_refused_and_cost_nothing() {
+async fn bodies_that_are_no_message_are_refused_and_cost_nothing() {
     let deep: Vec<u8> = vec![0x81; 100_000];
     // Nesting behind a key that is skipped, in the payload and in the envelope.
     let skipped = [&[0xa1, 0x61, b'z'][..], &deep].concat();
@@ -129,8 +132,9 @@ async fn p3_bodies_that_are_no_message_are_refused_and_cost_nothing() {
     }
 }
 
+// hazard: P4
 #[tokio::test]
-async fn p4_unknown_kinds_and_flags_are_ignored() {
+async fn unknown_kinds_and_flags_are_ignored() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.read().await.unwrap().id;
         line.raw(&encode(id, Flags(0xff), &Kind::Unknown("core.from.the.future".into()), &Empty {}).unwrap()).await;
@@ -140,8 +144,9 @@ async fn p4_unknown_kinds_and_flags_are_ignored() {
     ping(&peer).await.unwrap();
 }
 
+// hazard: P4
 #[tokio::test]
-async fn p4_a_peer_of_another_version_is_refused_with_both_versions_named() {
+async fn another_version_is_refused_with_both_versions_named() {
     let old = answering(frame(1000, &envelope(0, "core.pong", b"\xa0")));
     let text = ping(&old).await.unwrap_err().to_string();
     assert!(text.contains("generation 0") && text.contains("1..=7"), "{text}");
@@ -159,8 +164,9 @@ async fn p4_a_peer_of_another_version_is_refused_with_both_versions_named() {
     }
 }
 
+// hazard: P4
 #[tokio::test]
-async fn p4_refusals_of_the_greeting_are_told_apart() {
+async fn refusals_of_the_greeting_have_distinct_errors() {
     let refuse = |kind: &'static str| {
         Peer::new(move |mut line| async move {
             line.read().await;
@@ -178,8 +184,9 @@ async fn p4_refusals_of_the_greeting_are_told_apart() {
     assert!(matches!(ending, MicrosandboxError::SandboxNotRunning { .. }));
 }
 
+// hazard: P5
 #[tokio::test]
-async fn p5_frames_of_other_calls_are_dropped_and_counted() {
+async fn frames_of_other_calls_are_dropped_and_counted() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.read().await.unwrap().id;
         for stranger in [0, 1, id - 1, id + 1, u32::MAX] {
@@ -193,8 +200,9 @@ async fn p5_frames_of_other_calls_are_dropped_and_counted() {
     assert_eq!(client.stray_frames(), 5);
 }
 
+// hazard: P5, P6
 #[tokio::test]
-async fn p5_p6_late_answers_never_reach_a_later_call() {
+async fn late_answers_never_reach_a_later_call() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let first = line.read().await.unwrap().id;
         line.send(first, Kind::Pong, &Empty {}).await;
@@ -211,8 +219,9 @@ async fn p5_p6_late_answers_never_reach_a_later_call() {
     assert_eq!(client.stray_frames(), 2);
 }
 
+// hazard: P6
 #[tokio::test]
-async fn p6_silly_id_ranges_are_refused_or_run_out_cleanly() {
+async fn silly_id_ranges_are_refused_or_run_out_cleanly() {
     for (min, max) in [(0, 5), (5, 5), (9, 3)] {
         let peer = Peer::new(move |mut line| async move {
             line.read().await;
@@ -237,8 +246,9 @@ async fn p6_silly_id_ranges_are_refused_or_run_out_cleanly() {
     assert!(is_protocol(&soon(client.ping()).await.unwrap_err()));
 }
 
+// hazard: P7
 #[tokio::test]
-async fn p7_requests_from_the_guest_are_never_obeyed() {
+async fn requests_from_the_guest_are_never_obeyed() {
     for kind in [Kind::FsRequest, Kind::ExecRequest, Kind::Bootstrap, Kind::Log, Kind::Shutdown, Kind::Hello] {
         let peer = Peer::greeted(move |mut line: Line| {
             let kind = kind.clone();
@@ -256,8 +266,9 @@ async fn p7_requests_from_the_guest_are_never_obeyed() {
     }
 }
 
+// hazard: P8
 #[tokio::test]
-async fn p8_a_greeting_that_trickles_is_cut_off_at_the_deadline() {
+async fn a_greeting_that_trickles_is_cut_off_at_the_deadline() {
     let peer = Peer::new(|mut line| async move {
         for byte in encode_id_range(1, 100) {
             line.raw(&[byte]).await;
@@ -270,8 +281,9 @@ async fn p8_a_greeting_that_trickles_is_cut_off_at_the_deadline() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+// hazard: P12
 #[tokio::test]
-async fn p12_numbers_and_texts_that_cannot_be_are_made_harmless() {
+async fn numbers_and_texts_that_cannot_be_are_made_harmless() {
     let peer = Peer::greeted(|mut line: Line| async move {
         let id = line.started(None).await;
         let error = StdinError { errno: Some(-1), errno_name: None, message: "\u{7}".repeat(5000) };
@@ -310,8 +322,9 @@ async fn p12_numbers_and_texts_that_cannot_be_are_made_harmless() {
     assert!(!failure.message.contains('\u{1b}'));
 }
 
+// hazard: P2, X6
 #[tokio::test]
-async fn p2_x6_silence_where_an_answer_is_due_is_a_lost_agent() {
+async fn silence_where_an_answer_is_due_is_a_lost_agent() {
     let silent = Peer::greeted(|mut line: Line| async move { line.linger().await });
     let running = Peer::greeted(|mut line: Line| async move {
         line.started(None).await;
@@ -366,7 +379,7 @@ async fn an_answer_to_the_wrong_question_is_refused() {
 }
 
 #[tokio::test]
-async fn a_socket_nobody_listens_on_is_a_lost_agent() {
+async fn a_socket_without_a_listener_is_a_lost_agent() {
     let peer = Peer::greeted(|_line: Line| async {});
     let mut gone = peer.address.clone();
     gone.socket = gone.socket.with_file_name("other.sock");

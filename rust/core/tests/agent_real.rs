@@ -2,7 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "starts the agent under test, as the runtime does")]
 
-mod peer;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -15,13 +14,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::{AgentAddress, AgentClient};
-use microsandbox_core::backend::connections::Connections;
-use microsandbox_core::backend::files;
-use microsandbox_core::backend::local::exec;
+use microsandbox_core::agent::connections::Connections;
+use microsandbox_core::files;
+use MISSING_exec;
 use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput, FsEntryKind, StdinSource};
 use microsandbox_protocol::frame::{Flags, encode};
 use microsandbox_protocol::message::{Bootstrap, Kind};
-use peer::{TOKEN, options, soon, spec};
+use crate::peer::{TOKEN, options, soon, spec};
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -99,8 +98,9 @@ fn text(bytes: &Bytes) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+// hazard: X1
 #[tokio::test]
-async fn x1_programs_are_run_and_every_byte_arrives() {
+async fn programs_are_run_and_every_byte_arrives() {
     let agent = Agent::start();
     let output = agent.sh("echo out; echo err >&2; exit 3").await;
     assert_eq!((text(&output.stdout), text(&output.stderr), output.exit.code), ("out\n", "err\n", 3));
@@ -118,8 +118,9 @@ async fn x1_programs_are_run_and_every_byte_arrives() {
     assert!(text(&output.stdout) == expected && output.exit.drained);
 }
 
+// hazard: X8, A4, A5
 #[tokio::test]
-async fn x8_a4_a5_failures_to_start_have_their_kind() {
+async fn failures_to_start_have_their_kind() {
     let agent = Agent::start();
     let missing = |cwd: &str| ExecOptions { cwd: Some(cwd.into()), ..options() };
     let cases = [
@@ -137,8 +138,9 @@ async fn x8_a4_a5_failures_to_start_have_their_kind() {
     }
 }
 
+// hazard: X9
 #[tokio::test]
-async fn x9_much_input_comes_back_through_cat() {
+async fn much_input_comes_back_through_cat() {
     let agent = Agent::start();
     let input: Bytes = (0..30_000_000u32).map(|n| (n / 5) as u8).collect::<Vec<u8>>().into();
     let stdin = StdinSource::Bytes(input.clone());
@@ -149,8 +151,9 @@ async fn x9_much_input_comes_back_through_cat() {
     assert_eq!(agent.run("true", ExecOptions { stdin, ..options() }).await.unwrap().exit.code, 0);
 }
 
+// hazard: X5
 #[tokio::test]
-async fn x5_a_timeout_ends_the_tree_and_keeps_the_partial_output() {
+async fn a_timeout_ends_the_tree_and_keeps_the_partial_output() {
     let agent = Agent::start();
     let marker = agent.path("alive");
     let script = format!("echo before; (setsid sh -c 'while :; do date > {marker}; sleep 0.05; done') & wait");
@@ -185,8 +188,9 @@ async fn cancelling_a_run_kills_what_it_started() {
     .await;
 }
 
+// hazard: X2
 #[tokio::test]
-async fn x2_a_long_stream_is_complete_and_a_slow_reader_holds_it_back() {
+async fn a_long_stream_is_complete_and_a_slow_reader_holds_it_back() {
     const BYTES: u64 = 200_000_000;
     let agent = Agent::start();
     let args = vec!["-c".into(), BYTES.to_string(), "/dev/zero".into()];
@@ -227,8 +231,9 @@ async fn a_conversation_with_a_running_program() {
     assert_eq!(soon(handle.wait()).await.unwrap().code, 0);
 }
 
+// hazard: F9
 #[tokio::test]
-async fn f9_files_go_and_come_back() {
+async fn files_go_and_come_back() {
     let agent = Agent::start();
     let content: Bytes = (0..50_000_000u32).map(|n| (n / 11) as u8).collect::<Vec<u8>>().into();
     let path = agent.path("big");
@@ -247,8 +252,9 @@ async fn f9_files_go_and_come_back() {
     assert!(std::fs::read(&back).unwrap() == content);
 }
 
+// hazard: F7
 #[tokio::test]
-async fn f7_directories_are_listed_in_pages() {
+async fn directories_are_listed_in_pages() {
     let agent = Agent::start();
     let directory = agent.path("d");
     soon(files::mkdir(agent.address.dial(), &format!("{directory}/sub"))).await.unwrap();
@@ -290,7 +296,7 @@ async fn file_errors_are_those_of_the_kernel() {
 }
 
 #[tokio::test]
-async fn the_agents_own_calls_answer_and_a_wrong_token_does_not_get_in() {
+async fn the_agents_calls_answer_and_need_the_right_token() {
     let agent = Agent::start();
     let mut client = AgentClient::connect(&agent.address, CONNECT).await.unwrap();
     soon(client.ping()).await.unwrap();

@@ -1,6 +1,5 @@
 //! The configuration document: what it says, what is merged over it, and what is wrong with it.
 
-mod warnings;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +11,7 @@ use microsandbox_core::model::{
     DEFAULT_CPUS, DEFAULT_MEMORY_MIB, DEFAULT_METRICS_SAMPLE_INTERVAL_MS, DEFAULT_SHELL, Isolation, LogLevel,
     MetricsOptions, SandboxResources,
 };
-use warnings::Warnings;
+use crate::warnings::Warnings;
 
 struct Document {
     dir: tempfile::TempDir,
@@ -54,8 +53,9 @@ fn persisted() -> LocalConfig {
     Document::of(text).load().unwrap()
 }
 
+// case: 24
 #[test]
-fn a_missing_file_is_all_defaults_for_both_views_case_24() {
+fn a_missing_file_is_all_defaults_for_both_views() {
     let dir = tempfile::tempdir().unwrap();
     let environment = Environment::of([("MSB_HOME", dir.path())]);
     let config = LocalConfig::load_from(&environment).unwrap();
@@ -64,8 +64,9 @@ fn a_missing_file_is_all_defaults_for_both_views_case_24() {
     assert_eq!(Document::of("{}").load().unwrap().database, DatabaseConfig::default());
 }
 
+// case: 42
 #[test]
-fn the_defaults_are_those_of_a_stored_specification_case_42() {
+fn the_defaults_are_those_of_a_stored_specification() {
     let defaults = SandboxDefaults::default();
     let stored = SandboxResources::default();
     assert_eq!((defaults.cpus, defaults.memory_mib), (stored.cpus, stored.memory_mib));
@@ -78,8 +79,9 @@ fn the_defaults_are_those_of_a_stored_specification_case_42() {
     assert_eq!(SshConfig::default().inactivity_timeout_secs, 600);
 }
 
+// case: 34
 #[test]
-fn one_override_changes_that_field_only_case_34() {
+fn one_override_changes_that_field_only() {
     let cases: Vec<(LocalConfigOverrides, LocalConfig)> = vec![
         (LocalConfigOverrides::default(), persisted()),
         (
@@ -110,8 +112,9 @@ fn one_override_changes_that_field_only_case_34() {
     }
 }
 
+// case: 35
 #[test]
-fn an_interval_of_zero_overrides_with_off_case_35() {
+fn an_interval_of_zero_overrides_with_off() {
     let over = |interval| LocalConfigOverrides { metrics_sample_interval_ms: Some(interval), ..Default::default() };
     assert_eq!(persisted().merge(over(0)).sandbox_defaults.metrics_sample_interval_ms, None);
     assert_eq!(persisted().merge(over(5)).sandbox_defaults.metrics_sample_interval_ms, Some(5));
@@ -126,22 +129,25 @@ fn zero_and_null_are_off_in_the_file_and_absent_is_the_default() {
     assert_eq!(interval(r#"{"sandbox_defaults": null}"#), Some(1000));
 }
 
+// case: 36
 #[test]
-fn ca_certs_can_be_overridden_with_none_case_36() {
+fn ca_certs_can_be_overridden_with_none() {
     let over = |ca_certs| LocalConfigOverrides { ca_certs, ..Default::default() };
     assert_eq!(persisted().merge(over(Some(None))).registries.ca_certs, None);
     assert_eq!(persisted().merge(over(None)).registries.ca_certs, Some("/etc/ca.pem".into()));
 }
 
+// case: 37
 #[test]
-fn registry_hosts_replace_the_whole_map_case_37() {
+fn registry_hosts_replace_the_whole_map() {
     let hosts: BTreeMap<String, RegistryEntry> = [("other.example".to_string(), RegistryEntry::default())].into();
     let merged = persisted().merge(LocalConfigOverrides { registry_hosts: Some(hosts.clone()), ..Default::default() });
     assert_eq!(merged.registries.hosts, hosts);
 }
 
+// case: 38, 39
 #[test]
-fn a_home_override_leaves_stated_paths_alone_cases_38_39() {
+fn a_home_override_leaves_stated_paths_alone() {
     let config = persisted().merge(LocalConfigOverrides { home: Some("/new".into()), ..Default::default() });
     assert_eq!(config.volumes_dir(), Path::new("/srv/volumes"));
     assert_eq!(config.sandboxes_dir(), Path::new("/srv/sandboxes"));
@@ -153,8 +159,9 @@ fn a_home_override_leaves_stated_paths_alone_cases_38_39() {
     assert_eq!(config.volume_path("v"), Path::new("/srv/volumes/v"));
 }
 
+// case: 16
 #[test]
-fn the_path_variable_redirects_both_views_and_the_home_key_moves_only_the_home_case_16() {
+fn the_path_variable_redirects_both_views() {
     let text = r#"{"home": "/elsewhere", "active_profile": "p", "profiles": {"p": {"backend": "local"}}}"#;
     let document = Document::of(text);
     assert_eq!(document.load().unwrap().home, Path::new("/elsewhere"));
@@ -164,7 +171,7 @@ fn the_path_variable_redirects_both_views_and_the_home_key_moves_only_the_home_c
 }
 
 #[test]
-fn empty_variables_count_as_unset_and_without_any_there_is_no_home() {
+fn empty_variables_count_as_unset() {
     let environment = Environment::of([("MSB_HOME", ""), ("MSB_CONFIG_PATH", ""), ("HOME", "/home/someone")]);
     assert_eq!(config_path(&environment).unwrap(), Path::new("/home/someone/.microsandbox/config.json"));
     let environment = Environment::of([("MSB_HOME", "/state"), ("HOME", "/home/someone")]);
@@ -270,8 +277,9 @@ fn a_key_in_the_wrong_place_is_not_repeated_in_the_error() {
     }
 }
 
+// case: 21
 #[test]
-fn using_a_profile_keeps_every_other_key_and_closes_the_file_case_21() {
+fn using_a_profile_keeps_every_other_key() {
     let text =
         r#"{"later": {"deep": [1, 2.5, null]}, "profiles": {"p": {"backend": "local", "extra": true}}, "home": "/h"}"#;
     let document = Document::of(text);
@@ -305,16 +313,18 @@ fn leaving_a_profile_keeps_every_other_key() {
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap()) & 0o777, 0o600);
 }
 
+// case: 17
 #[test]
-fn an_env_reference_reads_the_variable_and_unset_is_an_error_case_17() {
+fn an_env_reference_reads_the_variable() {
     assert_eq!(key("env: KEY ", &[("KEY", " k1 ")]).unwrap(), "k1");
     for (reference, pairs) in [("env:KEY", vec![]), ("env:KEY", vec![("KEY", "  ")]), ("env: ", vec![("", "k")])] {
         assert!(matches!(key(reference, &pairs), Err(MicrosandboxError::InvalidConfig(_))), "{reference}");
     }
 }
 
+// case: 18, 20
 #[test]
-fn an_inline_reference_works_warns_and_is_never_shown_cases_18_20() {
+fn an_inline_reference_warns_and_is_never_shown() {
     let warnings = Warnings::of("microsandbox_core");
     let found = tracing::subscriber::with_default(warnings.clone(), || key("inline: hunter2 ", &[]).unwrap());
     assert_eq!(found, "hunter2");
@@ -327,8 +337,9 @@ fn an_inline_reference_works_warns_and_is_never_shown_cases_18_20() {
     assert!(matches!(key("inline: ", &[]), Err(MicrosandboxError::InvalidConfig(_))));
 }
 
+// case: 19
 #[test]
-fn keyring_and_unknown_references_are_clear_errors_case_19() {
+fn keyring_and_unknown_references_are_clear_errors() {
     for (reference, word) in [("keyring:s:n", "keyring:s:n "), ("keyring:s", "<service>"), ("secret-key", "scheme")] {
         let text = key(reference, &[]).unwrap_err().to_string();
         assert!(text.contains(word) && !text.contains("secret-key"), "{text}");
@@ -336,7 +347,7 @@ fn keyring_and_unknown_references_are_clear_errors_case_19() {
 }
 
 #[test]
-fn how_long_a_boot_may_take_is_a_key_and_for_the_canary_a_variable() {
+fn boot_deadlines_come_from_a_key_and_a_variable() {
     let seconds = std::time::Duration::from_secs_f64;
     let defaults = Document::of("{}").load().unwrap().boot;
     assert_eq!((defaults.ready_timeout(), defaults.canary_deadline()), (None, seconds(5.0)));

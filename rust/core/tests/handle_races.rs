@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use microsandbox_core::backend::*;
 use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
-use microsandbox_core::sandbox::{SandboxHandleInner, SandboxInner, SandboxRecord};
+use microsandbox_core::api::{SandboxHandleInner, SandboxInner, SandboxRecord};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 
 use SandboxStatus::{Crashed, Running, Starting, Stopped};
@@ -144,8 +144,9 @@ async fn ask(way: &str, found: Option<SandboxStatus>, ephemeral: bool) -> Result
 const WAYS: [&str; 7] =
     ["request_stop", "request_kill", "request_drain", "kill", "stop", "stop at once", "stop_with_timeout"];
 
+// hazard: L3
 #[test]
-fn l3_asking_for_an_end_that_came_by_itself_is_no_error() {
+fn a_stop_of_an_ended_sandbox_is_no_error() {
     run(async {
         for found in [Stopped, Crashed] {
             for way in WAYS {
@@ -156,8 +157,9 @@ fn l3_asking_for_an_end_that_came_by_itself_is_no_error() {
     });
 }
 
+// hazard: L3
 #[test]
-fn l3_an_ephemeral_one_that_removed_itself_has_ended() {
+fn an_ephemeral_sandbox_that_is_gone_has_ended() {
     run(async {
         for way in WAYS {
             let result = ask(way, None, true).await;
@@ -168,8 +170,9 @@ fn l3_an_ephemeral_one_that_removed_itself_has_ended() {
     });
 }
 
+// hazard: L3
 #[test]
-fn l3_a_request_to_one_that_has_not_ended_still_fails() {
+fn a_request_to_one_that_has_not_ended_still_fails() {
     run(async {
         for way in WAYS {
             let result = ask(way, Some(Starting), false).await;
@@ -178,8 +181,9 @@ fn l3_a_request_to_one_that_has_not_ended_still_fails() {
     });
 }
 
+// hazard: L3
 #[test]
-fn l3_connect_or_start_looks_again_when_somebody_else_started_it() {
+fn connect_or_start_rereads_after_a_concurrent_start() {
     run(async {
         // The handle's look and the first turn's see it stopped; its start finds it running; the second turn sees that.
         let changing = Changing::shared(&[Some(Stopped), Some(Stopped), Some(Running)], Some(Running), false);
@@ -189,8 +193,9 @@ fn l3_connect_or_start_looks_again_when_somebody_else_started_it() {
     });
 }
 
+// hazard: L3
 #[test]
-fn l3_connect_or_create_uses_what_somebody_else_created_meanwhile() {
+fn connect_or_create_uses_a_concurrent_creation() {
     run(async {
         let changing = Changing::shared(&[None, Some(Running)], Some(Running), false);
         let backend: SharedBackend = changing;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use microsandbox_core::backend::*;
 use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
-use microsandbox_core::sandbox::{LastRun, SandboxHandleInner, SandboxRecord};
+use microsandbox_core::api::{LastRun, SandboxHandleInner, SandboxRecord};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox, SandboxHandle};
 
 use SandboxStatus::{Crashed, Created, Draining, Paused, Running, Starting, Stopped};
@@ -120,8 +120,9 @@ fn run<F: Future<Output = ()>>(test: F) {
 
 const SOON: Option<Duration> = Some(Duration::from_millis(150));
 
+// case: 45
 #[test]
-fn a_configuration_that_is_no_json_keeps_its_text_case_45() {
+fn a_configuration_that_is_no_json_keeps_its_text() {
     let backend = Scripted::new(&[Some(Stopped)], None);
     let handle = SandboxHandle::new(backend.clone(), record(Stopped, "{broken".into()));
     assert!(handle.config().is_err_and(|error| error.to_string().contains("box")));
@@ -129,8 +130,9 @@ fn a_configuration_that_is_no_json_keeps_its_text_case_45() {
     assert_eq!(of(&backend, Stopped).config().unwrap().name, "box");
 }
 
+// case: 48, 55
 #[test]
-fn what_has_ended_is_stopped_without_asking_cases_48_55() {
+fn what_has_ended_is_stopped_without_asking() {
     run(async {
         for ended in [Stopped, Crashed] {
             let backend = Scripted::new(&[Some(ended)], None);
@@ -145,8 +147,9 @@ fn what_has_ended_is_stopped_without_asking_cases_48_55() {
     });
 }
 
+// case: 49
 #[test]
-fn a_stop_that_is_heard_needs_no_force_case_49() {
+fn a_stop_that_is_heard_needs_no_force() {
     run(async {
         let backend = Scripted::new(&[Some(Running)], Some("stop"));
         of(&backend, Running).stop(None).await.unwrap();
@@ -154,8 +157,9 @@ fn a_stop_that_is_heard_needs_no_force_case_49() {
     });
 }
 
+// case: 50
 #[test]
-fn a_stop_that_is_not_heard_ends_in_a_kill_case_50() {
+fn a_stop_that_is_not_heard_ends_in_a_kill() {
     run(async {
         let backend = Scripted::new(&[Some(Running)], Some("kill"));
         of(&backend, Running).stop(SOON).await.unwrap();
@@ -163,8 +167,9 @@ fn a_stop_that_is_not_heard_ends_in_a_kill_case_50() {
     });
 }
 
+// case: 51, 54
 #[test]
-fn what_outlives_its_kill_is_an_error_with_its_name_cases_51_54() {
+fn surviving_a_kill_is_an_error_with_the_name() {
     run(async {
         let backend = Scripted::new(&[Some(Running)], None);
         for done in [of(&backend, Running).kill(SOON).await, of(&backend, Running).stop(SOON).await] {
@@ -176,8 +181,9 @@ fn what_outlives_its_kill_is_an_error_with_its_name_cases_51_54() {
     });
 }
 
+// case: 52
 #[test]
-fn a_stop_without_time_is_a_kill_case_52() {
+fn a_stop_without_time_is_a_kill() {
     run(async {
         let backend = Scripted::new(&[Some(Running)], Some("kill"));
         of(&backend, Running).stop(Some(Duration::ZERO)).await.unwrap();
@@ -185,8 +191,9 @@ fn a_stop_without_time_is_a_kill_case_52() {
     });
 }
 
+// case: 53
 #[test]
-fn a_look_that_fails_while_waiting_is_told_and_kills_nothing_case_53() {
+fn a_failed_query_while_waiting_is_reported() {
     run(async {
         let backend = Scripted::new(&[Some(Running), Some(Running), None], None);
         let error = of(&backend, Running).stop(None).await.unwrap_err();
@@ -195,8 +202,9 @@ fn a_look_that_fails_while_waiting_is_told_and_kills_nothing_case_53() {
     });
 }
 
+// case: 55
 #[test]
-fn a_request_waits_for_no_end_case_55() {
+fn a_request_waits_for_no_end() {
     run(async {
         let backend = Scripted::new(&[Some(Running)], None);
         let handle = of(&backend, Running);
@@ -207,8 +215,9 @@ fn a_request_waits_for_no_end_case_55() {
     });
 }
 
+// case: 56
 #[test]
-fn waiting_for_what_has_ended_looks_once_case_56() {
+fn waiting_for_what_has_ended_looks_once() {
     run(async {
         let backend = Scripted::new(&[Some(Crashed)], None);
         let result = of(&backend, Running).wait_until_stopped().await.unwrap();
@@ -219,8 +228,9 @@ fn waiting_for_what_has_ended_looks_once_case_56() {
     });
 }
 
+// case: 57
 #[test]
-fn waiting_looks_every_tenth_of_a_second_and_not_oftener_case_57() {
+fn waiting_polls_every_tenth_of_a_second() {
     run(async {
         let backend = Scripted::new(&[Some(Running), Some(Running), Some(Running), Some(Stopped)], None);
         of(&backend, Running).wait_until_stopped().await.unwrap();
@@ -233,8 +243,9 @@ fn waiting_looks_every_tenth_of_a_second_and_not_oftener_case_57() {
     });
 }
 
+// case: 58
 #[test]
-fn connecting_goes_by_what_the_handle_saw_case_58() {
+fn connecting_goes_by_what_the_handle_saw() {
     run(async {
         let backend = Scripted::new(&[Some(Running)], None);
         for status in [Stopped, Crashed, Starting, Paused] {
@@ -253,8 +264,9 @@ fn connecting_goes_by_what_the_handle_saw_case_58() {
     });
 }
 
+// case: 64
 #[test]
-fn a_start_that_fails_leaves_the_handle_usable_case_64() {
+fn a_start_that_fails_leaves_the_handle_usable() {
     run(async {
         let backend = Scripted::new(&[Some(Stopped)], None);
         let handle = of(&backend, Stopped);
@@ -265,8 +277,9 @@ fn a_start_that_fails_leaves_the_handle_usable_case_64() {
     });
 }
 
+// case: 12
 #[test]
-fn a_handle_keeps_its_backend_whatever_the_scope_names_case_12() {
+fn a_handle_keeps_its_backend_whatever_the_scope_names() {
     run(async {
         let (own, other) = (Scripted::new(&[Some(Running)], Some("stop")), Scripted::new(&[Some(Running)], None));
         let handle = of(&own, Running);
@@ -277,15 +290,17 @@ fn a_handle_keeps_its_backend_whatever_the_scope_names_case_12() {
     });
 }
 
+// case: 101
 #[test]
-fn debug_output_shows_name_kind_and_status_only_case_101() {
+fn debug_output_shows_name_kind_and_status_only() {
     let backend = Scripted::new(&[Some(Running)], None);
     let handle = SandboxHandle::new(backend, record(Running, r#"{"env": "a-secret"}"#.into()));
     assert_eq!(format!("{handle:?}"), r#"SandboxHandle { name: "box", backend_kind: Local, status: Running }"#);
 }
 
+// case: 61
 #[test]
-fn what_is_live_is_not_removed_case_61() {
+fn what_is_live_is_not_removed() {
     for status in [Running, Draining, Paused] {
         assert!(status.blocks_remove(), "{status:?}");
     }

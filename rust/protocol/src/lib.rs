@@ -1,4 +1,4 @@
-//! The language spoken between the host and the agent inside a sandbox, and between the SDK and its runtime process.
+//! The language spoken between the host and the agent inside a sandbox.
 //!
 //! | module | holds |
 //! |---|---|
@@ -8,13 +8,11 @@
 //! | [`names`] | file names as text, also those that are not UTF-8 |
 //! | [`machine`] | what a microVM and its agent agree on beforehand |
 //! | [`capabilities`] | what root among the programs inside may do |
-//! | [`launch`] | what the SDK hands `msb-runtime` (host side only) and what comes back |
 //!
 //! No I/O and no async here: both sides feed bytes in and take frames out. Each side treats the other as hostile.
 
 pub mod capabilities;
 pub mod frame;
-pub mod launch;
 pub mod machine;
 pub mod message;
 pub mod names;

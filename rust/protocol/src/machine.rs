@@ -15,4 +15,4 @@ pub const INIT_ARGUMENT: &str = "machine";
 /// The argument that tells the agent to leave its place as first process to an init ([`crate::message::Bootstrap::init`]).
 pub const HANDOVER_ARGUMENT: &CStr = c"handover";
 /// Status with which a machine ends whose agent did not end it: a panic of its kernel, a power-off by a program.
-pub const ENDED_UNTOLD: u8 = 86;
+pub const ENDED_WITHOUT_AGENT: u8 = 86;

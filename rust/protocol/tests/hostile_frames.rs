@@ -47,8 +47,9 @@ fn every_payload_refuses(payload: &[u8]) {
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
 
+// hazard: P1
 #[test]
-fn p1_impossible_lengths_are_refused_before_anything_is_reserved() {
+fn impossible_lengths_are_refused_before_allocation() {
     for max in [MAX_HELLO_FRAME, MAX_FRAME] {
         for length in [0u32, 1, 5, max as u32 + 1, 0x7fff_ffff, 0xffff_ffff] {
             let (result, buffer) = feed(&length.to_be_bytes(), max);
@@ -58,8 +59,9 @@ fn p1_impossible_lengths_are_refused_before_anything_is_reserved() {
     }
 }
 
+// hazard: P1
 #[test]
-fn p1_the_bound_itself_is_accepted_and_reserves_no_more_than_the_frame() {
+fn the_largest_length_is_accepted() {
     for max in [MAX_HELLO_FRAME, MAX_FRAME] {
         let (result, buffer) = feed(&(max as u32).to_be_bytes(), max);
         assert_eq!(result, Ok(None));
@@ -72,8 +74,9 @@ fn p1_the_bound_itself_is_accepted_and_reserves_no_more_than_the_frame() {
     assert!(feed(&(MAX_FRAME as u32 + 1).to_be_bytes(), usize::MAX).0.is_err(), "the bound is clamped");
 }
 
+// hazard: P2
 #[test]
-fn p2_a_frame_cut_anywhere_waits_for_the_rest() {
+fn a_frame_cut_anywhere_waits_for_the_rest() {
     let whole = frame::encode(9, Flags::SESSION_START, &Kind::Ping, &Empty {}).unwrap();
     for cut in 0..whole.len() {
         let mut buffer = BytesMut::from(&whole[..cut]);
@@ -86,8 +89,9 @@ fn p2_a_frame_cut_anywhere_waits_for_the_rest() {
     }
 }
 
+// hazard: P3
 #[test]
-fn p3_garbage_bodies_are_malformed() {
+fn garbage_bodies_are_malformed() {
     let bodies: [&[u8]; 8] =
         [b"\0", b"\xff", b"\xa3", b"{\"v\":7}", b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff", b"\xc1\xc1", b"\xf6", b"\x80"];
     for body in bodies {
@@ -96,8 +100,9 @@ fn p3_garbage_bodies_are_malformed() {
     }
 }
 
+// hazard: P3
 #[test]
-fn p3_ten_thousand_levels_are_refused_without_ten_thousand_stack_frames() {
+fn ten_thousand_levels_are_refused_on_a_small_stack() {
     // In a thread with little stack: recursion would end it.
     let check = || {
         for opener in [&b"\x81"[..], b"\xa1\x61x", b"\xc1", b"\x9f", b"\xbf\x61x"] {
@@ -118,8 +123,9 @@ fn p3_ten_thousand_levels_are_refused_without_ten_thousand_stack_frames() {
     std::thread::Builder::new().stack_size(256 << 10).spawn(check).unwrap().join().unwrap();
 }
 
+// hazard: P3
 #[test]
-fn p3_claimed_sizes_allocate_nothing() {
+fn claimed_sizes_allocate_nothing() {
     // Arrays, maps, texts and byte strings that claim 2^32 or 2^64 - 1 elements, alone and inside known fields.
     for claim in [
         &b"\x9a\xff\xff\xff\xff"[..],
@@ -148,8 +154,9 @@ fn p3_claimed_sizes_allocate_nothing() {
     }
 }
 
+// hazard: P3
 #[test]
-fn p3_indefinite_strings_and_duplicate_keys_are_refused() {
+fn indefinite_strings_and_duplicate_keys_are_refused() {
     let indefinite_text = b"\xa1\x63cmd\x7f\x61a\x61b\xff";
     assert!(message(indefinite_text.to_vec()).parse::<ExecRequest>().is_err());
     let indefinite_bytes = b"\xa1\x64data\x5f\x41a\x41b\xff";
@@ -160,8 +167,9 @@ fn p3_indefinite_strings_and_duplicate_keys_are_refused() {
     assert!(frame(twice).open().is_err());
 }
 
+// hazard: P3
 #[test]
-fn p3_numbers_outside_their_field_are_refused() {
+fn numbers_outside_their_field_are_refused() {
     for (payload, what) in [
         (&b"\xa2\x64rows\x1a\x00\x01\x00\x00\x64cols\x01"[..], "rows of 65536"),
         (b"\xa2\x64rows\x20\x64cols\x01", "negative rows"),
@@ -173,8 +181,9 @@ fn p3_numbers_outside_their_field_are_refused() {
     assert!(message(b"\xa1\x66signal\x1b\x00\x00\x00\x01\x00\x00\x00\x00".to_vec()).parse::<Signal>().is_err());
 }
 
+// hazard: P4
 #[test]
-fn p4_unknown_kinds_flags_and_newer_generations_are_carried_and_older_ones_refused() {
+fn unknown_kinds_and_newer_generations_are_carried() {
     let open = |generation: u8| {
         let mut body = envelope(b"\xa0");
         body[3] = generation;
@@ -190,8 +199,9 @@ fn p4_unknown_kinds_flags_and_newer_generations_are_carried_and_older_ones_refus
     assert_eq!(kept.len(), 64, "a hostile name is not kept whole");
 }
 
+// hazard: P4
 #[test]
-fn p4_fields_of_a_newer_peer_are_ignored() {
+fn fields_of_a_newer_peer_are_ignored() {
     let payload = b"\xa2\x65bytes\x05\x66future\x83\x01\x02\xa1\x61x\xf5";
     assert_eq!(message(payload.to_vec()).parse::<Credit>().unwrap().bytes, 5);
 }

@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn data_written_from_where_it_lies_is_what_a_whole_encoding_gives(id: u32, data in vec(any::<u8>(), 0..70_000)) {
+    fn a_borrowed_encoding_equals_a_whole_encoding(id: u32, data in vec(any::<u8>(), 0..70_000)) {
         let whole = frame::encode(id, Flags::NONE, &Kind::FsData, &Data { data: data.clone() }).unwrap();
         let mut parts = frame::encode_data_head(id, Flags::NONE, &Kind::FsData, data.len());
         parts.extend_from_slice(&data);
@@ -275,8 +275,9 @@ proptest! {
     }
 
     /// Arbitrary bytes never panic, and whatever decodes was no larger than what came.
+    // hazard: P13
     #[test]
-    fn p13_arbitrary_bytes_are_decoded_or_refused(wire in vec(any::<u8>(), 0..3000)) {
+    fn arbitrary_bytes_are_decoded_or_refused(wire in vec(any::<u8>(), 0..3000)) {
         let mut buffer = BytesMut::from(&wire[..]);
         while let Ok(Some(frame)) = FrameDecoder::default().decode(&mut buffer) {
             prop_assert!(frame.body.len() < wire.len());
@@ -287,8 +288,9 @@ proptest! {
     }
 
     /// One flipped byte in a real frame.
+    // hazard: P13
     #[test]
-    fn p13_damaged_frames_are_decoded_or_refused(request in exec_request(), at: prop::sample::Index, byte: u8) {
+    fn damaged_frames_are_decoded_or_refused(request in exec_request(), at: prop::sample::Index, byte: u8) {
         let mut wire = frame::encode(5, Flags::NONE, &Kind::ExecRequest, &request).unwrap();
         let at = at.index(wire.len());
         wire[at] = byte;

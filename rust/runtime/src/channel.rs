@@ -3,11 +3,10 @@
 use bytes::BytesMut;
 use microsandbox_protocol::frame::{self, Flags, Frame, FrameDecoder, ProtocolError};
 use microsandbox_protocol::message::Kind;
+use microsandbox_sys::descriptor;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use serde::Serialize;
-
-use crate::syscall;
 
 /// Room for reading while output flows.
 const BUSY_ROOM: usize = 512 << 10;
@@ -91,7 +90,7 @@ impl Channel {
             if self.incoming.capacity() - self.incoming.len() < IDLE_ROOM {
                 self.incoming.reserve(if read == 0 { IDLE_ROOM } else { BUSY_ROOM });
             }
-            match syscall::read_into(socket, &mut self.incoming) {
+            match descriptor::read_append(socket, &mut self.incoming, usize::MAX) {
                 Ok(0) if self.incoming.is_empty() => return Ok(Turn::Ended),
                 Ok(0) => return Err(ProtocolError::Truncated),
                 Ok(count) => read += count,

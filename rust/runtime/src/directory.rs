@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use microsandbox_rooted::make;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -46,19 +47,10 @@ fn subdirectory(root: &OwnedFd, name: &str, mode: u32) -> Result<OwnedFd, Errno>
     fs::openat(root, name, flags, Mode::empty())
 }
 
-/// Puts a file in place complete or not at all: temporary name, then rename. Not synced: what it tells is about a
-/// process, and no process survives the loss of power that a sync would guard against.
+/// Puts a file in place complete or not at all. Not synced: its content is about a process, and no process survives the
+/// loss of power that a sync would guard against.
 pub fn publish(dir: impl AsFd, name: &str, content: &[u8]) -> Result<(), Errno> {
-    let dir = dir.as_fd();
-    let temporary = format!("{name}.new");
-    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = fs::openat(dir, temporary.as_str(), flags, Mode::from_raw_mode(0o600))?;
-    let mut rest = content;
-    while !rest.is_empty() {
-        let written = rustix::io::write(&file, rest)?;
-        rest = &rest[written..];
-    }
-    fs::renameat(dir, temporary.as_str(), dir, name)
+    make::write_file(dir, name, content, 0o600)
 }
 
 /// Removes a file that may be absent.

@@ -1,6 +1,6 @@
 //! Who a process is: pid, start time and boot id. Only all three together name one process for good.
 
-use microsandbox_protocol::launch::ProcessIdentity;
+use microsandbox_contract::ProcessIdentity;
 
 /// The identity of a live process; `None` when it is gone.
 pub fn of(pid: i32) -> Option<ProcessIdentity> {

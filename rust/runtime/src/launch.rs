@@ -1,19 +1,22 @@
 //! The launch job: prepares the sandbox directory, lets the driver boot the guest, supervises it to its end.
 
+use microsandbox_contract::{LAUNCH_VERSION, LaunchSpec, Report};
 use microsandbox_protocol::frame::Flags;
-use microsandbox_protocol::launch::{LAUNCH_VERSION, LaunchSpec, Report};
 use microsandbox_protocol::message::Kind;
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 
 use crate::channel::Channel;
 use crate::directory::{self, SandboxDir};
 use crate::driver::{self, Boot};
-use crate::failure::{Failure, failed};
-use crate::jail::ids;
+use crate::identity;
+use crate::logs::{ExecLog, TextLog};
 use crate::report::Reporter;
-use crate::steps::{Step, Steps};
+use crate::steps::{Steps, epoch_ms};
 use crate::supervise::{Lines, Parts, Supervisor};
-use crate::{console::TextLog, identity, logs::ExecLog};
+use microsandbox_contract::Step;
+use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::ids;
 
 /// The inherited descriptors of a launch.
 pub struct Inherited {
@@ -28,18 +31,18 @@ pub struct Inherited {
 pub fn run(spec: Box<LaunchSpec>, inherited: Inherited, reporter: &mut Reporter, mut steps: Steps) -> i32 {
     // A terminal's Ctrl-C is for the creator, who decides what becomes of its sandboxes.
     let _ = rustix::process::setsid();
-    steps.set_failpoint(spec.fail_at.clone());
+    steps.set_failpoint(spec.fail_at);
     let logs = match open_logs(&spec) {
         Ok(dir) => dir,
         Err(failure) => {
-            reporter.send(&Report::BootError(failure.into_boot_error(String::new())));
+            reporter.send(&Report::BootError(failure.into_boot_error(epoch_ms(), String::new())));
             return 1;
         }
     };
     match boot(spec, inherited, steps) {
         Ok(supervisor) => supervisor.run(reporter),
         Err(failure) => {
-            let error = failure.into_boot_error(String::new());
+            let error = failure.into_boot_error(epoch_ms(), String::new());
             if let Ok(text) = serde_json::to_vec(&error) {
                 let _ = directory::publish(&logs, "boot-error.json", &text);
             }
@@ -109,7 +112,7 @@ fn prepare(
     })?;
     let lines = Lines::watch(lifeline, owner).map_err(failed(step, "watch for signals", directory::HINT))?;
     let logs = || rustix::io::fcntl_dupfd_cloexec(&dir.logs, 0);
-    let open = || {
+    let open = || -> Result<_, Errno> {
         let log = ExecLog::open(logs()?, spec.logs.max_bytes, spec.logs.rotations)?;
         Ok((log, TextLog::new(logs()?, "kernel.log"), TextLog::new(logs()?, "runtime.log")))
     };

@@ -5,54 +5,47 @@
 //! | module | holds |
 //! |---|---|
 //! | [`launch`] → [`driver`] → [`supervise`] | the life of one sandbox, in this order |
-//! | [`rootfs`], [`beneath`] | its root file system, and files beneath a root somebody else filled |
-//! | [`jail`] | namespaces, mounts, ids, capabilities, filter, control groups, Landlock: a file each |
-//! | [`channel`], [`logs`], [`json_line`], [`console`] | the private channel to the agent and what becomes of its output |
-//! | [`directory`], [`identity`], [`report`] | the facts a run leaves as files, and what the SDK is told |
-//! | [`steps`], [`failure`] | the named steps of a boot and how one fails |
-//! | [`syscall`] | the system calls without a safe wrapper: the only `unsafe` |
-#![deny(unsafe_code)]
+//! | [`job`] | the jobs that end: unpacking layers, removing trees, probing the machine |
+//! | [`channel`], [`logs`] | the private channel to the agent, and the logs that its output becomes |
+//! | [`directory`], [`identity`], [`report`] | the files that a run leaves, and the reports to the SDK |
+//! | [`steps`] | the clock of a boot |
+//!
+//! Beside it: `contract` (what the processes hand to each other), `jail`, `cgroups`, `rooted` (files beneath a root that
+//! another party filled) and `sys` (system calls without a safe wrapper).
+#![forbid(unsafe_code)]
 
 use std::time::Instant;
 
-use microsandbox_protocol::launch::{BootError, Job, Report, fd};
+use microsandbox_contract::note::Failure;
+use microsandbox_contract::{BootError, Job, Report, Step, fd};
+use microsandbox_sys::{descriptor, signal};
 
-pub mod beneath;
 pub mod channel;
-pub mod console;
 pub mod directory;
 pub mod driver;
-pub mod failure;
 pub mod identity;
-pub mod jail;
-pub mod json_line;
+pub mod job;
 pub mod launch;
 pub mod logs;
-pub mod mapped;
-pub mod probe;
-pub mod remove;
-pub mod remove_job;
 pub mod report;
-pub mod rootfs;
 pub mod steps;
 pub mod supervise;
-pub mod syscall;
-pub mod unpack;
 
 /// Runs the job on the inherited descriptors; the result is the exit code.
 pub fn run(start: Instant) -> i32 {
     let [spec, report, lifeline, owner, payload, vmm, kernel] =
-        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL].map(syscall::adopt_fd);
+        [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL]
+            .map(|number| descriptor::inherit(number).ok());
     // Whatever else the creator left open is not ours to keep.
-    let _ = syscall::close_from(fd::KERNEL as u32 + 1);
-    syscall::survive_file_size_limit();
+    let _ = descriptor::close_from(fd::KERNEL as u32 + 1);
+    // A write beyond RLIMIT_FSIZE of the caller becomes an error like any other instead of the end of this process.
+    signal::block(&[libc::SIGXFSZ]);
     let mut reporter = report::Reporter::new(report);
     let job = match read_job(spec) {
         Ok(job) => job,
         Err(message) => {
-            let step = steps::Step::ReadSpec;
-            let failure = failure::Failure::new(step, message, "install the package again");
-            let error: BootError = failure.into_boot_error(String::new());
+            let failure = Failure::new(Step::ReadSpec, message, "install the package again");
+            let error: BootError = failure.into_boot_error(steps::epoch_ms(), String::new());
             reporter.send(&Report::BootError(error));
             return 2;
         }
@@ -62,9 +55,9 @@ pub fn run(start: Instant) -> i32 {
             let inherited = launch::Inherited { lifeline, owner, payload, vmm, kernel };
             launch::run(spec, inherited, &mut reporter, steps::Steps::new(start))
         }
-        Job::Unpack(spec) => unpack::run(&spec, payload, &mut reporter),
-        Job::RemoveTree(spec) => remove_job::run(&spec, &mut reporter),
-        Job::Probe(spec) => probe::run(&spec, &mut reporter),
+        Job::Unpack(spec) => job::unpack::run(&spec, payload, &mut reporter),
+        Job::RemoveTree(spec) => job::remove::run(&spec, &mut reporter),
+        Job::Probe(spec) => job::probe::run(&spec, &mut reporter),
     }
 }
 

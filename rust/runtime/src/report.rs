@@ -1,6 +1,6 @@
 //! Reports to the SDK: JSON lines on the report descriptor.
 
-use microsandbox_protocol::launch::Report;
+use microsandbox_contract::Report;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 

@@ -1,12 +1,9 @@
 //! Booting: what a sandbox is made of, seen from outside and from inside.
 
-mod support;
-
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use microsandbox_protocol::launch::*;
-use microsandbox_runtime::steps::Step;
-use support::*;
+use crate::support::*;
+use microsandbox_contract::*;
 
 #[test]
 fn every_step_is_timed_and_every_mechanism_named() {
@@ -17,8 +14,8 @@ fn every_step_is_timed_and_every_mechanism_named() {
     let sandbox = scratch.sandbox("s");
     let runtime = Runtime::launch(&spec(&sandbox, ""));
     let ready = runtime.ready();
-    for step in Step::ALL.iter().filter(|step| !step.of_machine()) {
-        assert!(ready.timings.iter().any(|t| t.step == step.name()), "{step:?} has no time");
+    for step in Step::ALL.iter().filter(|step| !step.is_of_machine()) {
+        assert!(ready.timings.iter().any(|t| t.step == *step), "{step:?} has no time");
     }
     for name in [
         "user_namespace",
@@ -38,7 +35,7 @@ fn every_step_is_timed_and_every_mechanism_named() {
         "pids_limit",
         "tree_kill",
     ] {
-        let found = state_of(&ready.identity.isolation, name);
+        let found = state_of(&ready.identity.isolation, MechanismName::parse(name));
         assert!(found.state == MechanismState::On || found.reason.is_some(), "{found:?}");
     }
     let published: Identity = serde_json::from_str(&read(sandbox.join("runtime/identity.json"))).unwrap();
@@ -48,14 +45,15 @@ fn every_step_is_timed_and_every_mechanism_named() {
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
     let groups = published.cgroups.clone();
     assert_eq!(runtime.end(), 0);
-    assert_eq!(exit_record(&sandbox).reason, "ShutdownRequested");
+    assert_eq!(exit_record(&sandbox).reason, ExitReason::ShutdownRequested);
     assert!(groups.iter().all(|path| !path.exists()), "control groups are left");
     assert!(!sandbox.join("runtime/agent.sock").exists());
 }
 
 /// E15: what the kernel says of the init equals what the report claims.
+// hazard: E15
 #[test]
-fn e15_posture_of_the_init() {
+fn posture_of_the_init() {
     if !is_root() {
         return;
     }
@@ -132,8 +130,9 @@ fn inside_looks_like_a_machine_of_its_own() {
 }
 
 /// A6, I6: mount points that the image ships as symlinks or files.
+// hazard: I6
 #[test]
-fn i6_mounts_stay_inside_whatever_the_image_ships() {
+fn mounts_stay_inside_whatever_the_image_ships() {
     if !is_root() {
         return;
     }
@@ -200,7 +199,7 @@ fn two_hundred_layers_make_one_root() {
 }
 
 #[test]
-fn a_directory_of_host_ids_is_roots_inside_and_unchanged_outside() {
+fn a_mapped_directory_is_roots_inside_unchanged_outside() {
     if !is_root() {
         return;
     }
@@ -277,10 +276,10 @@ fn an_ordinary_user_gets_a_sandbox_with_one_id() {
     spec.ids = IdMap::Single { uid, gid: uid };
     let mut runtime = Runtime::launch_as(&spec, User { uid, sub_ids: None });
     let ready = runtime.ready();
-    assert_eq!(state_of(&ready.identity.isolation, "id_range").state, MechanismState::Degraded);
-    let memory = state_of(&ready.identity.isolation, "memory_limit");
+    assert_eq!(state_of(&ready.identity.isolation, MechanismName::IdRange).state, MechanismState::Degraded);
+    let memory = state_of(&ready.identity.isolation, MechanismName::MemoryLimit);
     assert!(memory.state == MechanismState::Off && memory.reason.as_ref().unwrap().contains("systemd"), "{memory:?}");
-    assert_eq!(state_of(&ready.identity.isolation, "pids_limit").state, MechanismState::Degraded);
+    assert_eq!(state_of(&ready.identity.isolation, MechanismName::PidsLimit).state, MechanismState::Degraded);
     assert_eq!(runtime.wait(), 0);
     assert!(logged(&sandbox, 7, "stdout").starts_with("0\n"));
     assert!(logged(&sandbox, 7, "stderr").contains("Invalid argument"));
@@ -292,7 +291,7 @@ fn an_ordinary_user_with_ranges_gets_many_ids() {
     if !is_root() {
         return;
     }
-    if microsandbox_runtime::jail::ids::id_tool("newuidmap").is_none() {
+    if microsandbox_jail::ids::id_tool("newuidmap").is_none() {
         println!("SKIPPED: newuidmap is not installed");
         return;
     }
@@ -305,7 +304,7 @@ fn an_ordinary_user_with_ranges_gets_many_ids() {
     let user = User { uid, sub_ids: Some((2_000_000, 65_536)) };
     let mut runtime = Runtime::launch_as(&spec, user);
     let ready = runtime.ready();
-    assert_eq!(state_of(&ready.identity.isolation, "id_range").state, MechanismState::On);
+    assert_eq!(state_of(&ready.identity.isolation, MechanismName::IdRange).state, MechanismState::On);
     assert_eq!(runtime.wait(), 0);
     assert_eq!(logged(&sandbox, 7, "stdout"), "0\n5:6\n", "{}", logged(&sandbox, 7, "stderr"));
     assert_eq!(std::fs::metadata(sandbox.join("upper/made")).unwrap().uid(), 2_000_004);

@@ -1,8 +1,6 @@
 //! E8: what Landlock leaves the supervisor. Each test confines a thread of its own, as the kernel does it, so the process
 //! that runs the tests stays as it is.
 
-mod support;
-
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -10,11 +8,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
-use microsandbox_protocol::launch::MechanismState;
-use microsandbox_runtime::jail::landlock::confine_supervisor;
+use crate::support::Scratch;
+use microsandbox_contract::MechanismState;
+use microsandbox_jail::landlock::confine_supervisor;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use support::Scratch;
 
 /// Runs `inside` on a thread that is confined to `own`; `None`, with the reason printed, where the kernel lacks it.
 fn confined<T: Send>(own: &Path, inside: impl FnOnce() -> T + Send) -> Option<T> {
@@ -42,8 +40,9 @@ fn io<T>(result: std::io::Result<T>) -> Result<T, Errno> {
     result.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
+// hazard: E8
 #[test]
-fn e8_the_supervisor_reaches_its_own_directory_and_nothing_else() {
+fn the_supervisor_reaches_its_own_directory_and_nothing_else() {
     let scratch = Scratch::new("confined");
     let (own, other) = (scratch.sandbox("own"), scratch.sandbox("other"));
     let (inside, outside) = (own.join("log"), other.join("secret"));
@@ -79,8 +78,9 @@ fn e8_the_supervisor_reaches_its_own_directory_and_nothing_else() {
     });
 }
 
+// hazard: E8
 #[test]
-fn e8_the_supervisor_reaches_no_process_and_no_abstract_socket_outside() {
+fn the_supervisor_reaches_no_outside_process_or_socket() {
     let scratch = Scratch::new("scoped");
     let own = scratch.sandbox("own");
     let name = SocketAddr::from_abstract_name(format!("msb-e8-{}", std::process::id())).unwrap();

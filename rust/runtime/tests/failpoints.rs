@@ -1,12 +1,9 @@
 //! L1, L2: the runtime killed at every named step of a boot leaves nothing that lives and nothing that stays.
 
-mod support;
-
 use std::collections::BTreeSet;
 
-use microsandbox_protocol::launch::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report};
-use microsandbox_runtime::steps::Step;
-use support::*;
+use crate::support::*;
+use microsandbox_contract::{Job, LAUNCH_VERSION, RemoveTreeSpec, Report, Step};
 
 fn mounts() -> BTreeSet<String> {
     read("/proc/self/mountinfo").lines().map(str::to_owned).collect()
@@ -27,17 +24,18 @@ fn strays(sandbox: &std::path::Path) -> Vec<String> {
     found
 }
 
+// hazard: L1
 #[test]
-fn l1_a_kill_at_any_step_leaves_only_files() {
+fn a_kill_at_any_step_leaves_only_files() {
     if !is_root() {
         return;
     }
     let before = mounts();
-    for step in Step::ALL.iter().filter(|step| !step.of_machine()) {
+    for step in Step::ALL.iter().filter(|step| !step.is_of_machine()) {
         let scratch = Scratch::new("failpoint");
         let sandbox = scratch.sandbox("s");
         let mut failing = spec(&sandbox, "");
-        failing.fail_at = Some(step.name().into());
+        failing.fail_at = Some(*step);
         let mut runtime = Runtime::launch(&failing);
         assert_eq!(runtime.wait(), -libc::SIGKILL, "{step:?}");
         eventually(&format!("{step:?} leaves processes"), || strays(&sandbox).is_empty());

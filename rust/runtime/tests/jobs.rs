@@ -1,11 +1,9 @@
 //! The jobs beside launching: removing trees, probing the machine.
 
-mod support;
-
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use microsandbox_protocol::launch::*;
-use support::*;
+use crate::support::*;
+use microsandbox_contract::*;
 
 fn remove(path: &std::path::Path) -> Report {
     let ids = IdMap::Range { base: BASE, count: 65_536 };
@@ -71,16 +69,16 @@ fn probe(scratch: &std::path::Path, ids: IdMap, user: Option<User>) -> Isolation
 }
 
 #[test]
-fn a_probe_tells_what_works_and_leaves_nothing() {
+fn a_probe_reports_what_works_and_leaves_nothing() {
     if !is_root() {
         return;
     }
     let scratch = Scratch::new("probe");
     let place = scratch.sandbox("place");
     let report = probe(&place, IdMap::Range { base: BASE, count: 65_536 }, None);
-    assert_eq!(state_of(&report, "container").state, MechanismState::On, "{report:?}");
+    assert_eq!(state_of(&report, MechanismName::Container).state, MechanismState::On, "{report:?}");
     for name in ["user_namespace", "seccomp", "landlock", "tree_kill", "memory_limit", "cgroup_namespace"] {
-        let line = state_of(&report, name);
+        let line = state_of(&report, MechanismName::parse(name));
         assert!(line.state == MechanismState::On || line.reason.is_some());
     }
 }
@@ -95,11 +93,11 @@ fn a_probe_as_a_user_without_ranges_says_so() {
     std::os::unix::fs::chown(&place, Some(54_323), Some(54_323)).unwrap();
     let user = User { uid: 54_323, sub_ids: None };
     let report = probe(&place, IdMap::Single { uid: 54_323, gid: 54_323 }, Some(user));
-    assert_eq!(state_of(&report, "container").state, MechanismState::On, "{report:?}");
-    assert_eq!(state_of(&report, "id_range").state, MechanismState::Degraded);
+    assert_eq!(state_of(&report, MechanismName::Container).state, MechanismState::On, "{report:?}");
+    assert_eq!(state_of(&report, MechanismName::IdRange).state, MechanismState::Degraded);
     let ranges = IdMap::Subordinate { uid: 54_323, gid: 54_323, sub_uid: 2_000_000, sub_gid: 2_000_000, count: 10 };
     let report = probe(&place, ranges, Some(user));
-    let container = state_of(&report, "container");
+    let container = state_of(&report, MechanismName::Container);
     assert_eq!(container.state, MechanismState::Off);
     assert!(container.reason.as_ref().unwrap().contains("map ids"), "{container:?}");
 }

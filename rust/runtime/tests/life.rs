@@ -1,17 +1,16 @@
 //! The life of a sandbox: who ends it, when, and what is written down.
 
-mod support;
-
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use support::*;
+use crate::support::*;
+use microsandbox_contract::{ExitReason, Stage, Step};
 
 fn ended(
     name: &str,
     standin: &str,
-    change: impl FnOnce(&mut microsandbox_protocol::launch::LaunchSpec),
-) -> microsandbox_protocol::launch::ExitRecord {
+    change: impl FnOnce(&mut microsandbox_contract::LaunchSpec),
+) -> microsandbox_contract::ExitRecord {
     let scratch = Scratch::new(name);
     let sandbox = scratch.sandbox("s");
     let mut spec = spec(&sandbox, standin);
@@ -25,8 +24,9 @@ fn ended(
 }
 
 /// L4: a killed supervisor takes its sandbox with it.
+// hazard: L4
 #[test]
-fn l4_killing_the_runtime_ends_the_sandbox() {
+fn killing_the_runtime_ends_the_sandbox() {
     if !is_root() {
         return;
     }
@@ -62,7 +62,7 @@ fn a_detached_sandbox_outlives_its_lifeline() {
     runtime.signal(libc::SIGTERM);
     assert_eq!(runtime.wait(), 0);
     let record = exit_record(&sandbox);
-    assert_eq!((record.reason.as_str(), record.exit_code), ("ShutdownRequested", Some(0)));
+    assert_eq!((record.reason, record.exit_code), (ExitReason::ShutdownRequested, Some(0)));
 }
 
 #[test]
@@ -72,12 +72,12 @@ fn an_idle_sandbox_ends_after_its_timeout() {
     }
     let begin = Instant::now();
     let record = ended("idle", "", |spec| spec.lifecycle.idle_timeout_ms = Some(300));
-    assert_eq!(record.reason, "IdleTimeout");
+    assert_eq!(record.reason, ExitReason::IdleTimeout);
     assert!(begin.elapsed() >= Duration::from_millis(300));
 }
 
 #[test]
-fn a_busy_sandbox_is_not_idle_but_ends_after_its_maximum_duration() {
+fn a_busy_sandbox_ends_after_its_maximum_duration() {
     if !is_root() {
         return;
     }
@@ -85,7 +85,7 @@ fn a_busy_sandbox_is_not_idle_but_ends_after_its_maximum_duration() {
         spec.lifecycle.idle_timeout_ms = Some(100);
         spec.lifecycle.max_duration_ms = Some(600);
     });
-    assert_eq!(record.reason, "MaxDurationExceeded");
+    assert_eq!(record.reason, ExitReason::MaxDurationExceeded);
 }
 
 #[test]
@@ -94,32 +94,33 @@ fn an_agent_that_does_not_end_is_killed_after_the_grace() {
         return;
     }
     let record = ended("stubborn", "stubborn", |spec| spec.lifecycle.max_duration_ms = Some(50));
-    assert_eq!((record.reason.as_str(), record.signal), ("MaxDurationExceeded", Some(libc::SIGKILL)));
+    assert_eq!((record.reason, record.signal), (ExitReason::MaxDurationExceeded, Some(libc::SIGKILL)));
 }
 
 #[test]
-fn the_end_of_the_agent_itself_is_told_apart() {
+fn the_exit_of_the_agent_has_its_own_reason() {
     if !is_root() {
         return;
     }
     let record = ended("exit0", "exit:0", |_| {});
-    assert_eq!((record.reason.as_str(), record.exit_code), ("Completed", Some(0)));
+    assert_eq!((record.reason, record.exit_code), (ExitReason::Completed, Some(0)));
     let record = ended("exit3", "exit:3", |_| {});
-    assert_eq!((record.reason.as_str(), record.exit_code), ("Failed", Some(3)));
+    assert_eq!((record.reason, record.exit_code), (ExitReason::Failed, Some(3)));
     // PID 1 does not die of its own ABRT; the C library then ends it by a fault.
     let record = ended("abort", "abort", |_| {});
-    assert_eq!(record.reason, "Signal");
+    assert_eq!(record.reason, ExitReason::Signal);
     assert!(record.signal.is_some() && !record.oom_killed);
 }
 
 /// P1: garbage on the private channel ends the sandbox, not the runtime.
+// hazard: P1
 #[test]
-fn p1_an_agent_that_breaks_the_protocol_is_ended() {
+fn an_agent_that_breaks_the_protocol_is_ended() {
     if !is_root() {
         return;
     }
-    assert_eq!(ended("garbage", "garbage", |_| {}).reason, "AgentUnresponsive");
-    assert_eq!(ended("hangup", "hang-up", |_| {}).reason, "AgentUnresponsive");
+    assert_eq!(ended("garbage", "garbage", |_| {}).reason, ExitReason::AgentUnresponsive);
+    assert_eq!(ended("hangup", "hang-up", |_| {}).reason, ExitReason::AgentUnresponsive);
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn a_silent_agent_is_a_boot_error_with_its_stage() {
     spec.lifecycle.ready_timeout_ms = 300;
     let mut runtime = Runtime::launch(&spec);
     let error = runtime.boot_error();
-    assert_eq!((error.stage.as_str(), error.step.as_str()), ("agent", "wait for agent"));
+    assert_eq!((error.stage, error.step), (Stage::Agent, Step::WaitForAgent));
     assert!(error.message.contains("not ready in time"), "{error:?}");
     assert_eq!(runtime.wait(), 1);
     assert!(cgroups_of(&sandbox).is_empty());
@@ -154,8 +155,9 @@ fn an_agent_that_ends_early_is_quoted_in_the_boot_error() {
 }
 
 /// R3: a memory bomb in PID 1 itself; the limit holds and the reason is told.
+// hazard: R3
 #[test]
-fn r3_death_by_the_memory_limit_is_reported_as_such() {
+fn death_by_the_memory_limit_is_reported_as_such() {
     if !is_root() {
         return;
     }
@@ -165,8 +167,9 @@ fn r3_death_by_the_memory_limit_is_reported_as_such() {
 }
 
 /// R1: a fork bomb meets the limit and leaves the host alone.
+// hazard: R1
 #[test]
-fn r1_a_fork_bomb_meets_the_process_limit() {
+fn a_fork_bomb_meets_the_process_limit() {
     if !is_root() {
         return;
     }
@@ -178,4 +181,15 @@ fn r1_a_fork_bomb_meets_the_process_limit() {
     assert_eq!(runtime.wait(), 0);
     let said = logged(&sandbox, 7, "stderr");
     assert!(said.contains("fork"), "{said}");
+}
+
+/// What is built for users ignores the step that a crash test names.
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn a_release_is_not_killed_at_a_failpoint() {
+    let record = ended("no-failpoints", "", |spec| {
+        spec.fail_at = Some(Step::MountOverlay);
+        spec.lifecycle.max_duration_ms = Some(1);
+    });
+    assert_eq!(record.reason, ExitReason::MaxDurationExceeded);
 }

@@ -1,15 +1,14 @@
 //! The captured log: every byte, in order, bounded, and honest about what a full disk cost.
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::*;
+use crate::support::*;
+use microsandbox_contract::ExitReason;
 
 fn run(
     name: &str,
     standin: &str,
-    change: impl FnOnce(&mut microsandbox_protocol::launch::LaunchSpec),
+    change: impl FnOnce(&mut microsandbox_contract::LaunchSpec),
 ) -> (Scratch, std::path::PathBuf) {
     let scratch = Scratch::new(name);
     let sandbox = scratch.sandbox("s");
@@ -44,8 +43,9 @@ fn characters_survive_the_seams_and_other_bytes_are_base64() {
 }
 
 /// G2: the cap holds and the newest lines are kept.
+// hazard: G2
 #[test]
-fn g2_rotation_keeps_the_newest_within_its_cap() {
+fn rotation_keeps_the_newest_within_its_cap() {
     if !is_root() {
         return;
     }
@@ -75,8 +75,9 @@ fn g2_rotation_keeps_the_newest_within_its_cap() {
 }
 
 /// G1, S1: a full disk costs output, never the sandbox, and the log says how much.
+// hazard: G1
 #[test]
-fn g1_a_full_disk_is_counted_not_fatal() {
+fn a_full_disk_is_counted_not_fatal() {
     if !is_root() {
         return;
     }
@@ -92,7 +93,7 @@ fn g1_a_full_disk_is_counted_not_fatal() {
     let record = exit_record(&sandbox);
     let lines: Vec<String> = read(logs.join("exec.log")).lines().map(str::to_owned).collect();
     rustix::mount::unmount(&logs, rustix::mount::UnmountFlags::DETACH).unwrap();
-    assert_eq!(record.reason, "Completed");
+    assert_eq!(record.reason, ExitReason::Completed);
     let mut kept = 0;
     for line in &lines {
         let line: serde_json::Value = serde_json::from_str(line).expect("a torn line");

@@ -1,15 +1,13 @@
 //! Unpacking: hostile archives (hazards group I) and awkward but legal ones, compared with GNU tar where it can tell.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use microsandbox_protocol::launch::*;
+use crate::support::*;
+use microsandbox_contract::*;
 use sha2::{Digest, Sha256};
-use support::*;
 
 const IDS: IdMap = IdMap::Range { base: BASE, count: 65_536 };
 
@@ -127,7 +125,7 @@ fn unpack(scratch: &Scratch, name: &str, tar: Tar) -> Result<PathBuf, JobError> 
     unpack_over(scratch, name, &tar.done(), &[])
 }
 
-fn refused(scratch: &Scratch, tar: Tar, kind: &str) -> JobError {
+fn refused(scratch: &Scratch, tar: Tar, kind: JobErrorKind) -> JobError {
     let error = unpack(scratch, "refused", tar).expect_err("was unpacked");
     assert_eq!(error.kind, kind, "{error:?}");
     assert!(!error.hint.is_empty() && !error.message.contains('\x1b'));
@@ -138,29 +136,32 @@ fn scratch(name: &str) -> Option<Scratch> {
     is_root().then(|| Scratch::new(name))
 }
 
+// hazard: I1
 #[test]
-fn i1_names_that_leave_the_root_are_refused_or_clamped() {
+fn names_that_leave_the_root_are_refused_or_clamped() {
     let Some(scratch) = scratch("i1") else { return };
     for name in ["../../x", "a/../../x", "./../x", "a/..", ".."] {
-        let error = refused(&scratch, Tar::default().file(name, "x"), "unsafe_entry");
+        let error = refused(&scratch, Tar::default().file(name, "x"), JobErrorKind::UnsafeEntry);
         assert!(error.message.contains(name), "{error:?}");
     }
-    let error = refused(&scratch, Tar::default().file("\x1b[31m/../x", "x"), "unsafe_entry");
+    let error = refused(&scratch, Tar::default().file("\x1b[31m/../x", "x"), JobErrorKind::UnsafeEntry);
     assert!(error.message.contains("\\u{1b}"), "{error:?}");
     let at = unpack(&scratch, "clamped", Tar::default().file("/abs/file", "x").file("back\\slash\\..", "y")).unwrap();
     assert_eq!(read(at.join("abs/file")), "x");
     assert_eq!(read(at.join("back\\slash\\..")), "y");
 }
 
+// hazard: I2
 #[test]
-fn i2_absolute_symlinks_are_kept_as_they_are() {
+fn absolute_symlinks_are_kept_as_they_are() {
     let Some(scratch) = scratch("i2") else { return };
     let at = unpack(&scratch, "l", Tar::default().symlink("bin", "/usr/bin").dir("usr").dir("usr/bin")).unwrap();
     assert_eq!(std::fs::read_link(at.join("bin")).unwrap(), Path::new("/usr/bin"));
 }
 
+// hazard: I3
 #[test]
-fn i3_nothing_is_written_through_a_symlink_out_of_the_root() {
+fn nothing_is_written_through_a_symlink_out_of_the_root() {
     let Some(scratch) = scratch("i3") else { return };
     let outside = scratch.sandbox("outside");
     let to = outside.to_str().unwrap();
@@ -179,17 +180,18 @@ fn i3_nothing_is_written_through_a_symlink_out_of_the_root() {
     // The last name is never followed: the link itself is replaced.
     let at = unpack(&scratch, "last", Tar::default().symlink("f", "/etc/passwd").file("f", "mine")).unwrap();
     assert_eq!(read(at.join("f")), "mine");
-    refused(&scratch, Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", ""), "unsafe_entry");
+    refused(&scratch, Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", ""), JobErrorKind::UnsafeEntry);
 }
 
+// hazard: I4
 #[test]
-fn i4_hard_links_stay_in_the_image() {
+fn hard_links_stay_in_the_image() {
     let Some(scratch) = scratch("i4") else { return };
-    refused(&scratch, Tar::default().hardlink("h", "../../etc/passwd"), "unsafe_entry");
-    refused(&scratch, Tar::default().hardlink("h", "/etc/passwd"), "unsafe_entry");
-    refused(&scratch, Tar::default().hardlink("h", "later").file("later", "x"), "unsafe_entry");
-    refused(&scratch, Tar::default().dir("d").hardlink("h", "d"), "unsafe_entry");
-    refused(&scratch, Tar::default().symlink("d", "/etc").hardlink("h", "d/passwd"), "unsafe_entry");
+    refused(&scratch, Tar::default().hardlink("h", "../../etc/passwd"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().hardlink("h", "/etc/passwd"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().hardlink("h", "later").file("later", "x"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().dir("d").hardlink("h", "d"), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().symlink("d", "/etc").hardlink("h", "d/passwd"), JobErrorKind::UnsafeEntry);
     let at = unpack(&scratch, "ok", Tar::default().file("a", "x").hardlink("b", "a").hardlink("a", "a")).unwrap();
     assert_eq!(std::fs::metadata(at.join("a")).unwrap().nlink(), 2);
     let tar = Tar::default().hardlink("c", "a").done();
@@ -198,8 +200,9 @@ fn i4_hard_links_stay_in_the_image() {
     assert_eq!(std::fs::metadata(over.join("c")).unwrap().nlink(), 2);
 }
 
+// hazard: I5
 #[test]
-fn i5_metadata_is_never_set_through_a_link() {
+fn metadata_is_never_set_through_a_link() {
     let Some(scratch) = scratch("i5") else { return };
     let victim = scratch.0.join("victim");
     std::fs::write(&victim, "x").unwrap();
@@ -214,8 +217,9 @@ fn i5_metadata_is_never_set_through_a_link() {
     assert_eq!((before.mode(), before.uid(), before.mtime()), (after.mode(), after.uid(), after.mtime()));
 }
 
+// hazard: I7
 #[test]
-fn i7_special_bits_are_kept_as_bits_and_capabilities_dropped() {
+fn special_bits_are_kept_as_bits_and_capabilities_dropped() {
     let Some(scratch) = scratch("i7") else { return };
     let value = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let tar = Tar::default()
@@ -229,11 +233,12 @@ fn i7_special_bits_are_kept_as_bits_and_capabilities_dropped() {
     assert_eq!(rustix::fs::getxattr(at.join("su"), "user.kept", &mut room[..]), Ok(3));
 }
 
+// hazard: I8
 #[test]
-fn i8_whiteouts_mean_what_the_specification_says() {
+fn whiteouts_mean_what_the_specification_says() {
     let Some(scratch) = scratch("i8") else { return };
     for name in [".wh.", ".wh..", ".wh...", "d/.wh.."] {
-        refused(&scratch, Tar::default().dir("d").file(name, ""), "unsafe_entry");
+        refused(&scratch, Tar::default().dir("d").file(name, ""), JobErrorKind::UnsafeEntry);
     }
     let tar = Tar::default()
         .file("d/before", "x")
@@ -263,8 +268,9 @@ fn i8_whiteouts_mean_what_the_specification_says() {
     assert!(!names.iter().any(|name| name.to_str().unwrap().starts_with(".wh.")), "{names:?}");
 }
 
+// hazard: I9
 #[test]
-fn i9_what_readers_could_disagree_on_is_refused() {
+fn what_readers_could_disagree_on_is_refused() {
     let Some(scratch) = scratch("i9") else { return };
     // A longer PAX size hides the entry that the header's size would show; everybody must see the PAX size.
     let hidden = Tar::default().file("hidden", "h").0;
@@ -276,18 +282,18 @@ fn i9_what_readers_could_disagree_on_is_refused() {
     assert!(!at.join("hidden").exists());
     assert_eq!(std::fs::metadata(at.join("outer")).unwrap().len(), hidden.len() as u64);
     let negative = [0xff; 12];
-    refused(&scratch, Tar::default().header(b'0', b"n", b"", 0o644, &negative), "corrupt_layer");
+    refused(&scratch, Tar::default().header(b'0', b"n", b"", 0o644, &negative), JobErrorKind::CorruptLayer);
     let tar = Tar::default().pax(&[("path", b"one")]).entry(b'L', "././@LongLink", "", 0o644, b"two\0").file("x", "");
-    refused(&scratch, tar, "corrupt_layer");
-    refused(&scratch, Tar::default().pax(&[("path", b"a\0b")]).file("x", ""), "unsafe_entry");
-    refused(&scratch, Tar::default().entry(b'5', "d", "", 0o755, b"content"), "corrupt_layer");
+    refused(&scratch, tar, JobErrorKind::CorruptLayer);
+    refused(&scratch, Tar::default().pax(&[("path", b"a\0b")]).file("x", ""), JobErrorKind::UnsafeEntry);
+    refused(&scratch, Tar::default().entry(b'5', "d", "", 0o755, b"content"), JobErrorKind::CorruptLayer);
     let mut broken = Tar::default().file("x", "y");
     broken.0[0] ^= 1;
-    refused(&scratch, broken, "corrupt_layer");
+    refused(&scratch, broken, JobErrorKind::CorruptLayer);
     let mut cut = Tar::default().file("x", "y").0;
     cut.truncate(700);
     let error = unpack_over(&scratch, "cut", &cut, &[]).unwrap_err();
-    assert_eq!(error.kind, "corrupt_layer");
+    assert_eq!(error.kind, JobErrorKind::CorruptLayer);
     let at = unpack(&scratch, "twice", Tar::default().file("a", "1").file("a", "2")).unwrap();
     assert_eq!(read(at.join("a")), "2");
 }
@@ -307,8 +313,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+// hazard: I10
 #[test]
-fn i10_each_limit_holds_and_is_named() {
+fn each_limit_holds_and_is_named() {
     let Some(scratch) = scratch("i10") else { return };
     let tar = Tar::default().file("a/b/c", "12345").file("d", "678").done();
     let base = ImageLimits::default();
@@ -321,7 +328,7 @@ fn i10_each_limit_holds_and_is_named() {
     ];
     for (name, limits) in cases {
         let error = limited(&scratch, &tar, Compression::None, &tar, limits);
-        assert_eq!(error.kind, "limit_exceeded");
+        assert_eq!(error.kind, JobErrorKind::LimitExceeded);
         assert!(error.message.contains(&format!("image.{name}")) && error.hint.contains("raise"), "{error:?}");
     }
     // At the limits everything is fine.
@@ -337,11 +344,12 @@ fn i10_each_limit_holds_and_is_named() {
     assert!(error.message.contains("image.ratio"), "{error:?}");
     let inner = gzip(&gzip(&tar));
     let error = limited(&scratch, &tar, Compression::Gzip, &inner, base);
-    assert_eq!(error.kind, "corrupt_layer");
+    assert_eq!(error.kind, JobErrorKind::CorruptLayer);
 }
 
+// hazard: I11
 #[test]
-fn i11_digests_are_checked_before_a_layer_counts() {
+fn digests_are_checked_before_a_layer_counts() {
     let Some(scratch) = scratch("i11") else { return };
     let tar = Tar::default().file("a", "x").done();
     let target = scratch.sandbox("l");
@@ -359,7 +367,7 @@ fn i11_digests_are_checked_before_a_layer_counts() {
         let reports = run(&tar, vec![source], ImageLimits::default());
         assert!(!reports.iter().any(|report| matches!(report, Report::Unpacked { .. })));
         assert!(
-            matches!(reports.last(), Some(Report::Failed(error)) if error.kind == "digest_mismatch"),
+            matches!(reports.last(), Some(Report::Failed(error)) if error.kind == JobErrorKind::DigestMismatch),
             "{reports:?}"
         );
     }
@@ -370,8 +378,9 @@ fn i11_digests_are_checked_before_a_layer_counts() {
     );
 }
 
+// hazard: I13
 #[test]
-fn i13_awkward_but_legal_layers() {
+fn awkward_but_legal_layers() {
     let Some(scratch) = scratch("i13") else { return };
     // Merged /usr: the parent is a symlink of a layer beneath, and the directory it leads to keeps its attributes.
     let lower = Tar::default().dir("usr").entry(b'5', "usr/lib", "", 0o1775, b"").symlink("lib", "usr/lib");
@@ -397,7 +406,7 @@ fn i13_awkward_but_legal_layers() {
     let at = unpack(&scratch, "long", tar).unwrap();
     let meta = std::fs::metadata(at.join(&long)).unwrap();
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000_000, 500_000_000));
-    refused(&scratch, Tar::default().file("f", "x").file("f/below", "y"), "unsafe_entry");
+    refused(&scratch, Tar::default().file("f", "x").file("f/below", "y"), JobErrorKind::UnsafeEntry);
     let tar = Tar::default().entry(b'6', "pipe", "", 0o600, b"").entry(b'0', "slash/", "", 0o755, b"");
     let at = unpack(&scratch, "kinds", tar).unwrap();
     assert!(std::fs::symlink_metadata(at.join("pipe")).unwrap().file_type().is_fifo());
@@ -457,8 +466,9 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 /// I13, differential: what GNU tar packs we unpack as GNU tar does, in each of its formats.
+// hazard: I13
 #[test]
-fn i13_trees_equal_those_of_gnu_tar() {
+fn trees_equal_those_of_gnu_tar() {
     let Some(scratch) = scratch("gnu") else { return };
     let source = scratch.sandbox("source");
     std::fs::create_dir_all(source.join("deep").join("x".repeat(60)).join("y".repeat(60))).unwrap();

@@ -1,7 +1,7 @@
-//! From the wire's requests to a configuration, and from records to the wire's answers.
+//! From requests of the wire to a configuration, and from records to responses.
 //!
-//! A caller from elsewhere never names a path of this machine, and nothing that was asked for is dropped: what cannot
-//! be honoured is refused by name.
+//! A remote caller never names a path of this machine. No option is dropped: an option that this server does not support is
+//! refused by name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,14 +18,14 @@ use microsandbox_wire::flat::CloudCreateSandboxRequest;
 use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 
-/// Longest failure message in an answer, in characters.
+/// Longest failure message in a response, in characters.
 const FAILURE_CHARS: usize = 2000;
-/// The image that is this machine's own system.
+/// The image that consists of the system of this machine.
 const HOST_IMAGE: &str = "host";
 const REMOTE_PATHS: &str =
-    "never over the wire: a path of the server's machine is not the caller's to name; use an image";
+    "never over the wire, where paths of the machine of the server are not accepted; use an image";
 
 const SPEC_KEYS: [&str; 16] = [
     "name",
@@ -64,24 +64,25 @@ const FLAT_KEYS: [&str; 15] = [
 ];
 
 /// Either dialect: an image that is a string means `flat`.
-pub fn config(body: Value, prefixes: &[PathBuf]) -> Answer<SandboxConfig> {
+pub fn config(body: Value, prefixes: &[PathBuf]) -> ApiResult<SandboxConfig> {
     let Value::Object(object) = &body else {
         return Err(ApiError::invalid("the request must be a JSON object"));
     };
     let flat = object.get("image").is_some_and(Value::is_string);
     let known: &[&str] = if flat { &FLAT_KEYS } else { &SPEC_KEYS };
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(ApiError::invalid(format!("unknown key {key:?}: this server cannot honour it")));
+        return Err(ApiError::invalid(format!("unknown key {key:?}: this server does not support it")));
     }
     let spec = if flat { from_flat(parse(body)?, prefixes)? } else { from_spec(parse(body)?, prefixes)? };
     Ok(SandboxConfig { spec, ..SandboxConfig::default() })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: Value) -> Answer<T> {
-    serde_json::from_value(body).map_err(|error| ApiError::invalid(format!("the request does not fit: {error}")))
+fn parse<T: serde::de::DeserializeOwned>(body: Value) -> ApiResult<T> {
+    serde_json::from_value(body)
+        .map_err(|error| ApiError::invalid(format!("the request does not match its schema: {error}")))
 }
 
-fn from_spec(request: CreateRequest, prefixes: &[PathBuf]) -> Answer<SandboxSpec> {
+fn from_spec(request: CreateRequest, prefixes: &[PathBuf]) -> ApiResult<SandboxSpec> {
     refuse_unsupported(&request)?;
     let image = match request.image {
         Image::Oci { reference } => image(reference, prefixes),
@@ -108,7 +109,7 @@ fn from_spec(request: CreateRequest, prefixes: &[PathBuf]) -> Answer<SandboxSpec
         env,
         labels: request.labels,
         rlimits: rlimits.map(|l| model::Rlimit { resource: l.resource, soft: l.soft, hard: l.hard }).collect(),
-        mounts: request.mounts.into_iter().map(mount).collect::<Answer<_>>()?,
+        mounts: request.mounts.into_iter().map(mount).collect::<ApiResult<_>>()?,
         pull_policy: match request.pull_policy {
             PullPolicy::IfMissing => model::PullPolicy::IfMissing,
             PullPolicy::Always => model::PullPolicy::Always,
@@ -128,8 +129,8 @@ fn from_spec(request: CreateRequest, prefixes: &[PathBuf]) -> Answer<SandboxSpec
     })
 }
 
-/// What this build cannot honour, in the order of the contract's keys.
-fn refuse_unsupported(request: &CreateRequest) -> Answer<()> {
+/// Refuses the options that this build does not support, in the order of the keys of the contract.
+fn refuse_unsupported(request: &CreateRequest) -> ApiResult<()> {
     let network = &request.network;
     let checks = [
         (request.resources.disk_size_mib.is_some(), "resources.disk_size_mib", available_when::ROOT_DISK),
@@ -147,9 +148,9 @@ fn refuse_unsupported(request: &CreateRequest) -> Answer<()> {
     }
 }
 
-fn mount(value: Value) -> Answer<Mount> {
+fn mount(value: Value) -> ApiResult<Mount> {
     let mount: Mount = serde_json::from_value(value)
-        .map_err(|error| ApiError::invalid(format!("a mount cannot be understood: {error}")))?;
+        .map_err(|error| ApiError::invalid(format!("a mount does not match its schema: {error}")))?;
     match mount {
         Mount::Named { .. } | Mount::Tmpfs { .. } => Ok(mount),
         Mount::Bind { .. } => Err(ApiError::unsupported("mounts of the type bind", REMOTE_PATHS)),
@@ -157,7 +158,7 @@ fn mount(value: Value) -> Answer<Mount> {
     }
 }
 
-fn from_flat(request: CloudCreateSandboxRequest, prefixes: &[PathBuf]) -> Answer<SandboxSpec> {
+fn from_flat(request: CloudCreateSandboxRequest, prefixes: &[PathBuf]) -> ApiResult<SandboxSpec> {
     Ok(SandboxSpec {
         name: request.name,
         image: image(request.image, prefixes),
@@ -199,7 +200,7 @@ fn lifecycle(ephemeral: bool, max_duration: Option<u64>, idle_timeout: Option<u6
     }
 }
 
-fn log_level(text: Option<String>) -> Answer<Option<LogLevel>> {
+fn log_level(text: Option<String>) -> ApiResult<Option<LogLevel>> {
     let Some(text) = text else { return Ok(None) };
     match LogLevel::parse(&text) {
         Some(level) => Ok(Some(level)),
@@ -207,7 +208,7 @@ fn log_level(text: Option<String>) -> Answer<Option<LogLevel>> {
     }
 }
 
-/// The wire's word for a status; nothing collapses to stopped.
+/// A status in the terms of the wire. No other status is reported as stopped.
 pub fn status(status: SandboxStatus) -> CloudSandboxStatus {
     match status {
         SandboxStatus::Created => CloudSandboxStatus::Created,
@@ -219,8 +220,8 @@ pub fn status(status: SandboxStatus) -> CloudSandboxStatus {
     }
 }
 
-/// A record as an answer. A stored configuration that cannot be read leaves `spec` and `config` away: the caller must be
-/// able to stop and remove the sandbox all the same.
+/// A record as a response. `spec` and `config` are absent when the stored configuration cannot be decoded: the caller can
+/// still stop and remove the sandbox.
 pub fn sandbox(handle: &SandboxHandle, org_id: &str) -> CloudSandbox {
     let spec = serde_json::from_str::<SandboxSpec>(handle.config_json()).ok();
     let state = handle.status_snapshot();
@@ -247,12 +248,12 @@ fn image_text(image: &ImageSource) -> Option<&str> {
     match image {
         ImageSource::Host { .. } => Some(HOST_IMAGE),
         ImageSource::Oci { reference } => Some(reference),
-        // A path of this machine, made by its owner.
+        // A path of this machine: not sent to remote callers.
         ImageSource::Bind { .. } | ImageSource::DiskImage { .. } => None,
     }
 }
 
-/// The curated form: no path of this machine.
+/// The reduced form: without paths of this machine.
 fn projection(spec: &SandboxSpec) -> Value {
     let runtime = &spec.runtime;
     json!({
@@ -306,7 +307,7 @@ fn mount_projection(mount: &Mount) -> Value {
         ("options".to_owned(), json!(mount.options())),
     ]);
     match mount {
-        // A volume's name is no path.
+        // The name of a volume is not a path.
         Mount::Named { name, .. } => shown.insert("name".into(), json!(name)),
         Mount::Tmpfs { size_mib: Some(size), .. } => shown.insert("size_mib".into(), json!(size)),
         _ => None,
@@ -319,7 +320,7 @@ fn cap_word(word: &str) -> String {
     chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
 }
 
-/// The create request of `flat` that would make it.
+/// The create request of `flat` that would create this sandbox.
 fn flat(spec: &SandboxSpec) -> Value {
     let env: BTreeMap<_, _> = spec.env.iter().map(|var| (var.key.clone(), var.value.clone())).collect();
     let secs = |value: Option<f64>| value.map(|secs| secs as u64);
@@ -342,7 +343,7 @@ fn flat(spec: &SandboxSpec) -> Value {
     })
 }
 
-/// 32 hexadecimal digits as UUID text; anything else as it is.
+/// 32 hexadecimal digits as the text of a UUID; any other text unchanged.
 pub fn uuid(hex: &str) -> String {
     if hex.len() != 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return hex.to_owned();

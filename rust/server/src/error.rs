@@ -1,4 +1,4 @@
-//! Every refusal and failure as an answer: status, code, message, details.
+//! Errors as responses: status, code, message, details.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -7,12 +7,12 @@ use microsandbox_core::MicrosandboxError;
 use microsandbox_wire::error::{CloudErrorBody, CloudErrorDetails, code};
 use serde_json::{Value, json};
 
-/// Longest message that is sent.
+/// Longest message that is sent, in characters.
 const MESSAGE_CHARS: usize = 2000;
 
-pub type Answer<T = axum::response::Response> = Result<T, ApiError>;
+pub type ApiResult<T = axum::response::Response> = Result<T, ApiError>;
 
-/// What a client is told instead of a result.
+/// An error as it is sent to a client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiError {
     pub status: StatusCode,
@@ -45,7 +45,7 @@ impl ApiError {
     pub fn unavailable(message: impl Into<String>) -> Self {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE, message).retry(1)
     }
-    /// A feature that cannot be had; the request as it is will never succeed here.
+    /// A feature that this server does not have: the same request will never succeed.
     pub fn unsupported(feature: &str, available_when: &str) -> Self {
         MicrosandboxError::unsupported(feature, available_when).into()
     }
@@ -78,8 +78,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The one place where the core's errors become answers. What only this machine's owner can mend (its database, its
-/// files) is said without paths; the full text goes to the log.
+/// The one place where errors of the core become responses. Errors that only the owner of this machine can repair (its
+/// database, its files) are sent without paths; the full text goes to the log.
 impl From<MicrosandboxError> for ApiError {
     fn from(error: MicrosandboxError) -> Self {
         use MicrosandboxError as E;
@@ -90,7 +90,7 @@ impl From<MicrosandboxError> for ApiError {
             ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 code::INTERNAL,
-                format!("{what}; the server's log has more"),
+                format!("{what}: see the log of the server"),
             )
         };
         match &error {
@@ -130,9 +130,9 @@ impl From<MicrosandboxError> for ApiError {
                 .details(json!({ "operation": operation, "path": path, "kind": kind, "errno": errno })),
             E::PathNotFound { operation, path } => client(StatusCode::NOT_FOUND, code::PATH_NOT_FOUND)
                 .details(json!({ "operation": operation, "path": path })),
-            // Clients speak to the agent about jobs themselves.
+            // Clients control jobs through the agent, not through this server.
             E::Job { .. } => client(StatusCode::CONFLICT, code::INVALID_REQUEST),
-            // No request of the wire has patches yet; a service over a backend that applies some of its own may say so.
+            // No request of the wire has patches yet, but a backend may apply patches of its own.
             E::PatchFailed { path, .. } => {
                 client(StatusCode::UNPROCESSABLE_ENTITY, code::INVALID_SANDBOX_CONFIG).details(json!({ "path": path }))
             }
@@ -170,14 +170,12 @@ impl From<MicrosandboxError> for ApiError {
             E::StateReadOnly { .. } => internal("the state database is not writable"),
             E::StateCorrupt { .. } => internal("the state database is damaged"),
             E::StateLost { .. } => internal("the state database was replaced or removed while open"),
-            E::Database { .. } => internal("the state database refused"),
-            E::CloudHttp { .. } | E::Http(_) | E::Tls { .. } | E::Unreachable { .. } => ApiError::new(
-                StatusCode::BAD_GATEWAY,
-                code::UNAVAILABLE,
-                "the backend behind this server did not answer as it should",
-            ),
-            E::Io { .. } => internal("an operation on this machine's files failed"),
-            E::Json { .. } => internal("a stored record cannot be read"),
+            E::Database { .. } => internal("the state database returned an error"),
+            E::CloudHttp { .. } | E::Http(_) | E::Tls { .. } | E::Unreachable { .. } => {
+                ApiError::new(StatusCode::BAD_GATEWAY, code::UNAVAILABLE, "the backend behind this server failed")
+            }
+            E::Io { .. } => internal("a file operation on the machine of the server failed"),
+            E::Json { .. } => internal("a stored record cannot be decoded"),
             E::Runtime(_) | E::Custom(_) => internal("the backend failed"),
         }
     }
@@ -192,15 +190,15 @@ mod tests {
     #[test]
     fn internal_failures_name_no_path() {
         let error = MicrosandboxError::Database { path: PathBuf::from("/secret/home/msb.db"), message: "x".into() };
-        let answer = ApiError::from(error);
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(!answer.message.contains("secret"), "{}", answer.message);
+        let error = ApiError::from(error);
+        assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!error.message.contains("secret"), "{}", error.message);
     }
 
     #[test]
-    fn what_is_not_supported_is_no_failure_of_the_server() {
-        let answer = ApiError::unsupported("init", "later");
-        assert_eq!((answer.status.as_u16(), answer.code), (422, "unsupported"));
-        assert_eq!(answer.details.unwrap()["feature"], "init");
+    fn an_unsupported_feature_is_a_client_error() {
+        let error = ApiError::unsupported("init", "later");
+        assert_eq!((error.status.as_u16(), error.code), (422, "unsupported"));
+        assert_eq!(error.details.unwrap()["feature"], "init");
     }
 }

@@ -1,4 +1,4 @@
-//! Repeated creations: the same key with the same body gets the first one's result.
+//! Idempotent creations: a repeated request with the same key and the same body gets the result of the first.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,9 +10,9 @@ use futures::future::{BoxFuture, Shared};
 use microsandbox_wire::error::code;
 use microsandbox_wire::sandbox::CloudSandbox;
 
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 
-/// A creation under way or done.
+/// A creation, in flight or finished.
 pub type Creation = Shared<BoxFuture<'static, Result<CloudSandbox, ApiError>>>;
 
 struct Entry {
@@ -21,7 +21,7 @@ struct Entry {
     creation: Creation,
 }
 
-/// What was created lately, by key id and idempotency key.
+/// Recent creations, by key id and idempotency key.
 pub struct Idempotency {
     keep: Duration,
     max: usize,
@@ -33,14 +33,14 @@ impl Idempotency {
         Idempotency { keep, max, entries: Mutex::default() }
     }
 
-    /// The creation under this key, begun by `begin` if there is none. A failed one is not kept: the caller may repeat.
-    /// At most `max` are remembered.
+    /// The creation under this key; `begin` starts it if there is none. A failed creation is not kept, so the caller may
+    /// retry. At most `max` creations are kept.
     pub fn creation(
         &self,
         key: (String, String),
         body: [u8; 32],
         begin: impl FnOnce() -> Creation,
-    ) -> Answer<Creation> {
+    ) -> ApiResult<Creation> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| entry.at.elapsed() < self.keep && !matches!(entry.creation.peek(), Some(Err(_))));
         if let Some(entry) = entries.get(&key) {
@@ -50,14 +50,14 @@ impl Idempotency {
             return Err(ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 code::INVALID_REQUEST,
-                "this idempotency key was used for another request: use a fresh one",
+                "this idempotency key was used for a different request: use a new key",
             ));
         }
         if entries.len() >= self.max {
-            // The oldest that is done is forgotten: its repetition meets the name that it took, and makes no second sandbox.
+            // The oldest finished one is dropped. Its repetition fails because the name is taken, and creates no second sandbox.
             let done = entries.iter().filter(|(_, entry)| entry.creation.peek().is_some());
             let Some(oldest) = done.min_by_key(|(_, entry)| entry.at).map(|(key, _)| key.clone()) else {
-                return Err(ApiError::too_many("too many creations are under way; repeat later"));
+                return Err(ApiError::too_many("too many creations are in flight: retry later"));
             };
             entries.remove(&oldest);
         }
@@ -67,12 +67,12 @@ impl Idempotency {
     }
 }
 
-/// Runs `work` to its end, whoever still waits for it.
-pub fn detached(work: impl Future<Output = Answer<CloudSandbox>> + Send + 'static) -> Creation {
+/// Runs `work` to completion even when no request waits for it any more.
+pub fn detached(work: impl Future<Output = ApiResult<CloudSandbox>> + Send + 'static) -> Creation {
     let task = tokio::spawn(work);
     async move {
         task.await.unwrap_or_else(|_panic| {
-            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL, "the creation broke off"))
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL, "the creation panicked"))
         })
     }
     .boxed()
@@ -91,7 +91,7 @@ mod tests {
         async { Ok(made) }.boxed().shared()
     }
 
-    fn under_way() -> Creation {
+    fn in_flight() -> Creation {
         std::future::pending().boxed().shared()
     }
 
@@ -99,12 +99,12 @@ mod tests {
         ("caller".into(), text.into())
     }
 
-    async fn id(creation: Answer<Creation>) -> String {
+    async fn id(creation: ApiResult<Creation>) -> String {
         creation.unwrap().await.unwrap().id
     }
 
     #[tokio::test]
-    async fn a_repetition_gets_the_first_result_and_another_body_is_refused() {
+    async fn a_retry_gets_the_first_result_a_different_body_an_error() {
         let known = Idempotency::new(Duration::from_secs(60), 2);
         assert_eq!(id(known.creation(key("a"), [0; 32], || ready("first"))).await, "first");
         assert_eq!(id(known.creation(key("a"), [0; 32], || ready("second"))).await, "first");
@@ -112,16 +112,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_that_is_done_makes_room_and_one_under_way_never() {
+    async fn only_finished_creations_are_dropped_oldest_first() {
         let known = Idempotency::new(Duration::from_secs(60), 2);
-        let _first = known.creation(key("waits"), [0; 32], under_way).unwrap();
+        let _first = known.creation(key("waits"), [0; 32], in_flight).unwrap();
         for number in 0..10 {
             let name = format!("n{number}");
             assert_eq!(id(known.creation(key(&name), [0; 32], || ready(&name))).await, name);
         }
         assert_eq!(known.entries.lock().unwrap().len(), 2);
         assert_eq!(id(known.creation(key("n9"), [0; 32], || ready("again"))).await, "n9");
-        let _second = known.creation(key("waits too"), [0; 32], under_way).unwrap();
+        let _second = known.creation(key("waits too"), [0; 32], in_flight).unwrap();
         assert!(known.creation(key("no room"), [0; 32], || ready("x")).is_err());
     }
 }

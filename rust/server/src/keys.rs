@@ -1,7 +1,7 @@
-//! API keys: `<home>/serve/keys.json`, mode 0600, replaced as a whole under a lock.
+//! API keys: `<home>/serve/keys.json`, mode 0600, replaced atomically under a lock.
 //!
-//! A key is 256 random bits, so a plain SHA-256 of it is all that is kept: there is nothing to guess that a slow hash
-//! would protect. A running server looks at the file's identity on every request and reads it again when it changed.
+//! Only the SHA-256 of a key is stored. A key is 256 random bits: it cannot be guessed, so a slow hash would protect nothing.
+//! A running server checks the identity of the file on every request and reads the file again when it has changed.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -12,8 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use microsandbox_core::backend::local::make_private_directory;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, private, random};
+use microsandbox_home::make_private_directory;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -21,13 +21,13 @@ use subtle::ConstantTimeEq;
 
 /// Before the random part.
 pub const PREFIX: &str = "msb_live_";
-/// Longest text that is taken for a key.
+/// A longer text is not a key.
 const KEY_MAX: usize = 256;
-/// The file is written by us; more than this is not it.
+/// A larger file was not written by this program.
 const FILE_MAX: u64 = 4 << 20;
 const NAME_MAX: usize = 64;
 
-/// What a key may do.
+/// A permission of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
     #[serde(rename = "sandboxes:read")]
@@ -41,7 +41,7 @@ pub enum Scope {
     VolumesRead,
     #[serde(rename = "volumes:write")]
     VolumesWrite,
-    /// `/metrics`, which tells about all keys.
+    /// `/metrics`, which covers the requests of all keys.
     #[serde(rename = "metrics")]
     Metrics,
 }
@@ -55,7 +55,7 @@ impl Scope {
         Scope::VolumesWrite,
         Scope::Metrics,
     ];
-    /// What a key gets when nothing is said: all but `metrics`.
+    /// The scopes of a key for which none are named: all but `metrics`.
     pub const DEFAULT: [Scope; 5] =
         [Scope::SandboxesRead, Scope::SandboxesWrite, Scope::Exec, Scope::VolumesRead, Scope::VolumesWrite];
 
@@ -74,7 +74,7 @@ impl Scope {
     }
 }
 
-/// A key as it is kept: without the key.
+/// A key as it is stored: its hash, not its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub id: String,
@@ -96,7 +96,7 @@ impl Key {
     }
 }
 
-/// Device, inode, size and both times: what changes with any rewrite.
+/// Device, inode, size and both times: any rewrite changes at least one.
 type Identity = (u64, u64, u64, i64, i64);
 
 #[derive(Default)]
@@ -121,7 +121,7 @@ impl Keys {
         &self.file
     }
 
-    /// The key that `text` is, expired or not. Every stored hash is compared, each in constant time.
+    /// The key with this text, expired or not. Every stored hash is compared, each in constant time.
     pub fn find(&self, text: &str) -> MicrosandboxResult<Option<Key>> {
         if text.len() > KEY_MAX {
             return Ok(None);
@@ -146,7 +146,7 @@ impl Keys {
         keys_of(&self.read()?, &self.file)
     }
 
-    /// Makes a key. Its text is returned here and never again.
+    /// Creates a key. This is the only time that the text of the key is returned.
     pub fn create(
         &self,
         name: &str,
@@ -160,7 +160,7 @@ impl Keys {
             )));
         }
         if scopes.is_empty() {
-            return Err(MicrosandboxError::InvalidConfig("a key without a scope can do nothing: name one".into()));
+            return Err(MicrosandboxError::InvalidConfig("a key needs at least one scope: name one".into()));
         }
         let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()?));
         let key = Key {
@@ -175,7 +175,7 @@ impl Keys {
         self.change(|list| {
             if list.iter().any(|other| other.get("name").and_then(Value::as_str) == Some(name)) {
                 return Err(MicrosandboxError::InvalidConfig(format!(
-                    "there is a key named {name} already: pick another name, or revoke that one first"
+                    "a key named {name} already exists: choose another name, or revoke that key first"
                 )));
             }
             list.push(stored);
@@ -184,21 +184,21 @@ impl Keys {
         Ok((key, text))
     }
 
-    /// Ends a key at once, on a running server too.
+    /// Revokes a key; a running server refuses it from the next request on.
     pub fn revoke(&self, name: &str) -> MicrosandboxResult<()> {
         self.change(|list| {
             let before = list.len();
             list.retain(|key| key.get("name").and_then(Value::as_str) != Some(name));
             if list.len() == before {
                 return Err(MicrosandboxError::InvalidConfig(format!(
-                    "there is no key named {name}: `msb serve key list` shows them"
+                    "there is no key named {name}: `msb serve key list` lists the keys"
                 )));
             }
             Ok(())
         })
     }
 
-    /// The organisation that this home answers as: a UUID, made once.
+    /// The organisation id of this home: a UUID, generated once.
     pub fn organisation(&self) -> MicrosandboxResult<String> {
         let read = |document: &Map<String, Value>| document.get("org_id").and_then(Value::as_str).map(str::to_owned);
         if let Some(id) = read(&self.read()?) {
@@ -218,23 +218,26 @@ impl Keys {
         match std::fs::metadata(&self.file) {
             Ok(m) => Ok(Some((m.dev(), m.ino(), m.size(), m.mtime() * 1_000_000_000 + m.mtime_nsec(), m.ctime_nsec()))),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(MicrosandboxError::io("look at", &self.file, e)),
+            Err(e) => Err(MicrosandboxError::io("stat", &self.file, e)),
         }
     }
 
     fn read(&self) -> MicrosandboxResult<Map<String, Value>> {
         let text = match std::fs::metadata(&self.file) {
             Ok(m) if m.len() > FILE_MAX => {
-                return Err(MicrosandboxError::InvalidConfig(format!("{} is too large", self.file.display())));
+                return Err(MicrosandboxError::InvalidConfig(format!(
+                    "{} is larger than {FILE_MAX} bytes: it is not a key file of this program",
+                    self.file.display()
+                )));
             }
             Ok(_) => std::fs::read_to_string(&self.file).map_err(|e| MicrosandboxError::io("read", &self.file, e))?,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Map::new()),
-            Err(e) => return Err(MicrosandboxError::io("look at", &self.file, e)),
+            Err(e) => return Err(MicrosandboxError::io("stat", &self.file, e)),
         };
         match serde_json::from_str(&text) {
             Ok(Value::Object(document)) => Ok(document),
             _ => Err(MicrosandboxError::InvalidConfig(format!(
-                "{} does not hold a JSON object: restore it, or remove it and make new keys",
+                "{} is not a JSON object: restore the file, or remove it and create new keys",
                 self.file.display()
             ))),
         }
@@ -244,13 +247,13 @@ impl Keys {
         self.rewrite(|document| {
             let keys = document.entry("keys").or_insert_with(|| json!([]));
             let Value::Array(list) = keys else {
-                return Err(MicrosandboxError::InvalidConfig(format!("{}: `keys` is no list", self.file.display())));
+                return Err(MicrosandboxError::InvalidConfig(format!("{}: `keys` is not a list", self.file.display())));
             };
             edit(list)
         })
     }
 
-    /// Read, change, replace; what this version does not know stays.
+    /// Reads, changes and replaces the file; fields that this version does not know are kept.
     fn rewrite(&self, edit: impl FnOnce(&mut Map<String, Value>) -> MicrosandboxResult<()>) -> MicrosandboxResult<()> {
         let directory = self.file.parent().unwrap_or(Path::new("."));
         make_private_directory(directory)?;
@@ -269,9 +272,9 @@ impl Keys {
 fn keys_of(document: &Map<String, Value>, file: &Path) -> MicrosandboxResult<Vec<Key>> {
     let list = document.get("keys").cloned().unwrap_or_else(|| json!([]));
     let Value::Array(list) = list else {
-        return Err(MicrosandboxError::InvalidConfig(format!("{}: `keys` is no list", file.display())));
+        return Err(MicrosandboxError::InvalidConfig(format!("{}: `keys` is not a list", file.display())));
     };
-    // One that a newer version wrote with scopes unknown here gives nothing.
+    // A key with a scope that this version does not know gives no access.
     Ok(list.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect())
 }
 

@@ -1,23 +1,23 @@
-//! `msb serve`: one machine's sandboxes over the wire of the microsandbox cloud.
+//! `msb serve`: the sandboxes of one machine, over the wire of the microsandbox cloud.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`serve`], [`tls`] | connections, from the first byte to the graceful end |
-//! | [`limits`] | every bound |
-//! | [`keys`], [`guard`] | API keys; who may do what |
-//! | [`access`], [`metrics`] | what is told about requests |
+//! | [`serve`], [`tls`] | connections, from the handshake to the shutdown |
+//! | [`limits`] | every limit |
+//! | [`keys`], [`authorize`] | API keys; which key may use which route |
+//! | [`access_log`], [`metrics`] | what is recorded of each request |
 //! | [`table`], [`openapi`] | every route, described once |
 //! | [`routes`] | the handlers |
 //! | [`convert`], [`error`] | from the wire to the core and back |
 //! | [`relay`] | the agent WebSocket |
-//! | [`app`], [`gates`], [`idempotency`], [`stalled`] | shared state and the bounds on it |
+//! | [`app`], [`concurrency_limit`], [`idempotency`] | state that all requests share |
 
-pub mod access;
+pub mod access_log;
 mod app;
+mod authorize;
+mod concurrency_limit;
 mod convert;
 pub mod error;
-mod gates;
-mod guard;
 mod idempotency;
 pub mod keys;
 pub mod limits;
@@ -26,11 +26,10 @@ pub mod openapi;
 mod relay;
 mod routes;
 pub mod serve;
-mod stalled;
 mod table;
 pub mod tls;
 
-pub use access::AccessLog;
+pub use access_log::AccessLog;
 pub use keys::{Key, Keys, Scope};
 pub use limits::Limits;
 pub use serve::{Server, ServerConfig, bind};

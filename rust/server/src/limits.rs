@@ -1,54 +1,54 @@
-//! Every bound of the server in one place.
+//! Every limit of the server in one place.
 
 use std::time::Duration;
 
-/// Bounds; the defaults suit one machine that several programs use.
+/// Limits; the defaults suit one machine that several programs use.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at once; one more is told 503 (plain) or closed (TLS). 1024.
+    /// Concurrent connections; one more gets 503 (plain HTTP) or is closed (TLS). 1024.
     pub connections: usize,
-    /// Requests at once, streams included; one more is told 503. 1024.
+    /// Concurrent requests, streams included; one more gets 503. 1024.
     pub requests: usize,
-    /// Requests at once of one key; one more is told 429. 512.
+    /// Concurrent requests of one key; one more gets 429. 512.
     pub requests_per_key: usize,
-    /// Creations and starts that are waited for at once; one more is told 429. 64.
+    /// Concurrent creations and starts; one more gets 429. 64.
     pub readiness_waits: usize,
-    /// Connections to agents at once of one key; one more is told 429. 1024.
+    /// Concurrent connections to agents of one key; one more gets 429. 1024.
     pub relays_per_key: usize,
-    /// Connections to the agent of one sandbox; one more is told 429. An agent takes 128. 120.
+    /// Concurrent connections to the agent of one sandbox; one more gets 429. An agent accepts 128. 120.
     pub relays_per_sandbox: usize,
-    /// Sandboxes that may exist; with one more a creation is told 429 `resource_exhausted`. 1000.
+    /// Sandboxes that may exist; the creation of one more gets 429 `resource_exhausted`. 1000.
     pub sandboxes: usize,
-    /// Bytes of a JSON body; more is told 413. 1 MiB.
+    /// Bytes of a JSON body; more gets 413. 1 MiB.
     pub json_body: usize,
-    /// Bytes of one file in a volume; more is told 413. 4 GiB.
+    /// Bytes of one file in a volume; more gets 413. 4 GiB.
     pub file_body: u64,
-    /// Bytes of a request's head; more is told 431. 32 KiB.
+    /// Bytes of the head of a request; more gets 431. 32 KiB.
     pub head: usize,
-    /// Header lines of a request; more is told 431. 64.
+    /// Header lines of a request; more gets 431. 64.
     pub headers: usize,
-    /// From the first look at a connection, or the end of the answer before, to the end of the next head: bounds slow
+    /// From the accept of a connection, or the end of the previous response, to the end of the next head: limits slow
     /// senders and idle connections alike. 30 s.
     pub head_timeout: Duration,
     /// For a TLS handshake. 10 s.
     pub tls_timeout: Duration,
     /// For a JSON body, and for each piece of a streamed one. 30 s.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of an answer. 60 s.
+    /// How long a write may make no progress because the client does not read. 60 s.
     pub write_timeout: Duration,
-    /// Bytes of each stream that one `exec` may answer with, and its default. 8 MiB.
+    /// Bytes of each stream that one `exec` may return, and the default. 8 MiB.
     pub exec_output: u64,
-    /// Longest run of one `exec`. 1 h.
+    /// Longest duration of one `exec`. 1 h.
     pub exec_timeout: Duration,
     /// Entries in one page of logs. 10,000.
     pub log_entries: usize,
-    /// How long a `wait_timeout` may be. 90 s.
+    /// Longest `wait_timeout`. 90 s.
     pub wait: Duration,
-    /// How long requests may go on after the server was asked to end. 10 s.
+    /// How long requests in flight may continue after the shutdown begins. 10 s.
     pub grace: Duration,
-    /// How long an idempotency key is remembered. 10 min.
+    /// How long an idempotency key is kept. 10 min.
     pub idempotency: Duration,
-    /// Idempotency keys remembered at once; the oldest that is done makes room. 512.
+    /// Idempotency keys kept; a new one replaces the oldest whose creation has finished. 512.
     pub idempotency_entries: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The OpenAPI document: paths from the table of routes, schemas from the wire's types.
+//! The OpenAPI document: paths from the table of routes, schemas from the types of the wire.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use crate::table::{Content, ROUTES, Route};
 
 const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
 
-/// The document; made once.
+/// The document; built once.
 pub fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(build)
@@ -31,7 +31,7 @@ fn build() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "microsandbox",
-            "description": "Sandboxes of one machine over the wire of the microsandbox cloud, in both its dialects.",
+            "description": "The sandboxes and volumes of one machine, over the wire of the microsandbox cloud, in both of its dialects.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
@@ -134,7 +134,9 @@ fn query_schema(name: &str) -> Value {
         "sources" => json!({
             "type": "string", "pattern": "^(stdout|stderr|output|system)(,(stdout|stderr|output|system))*$",
         }),
-        "labels" => json!({ "type": "string", "description": "A JSON object of texts; all must match." }),
+        "labels" => {
+            json!({ "type": "string", "description": "A JSON object of strings; a sandbox is listed when it has all of these labels." })
+        }
         _ => json!({ "type": "string" }),
     }
 }
@@ -169,20 +171,20 @@ fn request_body(body: Content) -> Option<Value> {
     }
 }
 
-/// Refusals that any operation may answer: head too long, wrong method, too busy, failed.
+/// Statuses that any operation may return: wrong method, path or head too long, failure, too many requests.
 const ANYWHERE: [u16; 5] = [405, 414, 431, 500, 503];
-/// And those of operations that need a key.
+/// Statuses of the operations that require a key.
 const WITH_KEY: [u16; 3] = [401, 403, 429];
 
 fn responses(route: &Route) -> Value {
-    let (status, good) = match route.answer {
+    let (status, good) = match route.response {
         Content::Json(schema) => ("200", Some(content("application/json", reference(schema)))),
         Content::JsonList(schema) => {
             let list = json!({ "type": "array", "items": reference(schema) });
             ("200", Some(content("application/json", list)))
         }
         Content::Ignored => ("200", Some(content("application/json", json!({ "type": "object" })))),
-        Content::Text => ("200", Some(content("text/plain", json!({ "type": "string" })))),
+        Content::OpenMetrics => ("200", Some(content("application/openmetrics-text", json!({ "type": "string" })))),
         Content::Events => ("200", Some(content("text/event-stream", json!({ "type": "string" })))),
         Content::JsonOrEvents(schema) => {
             let mut both = content("application/json", reference(schema));
@@ -197,11 +199,11 @@ fn responses(route: &Route) -> Value {
         Content::Nothing => ("204", None),
     };
     let mut responses = Map::new();
-    let mut answer = json!({ "description": "As asked." });
+    let mut success = json!({ "description": "Success." });
     if let Some(content) = good {
-        answer["content"] = content;
+        success["content"] = content;
     }
-    responses.insert(status.into(), answer);
+    responses.insert(status.into(), success);
     let with_key: &[u16] = if route.scope.is_some() { &WITH_KEY } else { &[] };
     for status in ANYWHERE.iter().chain(with_key).chain(route.refusals) {
         let refusal = json!({
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_have_names_of_their_own() {
+    fn operation_ids_are_unique() {
         let names: BTreeSet<_> = ROUTES.iter().map(|route| route.id).collect();
         assert_eq!(names.len(), ROUTES.len());
     }

@@ -1,6 +1,5 @@
-//! Bytes between a WebSocket and an agent's socket, both ways, each at the pace of its reader.
+//! Forwards bytes between a WebSocket and the socket of an agent. Each direction is as fast as its reader.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -18,17 +17,17 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::app::App;
 
-/// Room for one read of the agent's output.
+/// SandboxSlot for one read of the agent's output.
 const BLOCK: usize = 256 << 10;
-/// Largest message of a client: several frames of 4 MiB.
+/// Largest message of a client: several protocol frames of 4 MiB.
 const MESSAGE_MAX: usize = 16 << 20;
 const PING: Duration = Duration::from_secs(20);
-/// A client that says nothing for so long, not even to pings, is gone.
+/// A client that sends nothing for this long, not even pongs, counts as disconnected.
 const SILENCE: Duration = Duration::from_secs(65);
-/// For the other side's close.
+/// Longest wait for the closing frame of the client.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Relays until either side ends or the server does.
+/// Forwards until either side closes or the server shuts down.
 pub async fn run<S>(app: &App, stream: S, agent: UnixStream, greeting: Bytes)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -44,17 +43,17 @@ where
     let end = tokio::select! {
         end = down(app, &mut sink, output, greeting) => end,
         end = up(app, &mut source, input) => end,
-        () = app.ended() => End::Server,
+        () = app.shutting_down() => End::Server,
     };
     close(&mut sink, &mut source, end, app.limits.write_timeout).await;
 }
 
 /// Why a relay ended.
 enum End {
-    /// The agent closed its side, in order.
+    /// The agent closed its side in order.
     Agent,
     AgentLost,
-    /// The client closed or went.
+    /// The client closed the WebSocket or disconnected.
     Client,
     ClientSilent,
     Server,
@@ -82,7 +81,7 @@ where
             read = agent.read_buf(&mut block) => match read {
                 Ok(0) => return End::Agent,
                 Ok(count) => {
-                    app.metrics.relayed_down.fetch_add(count as u64, Ordering::Relaxed);
+                    app.metrics.relayed_down.inc_by(count as u64);
                     Message::Binary(block.split().freeze())
                 }
                 Err(_) => return End::AgentLost,
@@ -110,20 +109,20 @@ where
         };
         match message {
             Message::Binary(data) => {
-                app.metrics.relayed_up.fetch_add(data.len() as u64, Ordering::Relaxed);
+                app.metrics.relayed_up.inc_by(data.len() as u64);
                 if agent.write_all(&data).await.is_err() {
-                    // It takes no more; what it still says is worth sending, and its end comes with it.
+                    // The agent reads no more. Its remaining output is still forwarded, and `down` reports its end.
                     return std::future::pending().await;
                 }
             }
             Message::Close(_) => return End::Client,
-            // Text means nothing here; pings were answered below us.
+            // Text has no meaning here; tungstenite replies to pings.
             _ => {}
         }
     }
 }
 
-/// Says goodbye and waits a little for the answer.
+/// Sends the closing frame and waits up to [`CLOSING`] for that of the client.
 async fn close<S>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     source: &mut SplitStream<WebSocketStream<S>>,
@@ -133,18 +132,18 @@ async fn close<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (code, reason) = match end {
-        // The answer to its goodbye was queued when that was read.
+        // The reply to its closing frame was queued when the frame was read.
         End::Client => {
             let _ = timeout(CLOSING, sink.flush()).await;
             return;
         }
-        End::Agent => (CloseCode::Normal, "ended"),
-        End::AgentLost => (CloseCode::Error, "the agent is gone"),
-        End::ClientSilent => (CloseCode::Policy, "silent for too long"),
-        End::Server => (CloseCode::Away, "the server ends"),
+        End::Agent => (CloseCode::Normal, "the agent closed the connection"),
+        End::AgentLost => (CloseCode::Error, "the connection to the agent was lost"),
+        End::ClientSilent => (CloseCode::Policy, "the client sent nothing for too long"),
+        End::Server => (CloseCode::Away, "the server is shutting down"),
     };
-    let goodbye = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-    if matches!(timeout(write.min(CLOSING), sink.send(goodbye)).await, Ok(Ok(()))) {
+    let closing = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+    if matches!(timeout(write.min(CLOSING), sink.send(closing)).await, Ok(Ok(()))) {
         let drained = async { while let Some(Ok(_)) = source.next().await {} };
         let _ = timeout(CLOSING, drained).await;
     }

@@ -1,9 +1,8 @@
-//! Connections: accepted, bounded, ended.
+//! Connections: accepted, limited in number, closed.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,28 +15,28 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
 use crate::app::{App, Parts};
 use crate::keys::Keys;
 use crate::limits::Limits;
-use crate::stalled::Stalled;
 use crate::tls::Tls;
 
-/// After a failure to accept (no descriptors left): others may finish meanwhile.
+/// Pause after a failed accept (no descriptors left): open connections may close in this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Between two looks at relays that say goodbye.
+/// Interval of the checks whether all relays have closed.
 const RELAYS_PAUSE: Duration = Duration::from_millis(10);
-const FULL: &[u8] =
+const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// What a server is made with.
+/// The arguments of [`Server::new`].
 pub struct ServerConfig {
     /// `<home>/serve`: keys and certificates.
     pub directory: PathBuf,
     pub limits: Limits,
-    /// Directories that the image `host` shows besides the system's.
+    /// Directories that the image `host` contains in addition to those of the system.
     pub host_prefixes: Vec<PathBuf>,
     /// Absent: plain HTTP.
     pub tls: Option<Tls>,
@@ -70,8 +69,8 @@ impl Server {
         Ok(Server { router: crate::routes::router(app.clone()), app, tls, ending })
     }
 
-    /// Serves until `shutdown`: then accepts no more, lets requests end within the grace period and ends streams.
-    /// Sandboxes stay as they are.
+    /// Serves until `shutdown` resolves; then accepts no more connections, ends streams, and gives other requests the grace
+    /// period to finish. Sandboxes are not touched.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let places = Arc::new(Semaphore::new(self.app.limits.connections));
         let mut connections = JoinSet::new();
@@ -95,7 +94,7 @@ impl Server {
                     let connection = Connection { app: self.app.clone(), router: self.router.clone(), _place: place };
                     connections.spawn(connection.serve(stream, self.tls.clone()));
                 }
-                Err(_full) => self.turn_away(stream),
+                Err(_full) => self.refuse_connection(stream),
             }
         }
         drop(listener);
@@ -107,15 +106,15 @@ impl Server {
             }
         };
         if tokio::time::timeout(self.app.limits.grace, all).await.is_err() {
-            tracing::warn!("requests were cut off: they took longer than the grace period");
+            tracing::warn!("requests were aborted: they took longer than the grace period");
         }
     }
 
-    fn turn_away(&self, mut stream: TcpStream) {
-        self.app.metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
+    fn refuse_connection(&self, mut stream: TcpStream) {
+        self.app.metrics.refused_connections.inc();
         if self.tls.is_none() {
-            // What fits into the socket's buffer; nobody waits for such a client.
-            let _ = stream.try_write(FULL);
+            // Only what fits into the buffer of the socket: the server never waits for such a client.
+            let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             tokio::spawn(async move { stream.shutdown().await });
         }
     }
@@ -129,43 +128,46 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
-        self.app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        // Small answers must not wait for more.
+        self.app.metrics.connections.inc();
+        // Small responses are sent without delay.
         let _ = stream.set_nodelay(true);
         let limits = &self.app.limits;
         match tls {
-            None => self.http(Stalled::new(stream, limits.write_timeout)).await,
+            None => self.http(stream).await,
             Some(tls) => match tokio::time::timeout(limits.tls_timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.http(Stalled::new(stream, limits.write_timeout)).await,
+                Ok(Ok(stream)) => self.http(stream).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
             },
         }
-        self.app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        self.app.metrics.connections.dec();
     }
 
     async fn http<S>(&self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // Fails a write, a flush or a shutdown of which the client has taken nothing for that long.
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(self.app.limits.write_timeout));
         let service = TowerToHyperService::new(self.router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.app.limits.head_timeout)
             .max_buf_size(self.app.limits.head)
             .max_headers(self.app.limits.headers)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let done: Result<(), hyper::Error> = tokio::select! {
             done = connection.as_mut() => done,
-            () = self.app.ended() => {
+            () = self.app.shutting_down() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
         if let Err(error) = done {
-            tracing::debug!(%error, "a connection ended early");
+            tracing::debug!(%error, "a connection closed early");
         }
     }
 }

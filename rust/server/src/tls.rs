@@ -1,21 +1,21 @@
-//! Certificates: given, or made and kept. One provider of cryptography for the whole program: ring.
+//! Certificates: given by the user, or generated once and kept. The whole program uses one cryptographic provider: ring.
 
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use microsandbox_core::backend::local::make_private_directory;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, private};
+use microsandbox_home::make_private_directory;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
-/// Larger is no certificate.
+/// A larger file is no certificate.
 const FILE_MAX: u64 = 1 << 20;
 
-/// A configuration for connections, and the certificate to tell about.
+/// The configuration for connections, and the certificate to report to the user.
 #[derive(Debug, Clone)]
 pub struct Tls {
     pub config: Arc<ServerConfig>,
@@ -46,8 +46,8 @@ pub fn load(certificate: &Path, key: &Path) -> MicrosandboxResult<Tls> {
     Ok(Tls { config: Arc::new(config), certificate: certificate.to_path_buf(), fingerprint })
 }
 
-/// The certificate of this home, made when there is none: for `localhost`, both loopback addresses, this machine's name
-/// and `listen`.
+/// The certificate of this home, generated when there is none: for `localhost`, both loopback addresses, the name of this
+/// machine and `listen`.
 pub fn self_signed(directory: &Path, listen: IpAddr) -> MicrosandboxResult<Tls> {
     let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
     if !(certificate.exists() && key.exists()) {
@@ -65,7 +65,7 @@ fn make(directory: &Path, certificate: &Path, key: &Path, listen: IpAddr) -> Mic
     names.sort();
     names.dedup();
     let made = rcgen::generate_simple_self_signed(names)
-        .map_err(|error| MicrosandboxError::Runtime(format!("cannot make a certificate: {error}")))?;
+        .map_err(|error| MicrosandboxError::Runtime(format!("a certificate cannot be generated: {error}")))?;
     make_private_directory(directory)?;
     private::write(key, made.signing_key.serialize_pem().as_bytes())?;
     private::write(certificate, made.cert.pem().as_bytes())
@@ -79,5 +79,5 @@ fn read(path: &Path) -> MicrosandboxResult<Vec<u8>> {
 }
 
 fn unusable(path: &Path, what: &str, why: &dyn std::fmt::Display) -> MicrosandboxError {
-    MicrosandboxError::InvalidConfig(format!("{} is no usable {what} in PEM form: {why}", path.display()))
+    MicrosandboxError::InvalidConfig(format!("{} is not a usable {what} in PEM form: {why}", path.display()))
 }

@@ -1,18 +1,16 @@
-//! Keys, scopes, bounds and the end of a server.
-
-mod support;
+//! Keys, scopes, limits and the shutdown.
 
 use std::time::{Duration, Instant};
 
+use crate::support::{DEADLINE, Reply, Running};
 use chrono::{TimeDelta, Utc};
 use microsandbox_server::{Limits, Scope};
-use support::{DEADLINE, Reply, Running};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const HOST: &str = r#"{"name": "a", "image": "host"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_the_api_answers_without_a_key() {
+async fn every_route_of_the_api_requires_a_key() {
     let server = Running::start(Limits::default()).await;
     let document = server.ask_with("GET", "/openapi.json", &[], None).await.json();
     let mut asked = 0;
@@ -35,7 +33,7 @@ async fn nothing_of_the_api_answers_without_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_does_what_its_scopes_say_until_it_ends() {
+async fn a_key_works_within_its_scopes_until_revoked_or_expired() {
     let server = Running::start(Limits::default()).await;
     let (_, reader) = server.keys.create("reader", &[Scope::SandboxesRead], None).unwrap();
     let bearer = format!("Bearer {reader}");
@@ -63,7 +61,7 @@ async fn a_key_does_what_its_scopes_say_until_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_key_file_lets_nobody_in_and_names_no_path() {
+async fn a_damaged_key_file_refuses_all_and_reveals_no_path() {
     let server = Running::start(Limits::default()).await;
     std::fs::write(server.keys.file(), "{half").unwrap();
     let reply = server.ask("GET", "/v1/sandboxes", None).await;
@@ -73,7 +71,7 @@ async fn a_damaged_key_file_lets_nobody_in_and_names_no_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sizes_are_bounded() {
+async fn sizes_are_limited() {
     let limits = Limits { json_body: 1000, sandboxes: 1, ..Limits::default() };
     let server = Running::start(limits).await;
     let long = format!(r#"{{"name": "a", "image": "host", "hostname": "{}"}}"#, "x".repeat(1000));
@@ -91,14 +89,14 @@ async fn sizes_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_senders_are_cut_off() {
+async fn slow_senders_time_out() {
     let short = Duration::from_millis(300);
     let server = Running::start(Limits { head_timeout: short, body_timeout: short, ..Limits::default() }).await;
     let begun = Instant::now();
     let mut head = server.connect().await;
     head.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").await.unwrap();
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(DEADLINE, head.read_to_end(&mut answer)).await.expect("a slow head is kept for ever");
+    let _ = tokio::time::timeout(DEADLINE, head.read_to_end(&mut answer)).await.expect("a slow head never times out");
     assert!(begun.elapsed() < Duration::from_secs(10) && !answer.starts_with(b"HTTP/1.1 200"));
     let request = format!(
         "POST /v1/sandboxes HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -112,7 +110,7 @@ async fn slow_senders_are_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_and_requests_over_the_limit_are_told_so() {
+async fn connections_and_requests_over_the_limit_are_refused() {
     let server = Running::start(Limits { connections: 1, ..Limits::default() }).await;
     let mut held = server.connect().await;
     held.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -135,12 +133,12 @@ async fn connections_and_requests_over_the_limit_are_told_so() {
     assert_eq!((second.status, second.code().as_str()), (429, "too_many_requests"));
     drop(stream);
     let freed = async { while server.ask("GET", "/v1/sandboxes", None).await.status != 200 {} };
-    tokio::time::timeout(DEADLINE, freed).await.expect("a stream that went away still counts");
+    tokio::time::timeout(DEADLINE, freed).await.expect("a closed stream still counts");
     server.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ends_lets_streams_go_and_takes_nothing_new() {
+async fn a_shutdown_ends_streams_and_accepts_no_connection() {
     let mut server = Running::start(Limits::default()).await;
     assert_eq!(server.ask("POST", "/v1/sandboxes", Some(HOST)).await.status, 200);
     let mut stream = server.connect().await;
@@ -152,22 +150,22 @@ async fn a_server_that_ends_lets_streams_go_and_takes_nothing_new() {
     let mut first = [0u8; 12];
     stream.read_exact(&mut first).await.unwrap();
     let begun = Instant::now();
-    server.ask_to_end();
+    server.request_shutdown();
     let mut rest = Vec::new();
     tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("the stream stays open").unwrap();
-    // The chunked body is complete, but does not claim that the log is.
+    // The chunked body is complete, but has no event that says that the log is.
     assert!(rest.ends_with(b"0\r\n\r\n"));
     assert!(!String::from_utf8_lossy(&rest).contains("event: end"));
     let (address, backend) = (server.address, server.backend.clone());
     server.end().await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "it waited for the grace period");
+    assert!(begun.elapsed() < Duration::from_secs(8), "the shutdown waited for the grace period");
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     let handle = microsandbox_core::Sandbox::get(&(std::sync::Arc::new(backend) as _), "a").await.unwrap();
     assert_eq!(handle.status_snapshot(), microsandbox_core::model::SandboxStatus::Running);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_access_log_tells_who_and_what_and_no_key() {
+async fn the_access_log_has_route_and_key_name_but_no_key() {
     let server = Running::start(Limits::default()).await;
     let key = format!("Bearer {}", server.key);
     let headers = [("authorization", key.as_str()), ("x-request-id", "mine-1")];
@@ -187,5 +185,50 @@ async fn the_access_log_tells_who_and_what_and_no_key() {
     let metrics = server.ask("GET", "/metrics", None).await.text();
     let counted = "msb_requests_total{method=\"GET\",route=\"/v1/sandboxes/by-name/{name}\",status=\"404\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
+    server.end().await;
+}
+
+/// Larger than what both sockets buffer.
+const FILE: usize = 32 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_times_out_a_slow_one_does_not() {
+    let limit = Duration::from_secs(1);
+    let server = Running::start(Limits { write_timeout: limit, ..Limits::default() }).await;
+    assert_eq!(server.ask("POST", "/v1/volumes", Some(r#"{"name": "v"}"#)).await.status, 200);
+    let key = format!("Bearer {}", server.key);
+    let path = "/v1/volumes/v/files/content";
+    let headers =
+        [("authorization", key.as_str()), ("x-msb-file-path", "Zg"), ("content-type", "application/octet-stream")];
+    let written = server.ask_with("PUT", path, &headers, Some(&"x".repeat(FILE))).await;
+    assert_eq!(written.status, 200, "{}", written.text());
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {key}\r\nx-msb-file-path: Zg\r\n\r\n"
+    );
+
+    let begun = Instant::now();
+    let mut slow = server.connect().await;
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut block = vec![0u8; 1 << 20];
+    let mut received = 0;
+    loop {
+        let count = tokio::time::timeout(DEADLINE, slow.read(&mut block)).await.unwrap().unwrap();
+        if count == 0 {
+            break;
+        }
+        received += count;
+        // Each pause is shorter than the limit, their sum is longer.
+        if received < FILE / 2 {
+            tokio::time::sleep(limit / 10).await;
+        }
+    }
+    assert!(received > FILE && begun.elapsed() > limit, "{received} bytes in {:?}", begun.elapsed());
+
+    let mut silent = server.connect().await;
+    silent.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(limit * 3).await;
+    let mut received = Vec::new();
+    let end = tokio::time::timeout(DEADLINE, silent.read_to_end(&mut received)).await.expect("still connected");
+    assert!(end.is_err() || received.len() < FILE, "the whole file was sent");
     server.end().await;
 }

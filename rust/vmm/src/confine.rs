@@ -1,7 +1,7 @@
 //! The last walls before the guest runs: from here on the monitor reads what a hostile kernel wrote.
 
-use microsandbox_runtime::driver::microvm::contract::path;
-use microsandbox_runtime::jail::{landlock, seccomp};
+use microsandbox_contract::monitor::path;
+use microsandbox_jail::{landlock, seccomp};
 
 /// Files first, while the calls for it are still allowed; then the calls themselves. Threads made later inherit both.
 pub fn now() -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! The guest kernel and the agent, mapped from the files that hold them: nothing is copied before the guest runs it.
 #![allow(unsafe_code, reason = "mmap")]
 
-use microsandbox_protocol::launch::KernelSpec;
+use microsandbox_contract::KernelSpec;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap};

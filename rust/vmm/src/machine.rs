@@ -18,8 +18,8 @@ use krun_vmm::vmm_config::kernel_bundle::KernelBundle;
 use krun_vmm::vmm_config::kernel_cmdline::KernelCmdlineConfig;
 use krun_vmm::vmm_config::machine_config::VmConfig;
 use krun_vmm::vmm_config::vsock::VsockDeviceConfig;
+use microsandbox_contract::monitor::{MachineSpec, path};
 use microsandbox_protocol::machine;
-use microsandbox_runtime::driver::microvm::contract::{MachineSpec, path};
 use vm_memory::{GuestMemory as _, GuestMemoryRegion as _};
 
 use crate::kernel;

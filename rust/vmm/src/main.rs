@@ -1,23 +1,23 @@
 //! `msb-vmm`: one virtual machine on KVM, built from libkrun's own crates. It is executed inside a jail that the runtime
-//! has made (see `microsandbox_runtime::driver::microvm`), runs until its guest ends, and is ended with it.
+//! has made (see `driver/microvm` of the runtime), runs until its guest ends, and is ended with it.
 //!
 //! The machine has what the agent uses and nothing else: a console for the kernel, the root directory over virtio-fs, and
 //! virtio-vsock with two ports, each mapped to a unix socket. No disk, no network card, no transparent sockets.
 #![deny(unsafe_code)]
 
-mod complaints;
 mod confine;
 mod kernel;
+mod log_bridge;
 mod machine;
 
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use microsandbox_runtime::driver::Note;
-use microsandbox_runtime::driver::microvm::contract::{MachineSpec, fd};
-use microsandbox_runtime::failure::Failure;
-use microsandbox_runtime::steps::Step;
-use microsandbox_runtime::syscall;
+use microsandbox_contract::Step;
+use microsandbox_contract::monitor::{MachineSpec, fd};
+use microsandbox_contract::note::Failure;
+use microsandbox_contract::note::Note;
+use microsandbox_sys::descriptor;
 use rustix::fd::OwnedFd;
 
 /// Ends with the guest, and then with the guest's own status; otherwise says why there is no machine.
@@ -26,8 +26,8 @@ fn main() -> ExitCode {
     let _ = rustix::thread::set_name(c"msb-vmm");
     // A process of the same ids that got out of its own jail must not read the guest's memory.
     let dumpable = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    complaints::to_stderr();
-    let (notes, spec) = (syscall::adopt_fd(fd::NOTES), read_spec());
+    log_bridge::to_stderr();
+    let (notes, spec) = (descriptor::inherit(fd::NOTES).ok(), read_spec());
     let mut notes = Notes { pipe: notes, origin_ns: spec.as_ref().map_or(0, |spec| spec.origin_ns) };
     match spec
         .and_then(|spec| {
@@ -53,8 +53,8 @@ fn run(spec: &MachineSpec, notes: &mut Notes) -> Result<std::convert::Infallible
     let build =
         |action: &str, error: String, hint: &str| Failure::new(Step::BuildMachine, format!("{action}: {error}"), hint);
     let missing = |what: &str| Failure::new(Step::ExecuteMonitor, format!("no {what} was handed over"), FAULT_HINT);
-    let library = syscall::adopt_fd(fd::KERNEL).ok_or_else(|| missing("kernel"))?;
-    let agent = syscall::adopt_fd(fd::AGENT).ok_or_else(|| missing("agent"))?;
+    let library = descriptor::inherit(fd::KERNEL).map_err(|_| missing("kernel"))?;
+    let agent = descriptor::inherit(fd::AGENT).map_err(|_| missing("agent"))?;
     let kernel = kernel::map(&library, &spec.kernel).map_err(|error| {
         build("map the guest kernel", error.to_string(), "install libkrunfw again: msb install libkrunfw")
     })?;
@@ -92,7 +92,7 @@ impl Notes {
 }
 
 fn read_spec() -> Result<MachineSpec, String> {
-    let file = syscall::adopt_fd(fd::SPEC).ok_or("no specification: this program is started by msb-runtime")?;
+    let file = descriptor::inherit(fd::SPEC).map_err(|_| "no specification: this program is started by msb-runtime")?;
     let mut text = Vec::new();
     std::fs::File::from(file).read_to_end(&mut text).map_err(|error| format!("read the specification: {error}"))?;
     serde_json::from_slice(&text).map_err(|error| format!("the specification cannot be understood: {error}"))

@@ -14,11 +14,11 @@ pub struct CreateRequest {
     pub image: Image,
     pub resources: Resources,
     pub runtime: Runtime,
-    /// Order is kept.
+    /// The order is kept.
     pub env: Vec<EnvVar>,
     pub labels: BTreeMap<String, String>,
     pub rlimits: Vec<Rlimit>,
-    /// Parents before children; shapes as in the model of mounts.
+    /// Parents before children; each mount has the form of `Mount` in the model.
     #[schema(value_type = Vec<Object>)]
     pub mounts: Vec<Value>,
     #[schema(value_type = Vec<Object>)]
@@ -29,10 +29,10 @@ pub struct CreateRequest {
     pub pull_policy: PullPolicy,
     pub security_profile: SecurityProfile,
     pub lifecycle: Lifecycle,
-    /// Globally unique; the service gives one when absent.
+    /// Globally unique; the service chooses one when it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slug: Option<String>,
-    /// Absent: as the service sees fit.
+    /// Absent: the service decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<Registry>,
 }
@@ -88,7 +88,7 @@ pub struct Runtime {
     pub entrypoint: Option<Vec<String>>,
     pub cmd: Option<Vec<String>>,
     pub user: Option<String>,
-    /// `error warn info debug trace`.
+    /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<String>,
 }
 
@@ -98,16 +98,16 @@ pub struct EnvVar {
     pub value: String,
 }
 
-/// Units of `setrlimit(2)`.
+/// A limit in the units of `setrlimit(2)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Rlimit {
-    /// Lower-case name without its prefix: `nofile`, `cpu` …
+    /// Lower-case name without the prefix `RLIMIT_`: `nofile`, `cpu` …
     pub resource: String,
     pub soft: u64,
     pub hard: u64,
 }
 
-/// Unknown keys are an error. Secrets may be in it: never logged.
+/// Unknown keys are an error. It may contain secrets: never log it.
 #[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
@@ -159,7 +159,7 @@ pub struct Lifecycle {
     pub idle_timeout_secs: Option<u64>,
 }
 
-/// Credentials for the pull. Its debug form hides the password.
+/// Credentials for the pull. The debug form hides the password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "mode", rename_all = "snake_case")]
 pub enum Registry {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// `{"error": {"code", "message", "details"}}`; a client also takes the inner object alone, key by key.
+/// `{"error": {"code", "message", "details"}}`; a client also accepts the inner object alone, key by key.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct CloudErrorBody {
     pub error: CloudErrorDetails,
@@ -19,7 +19,7 @@ pub struct CloudErrorDetails {
     pub details: Option<Value>,
 }
 
-/// The codes that both sides know. The first eight are the control plane's, the others are this project's server's.
+/// The codes that both sides know. The first eight are those of the control plane; the server of this project adds the others.
 pub mod code {
     pub const SANDBOX_NOT_FOUND: &str = "sandbox_not_found";
     pub const VOLUME_NOT_FOUND: &str = "volume_not_found";
@@ -36,7 +36,7 @@ pub mod code {
     pub const SANDBOX_STILL_RUNNING: &str = "sandbox_still_running";
     /// 409; `details`: `{"name", "holder"}`.
     pub const VOLUME_IN_USE: &str = "volume_in_use";
-    /// 409: the name means another sandbox by now.
+    /// 409: the name now belongs to a different sandbox.
     pub const SANDBOX_REPLACED: &str = "sandbox_replaced";
     /// 400; `details`: `{"cursor"}`.
     pub const INVALID_CURSOR: &str = "invalid_cursor";

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::sandbox::LogEvent;
 
-/// Exactly these fifteen keys; `cmd` and `rlimits` are absent on purpose. Absent optionals are omitted when sending;
-/// missing and null read alike.
+/// Exactly these fifteen keys; `cmd` and `rlimits` are absent on purpose. Absent options are not sent; a missing key and null
+/// have the same meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct CloudCreateSandboxRequest {
     pub name: String,
@@ -53,34 +53,34 @@ fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(f
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-/// Body of `POST /v1/sandboxes/by-name/{name}/exec`: one program, to its end.
+/// Body of `POST /v1/sandboxes/by-name/{name}/exec`: one program, which runs until it exits.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
     pub cmd: String,
     #[serde(default)]
     pub args: Vec<String>,
-    /// Merged over the sandbox's own; order is kept.
+    /// Merged over the environment of the sandbox; the order is kept.
     #[serde(default)]
     pub env: Vec<crate::create::EnvVar>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Standard base64; absent: an empty input.
+    /// Standard base64; absent: empty input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
-    /// Seconds; the whole process tree is killed when they pass.
+    /// Seconds after which the whole process tree is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_secs: Option<f64>,
     #[serde(default)]
     pub rlimits: Vec<crate::create::Rlimit>,
-    /// The newest bytes of each stream that are kept.
+    /// Largest number of bytes of each stream in the response; the newest are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_bytes: Option<u64>,
 }
 
-/// How the program ended. A program that could not be started, or ran into its timeout, is an error body instead.
+/// How the program exited. A program that could not be started, or exceeded its timeout, is an error body instead.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct ExecResponse {
@@ -98,7 +98,7 @@ pub struct ExecResponse {
     pub stderr_total: u64,
 }
 
-/// Answer of `GET /v1/sandboxes/by-name/{name}/logs` without `Accept: text/event-stream`.
+/// Response of `GET /v1/sandboxes/by-name/{name}/logs` without `Accept: text/event-stream`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct LogPage {
     pub entries: Vec<LogEvent>,

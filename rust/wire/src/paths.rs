@@ -1,18 +1,18 @@
-//! Every path and header of the wire, so that a real control plane can be matched by editing one file.
+//! Every path and header of the wire in one file, so that a change of the control plane is followed by editing this file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// base64url without padding of the path.
+/// The path as base64url without padding.
 pub const FILE_PATH_HEADER: &str = "x-msb-file-path";
 /// `true` or `false`.
 pub const FILE_RECURSIVE_HEADER: &str = "x-msb-file-recursive";
-/// On what the client may repeat: a second request with the same value gets the first one's result.
+/// On requests that the client may retry: a second request with the same value gets the result of the first.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
-/// On a removal: refused if the name means another sandbox by now; this project's server only.
+/// On a removal: refused if the name now belongs to a different sandbox. Only the server of this project knows it.
 pub const EXPECTED_ID_HEADER: &str = "x-msb-expected-id";
-/// Where a log stream goes on.
+/// The cursor at which a log stream resumes.
 pub const LAST_EVENT_ID: &str = "last-event-id";
 
 pub const SANDBOXES: &str = "/v1/sandboxes";
@@ -52,7 +52,7 @@ pub fn logs(id: &str) -> String {
 pub fn agent(id: &str) -> String {
     format!("{SANDBOXES}/{}/agent", segment(id))
 }
-/// This project's server only.
+/// Only the server of this project has it.
 pub fn isolation(id: &str) -> String {
     format!("{SANDBOXES}/{}/isolation", segment(id))
 }
@@ -67,7 +67,7 @@ pub fn files(id: &str) -> String {
 pub fn encode_file_path(path: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(path)
 }
-/// The path in [`FILE_PATH_HEADER`]; `None` when it is not one.
+/// The path in [`FILE_PATH_HEADER`]; `None` when the text is not base64url.
 pub fn decode_file_path(header: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(header.trim()).ok()
 }
@@ -77,13 +77,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_never_leaves_its_place() {
+    fn a_segment_is_percent_encoded() {
         assert_eq!(segment("a/../b c%ü~"), "a%2F..%2Fb%20c%25%C3%BC~");
         assert_eq!(start("box"), "/v1/sandboxes/by-name/box/start");
     }
 
     #[test]
-    fn file_paths_travel_in_a_header() {
+    fn file_paths_survive_encoding_in_a_header() {
         for path in ["naïve/Ω ?.txt".as_bytes(), b"not/\xff"] {
             assert_eq!(decode_file_path(&encode_file_path(path)).as_deref(), Some(path));
         }

@@ -1,12 +1,12 @@
-//! Answers about sandboxes.
+//! Responses about sandboxes.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// A sandbox, in both dialects: `spec` and `last_failure_message` are the one's names, `config` and `last_error` the
-/// other's. A server sends both; a client reads whichever is there.
+/// A sandbox, in both dialects: `spec` uses `spec` and `last_failure_message`, `flat` uses `config` and `last_error`. A server
+/// sends all four; a client reads those that are present.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CloudSandbox {
     /// UUID.
@@ -17,10 +17,10 @@ pub struct CloudSandbox {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slug: Option<String>,
     pub status: CloudSandboxStatus,
-    /// Only while starting; a text that is not known reads as absent.
+    /// Only while starting; an unknown text is read as absent.
     #[serde(default, deserialize_with = "known_reason")]
     pub status_reason: Option<StatusReason>,
-    /// Curated: hosts' paths and values of secrets are left out.
+    /// Reduced: without paths of the host and values of secrets.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub spec: Option<Value>,
@@ -41,7 +41,7 @@ pub struct CloudSandbox {
 }
 
 impl CloudSandbox {
-    /// Whatever describes its configuration.
+    /// The configuration, from the dialect that is present.
     pub fn configuration(&self) -> Option<&Value> {
         self.spec.as_ref().or(self.config.as_ref())
     }
@@ -73,7 +73,7 @@ fn known_reason<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Stat
     Ok(value.and_then(|value| serde_json::from_value(value).ok()))
 }
 
-/// One page. A client reads `data` and `next_cursor`; none means the last page.
+/// One page. A client reads `data` and `next_cursor`; without a cursor it is the last page.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CloudPaginated<T> {
     pub data: Vec<T>,
@@ -83,7 +83,7 @@ pub struct CloudPaginated<T> {
     pub has_more: bool,
 }
 
-/// Answer of a removal.
+/// Response of a removal.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct CloudMessageResponse {
     #[serde(default)]
@@ -93,17 +93,17 @@ pub struct CloudMessageResponse {
 /// Data of the event `log`; its cursor is the event's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogEvent {
-    /// `stdout stderr output system`.
+    /// `stdout`, `stderr`, `output` or `system`.
     pub source: String,
     pub ts: DateTime<Utc>,
     pub text: String,
-    /// Number of the program's session; this server's extension.
+    /// Number of the session of the program; an extension of the server of this project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<u64>,
-    /// Standard base64 of the raw bytes when they are not UTF-8; this server's extension.
+    /// Standard base64 of the raw bytes when they are not UTF-8; an extension of the server of this project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub b64: Option<String>,
-    /// In pages only, where there is no event id.
+    /// In pages only: they have no event id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }

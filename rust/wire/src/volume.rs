@@ -17,7 +17,7 @@ pub struct CreateVolume {
     pub capacity_gib: Option<u64>,
 }
 
-/// A volume as the service sees it.
+/// A volume, as the service describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CloudVolume {
     pub id: String,
@@ -49,7 +49,7 @@ pub struct CloudVolume {
 pub struct FileInfo {
     /// Relative to the volume's root.
     pub path: String,
-    /// `file` or `directory`; this server also says `symlink` and `other`.
+    /// `file` or `directory`; the server of this project also returns `symlink` and `other`.
     pub kind: String,
     pub size: u64,
     pub mode: u32,

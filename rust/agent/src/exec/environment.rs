@@ -127,8 +127,9 @@ mod tests {
         assert_eq!(path(&["PATH=".into()]), "/.msb/scripts");
     }
 
+    // hazard: A3
     #[test]
-    fn a3_entries_without_key_or_with_nul_are_refused() {
+    fn entries_without_key_or_with_nul_are_refused() {
         for bad in ["", "novalue", "=x", "A=\0", "A\0=1"] {
             let failure = Environment::compose(&[], &account(), &[bad.into()], false).unwrap_err();
             assert_eq!(failure.kind, FailureKind::BadArgs, "{bad:?}");

@@ -4,16 +4,16 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use microsandbox_protocol::message::{Bootstrap, ExecRequest};
+use microsandbox_sys::spawn::{self, Limit, Plan, SpawnError, Stage};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::files::root::{self, Root};
 
-use super::child::{self, Plan, SpawnError, Stage};
 use super::environment::Environment;
 use super::failure::{Failure, FailureKind, quote};
-use super::limits::{self, RawLimit};
+use super::limits;
 use super::program;
 use super::terminal;
 use super::user::{self, Account};
@@ -23,7 +23,7 @@ pub struct Context<'a> {
     pub root: &'a Root,
     pub bootstrap: &'a Bootstrap,
     /// Set before the session's own limits: the tag of its tree and the descriptor limit the agent itself raised.
-    pub base_limits: &'a [RawLimit],
+    pub base_limits: &'a [Limit],
     /// The agent's own `/dev/null`.
     pub null: BorrowedFd<'a>,
 }
@@ -73,9 +73,11 @@ pub fn launch(context: &Context<'_>, request: &ExecRequest) -> Result<Launched, 
         limits,
         same_ids: account.uid == rustix::process::geteuid().as_raw()
             && account.gid == rustix::process::getegid().as_raw(),
-        account: &account,
+        uid: account.uid,
+        gid: account.gid,
+        groups: &account.groups,
     };
-    let pid = child::spawn(&plan).map_err(|error| explain(context, request, &plan, error))?;
+    let pid = spawn::spawn(&plan).map_err(|error| explain(context, request, &plan, error))?;
     Ok(Launched { pid, ..ours })
 }
 
@@ -177,7 +179,7 @@ fn explain(context: &Context<'_>, request: &ExecRequest, plan: &Plan<'_>, error:
 }
 
 fn user_text(plan: &Plan<'_>, error: SpawnError) -> String {
-    let (uid, gid) = (plan.account.uid, plan.account.gid);
+    let (uid, gid) = (plan.uid, plan.gid);
     match (error.index, error.errno) {
         (0, libc::EPERM) => {
             format!("cannot become {uid}:{gid}: this sandbox has a single user id (no id range is mapped)")

@@ -1,16 +1,9 @@
 //! Resource limits of a session.
 
 use microsandbox_protocol::message::Rlimit;
+use microsandbox_sys::spawn::Limit;
 
 use super::failure::{Failure, FailureKind, quote};
-
-/// A limit as `prlimit64` takes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RawLimit {
-    pub resource: u32,
-    pub soft: u64,
-    pub hard: u64,
-}
 
 fn number(name: &str) -> Option<u32> {
     Some(match name {
@@ -35,8 +28,8 @@ fn number(name: &str) -> Option<u32> {
 }
 
 /// The limits to set, in order. `locks` is accepted but has no effect: Linux ignores it since 2.4.25 and the agent
-/// uses it to mark the processes of a session (see [`crate::tree`]).
-pub fn parse(limits: &[Rlimit]) -> Result<Vec<RawLimit>, Failure> {
+/// uses it to mark the processes of a session (see [`crate::sessions::tree`]).
+pub fn parse(limits: &[Rlimit]) -> Result<Vec<Limit>, Failure> {
     let mut out = Vec::with_capacity(limits.len());
     for limit in limits {
         let Some(resource) = number(&limit.resource) else {
@@ -47,7 +40,7 @@ pub fn parse(limits: &[Rlimit]) -> Result<Vec<RawLimit>, Failure> {
             return Err(refused(text));
         }
         if resource != libc::RLIMIT_LOCKS {
-            out.push(RawLimit { resource, soft: limit.soft, hard: limit.hard });
+            out.push(Limit { resource, soft: limit.soft, hard: limit.hard });
         }
     }
     Ok(out)

@@ -1,6 +1,5 @@
 //! From an [`ExecRequest`](microsandbox_protocol::message::ExecRequest) to a running process.
 
-pub mod child;
 pub mod environment;
 pub mod failure;
 pub mod launch;

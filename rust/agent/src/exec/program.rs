@@ -3,11 +3,11 @@
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
+use microsandbox_sys::spawn::SpawnError;
 use rustix::fs::{Mode, OFlags};
 
 use crate::files::root::Root;
 
-use super::child::SpawnError;
 use super::failure::{Failure, FailureKind, quote};
 
 /// More directories than this on a `PATH` are not searched.

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
 
 use crate::files::root::Root;
-use crate::sys;
 
 use super::failure::{Failure, FailureKind};
 
@@ -26,14 +26,16 @@ pub fn open(root: &Root, rows: u16, cols: u16, uid: u32) -> Result<Terminal, Fai
     rustix::pty::unlockpt(&master).map_err(|e| failed("cannot unlock the terminal", e))?;
     let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, peer).map_err(|e| failed("cannot open the terminal", e))?;
-    sys::set_winsize(master.as_fd(), rows, cols).map_err(|e| {
-        let code = e.raw_os_error().unwrap_or(libc::EIO);
-        Failure::with_errno(FailureKind::PtySetupFailed, "pty", code, "cannot set the terminal's size")
-    })?;
+    set_size(&master, rows, cols).map_err(|e| failed("cannot set the terminal's size", e))?;
     if uid != 0 {
         // Programs that reopen their terminal by name need it; refused where ids are not mapped, and then only that
         // is lost.
         let _ = rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None::<Gid>);
     }
     Ok(Terminal { master, slave })
+}
+
+/// Sets the size of a terminal.
+pub fn set_size(terminal: impl AsFd, rows: u16, cols: u16) -> Result<(), Errno> {
+    rustix::termios::tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 })
 }

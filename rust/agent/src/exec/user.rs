@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use crate::files::root::Root;
-use crate::init::realtime_ns;
+use crate::machine::init::realtime_ns;
 
 use super::failure::{Failure, FailureKind, quote};
 
@@ -228,8 +228,9 @@ mod tests {
         assert_eq!(ids("4294967294").0, 4_294_967_294);
     }
 
+    // hazard: A5
     #[test]
-    fn a5_strings_that_are_not_users_are_refused() {
+    fn strings_that_are_not_users_are_refused() {
         let bad = [
             "",
             ":",

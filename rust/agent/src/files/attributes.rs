@@ -6,8 +6,6 @@ use microsandbox_protocol::message::FsAttrs;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use crate::sys;
-
 use super::entries::open_path;
 use super::error::FsError;
 use super::handles::Handle;
@@ -61,7 +59,7 @@ fn change(fd: BorrowedFd<'_>, attrs: &FsAttrs) -> Result<(), Errno> {
         rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
     }
     if let Some(mode) = attrs.mode {
-        chmod(fd, mode)?;
+        microsandbox_sys::file::chmod(fd, mode)?;
     }
     if attrs.atime.is_some() || attrs.mtime.is_some() {
         let time = |seconds: Option<i64>| match seconds {
@@ -72,23 +70,4 @@ fn change(fd: BorrowedFd<'_>, attrs: &FsAttrs) -> Result<(), Errno> {
         rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)?;
     }
     Ok(())
-}
-
-/// Also for `O_PATH` descriptors, which plain `fchmod` refuses.
-pub fn chmod(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
-    match rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777)) {
-        Err(Errno::BADF) => {}
-        other => return other,
-    }
-    let error = match sys::chmod_path_fd(fd, mode) {
-        Ok(()) => return Ok(()),
-        Err(error) => Errno::from_io_error(&error).unwrap_or(Errno::IO),
-    };
-    if error != Errno::NOSYS {
-        return Err(error);
-    }
-    // Before Linux 6.6 the descriptor's own entry in procfs is the only door.
-    use std::os::fd::AsRawFd;
-    let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    rustix::fs::chmod(own.as_str(), Mode::from_raw_mode(mode & 0o7777))
 }

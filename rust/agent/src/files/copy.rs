@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use microsandbox_rooted::walk::{Bounds, Entry, Order, Step, Walk};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::entries::open_path;
@@ -17,8 +18,10 @@ use super::temporary::Temporary;
 
 /// `fs.copy_entries`.
 const MAX_ENTRIES: u64 = 1_000_000;
-/// Levels of directories; each holds three descriptors.
+/// Levels of directories, each with a descriptor of its copy.
 const MAX_DEPTH: usize = 256;
+/// Directories side by side.
+const MAX_PENDING: usize = 1_000_000;
 /// Bytes between two looks at the cancel flag.
 const STEP: u64 = 16 << 20;
 
@@ -51,10 +54,9 @@ struct Copy<'a> {
     special: u64,
 }
 
-struct Level {
-    from: OwnedFd,
+/// The copy of a directory, and what it will be given once it is filled.
+struct Target {
     to: OwnedFd,
-    entries: Dir,
     stat: Stat,
 }
 
@@ -62,30 +64,34 @@ impl Copy<'_> {
     fn tree(&mut self, from: OwnedFd, parent: OwnedFd, name: CString, src: &str) -> Result<(), FsError> {
         let failed = |e| FsError::at(e, "cannot copy", src);
         refuse_inside(from.as_fd(), parent.as_fd()).map_err(failed)?;
-        let mut stack = vec![enter(from, parent.as_fd(), &name).map_err(failed)?];
-        while let Some(level) = stack.last_mut() {
-            let Some(entry) = level.entries.read() else {
-                finish_dir(level).map_err(failed)?;
-                stack.pop();
-                continue;
+        let limit = |what: &str| FsError::limit(format!("{src} {what}"));
+        let stat = rustix::fs::fstat(&from).map_err(failed)?;
+        let mut targets = vec![enter(stat, parent.as_fd(), &name).map_err(failed)?];
+        let bounds = Bounds { pending: MAX_PENDING, depth: MAX_DEPTH };
+        let mut walk = Walk::new(from, Order::Found, bounds).map_err(failed)?;
+        while let Some(step) = walk.step() {
+            let entry = match step {
+                Ok(Step::Entry(entry)) => entry,
+                Ok(Step::Left) => {
+                    targets.pop().map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)?;
+                    continue;
+                }
+                Err(Errno::OVERFLOW) => return Err(limit(&format!("is deeper than {MAX_DEPTH} directories"))),
+                Err(error) => return Err(failed(error)),
             };
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
             self.count().map_err(failed)?;
             if self.entries > MAX_ENTRIES {
-                return Err(FsError::limit(format!("{src} has more than {MAX_ENTRIES} entries (fs.copy_entries)")));
+                return Err(limit(&format!("has more than {MAX_ENTRIES} entries (fs.copy_entries)")));
             }
-            if let Some(dir) = self.entry(level, name).map_err(failed)? {
-                let next = enter(dir, level.to.as_fd(), name).map_err(failed)?;
-                if stack.len() >= MAX_DEPTH {
-                    return Err(FsError::limit(format!("{src} is deeper than {MAX_DEPTH} directories")));
-                }
-                stack.push(next);
+            let Some(target) = targets.last() else { break };
+            if entry.kind() == FileType::Directory {
+                let next = enter(entry.stat, target.to.as_fd(), entry.name).map_err(failed)?;
+                targets.push(next);
+            } else {
+                self.entry(&entry, target.to.as_fd()).map_err(failed)?;
             }
         }
+        targets.pop().map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)?;
         if self.special > 0 {
             let text = format!("{src} was copied without {} sockets or devices in it", self.special);
             return Err(FsError::new("NotRegularFile", text));
@@ -98,34 +104,28 @@ impl Copy<'_> {
         if self.cancel.load(Ordering::Relaxed) { Err(Errno::CANCELED) } else { Ok(()) }
     }
 
-    /// Copies one entry, or returns the directory to descend into.
-    fn entry(&mut self, level: &Level, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
-        let stat = match rustix::fs::statat(&level.from, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(None),
-            other => other?,
-        };
-        let open = |extra| {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            rustix::fs::openat(&level.from, name, flags | extra, Mode::empty())
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => return open(OFlags::DIRECTORY).map(Some),
-            FileType::RegularFile => self.file(open(OFlags::empty())?.as_fd(), level.to.as_fd(), name)?,
+    /// Copies anything but a directory.
+    fn entry(&mut self, entry: &Entry<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        let (from, name) = (entry.directory, entry.name);
+        match entry.kind() {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(from, name, flags, Mode::empty())?;
+                self.file(file.as_fd(), to, name)?;
+            }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&level.from, name, Vec::new())?;
-                replace(level.to.as_fd(), name, || rustix::fs::symlinkat(target.as_c_str(), &level.to, name))?;
-                keep_owner(level.to.as_fd(), name, &stat);
+                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+                replace(to, name, || rustix::fs::symlinkat(target.as_c_str(), to, name))?;
+                keep_owner(to, name, &entry.stat);
             }
             FileType::Fifo => {
-                let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-                replace(level.to.as_fd(), name, || {
-                    rustix::fs::mknodat(&level.to, name, FileType::Fifo, mode, rustix::fs::makedev(0, 0))
-                })?;
-                keep_owner(level.to.as_fd(), name, &stat);
+                let mode = Mode::from_raw_mode(entry.stat.st_mode & 0o7777);
+                replace(to, name, || rustix::fs::mknodat(to, name, FileType::Fifo, mode, rustix::fs::makedev(0, 0)))?;
+                keep_owner(to, name, &entry.stat);
             }
             _ => self.special += 1,
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Copies a regular file; the target appears complete.
@@ -204,9 +204,8 @@ impl Copy<'_> {
     }
 }
 
-/// Makes (or reuses) the directory `name` for the copy of `from`.
-fn enter(from: OwnedFd, parent: BorrowedFd<'_>, name: &CStr) -> Result<Level, Errno> {
-    let stat = rustix::fs::fstat(&from)?;
+/// Makes (or reuses) the directory `name` for the copy of a directory.
+fn enter(stat: Stat, parent: BorrowedFd<'_>, name: &CStr) -> Result<Target, Errno> {
     // Writable for us until it is filled; the real mode comes last.
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -214,15 +213,14 @@ fn enter(from: OwnedFd, parent: BorrowedFd<'_>, name: &CStr) -> Result<Level, Er
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let to = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    let entries = Dir::read_from(&from)?;
-    Ok(Level { from, to, entries, stat })
+    Ok(Target { to, stat })
 }
 
-fn finish_dir(level: &Level) -> Result<(), Errno> {
-    let stat = &level.stat;
-    let _ = rustix::fs::fchown(&level.to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    rustix::fs::fchmod(&level.to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    rustix::fs::futimens(&level.to, &times(stat))
+fn finish_dir(target: &Target) -> Result<(), Errno> {
+    let (to, stat) = (&target.to, &target.stat);
+    let _ = rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    rustix::fs::futimens(to, &times(stat))
 }
 
 fn times(stat: &Stat) -> Timestamps {

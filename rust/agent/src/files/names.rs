@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use microsandbox_protocol::names;
+use microsandbox_sys::file::chmod;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::attributes::chmod;
 use super::entries::open_path;
 use super::error::{FsError, check_path};
 use super::root::{Root, split};
@@ -56,7 +56,7 @@ pub fn mkdir(root: &Root, path: &str, mode: Option<u32>) -> Result<(), FsError> 
         dir = rustix::fs::openat(&dir, &*name, step, Mode::empty()).map_err(failed)?;
         if made && wanted & 0o6000 != 0 {
             // `mkdir` ignores the set-id bits.
-            chmod(dir.as_fd(), wanted).map_err(failed)?;
+            chmod(&dir, wanted).map_err(failed)?;
         }
     }
     Ok(())

@@ -4,25 +4,21 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::unix::ffi::OsStrExt;
 
 use microsandbox_protocol::names;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use microsandbox_rooted::by_hand;
+use microsandbox_rooted::open::{Rule, is_magic_link, open as rooted};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::walk;
-
-/// Stands for "a magic link was on the way": no errno says so, and the kernel's ELOOP also means a loop of links.
-pub const MAGIC_LINK: Errno = Errno::BADFD;
-
-/// How often a lookup that raced with a rename is repeated.
-const RETRIES: usize = 128;
+pub use microsandbox_rooted::by_hand::MAGIC_LINK;
 
 /// The guest's root directory.
 pub struct Root {
     fd: OwnedFd,
-    /// `openat2` is refused here (old kernel, filter): walk by hand.
-    by_hand: AtomicBool,
+    /// Without `openat2` even where it exists.
+    by_hand: bool,
 }
 
 impl Root {
@@ -34,13 +30,12 @@ impl Root {
     /// Any directory, for tests.
     pub fn at(path: &str) -> Result<Root, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Root { fd: rustix::fs::open(path, flags, Mode::empty())?, by_hand: AtomicBool::new(false) })
+        Ok(Root { fd: rustix::fs::open(path, flags, Mode::empty())?, by_hand: false })
     }
 
     /// Uses the component walk even where `openat2` exists.
     pub fn without_openat2(self) -> Root {
-        self.by_hand.store(true, Ordering::Relaxed);
-        self
+        Root { by_hand: true, ..self }
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -52,23 +47,12 @@ impl Root {
         if path.contains('\0') || path.is_empty() {
             return Err(Errno::INVAL);
         }
-        let path = &*names::to_bytes(path);
-        if self.by_hand.load(Ordering::Relaxed) {
-            return walk::open(self.fd(), path, flags, mode);
+        let path = &*names::to_os(path);
+        if self.by_hand {
+            return by_hand::open(self.fd(), path.as_bytes(), flags, mode, Rule::INSIDE);
         }
-        match openat2(self.fd(), path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
-            Err(Errno::NOSYS) => {
-                self.by_hand.store(true, Ordering::Relaxed);
-                walk::open(self.fd(), path, flags, mode)
-            }
-            // Without the explicit flag a magic link is still refused beneath a root, but with another error.
-            Err(Errno::LOOP) => {
-                let probe = OFlags::PATH | OFlags::CLOEXEC | (flags & OFlags::NOFOLLOW);
-                match openat2(self.fd(), path, probe, Mode::empty(), ResolveFlags::IN_ROOT) {
-                    Err(Errno::XDEV) => Err(MAGIC_LINK),
-                    _ => Err(Errno::LOOP),
-                }
-            }
+        match rooted(self.fd(), path, flags, mode, Rule::INSIDE) {
+            Err(Errno::LOOP) if is_magic_link(self.fd(), path, flags) => Err(MAGIC_LINK),
             other => other,
         }
     }
@@ -78,12 +62,8 @@ impl Root {
         if path.starts_with('/') {
             return self.open(path, flags, mode);
         }
-        let path = &*names::to_bytes(path);
-        match openat2(cwd, path, flags, mode, ResolveFlags::NO_MAGICLINKS) {
-            // By hand `..` leads nowhere above `cwd`, which a look can do without.
-            Err(Errno::NOSYS) => walk::open(cwd, path, flags, mode),
-            other => other,
-        }
+        // By hand `..` leads nowhere above `cwd`, which a look can do without.
+        rooted(cwd, &*names::to_os(path), flags, mode, Rule::ANYWHERE)
     }
 
     /// A regular file for reading; anything else is refused without blocking on it.
@@ -122,25 +102,6 @@ pub fn split(path: &str) -> Result<(&str, &str), Errno> {
         return Err(Errno::INVAL);
     }
     Ok((parent, name))
-}
-
-/// Resolution from a directory descriptor, repeated when it raced with a rename.
-fn openat2(
-    dir: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-    mode: Mode,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let mut last = Errno::AGAIN;
-    for _ in 0..RETRIES {
-        match rustix::fs::openat2(dir, path, flags, mode, resolve) {
-            Err(error @ (Errno::AGAIN | Errno::INTR)) => last = error,
-            other => return other,
-        }
-    }
-    // A guest that renames at full speed can win every race; a lookup by hand holds each directory it passed.
-    if resolve.contains(ResolveFlags::IN_ROOT) { walk::open(dir, path, flags, mode) } else { Err(last) }
 }
 
 /// `fstatat` of a name in an opened directory, not following it.

@@ -10,10 +10,10 @@ use rustix::fs::{Mode, OFlags};
 
 use super::error::{FsError, check_path};
 use super::handles::Handle;
+use super::pack::Pack;
 use super::reader::{Reader, open_error, require_regular};
 use super::root::Root;
-use super::tar_reader::TarReader;
-use super::tar_writer::TarWriter;
+use super::unpack::Unpack;
 use super::watch::Watch;
 use super::writer::Writer;
 use super::{attributes, copy, entries, names, remove};
@@ -29,8 +29,8 @@ pub enum Task {
     FSetStat(Arc<Handle>, FsAttrs),
     Read(Reader),
     Write(Writer),
-    ReadTar(TarReader),
-    WriteTar(TarWriter),
+    ReadTar(Pack),
+    WriteTar(Unpack),
     /// The client is gone: only free what the task holds.
     Discard(Box<Task>),
 }

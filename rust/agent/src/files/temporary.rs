@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::init::monotonic_ns;
+use crate::machine::init::monotonic_ns;
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use microsandbox_protocol::frame::Flags;
 use microsandbox_protocol::message::{Credit, ExecExited, ExecRequest, ExecStarted, Resize, StdinError};
 use microsandbox_protocol::{Kind, Message};
+use microsandbox_sys::process;
 
 use super::jobs;
-use crate::connection::Target;
+use crate::clients::connection::Target;
 use crate::errno;
 use crate::exec::failure::quote;
 use crate::exec::launch::{self, Context};
-use crate::init::ExitStatus;
+use crate::exec::terminal;
+use crate::machine::init::ExitStatus;
 use crate::server::Server;
-use crate::session::{Fed, KillRetry, STDIN_WINDOW, Session};
-use crate::sys;
-use crate::tree::{self, Tag};
+use crate::sessions::session::{Fed, KillRetry, STDIN_WINDOW, Session};
+use crate::sessions::tree::{self, Tag};
 
 /// Programs running at once, detached ones included.
 const MAX_SESSIONS: usize = 1024;
@@ -142,7 +143,7 @@ impl Server {
         let Ok(size) = message.parse::<Resize>() else { return self.malformed(key, message) };
         if let Some(fd) = self.sessions.get(&number).and_then(Session::terminal) {
             // Only a terminal that is being closed refuses this.
-            let _ = sys::set_winsize(fd, size.rows, size.cols);
+            let _ = terminal::set_size(fd, size.rows, size.cols);
         }
     }
 
@@ -171,8 +172,8 @@ impl Server {
         let found = tree::kill(&self.setup.procfs, session.tag, leader);
         if let Some(leader) = leader {
             // Also without a process file system the leader and its group end.
-            let _ = sys::kill(-leader, libc::SIGKILL);
-            let _ = sys::kill(leader, libc::SIGKILL);
+            let _ = process::kill(-leader, libc::SIGKILL);
+            let _ = process::kill(leader, libc::SIGKILL);
         }
         let tries = session.retry.map_or(0, |retry| retry.tries) + 1;
         session.retry =

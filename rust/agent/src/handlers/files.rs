@@ -7,12 +7,12 @@ use bytes::Bytes;
 use microsandbox_protocol::message::{FsData, FsOp, FsRequest, FsResponse};
 use microsandbox_protocol::{Kind, Message};
 
-use crate::connection::{Connection, Target};
+use crate::clients::connection::{Connection, Target};
 use crate::files::error::FsError;
+use crate::files::pack::Pack;
 use crate::files::reader::Reader;
-use crate::files::tar_reader::TarReader;
-use crate::files::tar_writer::TarWriter;
 use crate::files::task::{Answer, Done, Job, Task};
+use crate::files::unpack::Unpack;
 use crate::files::writer::Writer;
 use crate::server::Server;
 
@@ -256,8 +256,8 @@ fn plan(client: &mut Connection, op: FsOp) -> Result<Option<Task>, FsError> {
         FsOp::FSetStat { handle, attrs } => Task::FSetStat(handles.get(handle)?, attrs),
         FsOp::ReadFile { path } => Task::Read(Reader::of_path(path)),
         FsOp::WriteFile { path, mode, atomic } => Task::Write(Writer::of_path(path, mode, atomic)),
-        FsOp::ReadTar { path } => Task::ReadTar(TarReader::new(path)),
-        FsOp::WriteTar { path } => Task::WriteTar(TarWriter::new(path)),
+        FsOp::ReadTar { path } => Task::ReadTar(Pack::new(path)),
+        FsOp::WriteTar { path } => Task::WriteTar(Unpack::new(path)),
         by_path => Task::Path(by_path),
     }))
 }

@@ -4,10 +4,10 @@ use microsandbox_protocol::frame::Flags;
 use microsandbox_protocol::message::{ExecStarted, JobAttach, JobInfo, JobOp, JobRequest, JobResponse};
 use microsandbox_protocol::{Kind, Message};
 
-use crate::connection::Target;
-use crate::jobs::Waiter;
+use crate::clients::connection::Target;
 use crate::server::Server;
-use crate::session::{STDIN_WINDOW, Session};
+use crate::sessions::jobs::Waiter;
+use crate::sessions::session::{STDIN_WINDOW, Session};
 
 /// Waits of one connection at once.
 const MAX_WAITS: usize = 64;
@@ -156,6 +156,6 @@ impl Server {
 }
 
 /// What a session gives up when it has ended.
-pub(super) fn replay_of(session: &mut Session) -> crate::jobs::Replay {
+pub(super) fn replay_of(session: &mut Session) -> crate::sessions::jobs::Replay {
     session.replay.take().unwrap_or_default()
 }

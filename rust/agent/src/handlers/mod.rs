@@ -14,10 +14,10 @@ use microsandbox_protocol::frame::{Flags, encode_id_range};
 use microsandbox_protocol::message::{Bootstrap, CoreError, Empty, Ready, Settings, Shutdown, Touched};
 use microsandbox_protocol::{Kind, Message};
 
-use crate::connection::Target;
-use crate::hello::{self, Greeting};
-use crate::init::monotonic_ns;
+use crate::clients::connection::Target;
+use crate::clients::hello::{self, Greeting};
 use crate::machine;
+use crate::machine::init::monotonic_ns;
 use crate::server::Server;
 
 impl Server {

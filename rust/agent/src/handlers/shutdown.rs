@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::handover;
-use crate::init;
+use microsandbox_sys::{file, process};
+
+use crate::machine::handover;
+use crate::machine::init;
 use crate::server::Server;
-use crate::sys;
-use crate::tree;
+use crate::sessions::tree;
 
 /// After KILL: how long to wait for processes that are stuck in the kernel.
 const KILL_WAIT: Duration = Duration::from_secs(2);
@@ -62,10 +63,10 @@ impl Server {
         if self.setup.hands_over {
             // The machine may end at any moment from here on, and that is what was asked for.
             if self.setup.owns_machine {
-                sys::set_machine_status(0);
+                file::set_machine_status(0);
             }
             if !self.dismissed {
-                let _ = sys::kill(1, handover::request());
+                let _ = process::kill(1, handover::request());
             }
         }
         if !self.childless {
@@ -134,16 +135,16 @@ impl Server {
     fn signal_everything(&self, signal: i32) {
         if self.setup.hands_over && signal == libc::SIGKILL {
             // All but this process and the init, which is not to be killed from inside.
-            let _ = sys::kill(-1, signal);
+            let _ = process::kill(-1, signal);
             return;
         }
         if self.setup.is_init {
             // Everything in the pid namespace but the agent itself.
-            let _ = sys::kill(-1, signal);
+            let _ = process::kill(-1, signal);
             return;
         }
         for session in self.sessions.values().filter(|session| session.exit.is_none()) {
-            let _ = sys::kill(-session.pid, signal);
+            let _ = process::kill(-session.pid, signal);
         }
     }
 

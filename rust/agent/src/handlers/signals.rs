@@ -2,9 +2,9 @@
 
 use microsandbox_protocol::Message;
 use microsandbox_protocol::message::Signal;
+use microsandbox_sys::process;
 
 use crate::server::Server;
-use crate::sys;
 
 impl Server {
     /// A signal goes to the leader's process group; 9 ends the whole tree, whatever sessions it has opened since.
@@ -24,7 +24,7 @@ impl Server {
         }
         // Once reaped, the number may belong to someone else.
         if session.exit.is_none() {
-            let _ = sys::kill(-session.pid, signal);
+            let _ = process::kill(-session.pid, signal);
         }
     }
 }

@@ -5,7 +5,7 @@ use microsandbox_protocol::frame::Flags;
 use microsandbox_protocol::message::FsEvents;
 
 use super::files::success;
-use crate::connection::Target;
+use crate::clients::connection::Target;
 use crate::files::watch::Watch;
 use crate::server::Server;
 

@@ -49,7 +49,7 @@ pub(crate) fn too_long(cmd: &str) -> MicrosandboxError {
 }
 
 /// Refuses what could never run.
-pub(crate) fn check_exec(cmd: &str, options: &ExecOptions) -> MicrosandboxResult<()> {
+pub fn check_exec(cmd: &str, options: &ExecOptions) -> MicrosandboxResult<()> {
     let invalid = |what: String| bad("bad_args", "request", libc::EINVAL, "EINVAL", what);
     if cmd.is_empty() {
         return Err(invalid("exec: the command is empty".into()));

@@ -49,7 +49,7 @@ impl Subject<'_> {
 }
 
 /// A path that may be sent: absolute, non-empty, without NUL, no longer than the kernel takes.
-pub(crate) fn check_path(operation: &str, path: &str) -> MicrosandboxResult<()> {
+pub fn check_path(operation: &str, path: &str) -> MicrosandboxResult<()> {
     let subject = Subject { operation, path };
     let invalid = |why: &str| Err(subject.error("InvalidPath", Some(libc::EINVAL), why));
     if path.is_empty() {

@@ -1,47 +1,71 @@
 //! `keyring:<service>:<name>`: a secret of the caller's session, from its Secret Service (freedesktop.org, Secret Service API).
-//!
-//! `keyring-core` with the one store that is meant here, as the authors of `keyring` advise programs that choose their store.
 
-use std::sync::mpsc;
+use std::collections::HashMap;
 use std::time::Duration;
 
-use dbus_secret_service_keyring_store::Store;
-use keyring_core::Error;
-use keyring_core::api::CredentialStoreApi as _;
+use secret_service::{EncryptionType, Error, SecretService};
 
-/// Somebody may have to unlock it first.
+/// The user may have to unlock the keyring in this time.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The secret, or what is wrong, for the end of a sentence that begins with the reference. Waits 10 s at most.
+/// The secret, or the reason why it cannot be had: the end of a sentence that begins with the reference. Blocks for 10 s at
+/// most.
 pub fn secret(service: &str, name: &str) -> Result<String, String> {
-    let (tell, told) = mpsc::sync_channel(1);
-    let owned = (service.to_owned(), name.to_owned());
-    // On a thread of its own: the library blocks, and its deadlines are not ours.
-    std::thread::Builder::new()
-        .name("keyring".into())
-        .spawn(move || {
-            let _ = tell.send(ask(&owned.0, &owned.1));
-        })
-        .map_err(|error| format!("cannot be asked for: {error}"))?;
-    told.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+    let (service, name) = (service.to_owned(), name.to_owned());
+    // On a thread of its own: the caller may run inside a tokio runtime, which must not start another one.
+    let lookup = std::thread::Builder::new().name("keyring".into()).spawn(move || look_up(&service, &name));
+    let lookup = lookup.map_err(|error| format!("cannot be looked up: {error}"))?;
+    lookup.join().unwrap_or_else(|_panic| Err("cannot be looked up: the D-Bus client panicked".into()))
+}
+
+fn look_up(service: &str, name: &str) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot be looked up: {error}"))?;
+    // When the deadline passes the connection closes, and the service dismisses a prompt that is still open.
+    let found = runtime.block_on(async { tokio::time::timeout(DEADLINE, ask(service, name)).await });
+    runtime.shutdown_background();
+    found.unwrap_or_else(|_elapsed| {
         Err(format!("was not answered within {} s; unlock the keyring, or use env:NAME", DEADLINE.as_secs()))
     })
 }
 
-fn ask(service: &str, name: &str) -> Result<String, String> {
-    let found = Store::new().and_then(|store| store.build(service, name, None)).and_then(|entry| entry.get_password());
-    // Never the debug form of an error: some carry what was found.
-    match found {
-        Ok(secret) if secret.trim().is_empty() => Err("is empty in the keyring".into()),
-        Ok(secret) => Ok(secret.trim().to_owned()),
-        Err(Error::NoEntry) => Err(format!(
-            "is not in the keyring; `secret-tool store --label=microsandbox service {service} username {name}` puts it there"
-        )),
-        Err(Error::NoStorageAccess(error)) => {
-            Err(format!("is in a keyring that cannot be opened ({error}); unlock it, or use env:NAME"))
-        }
-        Err(Error::BadEncoding(_) | Error::BadDataFormat(..)) => Err("is no text in the keyring".into()),
-        Err(Error::Ambiguous(_)) => Err("is in the keyring more than once; remove all but one".into()),
-        Err(error) => Err(format!("needs the Secret Service of a session ({error}); start one, or use env:NAME")),
+async fn ask(service: &str, name: &str) -> Result<String, String> {
+    let client = SecretService::connect(EncryptionType::Dh).await.map_err(|error| no_service(&error))?;
+    let attributes = HashMap::from([("service", service), ("username", name)]);
+    let found = client.search_items(attributes).await.map_err(|error| refused(&error))?;
+    if !found.locked.is_empty() {
+        client.unlock_all(&found.locked.iter().collect::<Vec<_>>()).await.map_err(|error| refused(&error))?;
     }
+    let items: Vec<_> = found.unlocked.iter().chain(&found.locked).collect();
+    let item = match items.as_slice() {
+        [] => {
+            return Err(format!(
+                "is not in the keyring; `secret-tool store --label=microsandbox service {service} username {name}` \
+                 stores it"
+            ));
+        }
+        [item] => item,
+        _ => return Err("is in the keyring more than once; remove all but one".into()),
+    };
+    let secret = item.get_secret().await.map_err(|error| refused(&error))?;
+    // The error of the conversion holds the bytes: it must not be shown.
+    let secret = String::from_utf8(secret).map_err(|_bytes| "is not text in the keyring".to_owned())?;
+    if secret.trim().is_empty() {
+        return Err("is empty in the keyring".into());
+    }
+    Ok(secret.trim().to_owned())
+}
+
+/// Why the service did not hand out what it has.
+fn refused(error: &Error) -> String {
+    match error {
+        Error::Locked | Error::NoResult | Error::Prompt => {
+            format!("is in a keyring that cannot be opened ({error}); unlock it, or use env:NAME")
+        }
+        _ => no_service(error),
+    }
+}
+
+fn no_service(error: &Error) -> String {
+    format!("needs the Secret Service of a session ({error}); start one, or use env:NAME")
 }

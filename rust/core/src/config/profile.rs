@@ -22,6 +22,33 @@ pub struct SdkConfig {
     pub profiles: BTreeMap<String, Profile>,
 }
 
+/// Which dialect the service speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wire {
+    #[default]
+    Spec,
+    /// The older one: no live programs, no files, no volumes.
+    Flat,
+}
+
+impl Wire {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Wire::Spec => "spec",
+            Wire::Flat => "flat",
+        }
+    }
+
+    pub fn parse(text: &str) -> MicrosandboxResult<Wire> {
+        match text {
+            "spec" => Ok(Wire::Spec),
+            "flat" => Ok(Wire::Flat),
+            other => Err(MicrosandboxError::InvalidConfig(format!("wire is {other:?}; use spec or flat"))),
+        }
+    }
+}
+
 /// A named way to choose a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Profile {
@@ -34,7 +61,7 @@ pub struct Profile {
     pub api_key_ref: Option<ApiKeyRef>,
     /// Which dialect the service speaks.
     #[serde(default)]
-    pub wire: crate::backend::Wire,
+    pub wire: Wire,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -73,7 +100,7 @@ impl Profile {
     }
 }
 
-pub(crate) fn normalise_url(url: &str) -> MicrosandboxResult<String> {
+pub fn normalise_url(url: &str) -> MicrosandboxResult<String> {
     let url = url.trim().trim_end_matches('/');
     if url.is_empty() {
         return Err(MicrosandboxError::InvalidConfig("the URL of the service is empty".into()));

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use microsandbox_protocol::launch::{IsolationReport, Mechanism, MechanismState};
+pub use microsandbox_contract::{
+    Accelerator, IsolationDriver, IsolationReport, Mechanism, MechanismName, MechanismState,
+};
 
 /// `auto` is a policy; a running sandbox has one of the other two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

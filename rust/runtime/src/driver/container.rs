@@ -1,21 +1,21 @@
 //! The namespace driver: the agent runs as PID 1 of its own namespaces on the host's kernel.
 
-use microsandbox_protocol::launch::{Mechanism, MechanismState};
+use microsandbox_contract::{self as contract, Accelerator, Mechanism, MechanismName, MechanismState};
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
+use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
+use super::jailed::{self, INSIDE_HINT, Jail, StepLog, Tenant};
 use super::{Boot, Control, Driver, Guest};
 use crate::directory;
-use crate::failure::{Failure, failed};
-use crate::jail::cgroups::mechanism;
-use crate::jail::{caps, ids, namespaces, seccomp};
-use crate::rootfs::{self, Parts};
-use crate::steps::{Step, Steps};
-use crate::syscall;
+use crate::steps::Steps;
+use microsandbox_contract::Step;
+use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::rootfs::{self, Parts};
+use microsandbox_jail::{caps, ids, namespaces, seccomp};
 
 /// Descriptors the agent starts with; everything else is closed when it is executed.
 const AGENT_LISTENER: i32 = 3;
@@ -52,20 +52,26 @@ struct Agent {
 }
 
 impl Tenant for Agent {
-    fn kind(&self) -> (&'static str, Option<&'static str>) {
-        ("container", None)
+    fn kind(&self) -> (contract::Driver, Option<Accelerator>) {
+        (contract::Driver::Container, None)
     }
 
-    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure> {
+    fn mount_root(
+        &self,
+        jail: &Jail<'_>,
+        parts: &Parts,
+        root: OwnedFd,
+        log: &mut StepLog<'_>,
+    ) -> Result<OwnedFd, Failure> {
         let spec = jail.spec;
         let inside = |step, action| failed(step, action, INSIDE_HINT);
-        told.step(Step::MountProc, || rootfs::mount_proc(&root))?;
-        told.step(Step::MountSys, || rootfs::mount_sys(&root))?;
+        log.step(Step::MountProc, || rootfs::mount_proc(&root))?;
+        log.step(Step::MountSys, || rootfs::mount_sys(&root))?;
         let shm_bytes = super::shm_bytes(spec);
-        told.step(Step::MountDev, || rootfs::mount_dev(&root, ids::count(&spec.ids), shm_bytes))?;
-        told.step(Step::WriteEtc, || rootfs::write_etc(&root, parts, &spec.hostname))?;
-        told.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts))?;
-        told.step(Step::StartNetwork, || {
+        log.step(Step::MountDev, || rootfs::mount_dev(&root, ids::count(&spec.ids), shm_bytes))?;
+        log.step(Step::WriteEtc, || rootfs::write_etc(&root, parts, &spec.hostname))?;
+        log.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts))?;
+        log.step(Step::StartNetwork, || {
             namespaces::loopback_up().map_err(inside(Step::StartNetwork, "bring up the loopback interface"))?;
             rustix::system::sethostname(spec.hostname.as_bytes())
                 .map_err(inside(Step::StartNetwork, "set the host name"))
@@ -80,24 +86,25 @@ impl Tenant for Agent {
         caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(jail.spec.limits.pids)))?;
         caps::drop_to(caps::PROGRAMS)?;
         let kept = "inside its user namespace: chown dac_override fowner fsetid kill setgid setuid net_bind_service";
-        Ok(mechanism("capabilities", MechanismState::On, Some(kept.into())))
+        Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))
     }
 
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
         let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        syscall::reset_signals();
+        signal::default_all();
+        signal::unblock_all();
         // None of the sources has one of the target numbers: those were open when the runtime started.
-        syscall::place_fd(&null, 0)?;
-        syscall::place_fd(&null, 1)?;
-        syscall::place_fd(&jail.console, 2)?;
-        syscall::place_fd(&self.listener, AGENT_LISTENER)?;
-        syscall::place_fd(&self.private, AGENT_PRIVATE)?;
-        syscall::cloexec_from(FIRST_CLOSED)
+        descriptor::place(&null, 0)?;
+        descriptor::place(&null, 1)?;
+        descriptor::place(&jail.console, 2)?;
+        descriptor::place(&self.listener, AGENT_LISTENER)?;
+        descriptor::place(&self.private, AGENT_PRIVATE)?;
+        descriptor::close_on_exec_from(FIRST_CLOSED)
     }
 
     fn filter(&self) -> Result<Mechanism, Errno> {
         seccomp::install()?;
-        Ok(mechanism("seccomp", MechanismState::On, Some("allow list, default deny".into())))
+        Ok(Mechanism::new(MechanismName::Seccomp, MechanismState::On, "allow list, default deny"))
     }
 
     fn last_step(&self) -> Step {

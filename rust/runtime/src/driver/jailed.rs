@@ -1,7 +1,9 @@
 //! The steps that every tenant of the jail goes through: namespaces, ids, control groups, the overlay, and at the end the
 //! tenant's own program. What differs between tenants is a [`Tenant`].
 
-use microsandbox_protocol::launch::{IdMap, IsolationReport, LaunchSpec, Mechanism, MechanismState, ResourceLimits};
+use microsandbox_contract::{
+    Accelerator, Driver, IdMap, IsolationReport, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
@@ -9,14 +11,16 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
-use super::{Control, Guest, Note};
-use crate::directory::SandboxDir;
-use crate::failure::{Failure, failed};
-use crate::jail::cgroups::{Cgroups, Join, mechanism};
-use crate::jail::{idmapped, ids, mounts, namespaces, seccomp};
-use crate::rootfs::{self, Parts, Source};
-use crate::steps::{Step, Steps};
-use crate::syscall::{self, Cloned};
+use super::{Control, Guest};
+use crate::directory::{self, SandboxDir};
+use crate::steps::Steps;
+use microsandbox_cgroups::{Cgroups, Join};
+use microsandbox_contract::Step;
+use microsandbox_contract::note::Note;
+use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::rootfs::{self, Parts, Source};
+use microsandbox_jail::{idmapped, ids, mounts, namespaces, seccomp};
+use microsandbox_sys::process::{self, Cloned};
 
 const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
      kernel.apparmor_restrict_unprivileged_userns)";
@@ -26,8 +30,8 @@ pub const INSIDE_HINT: &str =
 
 /// What runs in a jail.
 pub trait Tenant {
-    /// For the report: `container` or `microvm`, and what accelerates it.
-    fn kind(&self) -> (&'static str, Option<&'static str>);
+    /// For the report: the driver, and what accelerates it.
+    fn kind(&self) -> (Driver, Option<Accelerator>);
     /// What its control groups allow: the sandbox's limits and what the tenant needs beside them.
     fn limits(&self, spec: &LaunchSpec) -> ResourceLimits {
         spec.limits
@@ -41,7 +45,13 @@ pub trait Tenant {
         Ok(())
     }
     /// As the inside root: mounts everything on and beside the overlay; the result becomes the root directory.
-    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure>;
+    fn mount_root(
+        &self,
+        jail: &Jail<'_>,
+        parts: &Parts,
+        root: OwnedFd,
+        log: &mut StepLog<'_>,
+    ) -> Result<OwnedFd, Failure>;
     /// Gives up what the program must not have, and says what that leaves.
     fn drop_privileges(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno>;
     /// Puts the program's descriptors in their places; everything else closes when it is executed.
@@ -78,15 +88,14 @@ pub fn boot(
 ) -> Result<Guest, Failure> {
     steps.begin(Step::MakeCgroups);
     let mut cgroups = Cgroups::create(&spec.name, &spec.sandbox_dir, &tenant.limits(spec));
-    cgroups.record(&dir.runtime);
+    record_cgroups(&cgroups, dir);
     steps.finish(Step::MakeCgroups);
     let (driver, accelerator) = tenant.kind();
     match start(spec, dir, tenant, &mut cgroups, steps) {
         Ok(started) => {
             let mut mechanisms = started.mechanisms;
             mechanisms.extend(cgroups.mechanisms.iter().cloned());
-            let isolation =
-                IsolationReport { driver: driver.into(), accelerator: accelerator.map(str::to_owned), mechanisms };
+            let isolation = IsolationReport { driver: driver.into(), accelerator, mechanisms };
             Ok(Guest {
                 pid: started.pid,
                 pidfd: started.pidfd,
@@ -102,6 +111,14 @@ pub fn boot(
             cgroups.remove();
             Err(failure)
         }
+    }
+}
+
+/// Names the groups in `runtime/cgroups.json`: what cleans up after a kill removes them. Without this file, a killed boot
+/// leaves empty groups until the next start of the sandbox.
+fn record_cgroups(cgroups: &Cgroups, dir: &SandboxDir) {
+    if let Ok(text) = serde_json::to_vec(&cgroups.paths()) {
+        let _ = directory::publish(&dir.runtime, "cgroups.json", &text);
     }
 }
 
@@ -215,46 +232,50 @@ fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
 fn id_mechanisms(ids: &IdMap) -> Vec<Mechanism> {
     use MechanismState::{Degraded, On};
     let range = match ids {
-        IdMap::Range { base, count } => mechanism("id_range", On, Some(format!("host ids {base}..{}", base + count))),
-        IdMap::Subordinate { sub_uid, count, .. } => mechanism(
-            "id_range",
+        IdMap::Range { base, count } => {
+            Mechanism::new(MechanismName::IdRange, On, format!("host ids {base}..{}", base + count))
+        }
+        IdMap::Subordinate { sub_uid, count, .. } => Mechanism::new(
+            MechanismName::IdRange,
             On,
-            Some(format!("inside root is the calling user, other ids are host ids {sub_uid}..{}", sub_uid + count)),
+            format!("inside root is the calling user, other ids are host ids {sub_uid}..{}", sub_uid + count),
         ),
-        IdMap::Single { uid, .. } => mechanism(
-            "id_range",
+        IdMap::Single { uid, .. } => Mechanism::new(
+            MechanismName::IdRange,
             Degraded,
-            Some(format!(
+            format!(
                 "only root exists inside, as host uid {uid}: chown to other ids and su cannot work; add ranges to \
                  /etc/subuid and /etc/subgid and install newuidmap for more"
-            )),
+            ),
         ),
     };
-    let plain = |name| mechanism(name, On, None);
-    let mut all = vec![plain("user_namespace"), range];
-    all.extend(["pid_namespace", "mount_namespace", "ipc_namespace", "uts_namespace", "net_namespace"].map(plain));
+    use MechanismName as Name;
+    let mut all = vec![Mechanism::on(Name::UserNamespace), range];
+    let namespaces =
+        [Name::PidNamespace, Name::MountNamespace, Name::IpcNamespace, Name::UtsNamespace, Name::NetNamespace];
+    all.extend(namespaces.map(Mechanism::on));
     all
 }
 
 /// Runs in the child, never returns.
 fn child(jail: &Jail<'_>, mut tenant: impl Tenant, steps: &Steps) -> ! {
-    let mut told = Told { steps, notes: jail.notes.as_fd(), lines: String::new() };
-    let Err(failure) = become_tenant(jail, &mut tenant, &mut told);
-    told.tell(&Note::Failed(failure));
-    told.send();
-    syscall::exit_now(1)
+    let mut log = StepLog { steps, notes: jail.notes.as_fd(), lines: String::new() };
+    let Err(failure) = become_tenant(jail, &mut tenant, &mut log);
+    log.note(&Note::Failed(failure));
+    log.send();
+    process::exit_now(1)
 }
 
 /// Collects notes; a pipe takes all of them at once just before the program is executed.
-pub struct Told<'a> {
+pub struct StepLog<'a> {
     steps: &'a Steps,
     notes: BorrowedFd<'a>,
     lines: String,
 }
 
-impl Told<'_> {
+impl StepLog<'_> {
     /// Adds a note.
-    pub fn tell(&mut self, note: &Note) {
+    pub fn note(&mut self, note: &Note) {
         // Notes are plain data; serializing them cannot fail.
         self.lines.push_str(&serde_json::to_string(note).unwrap_or_default());
         self.lines.push('\n');
@@ -268,7 +289,7 @@ impl Told<'_> {
     /// Does a step and notes when it was done.
     pub fn step<T>(&mut self, step: Step, run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         if self.steps.is_failpoint(step) {
-            self.tell(&Note::Failpoint);
+            self.note(&Note::Failpoint);
             self.send();
             // The runtime kills itself now, and this process goes with it.
             loop {
@@ -276,7 +297,7 @@ impl Told<'_> {
             }
         }
         let result = run()?;
-        self.tell(&Note::Done(step, self.steps.now_us()));
+        self.note(&Note::Done(step, self.steps.now_us()));
         Ok(result)
     }
 }
@@ -284,46 +305,46 @@ impl Told<'_> {
 fn become_tenant(
     jail: &Jail<'_>,
     tenant: &mut impl Tenant,
-    told: &mut Told<'_>,
+    log: &mut StepLog<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
     let spec = jail.spec;
     let inside = |step, action| failed(step, action, INSIDE_HINT);
     let mut byte = [0; 1];
     if rustix::io::read(&jail.go, &mut byte) != Ok(1) {
         // The runtime is gone, or has given up; nobody listens to what would be said here.
-        syscall::exit_now(1);
+        process::exit_now(1);
     }
     die_with_parent(jail, Step::JoinCgroups)?;
-    let lost = told.step(Step::JoinCgroups, || Ok(jail.joins.iter().flat_map(Join::join).collect::<Vec<_>>()))?;
+    let lost = log.step(Step::JoinCgroups, || Ok(jail.joins.iter().flat_map(Join::join).collect::<Vec<_>>()))?;
     for line in lost {
-        told.tell(&Note::Mechanism(line));
+        log.note(&Note::Mechanism(line));
     }
     // Still with the ids of the host outside the mapping: what those may reach can be opened now.
-    let parts = told.step(Step::OpenLayers, || {
+    let parts = log.step(Step::OpenLayers, || {
         mounts::make_private().map_err(inside(Step::OpenLayers, "make the mounts private"))?;
         tenant.open()?;
         rootfs::open_parts(&spec.root, &jail.attached, jail.trees.iter().map(reborrow).collect())
     })?;
-    told.step(Step::EnterIds, || {
+    log.step(Step::EnterIds, || {
         enter_ids(&spec.ids, tenant.keeps_groups()).map_err(inside(Step::EnterIds, "become the inside root"))
     })?;
     // A change of ids or capabilities clears the death signal.
     die_with_parent(jail, Step::EnterIds)?;
     let namespace = namespaces::enter_cgroup_namespace();
-    told.tell(&Note::Mechanism(match namespace {
-        Ok(()) => mechanism("cgroup_namespace", MechanismState::On, None),
-        Err(error) => mechanism("cgroup_namespace", MechanismState::Off, Some(error.to_string())),
+    log.note(&Note::Mechanism(match namespace {
+        Ok(()) => Mechanism::on(MechanismName::CgroupNamespace),
+        Err(error) => Mechanism::new(MechanismName::CgroupNamespace, MechanismState::Off, error.to_string()),
     }));
-    let overlay = told.step(Step::MountOverlay, || rootfs::mount_overlay(&parts))?;
-    let root = tenant.furnish(jail, &parts, overlay, told)?;
-    told.step(Step::PivotRoot, || mounts::pivot(&root).map_err(inside(Step::PivotRoot, "change the root directory")))?;
-    let capabilities = told.step(Step::DropPrivileges, || {
+    let overlay = log.step(Step::MountOverlay, || rootfs::mount_overlay(&parts))?;
+    let root = tenant.mount_root(jail, &parts, overlay, log)?;
+    log.step(Step::PivotRoot, || mounts::pivot(&root).map_err(inside(Step::PivotRoot, "change the root directory")))?;
+    let capabilities = log.step(Step::DropPrivileges, || {
         tenant.drop_privileges(jail).map_err(inside(Step::DropPrivileges, "give up privileges"))
     })?;
     die_with_parent(jail, Step::DropPrivileges)?;
-    told.tell(&Note::Mechanism(capabilities));
-    told.tell(&Note::Mechanism(mechanism("no_new_privs", MechanismState::On, None)));
-    let filter = told.step(Step::InstallFilter, || {
+    log.note(&Note::Mechanism(capabilities));
+    log.note(&Note::Mechanism(Mechanism::on(MechanismName::NoNewPrivs)));
+    let filter = log.step(Step::InstallFilter, || {
         tenant.hand_over(jail).map_err(inside(Step::InstallFilter, "arrange the program's descriptors"))?;
         let filter = || {
             if jail.spec.guards_modes() {
@@ -333,11 +354,11 @@ fn become_tenant(
         };
         filter().map_err(inside(Step::InstallFilter, "install the system call filter"))
     })?;
-    told.tell(&Note::Mechanism(filter));
-    told.step(tenant.last_step(), || Ok(()))?;
-    told.send();
-    let Some((program, arguments)) = tenant.program() else { syscall::exit_now(0) };
-    let error = syscall::exec_fd(program, &arguments);
+    log.note(&Note::Mechanism(filter));
+    log.step(tenant.last_step(), || Ok(()))?;
+    log.send();
+    let Some((program, arguments)) = tenant.program() else { process::exit_now(0) };
+    let error = process::exec_fd(program, &arguments);
     Err(Failure::call(
         tenant.last_step(),
         format!("execute {}", arguments.first().copied().unwrap_or_default().to_string_lossy()),
@@ -366,7 +387,7 @@ fn die_with_parent(jail: &Jail<'_>, step: Step) -> Result<(), Failure> {
     let mut notes = [PollFd::new(&jail.notes, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     if poll(&mut notes, Some(&now)).is_ok() && notes[0].revents().contains(PollFlags::ERR) {
-        syscall::exit_now(1);
+        process::exit_now(1);
     }
     Ok(())
 }

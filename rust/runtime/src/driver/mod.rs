@@ -4,14 +4,14 @@ pub mod container;
 mod jailed;
 pub mod microvm;
 
-use microsandbox_protocol::launch::{self, IsolationReport, LaunchSpec};
+use microsandbox_contract::{self as contract, IsolationReport, LaunchSpec};
 use microsandbox_protocol::message::Machine;
 use rustix::fd::OwnedFd;
 
 use crate::directory::SandboxDir;
-use crate::failure::Failure;
-use crate::jail::cgroups::Cgroups;
-use crate::steps::{Step, Steps};
+use crate::steps::Steps;
+use microsandbox_cgroups::Cgroups;
+use microsandbox_contract::note::Failure;
 
 /// What every driver starts from.
 pub struct Boot<'a> {
@@ -37,7 +37,7 @@ pub enum Control {
 pub struct Guest {
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// [`Note`]s of the child until it executes its program, or of a monitor until its machine runs; ends then.
+    /// [`Note`](microsandbox_contract::note::Note)s of the child until it executes its program, or of a monitor until its machine runs; ends then.
     /// Non-blocking.
     pub notes: Option<OwnedFd>,
     /// What the guest's first process and its kernel say; for `kernel.log`. Non-blocking.
@@ -61,22 +61,11 @@ pub trait Driver {
     }
 }
 
-/// What the child tells the runtime, as JSON lines.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Note {
-    Done(Step, u64),
-    Mechanism(launch::Mechanism),
-    Failed(Failure),
-    /// The test's failpoint is reached: the runtime has to end here.
-    Failpoint,
-}
-
 /// The driver of this kind.
-pub fn of_kind(kind: launch::Driver) -> Box<dyn Driver> {
+pub fn of_kind(kind: contract::Driver) -> Box<dyn Driver> {
     match kind {
-        launch::Driver::Container => Box::new(container::Container),
-        launch::Driver::Microvm => Box::new(microvm::Microvm),
+        contract::Driver::Container => Box::new(container::Container),
+        contract::Driver::Microvm => Box::new(microvm::Microvm),
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::{ExitRecord, Report};
-use microsandbox_protocol::machine::ENDED_UNTOLD;
+use microsandbox_contract::{ExitReason, ExitRecord, Report};
+use microsandbox_protocol::machine::ENDED_WITHOUT_AGENT;
 
 use super::{Phase, Stop, Supervisor, take_frame};
 use crate::channel::Turn;
 use crate::directory;
-use crate::failure::Failure;
-use crate::json_line::now_ns;
+use crate::logs::json_line::now_ns;
 use crate::report::Reporter;
-use crate::steps::{Step, epoch_ms};
+use crate::steps::epoch_ms;
+use microsandbox_contract::Step;
+use microsandbox_contract::note::Failure;
 
 /// How long reading the rest of the channel may take once the guest is gone.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ impl Supervisor {
             let said = last_words(&self.kernel_log.tail());
             let failure =
                 failed.take().unwrap_or_else(|| ended_while_booting(waiting, &record, self.stop.as_ref(), said));
-            let error = failure.into_boot_error(self.kernel_log.tail() + &self.runtime_log.tail());
+            let error = failure.into_boot_error(epoch_ms(), self.kernel_log.tail() + &self.runtime_log.tail());
             if let Ok(text) = serde_json::to_vec(&error) {
                 let _ = directory::publish(&self.dir.logs, "boot-error.json", &text);
             }
@@ -88,21 +89,23 @@ impl Supervisor {
             Some(stop) => (stop.reason, Some(stop.detail.clone())),
             None if self.hands_over => init_ended(exit_code, signal),
             None => match (exit_code, signal) {
-                (Some(0), _) => ("Completed", None),
-                (Some(code), _) if code == i32::from(ENDED_UNTOLD) => ("Failed", Some(KERNEL_ENDED.to_owned())),
-                (Some(code), _) => ("Failed", Some(format!("the agent ended with status {code}"))),
-                (_, Some(number)) => ("Signal", Some(format!("the agent was killed by signal {number}"))),
-                _ => ("InternalError", None),
+                (Some(0), _) => (ExitReason::Completed, None),
+                (Some(code), _) if code == i32::from(ENDED_WITHOUT_AGENT) => {
+                    (ExitReason::Failed, Some(KERNEL_ENDED.to_owned()))
+                }
+                (Some(code), _) => (ExitReason::Failed, Some(format!("the agent ended with status {code}"))),
+                (_, Some(number)) => (ExitReason::Signal, Some(format!("the agent was killed by signal {number}"))),
+                _ => (ExitReason::InternalError, None),
             },
         };
         let oom_killed = self.stop.is_none() && signal == Some(libc::SIGKILL) && oom_kills > 0;
         let oom = (oom_kills > 0).then(|| format!("the kernel killed {oom_kills} of its processes for lack of memory"));
         let lost = (self.log.lost_total > 0)
             .then(|| format!("{} bytes of its output could not be logged", self.log.lost_total));
-        let told: Vec<String> = [detail, oom, lost].into_iter().flatten().collect();
-        let detail = (!told.is_empty()).then(|| told.join("; "));
+        let parts: Vec<String> = [detail, oom, lost].into_iter().flatten().collect();
+        let detail = (!parts.is_empty()).then(|| parts.join("; "));
         ExitRecord {
-            reason: if oom_killed { "Failed" } else { reason }.to_owned(),
+            reason: if oom_killed { ExitReason::Failed } else { reason },
             detail,
             exit_code,
             signal,
@@ -115,13 +118,17 @@ impl Supervisor {
 
 /// How an init that was handed the sandbox ended it. A namespace whose init calls `reboot(2)` ends by a signal (reboot(2), "Behavior inside
 /// PID namespaces"): INT for a halt or power-off, HUP for a restart.
-fn init_ended(exit_code: Option<i32>, signal: Option<i32>) -> (&'static str, Option<String>) {
+fn init_ended(exit_code: Option<i32>, signal: Option<i32>) -> (ExitReason, Option<String>) {
     match (exit_code, signal) {
-        (Some(0), _) | (_, Some(libc::SIGINT | libc::SIGHUP)) => ("Completed", Some("its init ended it".into())),
-        (Some(code), _) if code == i32::from(ENDED_UNTOLD) => ("Failed", Some(KERNEL_ENDED.to_owned())),
-        (Some(code), _) => ("Failed", Some(format!("its init ended with status {code}"))),
-        (_, Some(number)) => ("Signal", Some(format!("its init was killed by signal {number}"))),
-        _ => ("InternalError", None),
+        (Some(0), _) | (_, Some(libc::SIGINT | libc::SIGHUP)) => {
+            (ExitReason::Completed, Some("its init ended it".into()))
+        }
+        (Some(code), _) if code == i32::from(ENDED_WITHOUT_AGENT) => {
+            (ExitReason::Failed, Some(KERNEL_ENDED.to_owned()))
+        }
+        (Some(code), _) => (ExitReason::Failed, Some(format!("its init ended with status {code}"))),
+        (_, Some(number)) => (ExitReason::Signal, Some(format!("its init was killed by signal {number}"))),
+        _ => (ExitReason::InternalError, None),
     }
 }
 

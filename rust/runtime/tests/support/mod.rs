@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use microsandbox_protocol::launch::*;
+use microsandbox_contract::*;
 use microsandbox_protocol::message::Bootstrap;
 
 pub const BASE: u32 = 1_500_000;
@@ -40,7 +40,7 @@ pub struct Scratch(pub PathBuf);
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("msb-rt-{name}-{}", std::process::id()));
-        let _ = microsandbox_runtime::remove::tree(&path);
+        let _ = microsandbox_rooted::remove::tree(&path);
         std::fs::create_dir_all(path.join("lower")).unwrap();
         open_up(&path);
         Scratch(path)
@@ -60,7 +60,7 @@ pub fn open_up(path: &Path) {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let removed = microsandbox_runtime::remove::tree(&self.0);
+        let removed = microsandbox_rooted::remove::tree(&self.0);
         if !std::thread::panicking() {
             removed.unwrap();
         }
@@ -343,6 +343,6 @@ pub fn cgroups_of(sandbox: &Path) -> Vec<PathBuf> {
     all.into_iter().filter(|path| path.exists()).collect()
 }
 
-pub fn state_of<'a>(report: &'a IsolationReport, name: &str) -> &'a Mechanism {
+pub fn state_of<'a>(report: &'a IsolationReport, name: MechanismName) -> &'a Mechanism {
     report.mechanisms.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("{name} is not reported"))
 }

@@ -22,7 +22,7 @@ fn both_dialects_give_a_detached_sandbox_of_the_host_image() {
 }
 
 #[test]
-fn nothing_that_is_asked_for_is_dropped() {
+fn unsupported_and_unknown_options_are_refused() {
     let unsupported = [
         ("resources", json!({ "disk_size_mib": 5 })),
         ("patches", json!([{ "type": "remove", "path": "/x" }])),
@@ -58,7 +58,7 @@ fn nothing_that_is_asked_for_is_dropped() {
 }
 
 #[test]
-fn identities_go_both_ways() {
+fn ids_convert_to_uuids_and_back() {
     let hex = "00112233445566778899aabbccddeeff";
     assert_eq!(uuid(hex), "00112233-4455-6677-8899-aabbccddeeff");
     assert_eq!(from_uuid(&uuid(hex)), hex);

@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 #[test]
-fn a_key_is_found_until_it_is_revoked_and_never_stored() {
+fn a_key_is_found_until_revoked_and_its_text_never_stored() {
     let home = tempfile::tempdir().unwrap();
     let keys = Keys::new(&home.path().join("serve"));
     let (key, text) = keys.create("ci", &Scope::DEFAULT, None).unwrap();
@@ -19,7 +19,7 @@ fn a_key_is_found_until_it_is_revoked_and_never_stored() {
 }
 
 #[test]
-fn a_rewrite_keeps_what_this_version_does_not_know() {
+fn a_rewrite_keeps_unknown_fields() {
     let home = tempfile::tempdir().unwrap();
     let keys = Keys::new(home.path());
     std::fs::write(keys.file(), r#"{"later": 7, "keys": [{"name": "new", "kind": "quantum"}]}"#).unwrap();
@@ -41,7 +41,7 @@ fn names_are_unique_and_bounded() {
     assert!(keys.create("", &[Scope::Exec], None).is_err());
     assert!(keys.create("b", &[], None).is_err());
     assert!(keys.create("a\nb", &[Scope::Exec], None).is_err());
-    assert!(keys.revoke("nobody").is_err());
+    assert!(keys.revoke("absent").is_err());
 }
 
 #[test]

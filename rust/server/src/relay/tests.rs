@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use microsandbox_core::MemoryBackend;
+use microsandbox_fake::MemoryBackend;
 use tokio::io::duplex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
 use crate::app::Parts;
 use crate::keys::Keys;
 use crate::limits::Limits;
@@ -53,11 +53,11 @@ async fn data(client: &mut WebSocketStream<tokio::io::DuplexStream>) -> Result<B
 }
 
 async fn ended(task: JoinHandle<()>) {
-    timeout(DEADLINE, task).await.expect("the relay does not end").unwrap();
+    timeout(DEADLINE, task).await.expect("the relay does not return").unwrap();
 }
 
 #[tokio::test]
-async fn bytes_go_both_ways_and_a_goodbye_of_the_client_reaches_the_agent() {
+async fn bytes_and_the_close_of_the_client_reach_the_other_side() {
     let Relayed { mut client, mut agent, task, ending } = relayed().await;
     client.send(Message::Text("ignored".into())).await.unwrap();
     client.send(Message::Binary(Bytes::from_static(b"to the agent"))).await.unwrap();
@@ -66,16 +66,16 @@ async fn bytes_go_both_ways_and_a_goodbye_of_the_client_reaches_the_agent() {
     assert_eq!(&heard, b"to the agent");
     agent.write_all(b"to the client").await.unwrap();
     assert_eq!(data(&mut client).await.unwrap(), "to the client");
-    let goodbye = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
-    client.close(Some(goodbye)).await.unwrap();
+    let closing = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
+    client.close(Some(closing)).await.unwrap();
     assert_eq!(timeout(DEADLINE, agent.read(&mut heard)).await.unwrap().unwrap(), 0);
-    assert_eq!(data(&mut client).await.unwrap_err(), Some(CloseCode::Normal), "the goodbye was not answered");
+    assert_eq!(data(&mut client).await.unwrap_err(), Some(CloseCode::Normal), "the closing frame got no reply");
     ended(task).await;
     drop(ending);
 }
 
 #[tokio::test]
-async fn an_agent_that_ends_closes_in_order_after_its_last_bytes() {
+async fn the_end_of_the_agent_closes_after_its_last_bytes() {
     let Relayed { mut client, mut agent, task, ending } = relayed().await;
     agent.write_all(b"last words").await.unwrap();
     drop(agent);
@@ -87,7 +87,7 @@ async fn an_agent_that_ends_closes_in_order_after_its_last_bytes() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_says_so() {
+async fn a_shutdown_closes_the_socket_as_going_away() {
     let Relayed { mut client, agent, task, ending } = relayed().await;
     ending.send(true).unwrap();
     assert_eq!(data(&mut client).await.unwrap_err(), Some(CloseCode::Away));
@@ -97,7 +97,7 @@ async fn a_server_that_ends_says_so() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_agent_back() {
+async fn a_client_that_does_not_read_blocks_the_agent() {
     let Relayed { mut client, mut agent, task, ending } = relayed().await;
     const TOTAL: usize = 32 << 20;
     let writer = tokio::spawn(async move {

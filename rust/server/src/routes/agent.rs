@@ -1,4 +1,4 @@
-//! The agent route: a WebSocket that carries the bytes of one connection to a sandbox's agent.
+//! The agent route: a WebSocket that carries the bytes of one connection to the agent of a sandbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,27 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::AgentClient;
+use microsandbox_local::LocalBackend;
 use microsandbox_wire::error::code;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Segment;
 use crate::app::App;
-use crate::error::{Answer, ApiError};
-use crate::guard::Caller;
+use crate::authorize::Caller;
+use crate::error::{ApiError, ApiResult};
 use crate::relay;
 
-/// For the agent's greeting.
+/// Longest wait for the greeting of the agent.
 const GREETING: Duration = Duration::from_secs(10);
 const MAX_KEY: usize = 64;
 
-/// Everything that can be refused is refused before the upgrade, with a status.
+/// Every check runs before the upgrade, so that a refusal is an HTTP status.
 pub async fn agent(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Segment(id): Segment,
     mut request: Request,
-) -> Answer {
+) -> ApiResult {
     let accept = accept_key(request.headers())?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(|| upgrade_required("this connection cannot be upgraded"))?;
@@ -40,21 +41,22 @@ pub async fn agent(
     if !handle.status_snapshot().is_live() {
         return Err(MicrosandboxError::SandboxNotRunning { name, status: handle.status_snapshot() }.into());
     }
-    let local = app.backend.as_local();
+    let local = LocalBackend::of(&app.backend);
     let local = local.ok_or_else(|| ApiError::unsupported("agent route", "on a server over a local backend"))?;
-    let (Some(key), Some(sandbox)) = (app.relays_by_key.enter(&caller.id), app.relays_by_sandbox.enter(handle.id()))
+    let (Some(key), Some(sandbox)) =
+        (app.relays_by_key.acquire(&caller.id), app.relays_by_sandbox.acquire(handle.id()))
     else {
-        return Err(ApiError::too_many("too many connections to agents at once"));
+        return Err(ApiError::too_many("too many concurrent connections to agents: close one first"));
     };
-    let address = local.agent_address(&name)?;
+    let address = local.home().agent_address(&name)?;
     let (stream, greeting) = AgentClient::open_relay(&address, GREETING).await?;
-    // Counted from here on: a server that ends waits for it.
+    // Counted from here on: the shutdown waits for it.
     let counted = app.metrics.relay();
     let end = app.clone();
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => relay::run(&end, TokioIo::new(upgraded), stream, greeting).await,
-            Err(error) => tracing::debug!(%error, "a connection went away during its upgrade"),
+            Err(error) => tracing::debug!(%error, "a connection closed during its upgrade"),
         }
         drop((key, sandbox, counted));
     });
@@ -71,19 +73,21 @@ fn upgrade_required(why: &str) -> ApiError {
     ApiError::new(StatusCode::UPGRADE_REQUIRED, code::INVALID_REQUEST, why)
 }
 
-fn accept_key(headers: &HeaderMap) -> Answer<HeaderValue> {
+fn accept_key(headers: &HeaderMap) -> ApiResult<HeaderValue> {
     let has = |name, word: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
     };
     if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
-        return Err(upgrade_required("this path speaks WebSocket only: ask for an upgrade"));
+        return Err(upgrade_required(
+            "this path is a WebSocket: send the headers Connection: Upgrade and Upgrade: websocket",
+        ));
     }
     if !has(header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err(upgrade_required("this server speaks WebSocket version 13"));
+        return Err(upgrade_required("this server supports version 13 of WebSocket only"));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() <= MAX_KEY);
     let key = key.ok_or_else(|| ApiError::invalid("the header Sec-WebSocket-Key is missing"))?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-        .map_err(|_error| ApiError::invalid("the header Sec-WebSocket-Key is unusable"))
+        .map_err(|_error| ApiError::invalid("the header Sec-WebSocket-Key is not valid"))
 }

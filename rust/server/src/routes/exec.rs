@@ -1,4 +1,4 @@
-//! Dialect `flat`: one program, to its end.
+//! Dialect `flat`: runs one program and returns its output when it exits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use microsandbox_core::MicrosandboxError;
+use microsandbox_core::backend;
 use microsandbox_core::model::{ExecOptions, Rlimit, StdinSource};
 use microsandbox_wire::flat::{ExecRequest, ExecResponse};
 
 use super::{Segment, json, json_bytes, parse};
 use crate::app::App;
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 
-pub async fn exec(State(app): State<Arc<App>>, Segment(name): Segment, headers: HeaderMap, body: Body) -> Answer {
+pub async fn exec(State(app): State<Arc<App>>, Segment(name): Segment, headers: HeaderMap, body: Body) -> ApiResult {
     let request: ExecRequest = parse(&json_bytes(&app, &headers, body).await?)?;
     let cmd = request.cmd.clone();
     let options = options(&app, request)?;
@@ -27,7 +28,7 @@ pub async fn exec(State(app): State<Arc<App>>, Segment(name): Segment, headers: 
         return Err(MicrosandboxError::SandboxNotRunning { name, status }.into());
     }
     let spec = handle.config()?;
-    let output = app.backend.sandboxes().exec(&name, &spec, cmd, options).await?;
+    let output = app.backend.sandboxes().agent(&name).exec(backend::ExecRequest { spec: &spec, cmd, options }).await?;
     json(&ExecResponse {
         exit_code: output.exit.code,
         signal: output.exit.signal,
@@ -41,13 +42,13 @@ pub async fn exec(State(app): State<Arc<App>>, Segment(name): Segment, headers: 
     })
 }
 
-fn options(app: &App, request: ExecRequest) -> Answer<ExecOptions> {
+fn options(app: &App, request: ExecRequest) -> ApiResult<ExecOptions> {
     let timeout = match request.timeout_secs {
         None => app.limits.exec_timeout,
         Some(secs) => Duration::try_from_secs_f64(secs)
             .ok()
             .filter(|timeout| !timeout.is_zero())
-            .ok_or_else(|| ApiError::invalid(format!("timeout_secs must be over 0: got {secs}")))?
+            .ok_or_else(|| ApiError::invalid(format!("timeout_secs must be greater than 0: got {secs}")))?
             .min(app.limits.exec_timeout),
     };
     let stdin = match request.stdin {

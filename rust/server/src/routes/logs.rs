@@ -22,11 +22,11 @@ use serde::Deserialize;
 
 use super::{Segment, json, query};
 use crate::app::App;
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 
-/// Silence after which a comment keeps the connection open.
+/// Idle time after which a comment is sent, so that no proxy closes the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Longest cursor that is looked at.
+/// A longer text is not a cursor.
 const CURSOR_MAX: usize = 256;
 const EVENTS: &str = "text/event-stream";
 
@@ -40,38 +40,38 @@ struct LogParameters {
 }
 
 impl LogParameters {
-    fn sources(&self) -> Answer<Vec<LogSource>> {
+    fn sources(&self) -> ApiResult<Vec<LogSource>> {
         let words = self.sources.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|w| !w.is_empty());
         words
             .map(|word| {
                 LogSource::parse(word).ok_or_else(|| {
-                    ApiError::invalid(format!("sources are of stdout stderr output system: got {word:?}"))
+                    ApiError::invalid(format!("each source must be stdout, stderr, output or system: got {word:?}"))
                 })
             })
             .collect()
     }
-    fn time(name: &str, text: Option<&str>) -> Answer<Option<DateTime<Utc>>> {
+    fn time(name: &str, text: Option<&str>) -> ApiResult<Option<DateTime<Utc>>> {
         text.map(|text| {
-            DateTime::parse_from_rfc3339(text)
-                .map(|time| time.to_utc())
-                .map_err(|_error| ApiError::invalid(format!("{name} must be a time as in RFC 3339: got {text:?}")))
+            DateTime::parse_from_rfc3339(text).map(|time| time.to_utc()).map_err(|_error| {
+                ApiError::invalid(format!("{name} must be a time in the form of RFC 3339: got {text:?}"))
+            })
         })
         .transpose()
     }
-    fn since(&self) -> Answer<Option<DateTime<Utc>>> {
+    fn since(&self) -> ApiResult<Option<DateTime<Utc>>> {
         LogParameters::time("since", self.since.as_deref())
     }
-    fn until(&self) -> Answer<Option<DateTime<Utc>>> {
+    fn until(&self) -> ApiResult<Option<DateTime<Utc>>> {
         LogParameters::time("until", self.until.as_deref())
     }
-    fn follow(&self) -> Answer<bool> {
+    fn follow(&self) -> ApiResult<bool> {
         match self.follow.as_deref() {
             None | Some("true") => Ok(true),
             Some("false") => Ok(false),
             Some(other) => Err(ApiError::invalid(format!("follow must be true or false: got {other:?}"))),
         }
     }
-    fn tail(&self, most: usize) -> Answer<usize> {
+    fn tail(&self, most: usize) -> ApiResult<usize> {
         match self.tail.as_deref().map(str::parse::<usize>) {
             None => Ok(most),
             Some(Ok(tail)) => Ok(tail.min(most)),
@@ -81,13 +81,13 @@ impl LogParameters {
 }
 
 /// Dialect `spec`: always a stream.
-pub async fn by_id(State(app): State<Arc<App>>, Segment(id): Segment, uri: Uri, headers: HeaderMap) -> Answer {
+pub async fn by_id(State(app): State<Arc<App>>, Segment(id): Segment, uri: Uri, headers: HeaderMap) -> ApiResult {
     let handle = app.by_id(&id).await?;
     stream_of(app, &handle, &query(&uri)?, &headers).await
 }
 
-/// Dialect `flat`: a page of the newest entries, or a stream for who accepts one.
-pub async fn by_name(State(app): State<Arc<App>>, Segment(name): Segment, uri: Uri, headers: HeaderMap) -> Answer {
+/// Dialect `flat`: a page of the newest entries, or a stream when the request accepts one.
+pub async fn by_name(State(app): State<Arc<App>>, Segment(name): Segment, uri: Uri, headers: HeaderMap) -> ApiResult {
     let given: LogParameters = query(&uri)?;
     let handle = app.get(&name).await?;
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -105,12 +105,12 @@ pub async fn by_name(State(app): State<Arc<App>>, Segment(name): Segment, uri: U
     json(&LogPage { entries: entries.into_iter().map(event).collect() })
 }
 
-async fn stream_of(app: Arc<App>, handle: &SandboxHandle, given: &LogParameters, headers: &HeaderMap) -> Answer {
+async fn stream_of(app: Arc<App>, handle: &SandboxHandle, given: &LogParameters, headers: &HeaderMap) -> ApiResult {
     let from_cursor = match headers.get(LAST_EVENT_ID) {
         None => None,
         Some(value) => match value.to_str() {
             Ok(text) if text.len() <= CURSOR_MAX => Some(text.to_owned()).filter(|text| !text.is_empty()),
-            _ => return Err(ApiError::invalid("last-event-id is no cursor of this server")),
+            _ => return Err(ApiError::invalid("last-event-id is not a cursor of this server")),
         },
     };
     let options = LogStreamOptions {
@@ -124,17 +124,17 @@ async fn stream_of(app: Arc<App>, handle: &SandboxHandle, given: &LogParameters,
     Ok(events(app, entries))
 }
 
-/// Entries as they are asked for: a slow reader holds the files' reader back, nothing is queued.
+/// Entries are read when the client takes them: nothing is queued for a slow client.
 fn events(app: Arc<App>, entries: LogStream) -> Response {
     let ending = {
         let app = app.clone();
-        Box::pin(async move { app.ended().await })
+        Box::pin(async move { app.shutting_down().await })
     };
     let body = stream::unfold(Some((entries, ending)), |state| async move {
         let (mut entries, mut ending) = state?;
         let next = tokio::select! {
             next = tokio::time::timeout(KEEP_ALIVE, entries.next()) => next,
-            // The server ends: no `end` event, for there may be more; the reader resumes by its cursor.
+            // Shutdown: no `end` event, because more entries may follow; the client resumes at its cursor.
             () = &mut ending => return None,
         };
         match next {
@@ -142,7 +142,7 @@ fn events(app: Arc<App>, entries: LogStream) -> Response {
             Ok(Some(Ok(entry))) => Some((record(entry), Some((entries, ending)))),
             Ok(None) => Some((Bytes::from_static(b"event: end\ndata: {}\n\n"), None)),
             Ok(Some(Err(error))) => {
-                tracing::warn!(%error, "a log stream broke off");
+                tracing::warn!(%error, "a log stream failed");
                 None
             }
         }
@@ -153,7 +153,7 @@ fn events(app: Arc<App>, entries: LogStream) -> Response {
 
 fn record(entry: LogEntry) -> Bytes {
     let cursor = entry.cursor.clone();
-    // The text is JSON: it holds no line break.
+    // JSON text contains no line break.
     let data = serde_json::to_string(&event(entry)).unwrap_or_default();
     Bytes::from(format!("id: {cursor}\nevent: log\ndata: {data}\n\n"))
 }

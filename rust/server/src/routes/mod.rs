@@ -1,10 +1,10 @@
-//! The handlers, and what they share.
+//! The handlers and the code that they share.
 
 pub mod agent;
 pub mod exec;
 pub mod logs;
-pub mod plain;
 pub mod sandboxes;
+pub mod server_info;
 pub mod volume_files;
 pub mod volumes;
 
@@ -21,21 +21,21 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::access::{access, collect};
+use crate::access_log::{access, collect};
 use crate::app::App;
-use crate::error::{Answer, ApiError};
-use crate::guard::guard;
+use crate::authorize::authorize;
+use crate::error::{ApiError, ApiResult};
 
-/// The service. Every path and method is in [`crate::table`], too; the guard refuses what is not.
+/// The service. Every path and method is in [`crate::table`], too; [`authorize`] refuses the others.
 pub fn router(app: Arc<App>) -> Router {
     let by_name = "/v1/sandboxes/by-name/{name}";
     let by_id = "/v1/sandboxes/{id}";
     let volume = "/v1/volumes/{id}";
     let below = |base: &str, rest: &str| format!("{base}{rest}");
     Router::new()
-        .route("/healthz", get(plain::healthz))
-        .route("/metrics", get(plain::metrics))
-        .route("/openapi.json", get(plain::openapi))
+        .route("/healthz", get(server_info::healthz))
+        .route("/metrics", get(server_info::metrics))
+        .route("/openapi.json", get(server_info::openapi))
         .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
         .route(by_name, get(sandboxes::get_by_name).delete(sandboxes::remove_by_name))
         .route(&below(by_name, "/start"), post(sandboxes::start_by_name))
@@ -58,14 +58,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&below(volume, "/files/mkdir"), post(volume_files::mkdir))
         .route(&below(volume, "/files/copy"), post(volume_files::copy))
         .route(&below(volume, "/files/rename"), post(volume_files::rename))
-        .route_layer(from_fn_with_state(app.clone(), guard))
-        .fallback(|| async { ApiError::not_found("there is nothing at this path") })
+        .route_layer(from_fn_with_state(app.clone(), authorize))
+        .fallback(|| async { ApiError::not_found("this path does not exist: /openapi.json lists the paths") })
         .layer(from_fn(private))
         .layer(from_fn_with_state(app.clone(), access))
         .with_state(app)
 }
 
-/// No answer may be stored or guessed at on the way.
+/// No cache may store a response, and no client may guess its media type.
 async fn private(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -83,42 +83,43 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(segment)) => Ok(Segment(segment)),
-            Err(_) => Err(ApiError::invalid("the path must be UTF-8, percent-encoded")),
+            Err(_) => Err(ApiError::invalid("the path must be percent-encoded UTF-8")),
         }
     }
 }
 
-pub fn json<T: Serialize>(value: &T) -> Answer {
+pub fn json<T: Serialize>(value: &T) -> ApiResult {
     let body = serde_json::to_vec(value)
-        .map_err(|error| ApiError::from(microsandbox_core::MicrosandboxError::json("the answer", error)))?;
+        .map_err(|error| ApiError::from(microsandbox_core::MicrosandboxError::json("the response", error)))?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 
-pub fn query<T: DeserializeOwned>(uri: &Uri) -> Answer<T> {
+pub fn query<T: DeserializeOwned>(uri: &Uri) -> ApiResult<T> {
     serde_urlencoded::from_str(uri.query().unwrap_or_default())
-        .map_err(|error| ApiError::invalid(format!("the query cannot be understood: {error}")))
+        .map_err(|error| ApiError::invalid(format!("the query does not match its schema: {error}")))
 }
 
-/// A JSON body as raw bytes, its media type checked.
-pub async fn json_bytes(app: &App, headers: &HeaderMap, body: Body) -> Answer<bytes::Bytes> {
+/// The bytes of a JSON body; the media type is checked.
+pub async fn json_bytes(app: &App, headers: &HeaderMap, body: Body) -> ApiResult<bytes::Bytes> {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     if !media.eq_ignore_ascii_case("application/json") {
         return Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             microsandbox_wire::error::code::INVALID_REQUEST,
-            "the body must be sent as application/json",
+            "the header Content-Type must be application/json",
         ));
     }
     collect(app, body).await
 }
 
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("the body does not fit: {error}")))
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> ApiResult<T> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid(format!("the body does not match its schema: {error}")))
 }
 
-/// A body of which nothing is read but that it is an object, or nothing.
-pub async fn ignored_body(app: &App, body: Body) -> Answer<()> {
+/// Checks that a body is empty or a JSON object; its contents are ignored.
+pub async fn ignored_body(app: &App, body: Body) -> ApiResult<()> {
     let body = collect(app, body).await?;
     if body.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Files of a volume. Paths come in a header, so that they may hold anything.
+//! Files of a volume. Paths are sent in a header, encoded, so that they may contain any byte.
 
 use std::sync::Arc;
 
@@ -20,25 +20,25 @@ use microsandbox_wire::volume::{FileEntries, FileExists, FileInfo, FileMetadata,
 use super::volumes::named;
 use super::{Segment, json, json_bytes, parse};
 use crate::app::App;
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 
-fn path(headers: &HeaderMap) -> Answer<String> {
+fn path(headers: &HeaderMap) -> ApiResult<String> {
     let text = headers.get(FILE_PATH_HEADER).and_then(|value| value.to_str().ok());
     let bytes = text.and_then(decode_file_path);
     bytes.map(|bytes| names::to_text(&bytes).into_owned()).ok_or_else(|| {
-        let text = format!("the header {FILE_PATH_HEADER} must hold the path as base64url without padding");
+        let text = format!("the header {FILE_PATH_HEADER} must be the path as base64url without padding");
         ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_VOLUME_PATH, text)
     })
 }
 
-/// A missing path of a volume has a code of its own.
+/// A missing path in a volume has its own code.
 fn file_error(error: MicrosandboxError) -> ApiError {
     let missing = matches!(error, MicrosandboxError::PathNotFound { .. });
-    let mut answer = ApiError::from(error);
+    let mut error = ApiError::from(error);
     if missing {
-        answer.code = code::VOLUME_FILE_NOT_FOUND;
+        error.code = code::VOLUME_FILE_NOT_FOUND;
     }
-    answer
+    error
 }
 
 fn time(ms: Option<f64>) -> Option<DateTime<Utc>> {
@@ -75,55 +75,55 @@ fn metadata(path: String, found: FsMetadata) -> FileInfo {
     }
 }
 
-pub async fn list(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+pub async fn list(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let entries = app.backend.volumes().fs_list(&name, &path).await.map_err(file_error)?;
+    let entries = app.backend.volumes().files(&name).list(&path).await.map_err(file_error)?;
     json(&FileEntries { entries: entries.into_iter().map(entry).collect() })
 }
 
-pub async fn stat(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+pub async fn stat(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let found = app.backend.volumes().fs_stat(&name, &path).await.map_err(file_error)?;
+    let found = app.backend.volumes().files(&name).stat(&path, true).await.map_err(file_error)?;
     json(&FileMetadata { metadata: metadata(path, found) })
 }
 
-pub async fn exists(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+pub async fn exists(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let exists = app.backend.volumes().fs_exists(&name, &path).await.map_err(file_error)?;
+    let exists = app.backend.volumes().files(&name).exists(&path).await.map_err(file_error)?;
     json(&FileExists { exists })
 }
 
-pub async fn read(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+pub async fn read(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
-    let chunks = app.backend.volumes().fs_read_stream(&name, &path).await.map_err(file_error)?;
-    // Cut off in the middle, the body ends without its last chunk: the client sees an error.
+    let chunks = app.backend.volumes().files(&name).read_stream(&path).await.map_err(file_error)?;
+    // After a failure the body ends without its last chunk, so the client detects it.
     let body = Body::from_stream(chunks.map(|chunk| {
         chunk.map_err(|error| {
-            tracing::warn!(%error, "reading a volume's file broke off");
-            std::io::Error::other("the file could not be read to its end")
+            tracing::warn!(%error, "reading a file of a volume failed");
+            std::io::Error::other("the file could not be read completely")
         })
     }));
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))], body).into_response())
 }
 
-pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, mut body: Body) -> Answer {
+pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, mut body: Body) -> ApiResult {
     let (path, name) = (path(&headers)?, named(&app, &id).await?);
     let most = app.limits.file_body;
-    let too_large = || ApiError::too_large(format!("a file may hold {most} bytes here"));
+    let too_large = || ApiError::too_large(format!("the file is larger than {most} bytes, the limit of this server"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    let sink = app.backend.volumes().fs_write_stream(&name, &path).await.map_err(file_error)?;
+    let sink = app.backend.volumes().files(&name).write_stream(&path).await.map_err(file_error)?;
     let mut written = 0u64;
-    // Dropped before its end, the sink leaves what was there before.
+    // A sink that is dropped before it is closed leaves the previous file in place.
     loop {
         let frame = match tokio::time::timeout(app.limits.body_timeout, body.frame()).await {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => return Err(ApiError::invalid("the body broke off")),
+            Ok(Some(Err(_))) => return Err(ApiError::invalid("the connection closed before the end of the body")),
             Err(_elapsed) => {
-                let text = "the body did not come in time";
+                let text = "the body did not arrive in time";
                 return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, code::INVALID_REQUEST, text));
             }
         };
@@ -138,28 +138,28 @@ pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: H
     done(format!("{written} bytes were written"))
 }
 
-pub async fn mkdir(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
+pub async fn mkdir(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> ApiResult {
     let request: PathBody = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_mkdir(&name, &request.path).await.map_err(file_error)?;
-    done("the directory is there".into())
+    app.backend.volumes().files(&name).mkdir(&request.path).await.map_err(file_error)?;
+    done("the directory exists".into())
 }
 
-pub async fn copy(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
+pub async fn copy(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> ApiResult {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_copy(&name, &request.from, &request.to).await.map_err(file_error)?;
+    app.backend.volumes().files(&name).copy(&request.from, &request.to).await.map_err(file_error)?;
     done("copied".into())
 }
 
-pub async fn rename(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> Answer {
+pub async fn rename(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> ApiResult {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_rename(&name, &request.from, &request.to).await.map_err(file_error)?;
+    app.backend.volumes().files(&name).rename(&request.from, &request.to).await.map_err(file_error)?;
     done("renamed".into())
 }
 
-pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> Answer {
+pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
     let path = path(&headers)?;
     let recursive = match headers.get(FILE_RECURSIVE_HEADER).map(HeaderValue::as_bytes) {
         None | Some(b"false") => false,
@@ -167,10 +167,10 @@ pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment, headers: 
         Some(_) => return Err(ApiError::invalid(format!("the header {FILE_RECURSIVE_HEADER} must be true or false"))),
     };
     let name = named(&app, &id).await?;
-    app.backend.volumes().fs_remove(&name, &path, recursive).await.map_err(file_error)?;
+    app.backend.volumes().files(&name).remove(&path, recursive).await.map_err(file_error)?;
     done("removed".into())
 }
 
-fn done(message: String) -> Answer {
+fn done(message: String) -> ApiResult {
     json(&CloudMessageResponse { message })
 }

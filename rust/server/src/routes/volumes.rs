@@ -1,4 +1,4 @@
-//! Volumes. A name on this server is a volume's identity, too, where the backend gives none.
+//! Volumes. The id of a volume is its name where the backend has no ids.
 
 use std::sync::Arc;
 
@@ -6,13 +6,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::model::{VolumeConfig, VolumeInfo};
+use microsandbox_core::model::{VolumeConfig, VolumeInfo, validate_volume_name};
+use microsandbox_local::LocalBackend;
 use microsandbox_wire::sandbox::CloudMessageResponse;
 use microsandbox_wire::volume::{CloudVolume, CreateVolume};
 
 use super::{Segment, json, json_bytes, parse};
 use crate::app::App;
-use crate::error::{Answer, ApiError};
+use crate::error::{ApiError, ApiResult};
 
 /// MiB in a GiB.
 const GIB: u64 = 1024;
@@ -37,37 +38,45 @@ fn identity(volume: &VolumeInfo) -> String {
 }
 
 /// The name of the volume with this identity.
-pub async fn named(app: &App, id: &str) -> Answer<String> {
-    let volumes = app.backend.volumes().list(&app.backend).await?;
+pub async fn named(app: &App, id: &str) -> ApiResult<String> {
+    if LocalBackend::of(&app.backend).is_some() {
+        // The id is the name, and each operation checks that the volume exists: a list would measure every volume.
+        return match validate_volume_name(id) {
+            Ok(()) => Ok(id.to_owned()),
+            Err(_) => Err(MicrosandboxError::VolumeNotFound(id.into()).into()),
+        };
+    }
+    let volumes = app.backend.volumes().list().await?;
     match volumes.into_iter().find(|volume| identity(volume) == id) {
         Some(volume) => Ok(volume.name),
         None => Err(MicrosandboxError::VolumeNotFound(id.into()).into()),
     }
 }
 
-pub async fn list(State(app): State<Arc<App>>) -> Answer {
-    let volumes = app.backend.volumes().list(&app.backend).await?;
+pub async fn list(State(app): State<Arc<App>>) -> ApiResult {
+    let volumes = app.backend.volumes().list().await?;
     json(&volumes.into_iter().map(show).collect::<Vec<_>>())
 }
 
-pub async fn default(State(app): State<Arc<App>>) -> Answer {
-    json(&show(app.backend.volumes().get_default(&app.backend).await?))
+pub async fn default(State(app): State<Arc<App>>) -> ApiResult {
+    json(&show(app.backend.volumes().get_default().await?))
 }
 
-pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer {
+pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> ApiResult {
     let request: CreateVolume = parse(&json_bytes(&app, &headers, body).await?)?;
-    let quota_mib = match request.capacity_gib {
-        None => None,
-        Some(gib) => Some(gib.checked_mul(GIB).filter(|mib| *mib > 0).ok_or_else(|| {
-            ApiError::invalid(format!("capacity_gib must be at least 1 and fit this machine: got {gib}"))
-        })?),
-    };
+    let quota_mib =
+        match request.capacity_gib {
+            None => None,
+            Some(gib) => Some(gib.checked_mul(GIB).filter(|mib| *mib > 0).ok_or_else(|| {
+                ApiError::invalid(format!("capacity_gib must be 1 to {}: got {gib}", u64::MAX / GIB))
+            })?),
+        };
     let config = VolumeConfig { name: request.name, quota_mib, labels: request.labels, ..VolumeConfig::default() };
-    json(&show(app.backend.volumes().create(&app.backend, config).await?))
+    json(&show(app.backend.volumes().create(config).await?))
 }
 
-pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment) -> Answer {
+pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment) -> ApiResult {
     let name = named(&app, &id).await?;
-    app.backend.volumes().remove(&app.backend, &name).await?;
+    app.backend.volumes().remove(&name).await?;
     json(&CloudMessageResponse { message: format!("volume {name} was removed") })
 }

@@ -5,9 +5,9 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use crate::failure::{Failure, failed};
-use crate::jail::mounts::{self, Opt};
-use crate::steps::Step;
+use microsandbox_contract::Step;
+use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::mounts::{self, Opt};
 
 /// What a monitor opens (Linux, `admin-guide/devices.txt`): the virtual machines; and randomness for the guest, which libkrun
 /// reads from files because a static program cannot look its C library up by name.

@@ -5,28 +5,30 @@
 //! virtio-fs. The monitor's own root holds that directory, a directory for sockets, `/dev/kvm`, and its own entries of
 //! `/proc`; nothing else.
 
-pub mod contract;
 mod device;
 
-use microsandbox_protocol::launch::{LaunchSpec, Mechanism, MechanismState, ResourceLimits, RootSpec};
+use microsandbox_contract::{
+    self as contract, Accelerator, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits, RootSpec,
+};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
+use microsandbox_rooted::make;
+use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::SocketFlags;
 
-use self::contract::{MachineSpec, fd};
-use super::jailed::{self, INSIDE_HINT, Jail, Tenant, Told};
+use super::jailed::{self, INSIDE_HINT, Jail, StepLog, Tenant};
 use super::{Boot, Control, Driver, Guest};
 use crate::directory::{self, SandboxDir};
-use crate::failure::{Failure, failed};
-use crate::jail::cgroups::mechanism;
-use crate::jail::mounts::{self, Opt};
-use crate::jail::{caps, ids, seccomp};
-use crate::rootfs::{self, Parts};
-use crate::steps::{Step, Steps};
-use crate::{beneath, syscall};
+use crate::steps::Steps;
+use microsandbox_contract::Step;
+use microsandbox_contract::monitor::{MachineSpec, fd};
+use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::mounts::{self, Opt};
+use microsandbox_jail::rootfs::{self, Parts};
+use microsandbox_jail::{caps, ids, seccomp};
 
 /// Memory of the monitor beside the guest's: its own heap and stacks, device queues, caches of the file server.
 const MEMORY_OVERHEAD_MIB: u64 = 64;
@@ -142,8 +144,8 @@ struct Monitor {
 }
 
 impl Tenant for Monitor {
-    fn kind(&self) -> (&'static str, Option<&'static str>) {
-        ("microvm", Some("kvm"))
+    fn kind(&self) -> (contract::Driver, Option<Accelerator>) {
+        (contract::Driver::Microvm, Some(Accelerator::Kvm))
     }
 
     fn limits(&self, spec: &LaunchSpec) -> ResourceLimits {
@@ -170,9 +172,15 @@ impl Tenant for Monitor {
         Ok(())
     }
 
-    fn furnish(&self, jail: &Jail<'_>, parts: &Parts, root: OwnedFd, told: &mut Told<'_>) -> Result<OwnedFd, Failure> {
+    fn mount_root(
+        &self,
+        jail: &Jail<'_>,
+        parts: &Parts,
+        root: OwnedFd,
+        log: &mut StepLog<'_>,
+    ) -> Result<OwnedFd, Failure> {
         let spec = jail.spec;
-        told.step(Step::WriteEtc, || {
+        log.step(Step::WriteEtc, || {
             make_mount_points(&root).map_err(failed(
                 Step::WriteEtc,
                 "make the mount points of the guest",
@@ -180,10 +188,10 @@ impl Tenant for Monitor {
             ))?;
             rootfs::write_etc(&root, parts, &spec.hostname)
         })?;
-        told.step(Step::MountBinds, || {
+        log.step(Step::MountBinds, || {
             // Temporary file systems are the guest's own: its memory, its kernel. Their places are made here.
             for tmpfs in &spec.root.tmpfs {
-                beneath::ensure_dir(&root, &tmpfs.target).map_err(failed(
+                make::ensure_dir(&root, &tmpfs.target).map_err(failed(
                     Step::MountBinds,
                     format!("make the mount point {}", tmpfs.target),
                     INSIDE_HINT,
@@ -192,7 +200,7 @@ impl Tenant for Monitor {
             let binds = RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
             rootfs::mount_requested(&root, &binds, parts)
         })?;
-        told.step(Step::FurnishMonitor, || {
+        log.step(Step::FurnishMonitor, || {
             self.own_root(parts, &root).map_err(failed(
                 Step::FurnishMonitor,
                 "make the root directory of the monitor",
@@ -209,12 +217,13 @@ impl Tenant for Monitor {
         caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(threads)))?;
         caps::drop_to(caps::MONITOR)?;
         let kept = "the monitor, inside its user namespace: chown dac_override fowner fsetid setgid setuid";
-        Ok(mechanism("capabilities", MechanismState::On, Some(kept.into())))
+        Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))
     }
 
     fn hand_over(&self, jail: &Jail<'_>) -> Result<(), Errno> {
         let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        syscall::reset_signals();
+        signal::default_all();
+        signal::unblock_all();
         let places: [(BorrowedFd<'_>, i32); 8] = [
             (null.as_fd(), 0),
             (null.as_fd(), 1),
@@ -231,14 +240,14 @@ impl Tenant for Monitor {
             lifted.push((rustix::io::fcntl_dupfd_cloexec(source, 64)?, target));
         }
         for (source, target) in &lifted {
-            syscall::place_fd(source, *target)?;
+            descriptor::place(source, *target)?;
         }
-        syscall::cloexec_from(fd::FIRST_CLOSED)
+        descriptor::close_on_exec_from(fd::FIRST_CLOSED)
     }
 
     fn filter(&self) -> Result<Mechanism, Errno> {
         seccomp::install_for_monitor()?;
-        Ok(mechanism("seccomp", MechanismState::On, Some("allow list of a monitor, default deny".into())))
+        Ok(Mechanism::new(MechanismName::Seccomp, MechanismState::On, "allow list of a monitor, default deny"))
     }
 
     fn last_step(&self) -> Step {
@@ -252,7 +261,7 @@ impl Tenant for Monitor {
 
 /// Where the guest's kernel file systems go, whatever the image has there.
 fn make_mount_points(root: &OwnedFd) -> Result<(), Errno> {
-    ["proc", "sys", "dev"].iter().try_for_each(|name| beneath::replace_with_dir(root, name).map(drop))
+    ["proc", "sys", "dev"].iter().try_for_each(|name| make::replace_with_dir(root, name).map(drop))
 }
 
 impl Monitor {
@@ -265,7 +274,7 @@ impl Monitor {
         let guest = mounts::copy_tree(guest)?;
         let top = mounts::fresh("tmpfs", &options, plain)?;
         rootfs::attach_here(&top, parts)?;
-        let place = |name: &str| beneath::replace_with_dir(&top, name);
+        let place = |name: &str| make::replace_with_dir(&top, name);
         mounts::attach(guest, place("root")?)?;
         let sockets = self.sockets.as_ref().ok_or(Errno::BADF)?;
         let sockets = mounts::copy_tree(sockets)?;

@@ -1,0 +1,20 @@
+//! Arguments that several verbs share, and the notations of values.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `sandbox_flags` | a sandbox that does not exist yet: `run`, `create` |
+//! | `mount`, `patch` | the parts of it that are mounts, and changes of its root file system |
+//! | `image_source` | the IMAGE argument |
+//! | `selection` | sandboxes by name and by label, and an action on each of them |
+//! | `unsupported` | flags and verbs of the specification that this version refuses by name |
+//! | `duration`, `size`, `key_value` | notations: `5m`, `512M`, `KEY=VALUE` |
+
+pub mod duration;
+pub mod image_source;
+pub mod key_value;
+pub mod mount;
+pub mod patch;
+pub mod sandbox_flags;
+pub mod selection;
+pub mod size;
+pub mod unsupported;

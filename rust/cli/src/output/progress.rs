@@ -1,0 +1,68 @@
+//! Progress of long operations on standard error: on a terminal only, and never with `--quiet`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use microsandbox_core::backend::ProgressFn;
+use microsandbox_core::model::ImageProgress;
+
+use crate::terminal::console::Console;
+
+const FRAME: Duration = Duration::from_millis(100);
+
+/// One line on the terminal, erased on drop.
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn bar(console: &Console, quiet: bool) -> ProgressBar {
+    let shown = console.err_is_terminal && !quiet;
+    ProgressBar::with_draw_target(None, if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() })
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants of this file and parse; an invalid template would show the default bar.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// An operation of unknown length.
+pub fn working(console: &Console, quiet: bool, message: String) -> Progress {
+    // Configured completely before the first frame: each setter of a drawn bar draws again.
+    let bar = bar(console, quiet).with_style(style("{spinner} {msg} {elapsed}")).with_message(message);
+    bar.enable_steady_tick(FRAME);
+    Progress { bar }
+}
+
+/// A download: bytes so far, of the total.
+pub fn fetching(console: &Console, quiet: bool, message: &'static str) -> (Progress, impl Fn(u64, u64) + Send + Sync) {
+    let bar = bar(console, quiet);
+    bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}").progress_chars("=> "));
+    bar.set_message(message);
+    let shown = bar.clone();
+    let report = move |done, total| {
+        shown.set_length(total);
+        shown.set_position(done);
+    };
+    (Progress { bar }, report)
+}
+
+/// An import: number of the layer, bytes of it so far.
+pub fn importing(console: &Console, quiet: bool) -> (Progress, ProgressFn) {
+    let bar = bar(console, quiet);
+    bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}").progress_chars("=> "));
+    bar.set_message("reading the archive");
+    let shown = bar.clone();
+    let report = move |progress: ImageProgress| {
+        shown.set_message(format!("{} layer {} of {}", progress.phase, progress.layer_index + 1, progress.layer_count));
+        shown.set_length(progress.total_bytes);
+        shown.set_position(progress.completed_bytes);
+    };
+    (Progress { bar }, Arc::new(report))
+}

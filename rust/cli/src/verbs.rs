@@ -1,0 +1,40 @@
+//! One verb a file. A file holds its arguments, which are its help text, and what it does; `installed_commands` is what
+//! `install` and `uninstall` share, `serve_key` the verbs below `serve key`.
+
+pub mod attach;
+pub mod completion;
+pub mod context;
+pub mod copy;
+pub mod create;
+pub mod doctor;
+pub mod eof;
+pub mod exec;
+pub mod image;
+pub mod images;
+pub mod inspect;
+pub mod install;
+pub mod installed_commands;
+pub mod jobs;
+pub mod kill;
+pub mod list;
+pub mod load;
+pub mod logs;
+pub mod metrics;
+pub mod modify;
+pub mod pause;
+pub mod ping;
+pub mod profile;
+pub mod remove;
+pub mod restart;
+pub mod resume;
+pub mod run;
+pub mod serve;
+pub mod serve_key;
+pub mod signal;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod touch;
+pub mod uninstall;
+pub mod volume;
+pub mod wait;

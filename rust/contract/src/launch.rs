@@ -1,0 +1,173 @@
+//! The job that boots and supervises a sandbox.
+
+use std::path::PathBuf;
+
+use microsandbox_protocol::message::Bootstrap;
+use serde::{Deserialize, Serialize};
+
+use crate::step::Step;
+
+/// Which driver runs a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    Container,
+    Microvm,
+}
+
+/// How ids inside map to ids outside. Host uid 0 and gid 0 are never mapped in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum IdMap {
+    /// Root on the host: inside `0..count` is outside `base..base + count`, for uids and gids alike.
+    Range { base: u32, count: u32 },
+    /// An ordinary user with ranges in `/etc/subuid` and `/etc/subgid`, written by `newuidmap`/`newgidmap`: inside 0 is
+    /// the user, inside `1..` the ranges.
+    Subordinate { uid: u32, gid: u32, sub_uid: u32, sub_gid: u32, count: u32 },
+    /// An ordinary user without ranges: inside 0 is the user, nothing else exists.
+    Single { uid: u32, gid: u32 },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    pub version: u32,
+    pub name: String,
+    pub driver: Driver,
+    /// `<home>/sandboxes/<name>`, exists. The runtime writes beneath it: `upper/` and `work/` (overlay), `logs/exec.log`,
+    /// `logs/runtime.log`, `logs/kernel.log`, `logs/boot-error.json`, `runtime/agent.sock`, `runtime/identity.json`,
+    /// `runtime/exit.json`.
+    pub sandbox_dir: PathBuf,
+    pub ids: IdMap,
+    pub root: RootSpec,
+    pub hostname: String,
+    pub limits: ResourceLimits,
+    /// Present exactly when `driver` is [`Driver::Microvm`].
+    #[serde(default)]
+    pub kernel: Option<KernelSpec>,
+    pub lifecycle: Lifecycle,
+    pub logs: LogLimits,
+    pub bootstrap: Bootstrap,
+    #[serde(default)]
+    pub log_level: Option<LogLevel>,
+    /// The step at which the runtime kills itself. Only a runtime with the feature `failpoints` looks at it; programs of
+    /// a release are built without.
+    #[serde(default)]
+    pub fail_at: Option<Step>,
+}
+
+impl LaunchSpec {
+    /// The agent leaves its place as first process to an init of the image's.
+    pub fn hands_over(&self) -> bool {
+        self.bootstrap.init.is_some()
+    }
+
+    /// No program inside may set a set-id bit on any file: some files that it can change are those of the host, where such
+    /// a bit would make its content a program of their owner's.
+    pub fn guards_modes(&self) -> bool {
+        self.root.binds.iter().any(|bind| bind.host_ids && !bind.readonly && !bind.set_ids)
+    }
+}
+
+/// What `runtime.log` holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The root file system: an overlay of `lowers` under the sandbox's own upper directory, then binds and tmpfs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RootSpec {
+    /// Bottom first. Never written to. The first one is the runtime layer with `/.msb` and the mount points.
+    pub lowers: Vec<Lower>,
+    /// Applied in order, after the overlay.
+    pub binds: Vec<BindSpec>,
+    pub tmpfs: Vec<TmpfsSpec>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lower {
+    pub path: PathBuf,
+    /// The files carry real host ids, not mapped ones (a user's directory as root file system): as host root the
+    /// layer is attached through an id-mapped mount so that its uid 0 is the sandbox's uid 0. Without that ability
+    /// foreign ids appear as `nobody`.
+    #[serde(default)]
+    pub host_ids: bool,
+}
+
+/// A host file or directory made visible inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindSpec {
+    pub source: PathBuf,
+    /// Absolute path inside; resolved beneath the new root, missing parents are created in the upper directory.
+    pub target: String,
+    pub readonly: bool,
+    #[serde(default)]
+    pub noexec: bool,
+    /// The files carry real host ids, as in [`Lower::host_ids`]; without that ability the boot fails.
+    #[serde(default)]
+    pub host_ids: bool,
+    /// A missing source is skipped instead of failing the boot.
+    #[serde(default)]
+    pub optional: bool,
+    /// Whom the files of the source's owner belong to inside; those of other owners are nobody's. Only for host root.
+    #[serde(default)]
+    pub shown_as: Option<(u32, u32)>,
+    /// Set-id bits may reach the files of the host. See [`LaunchSpec::guards_modes`].
+    #[serde(default)]
+    pub set_ids: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsSpec {
+    pub target: String,
+    pub size_bytes: u64,
+    /// Permission bits of its root, e.g. `0o1777`.
+    pub mode: u32,
+    #[serde(default)]
+    pub readonly: bool,
+    #[serde(default)]
+    pub noexec: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimits {
+    pub cpus: u32,
+    pub memory_mib: u64,
+    pub pids: u32,
+}
+
+/// A guest kernel inside the libkrunfw library on [`crate::fd::KERNEL`]: its memory image, ready to be mapped into the guest.
+/// Every number is a multiple of the page size except `entry_addr`, and `offset + size` lies within the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelSpec {
+    /// Where the image begins in the file.
+    pub offset: u64,
+    pub size: u64,
+    /// Where it lies in the guest's physical memory.
+    pub guest_addr: u64,
+    /// Where the first virtual processor begins.
+    pub entry_addr: u64,
+}
+
+/// Milliseconds throughout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifecycle {
+    pub idle_timeout_ms: Option<u64>,
+    pub max_duration_ms: Option<u64>,
+    /// From spawn to the agent's ready.
+    pub ready_timeout_ms: u64,
+    /// From asking the guest to end to killing it.
+    pub stop_grace_ms: u64,
+}
+
+/// Rotation of `exec.log`: a file of at most `max_bytes`, and `rotations` older ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    pub max_bytes: u64,
+    pub rotations: u32,
+}

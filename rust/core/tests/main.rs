@@ -1,0 +1,12 @@
+//! The tests of this crate, in one binary.
+
+mod agent_exec;
+mod agent_files;
+mod agent_protocol;
+mod agent_real;
+mod config_document;
+mod handle_races;
+mod handle_rules;
+mod peer;
+#[path = "../../sdk/tests/warnings/mod.rs"]
+mod warnings;

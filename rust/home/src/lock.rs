@@ -1,0 +1,78 @@
+//! One lock file a name of a sandbox or volume: whoever changes what a name means holds it. The kernel frees it when the holder dies.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+
+/// Held until dropped.
+pub struct NameLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl NameLock {
+    /// At once, or `None` when somebody else holds it.
+    pub fn try_acquire(home: &Path, name: &str) -> MicrosandboxResult<Option<NameLock>> {
+        let directory = home.join("run").join("locks");
+        crate::make_private_directory(&directory)?;
+        let path = directory.join(file_name(name));
+        loop {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(|e| MicrosandboxError::io("open", &path, e))?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(e) => return Err(MicrosandboxError::io("lock", &path, e.into())),
+            }
+            // The holder before us may have removed the file: then this lock guards nothing.
+            let same = |a: &std::fs::Metadata, b: &std::fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
+            match (file.metadata(), std::fs::metadata(&path)) {
+                (Ok(ours), Ok(there)) if same(&ours, &there) => return Ok(Some(NameLock { file, path })),
+                _ => continue,
+            }
+        }
+    }
+
+    /// Waits for it, at most `deadline`.
+    pub async fn acquire(home: &Path, name: &str, deadline: Duration) -> MicrosandboxResult<NameLock> {
+        NameLock::acquire_for(home, name, &format!("sandbox {name}"), deadline).await
+    }
+
+    /// The same for `what`, which errors call by that name.
+    pub async fn acquire_for(home: &Path, name: &str, what: &str, deadline: Duration) -> MicrosandboxResult<NameLock> {
+        let begin = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(lock) = NameLock::try_acquire(home, name)? {
+                return Ok(lock);
+            }
+            if begin.elapsed() >= deadline {
+                return Err(MicrosandboxError::InvalidState(format!(
+                    "{what} is being created, started or removed by another task or process for over {} s",
+                    deadline.as_secs()
+                )));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(25));
+        }
+    }
+
+    /// The name is free: the file goes while the lock is held.
+    pub fn remove_file(self) {
+        // Left behind it is harmless: the next holder finds and uses it.
+        let _ = std::fs::remove_file(&self.path);
+        drop(self.file);
+    }
+}
+
+/// 32 hex digits, whatever the name's length.
+fn file_name(name: &str) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(name.as_bytes());
+    format!("{}.lock", hex::encode(&digest[..16]))
+}

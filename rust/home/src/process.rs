@@ -1,0 +1,38 @@
+//! Who a process is: pid, start time and boot id together. A bare pid is never signalled.
+
+use std::os::fd::OwnedFd;
+
+use microsandbox_contract::ProcessIdentity;
+use rustix::process::{Pid, PidfdFlags};
+
+/// The process, held by a descriptor, if it still is the one that `identity` names and has not ended. A zombie has.
+pub fn open(identity: &ProcessIdentity) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(identity.pid)?;
+    if boot_id()? != identity.boot_id {
+        return None;
+    }
+    // Opened before the check: what is checked is what is held.
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+    let (state, start_time) = stat(identity.pid)?;
+    (start_time == identity.start_time && !matches!(state, b'Z' | b'X')).then_some(pidfd)
+}
+
+pub fn is_alive(identity: &ProcessIdentity) -> bool {
+    open(identity).is_some()
+}
+
+/// Changes with every boot of the machine.
+pub fn boot_id() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+}
+
+/// State letter and start time (fields 3 and 22 of `/proc/<pid>/stat`, proc_pid_stat(5)).
+fn stat(pid: i32) -> Option<(u8, u64)> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command name is in parentheses and may hold anything, so fields count from the last one.
+    let end = text.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
+    let mut fields = rest.split(' ');
+    let state = *fields.next()?.as_bytes().first()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}

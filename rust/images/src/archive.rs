@@ -1,0 +1,258 @@
+//! An image archive as a seekable file with an index: plain archives are used where they lie, compressed ones and
+//! streams are first written to an unnamed file in the cache.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use microsandbox_contract::{Compression, ImageLimits};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use sha2::{Digest as _, Sha256};
+
+use super::document::{MAX_DOCUMENT, Sha256Digest, verify};
+use super::failure::{Failure, corrupt, io, limit, mismatch};
+use super::tar_index::{Extent, TarIndex};
+use microsandbox_core::error::MicrosandboxError;
+
+const CHUNK: usize = 1 << 20;
+/// How often a wait for a slow writer looks whether the caller has gone.
+const CANCEL_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// The ratio limit begins here: small archives may compress as well as they like.
+const RATIO_FREE: u64 = 64 << 20;
+/// Standard input, by its usual name.
+pub const STDIN: &str = "-";
+
+/// Set when the caller has gone: file work then ends at its next step.
+#[derive(Debug, Clone, Default)]
+pub struct Cancelled(Arc<AtomicBool>);
+
+impl Cancelled {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Failure::Other(MicrosandboxError::InvalidState("the import was cancelled".into())));
+        }
+        Ok(())
+    }
+}
+
+/// An indexed archive.
+#[derive(Debug)]
+pub struct Archive {
+    file: File,
+    path: PathBuf,
+    index: TarIndex,
+    cancelled: Cancelled,
+}
+
+impl Archive {
+    /// Opens and indexes `path`, or standard input for `-`. `spool` is where unnamed files may be made.
+    pub fn open(path: &Path, spool: &Path, limits: &ImageLimits, cancelled: Cancelled) -> Result<Archive, Failure> {
+        let source = open_source(path)?;
+        let kind = source.metadata().map_err(|e| io("inspect", path, e))?.file_type();
+        if kind.is_dir() {
+            let message = format!("{} is a directory; pack it first: tar -C DIR -cf image.tar .", path.display());
+            return Err(Failure::Other(MicrosandboxError::InvalidConfig(message)));
+        }
+        let mut file = source;
+        if kind.is_fifo() || kind.is_socket() || kind.is_char_device() {
+            let stream = Stream { file: &file, cancelled: &cancelled };
+            file = spooled(stream, spool, limits.total_bytes, &cancelled)?;
+        }
+        if let Some(plain) = decompressed(&file, path, spool, limits, &cancelled)? {
+            file = plain;
+        }
+        let length = file.metadata().map_err(|e| io("inspect", path, e))?.len();
+        let index = TarIndex::scan(&file, path, length)?;
+        Ok(Archive { file, path: path.to_owned(), index, cancelled })
+    }
+
+    /// For the unpacking process.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn find(&self, name: &str) -> Option<Extent> {
+        self.index.get(name)
+    }
+
+    /// A document of the archive, `None` if there is none of that name.
+    pub fn document(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        self.find(name).map(|extent| self.read(extent, name)).transpose()
+    }
+
+    /// A document of an image layout, its size and digest checked.
+    pub fn blob(&self, digest: &Sha256Digest, size: u64, what: &str) -> Result<Vec<u8>, Failure> {
+        let extent = self.blob_extent(digest, size, what)?;
+        let bytes = self.read(extent, what)?;
+        verify(&bytes, digest, what)?;
+        Ok(bytes)
+    }
+
+    /// Where a blob of an image layout lies; its size is checked, its content not yet.
+    pub fn blob_extent(&self, digest: &Sha256Digest, size: u64, what: &str) -> Result<Extent, Failure> {
+        let name = digest.blob_path();
+        let extent = self.find(&name).ok_or_else(|| corrupt(format!("{what} ({name}) is not in the archive")))?;
+        if extent.length != size {
+            return Err(mismatch(format!("{what} ({name}) has {} bytes, its descriptor says {size}", extent.length)));
+        }
+        Ok(extent)
+    }
+
+    fn read(&self, extent: Extent, what: &str) -> Result<Vec<u8>, Failure> {
+        if extent.length > MAX_DOCUMENT {
+            let length = extent.length;
+            return Err(limit(format!("{what} has {length} bytes, more than image.manifest_bytes = {MAX_DOCUMENT}")));
+        }
+        // At most 4 MiB, checked above.
+        let mut bytes = vec![0; extent.length as usize];
+        self.file.read_exact_at(&mut bytes, extent.offset).map_err(|e| io("read", &self.path, e))?;
+        Ok(bytes)
+    }
+
+    /// How the bytes are compressed, by their first ones (RFC 1952, RFC 8878).
+    pub fn compression(&self, extent: Extent) -> Result<Compression, Failure> {
+        let mut magic = [0; 4];
+        let length = magic.len().min(usize::try_from(extent.length).unwrap_or(usize::MAX));
+        self.file.read_exact_at(&mut magic[..length], extent.offset).map_err(|e| io("read", &self.path, e))?;
+        Ok(compression_of(&magic))
+    }
+
+    /// Digest of the bytes as stored.
+    pub fn digest(&self, extent: Extent) -> Result<Sha256Digest, Failure> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; CHUNK];
+        let (mut at, mut left) = (extent.offset, extent.length);
+        while left > 0 {
+            self.cancelled.check()?;
+            let part = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.file.read_exact_at(&mut buffer[..part], at).map_err(|e| io("read", &self.path, e))?;
+            hash.update(&buffer[..part]);
+            at += part as u64;
+            left -= part as u64;
+        }
+        Ok(Sha256Digest::from_hash(hash.finalize().as_ref()))
+    }
+}
+
+fn open_source(path: &Path) -> Result<File, Failure> {
+    if path == Path::new(STDIN) {
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| io("open", path, e))?;
+        return Ok(File::from(stdin));
+    }
+    // Without blocking: a named pipe that nobody writes must not hold the call for ever.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    File::options().read(true).custom_flags(flags).open(path).map_err(|e| io("open", path, e))
+}
+
+/// Reads a pipe so that a cancelled import ends although nobody writes.
+struct Stream<'a> {
+    file: &'a File,
+    cancelled: &'a Cancelled,
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            if self.cancelled.check().is_err() {
+                return Err(std::io::Error::other("the import was cancelled"));
+            }
+            let mut wanted = [PollFd::new(self.file, PollFlags::IN)];
+            match rustix::event::poll(&mut wanted, Some(&CANCEL_CHECK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.file.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                result => return result,
+            }
+        }
+    }
+}
+
+fn compression_of(magic: &[u8]) -> Compression {
+    match magic {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+/// The decompressed archive, if it was compressed as a whole.
+fn decompressed(
+    file: &File,
+    path: &Path,
+    spool: &Path,
+    limits: &ImageLimits,
+    cancelled: &Cancelled,
+) -> Result<Option<File>, Failure> {
+    let mut magic = [0; 6];
+    let read = file.read_at(&mut magic, 0).map_err(|e| io("read", path, e))?;
+    if magic.starts_with(b"BZh") || magic == *b"\xfd7zXZ\0" {
+        return Err(corrupt("it is compressed with bzip2 or xz; decompress it first (gzip and zstd are understood)"));
+    }
+    let packed = file.metadata().map_err(|e| io("inspect", path, e))?.len();
+    let most = limits.total_bytes.min(packed.saturating_mul(limits.ratio).max(RATIO_FREE));
+    let source = BufReader::with_capacity(CHUNK, At { file, offset: 0 });
+    let plain = match compression_of(&magic[..read.min(4)]) {
+        Compression::None => return Ok(None),
+        Compression::Gzip => spooled(flate2::bufread::MultiGzDecoder::new(source), spool, most, cancelled)?,
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(source).map_err(|e| io("decompress", path, e))?;
+            let window = limits.zstd_window_bytes.max(1).ilog2();
+            decoder.window_log_max(window).map_err(|e| io("decompress", path, e))?;
+            spooled(decoder, spool, most, cancelled)?
+        }
+    };
+    Ok(Some(plain))
+}
+
+/// Reads a file from a place of its own: the descriptor's position may be shared with other processes.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Copies `source` into an unnamed file, at most `most` bytes.
+fn spooled(mut source: impl Read, spool: &Path, most: u64, cancelled: &Cancelled) -> Result<File, Failure> {
+    let mut target = tempfile::tempfile_in(spool).map_err(|e| io("create a file in", spool, e))?;
+    let mut buffer = vec![0; CHUNK];
+    let mut written = 0_u64;
+    loop {
+        cancelled.check()?;
+        let read = match source.read(&mut buffer) {
+            Ok(0) => return Ok(target),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => {
+                cancelled.check()?;
+                return Err(corrupt(format!("it cannot be read: {error}")));
+            }
+        };
+        written += read as u64;
+        if written > most {
+            return Err(limit(format!(
+                "the archive is larger than {most} bytes when decompressed (image.total_bytes, image.ratio; raise them \
+                 with {})",
+                super::limits::VARIABLE
+            )));
+        }
+        target.write_all(&buffer[..read]).map_err(|e| io("write a temporary file in", spool, e))?;
+    }
+}

@@ -1,0 +1,128 @@
+//! Why an image was refused.
+
+use std::path::Path;
+
+use microsandbox_contract::{JobError, JobErrorKind};
+
+use microsandbox_core::error::{ImageErrorKind, MicrosandboxError};
+
+/// A refusal, or any other error on the way.
+#[derive(Debug)]
+pub enum Failure {
+    Image { kind: ImageErrorKind, message: String },
+    Other(MicrosandboxError),
+}
+
+impl Failure {
+    pub fn of(kind: ImageErrorKind, message: impl Into<String>) -> Failure {
+        Failure::Image { kind, message: message.into() }
+    }
+
+    /// What was wrong with the image, if it was the image.
+    #[cfg(test)]
+    pub fn kind(&self) -> Option<ImageErrorKind> {
+        match self {
+            Failure::Image { kind, .. } => Some(*kind),
+            Failure::Other(_) => None,
+        }
+    }
+
+    /// The error for the caller who asked to load `archive`.
+    pub fn loading(self, archive: &Path) -> MicrosandboxError {
+        match self {
+            Failure::Image { kind, message } => MicrosandboxError::ImagePull {
+                kind,
+                message: format!("load {}: {}", archive.display(), printable(&message)),
+            },
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// Text of strangers, without what could steer a terminal.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+impl From<MicrosandboxError> for Failure {
+    fn from(error: MicrosandboxError) -> Failure {
+        Failure::Other(error)
+    }
+}
+
+pub fn corrupt(message: impl Into<String>) -> Failure {
+    Failure::of(ImageErrorKind::CorruptLayer, message)
+}
+
+pub fn limit(message: impl Into<String>) -> Failure {
+    Failure::of(ImageErrorKind::LimitExceeded, message)
+}
+
+pub fn mismatch(message: impl Into<String>) -> Failure {
+    Failure::of(ImageErrorKind::DigestMismatch, message)
+}
+
+/// Host I/O; a full disk is told apart.
+pub fn io(action: &str, path: &Path, error: std::io::Error) -> Failure {
+    if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
+        return Failure::Other(no_space(format!("{action} {}: {error}", path.display())));
+    }
+    Failure::Other(MicrosandboxError::io(action, path, error))
+}
+
+fn no_space(message: String) -> MicrosandboxError {
+    MicrosandboxError::ResourceExhausted { resource: "disk".into(), message }
+}
+
+/// What the unpacking process reported.
+pub fn job(error: JobError) -> Failure {
+    let message = if error.hint.is_empty() { error.message } else { format!("{}; {}", error.message, error.hint) };
+    match error.kind {
+        JobErrorKind::UnsafeEntry => Failure::of(ImageErrorKind::UnsafeEntry, message),
+        JobErrorKind::LimitExceeded => limit(message),
+        JobErrorKind::DigestMismatch => mismatch(message),
+        JobErrorKind::CorruptLayer => corrupt(message),
+        JobErrorKind::Denied => Failure::of(ImageErrorKind::Denied, message),
+        JobErrorKind::NoSpace => Failure::Other(no_space(message)),
+        JobErrorKind::Io => Failure::Other(MicrosandboxError::Runtime(format!("unpack an image: {message}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: JobErrorKind) -> JobError {
+        JobError { kind, message: "m".into(), errno: None, hint: "h".into() }
+    }
+
+    #[test]
+    fn each_kind_of_the_unpacker_keeps_its_meaning() {
+        for (kind, expected) in [
+            (JobErrorKind::UnsafeEntry, ImageErrorKind::UnsafeEntry),
+            (JobErrorKind::LimitExceeded, ImageErrorKind::LimitExceeded),
+            (JobErrorKind::DigestMismatch, ImageErrorKind::DigestMismatch),
+            (JobErrorKind::CorruptLayer, ImageErrorKind::CorruptLayer),
+            (JobErrorKind::Denied, ImageErrorKind::Denied),
+        ] {
+            assert_eq!(job(error(kind)).kind(), Some(expected));
+        }
+        let full = job(error(JobErrorKind::NoSpace)).loading(Path::new("a.tar"));
+        assert!(matches!(full, MicrosandboxError::ResourceExhausted { ref resource, .. } if resource == "disk"));
+        assert!(matches!(job(error(JobErrorKind::Io)).loading(Path::new("a")), MicrosandboxError::Runtime(_)));
+    }
+
+    #[test]
+    fn quoted_guest_data_cannot_move_the_cursor() {
+        let text = corrupt("bad \u{1b}[2J name\n").loading(Path::new("a.tar")).to_string();
+        assert!(!text.contains('\u{1b}') && !text.contains('\n'), "{text}");
+    }
+}

@@ -1,0 +1,317 @@
+//! Importing an archive: plan, unpack what is missing, publish, record.
+
+use microsandbox_contract::{ImageLimits, Job, JobError, LAUNCH_VERSION, LayerSource, Report, UnpackSpec};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::archive::{Archive, Cancelled};
+use super::cache::{LayerCache, LayerFacts, Temporary};
+use super::document::Sha256Digest;
+use super::failure::{self, Failure};
+use super::plan::{self, PlannedImage, PlannedLayer};
+use super::reference::{HOST, Reference};
+use super::{limits, same_image};
+use microsandbox_core::backend::ProgressFn;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::{ImageInfo, ImageProgress};
+use microsandbox_home::Home;
+use microsandbox_store::{ImageRecord, LayerRecord};
+
+/// Directories that one unpacking process holds open: well below the usual limit of 1024 descriptors.
+const MAX_DESCRIPTORS: usize = 400;
+
+/// Imports a Docker or OCI archive, plain or compressed with gzip or zstd; `-` is standard input. Gives every imported
+/// reference; `tag` is added to the first image. An image without a name is called `imported:<digest>`.
+pub async fn load(
+    home: &Home,
+    archive: &Path,
+    tag: Option<String>,
+    progress: Option<ProgressFn>,
+) -> MicrosandboxResult<Vec<ImageInfo>> {
+    check_tag(tag.as_deref())?;
+    import(home, archive, tag, progress).await.map_err(|failure| failure.loading(archive))
+}
+
+fn check_tag(tag: Option<&str>) -> MicrosandboxResult<()> {
+    let Some(tag) = tag else { return Ok(()) };
+    if tag == HOST {
+        return Err(MicrosandboxError::InvalidConfig("the name host means this machine's own image".into()));
+    }
+    match Reference::parse(tag) {
+        Ok(reference) if reference.digest().is_none() => Ok(()),
+        Ok(_) => Err(MicrosandboxError::InvalidConfig(format!("{tag:?}: a tag cannot have a digest"))),
+        Err(why) => Err(MicrosandboxError::InvalidConfig(why)),
+    }
+}
+
+async fn import(
+    home: &Home,
+    archive: &Path,
+    tag: Option<String>,
+    progress: Option<ProgressFn>,
+) -> Result<Vec<ImageInfo>, Failure> {
+    let limits = limits::current()?;
+    let cache = LayerCache::open(home)?;
+    let _no_deletion = cache.lock_shared().await?;
+    cache.sweep(home).await?;
+    let (archive, mut images) = open(home, archive.to_owned(), limits).await?;
+    name(&mut images, tag);
+    let mut distinct: Vec<&PlannedLayer> = Vec::new();
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        if !distinct.iter().any(|known| known.chain_id == layer.chain_id) {
+            distinct.push(layer);
+        }
+    }
+    let below = below(&images);
+    Import { home, cache: &cache, archive: &archive, layers: &distinct, below, limits }.unpack(progress).await?;
+    record(home, &cache, &images).await
+}
+
+/// Sets the flag when the future that waits for file work is dropped.
+struct CancelOnDrop(Cancelled);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+async fn open(home: &Home, path: PathBuf, limits: ImageLimits) -> Result<(Archive, Vec<PlannedImage>), Failure> {
+    let spool = home.cache_dir().join("tmp");
+    microsandbox_home::make_private_directory(&spool)?;
+    let cancelled = Cancelled::default();
+    let _guard = CancelOnDrop(cancelled.clone());
+    let work = move || {
+        let archive = Archive::open(&path, &spool, &limits, cancelled)?;
+        let images = plan::read(&archive)?;
+        Ok((archive, images))
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Failure::Other(MicrosandboxError::Runtime(format!("reading the archive: {error}")))),
+    }
+}
+
+/// Adds the caller's tag, and gives nameless images a name.
+fn name(images: &mut [PlannedImage], tag: Option<String>) {
+    if let (Some(first), Some(tag)) = (images.first_mut(), tag)
+        && !first.references.contains(&tag)
+    {
+        first.references.push(tag);
+    }
+    for image in images {
+        if image.references.is_empty() {
+            image.references.push(format!("imported:{}", &image.manifest_digest.hex()[..12]));
+        }
+    }
+}
+
+/// For every layer of the archive the ones beneath it, bottom first.
+fn below(images: &[PlannedImage]) -> BTreeMap<Sha256Digest, Vec<Sha256Digest>> {
+    let mut below = BTreeMap::new();
+    for image in images {
+        let chain: Vec<Sha256Digest> = image.layers.iter().map(|layer| layer.chain_id.clone()).collect();
+        for (depth, id) in chain.iter().enumerate() {
+            below.entry(id.clone()).or_insert_with(|| chain[..depth].to_vec());
+        }
+    }
+    below
+}
+
+/// What unpacking needs to know.
+struct Import<'a> {
+    home: &'a Home,
+    cache: &'a LayerCache,
+    archive: &'a Archive,
+    /// Each once, every one after those beneath it.
+    layers: &'a [&'a PlannedLayer],
+    below: BTreeMap<Sha256Digest, Vec<Sha256Digest>>,
+    limits: ImageLimits,
+}
+
+impl Import<'_> {
+    /// Unpacks the layers that the cache lacks, all of them or none.
+    async fn unpack(self, progress: Option<ProgressFn>) -> Result<(), Failure> {
+        let layers = self.layers;
+        let missing: Vec<usize> =
+            (0..layers.len()).filter(|i| self.cache.facts(&layers[*i].chain_id).is_none()).collect();
+        let told = Told { progress, layers, missing: &missing };
+        told.begin();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let temporary = self.cache.temporary(missing.len())?;
+        let result = match self.run(&missing, &temporary, &told).await {
+            Ok(facts) => self.publish(&temporary, &missing, &facts),
+            Err(failure) => Err(failure),
+        };
+        let discarded = temporary.discard(self.home).await;
+        result?;
+        Ok(discarded?)
+    }
+
+    /// Runs the unpacking processes; what they found out about each layer.
+    async fn run(&self, missing: &[usize], temporary: &Temporary, told: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
+        let mut sources: Vec<LayerSource> =
+            (0..missing.len()).map(|number| self.source(missing, number, temporary)).collect();
+        sources.reverse();
+        let mut facts: Vec<LayerFacts> = Vec::with_capacity(missing.len());
+        while !sources.is_empty() {
+            let mut descriptors = 0;
+            let mut batch = Vec::new();
+            while let Some(source) =
+                sources.pop_if(|source| batch.is_empty() || descriptors + source.beneath.len() < MAX_DESCRIPTORS)
+            {
+                descriptors += source.beneath.len() + 1;
+                batch.push(source);
+            }
+            let used: u64 = facts.iter().map(|facts| facts.bytes).sum();
+            let total_bytes = self.limits.total_bytes.saturating_sub(used).max(1);
+            let limits = ImageLimits { total_bytes, ..self.limits };
+            let spec = UnpackSpec { version: LAUNCH_VERSION, ids: self.home.id_map()?, layers: batch, limits };
+            facts.extend(self.job(spec, facts.len(), told).await?);
+        }
+        Ok(facts)
+    }
+
+    fn source(&self, missing: &[usize], number: usize, temporary: &Temporary) -> LayerSource {
+        let layer = self.layers[missing[number]];
+        // Of this import, or in the cache.
+        let place = |id: &Sha256Digest| match missing.iter().position(|i| self.layers[*i].chain_id == *id) {
+            Some(number) => temporary.target(number),
+            None => self.cache.layer_dir(id),
+        };
+        LayerSource {
+            offset: layer.extent.offset,
+            length: layer.extent.length,
+            compression: layer.compression,
+            blob_digest: layer.blob_digest.as_str().to_owned(),
+            diff_id: layer.diff_id.as_str().to_owned(),
+            target: temporary.target(number),
+            beneath: self.below.get(&layer.chain_id).into_iter().flatten().map(place).collect(),
+        }
+    }
+
+    /// One process, for the layers from number `first` on.
+    async fn job(&self, spec: UnpackSpec, first: usize, told: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
+        let mut facts: Vec<Option<LayerFacts>> = vec![None; spec.layers.len()];
+        let mut failed: Option<JobError> = None;
+        let job = Job::Unpack(spec);
+        self.home
+            .run_job(&job, Some(self.archive.file().as_fd()), &mut |report| match report {
+                Report::Progress { layer, read, .. } => told.reading(first.saturating_add(layer), read),
+                Report::Unpacked { layer, bytes, entries } => {
+                    told.unpacked(first.saturating_add(layer));
+                    if let Some(slot) = facts.get_mut(layer) {
+                        *slot = Some(LayerFacts { bytes, entries });
+                    }
+                }
+                Report::Failed(error) => failed = Some(error),
+                _ => {}
+            })
+            .await?;
+        if let Some(error) = failed {
+            return Err(failure::job(error));
+        }
+        let facts: Option<Vec<LayerFacts>> = facts.into_iter().collect();
+        facts.ok_or_else(|| Failure::Other(MicrosandboxError::Runtime("msb-runtime left a layer out".into())))
+    }
+
+    fn publish(&self, temporary: &Temporary, missing: &[usize], facts: &[LayerFacts]) -> Result<(), Failure> {
+        for (number, (i, facts)) in missing.iter().zip(facts).enumerate() {
+            self.cache.publish(temporary, number, &self.layers[*i].chain_id, facts)?;
+        }
+        Ok(())
+    }
+}
+
+/// Says how far the import is, in numbers of the whole archive.
+struct Told<'a> {
+    progress: Option<ProgressFn>,
+    layers: &'a [&'a PlannedLayer],
+    missing: &'a [usize],
+}
+
+impl Told<'_> {
+    fn say(&self, phase: &'static str, index: usize, completed_bytes: u64) {
+        if let Some(progress) = &self.progress {
+            progress(ImageProgress {
+                phase,
+                layer_index: index,
+                layer_count: self.layers.len(),
+                completed_bytes,
+                total_bytes: self.layers[index].extent.length,
+            });
+        }
+    }
+
+    /// Layers that are there already are done at once.
+    fn begin(&self) {
+        for index in 0..self.layers.len() {
+            let done = if self.missing.contains(&index) { 0 } else { self.layers[index].extent.length };
+            self.say("verify", index, done);
+        }
+    }
+
+    fn reading(&self, number: usize, read: u64) {
+        if let Some(index) = self.missing.get(number) {
+            self.say("unpack", *index, read.min(self.layers[*index].extent.length));
+        }
+    }
+
+    fn unpacked(&self, number: usize) {
+        if let Some(index) = self.missing.get(number) {
+            self.say("unpack", *index, self.layers[*index].extent.length);
+        }
+    }
+}
+
+/// Stores the images. Another spelling of a name that moves to the new image would be ambiguous, so it goes.
+async fn record(home: &Home, cache: &LayerCache, images: &[PlannedImage]) -> Result<Vec<ImageInfo>, Failure> {
+    let store = home.store().await?;
+    let mut infos = Vec::new();
+    for image in images {
+        infos.extend(store.upsert_image(&image_record(cache, image)).await?);
+        for known in store.images().await? {
+            let reference = &known.reference;
+            if !image.references.contains(reference) && image.references.iter().any(|new| same_image(new, reference)) {
+                store.remove_image_ref(reference).await?;
+            }
+        }
+    }
+    Ok(infos)
+}
+
+fn image_record(cache: &LayerCache, image: &PlannedImage) -> ImageRecord {
+    let layers = image.layers.iter().map(|layer| LayerRecord {
+        diff_id: layer.diff_id.as_str().to_owned(),
+        blob_digest: layer.blob_digest.as_str().to_owned(),
+        media_type: layer.media_type.clone(),
+        compressed_size: layer.extent.length,
+        unpacked_size: cache.facts(&layer.chain_id).unwrap_or_default().bytes,
+    });
+    ImageRecord {
+        references: image.references.clone(),
+        digest: image.manifest_digest.as_str().to_owned(),
+        media_type: image.media_type.clone(),
+        architecture: Some(image.architecture.clone()),
+        os: Some(image.os.clone()),
+        variant: image.variant.clone(),
+        config: image.config.clone(),
+        layers: layers.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_must_be_a_reference_of_its_own() {
+        for tag in ["host", "UPPER", "", "a@sha256:0", "../x"] {
+            assert!(matches!(check_tag(Some(tag)), Err(MicrosandboxError::InvalidConfig(_))), "{tag}");
+        }
+        assert!(check_tag(Some("debian-python:12")).is_ok() && check_tag(None).is_ok());
+    }
+}

@@ -1,0 +1,147 @@
+//! Compiles the system call table of a sandbox into BPF once, so that a boot only hands it to the kernel.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use seccompiler::SeccompCmpArgLen::Dword;
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
+
+include!("src/seccomp/table.rs");
+include!("src/seccomp/monitor_table.rs");
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/seccomp/table.rs");
+    println!("cargo::rerun-if-changed=src/seccomp/monitor_table.rs");
+    let arch = std::env::var("CARGO_CFG_TARGET_ARCH")?;
+    if arch != std::env::consts::ARCH {
+        return Err(format!(
+            "the system call numbers are those of the build machine ({}), not of {arch}",
+            std::env::consts::ARCH
+        )
+        .into());
+    }
+    let arch = TargetArch::try_from(arch.as_str())?;
+    // Where two filters refuse, the verdict of the one installed last counts: unknown numbers first, then the finer
+    // answers.
+    let filters = [
+        ("ALLOW", compile(allowed(), SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow, arch)?),
+        ("FAMILY", compile(families()?, SeccompAction::Allow, SeccompAction::Errno(libc::EAFNOSUPPORT as u32), arch)?),
+        ("REFUSE", compile(refused()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?),
+        ("MODE_UNSEEN", compile(unseen(), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32), arch)?),
+        ("MODE_GUARD", compile(set_ids()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?),
+        (
+            "MONITOR_ALLOW",
+            compile(monitor_allowed()?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow, arch)?,
+        ),
+        (
+            "MONITOR_REFUSE",
+            compile(monitor_confined()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?,
+        ),
+    ];
+    let mut text = String::new();
+    for (name, program) in &filters {
+        writeln!(text, "pub static {name}: [BpfInstruction; {}] = [", program.len())?;
+        for i in program {
+            writeln!(text, "    BpfInstruction {{ code: {}, jt: {}, jf: {}, k: {} }},", i.code, i.jt, i.jf, i.k)?;
+        }
+        writeln!(text, "];")?;
+    }
+    std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("seccomp.rs"), text)?;
+    Ok(())
+}
+
+fn compile(rules: Rules, other: SeccompAction, listed: SeccompAction, arch: TargetArch) -> Result<BpfProgram, Failure> {
+    Ok(SeccompFilter::new(rules, other, listed, arch)?.try_into()?)
+}
+
+fn allowed() -> Rules {
+    let all = ALLOWED.iter().chain(ALLOWED_OLD).chain(REFUSED).chain(REFUSED_OLD);
+    all.map(|&(_, number)| (number, Vec::new())).collect()
+}
+
+/// One allow list: sockets of the unix family only, requests to KVM only.
+fn monitor_allowed() -> Result<Rules, Failure> {
+    let all = MONITOR_ALLOWED.iter().chain(MONITOR_ALLOWED_OLD);
+    let mut rules: Rules = all.map(|&(_, number)| (number, Vec::new())).collect();
+    rules.insert(libc::SYS_socket, vec![rule(&[(0, SeccompCmpOp::Eq, libc::AF_UNIX as u64)])?]);
+    let mut requests = vec![rule(&[(1, SeccompCmpOp::MaskedEq(IOCTL_TYPE_MASK), KVM_IOCTL_TYPE)])?];
+    for request in MONITOR_IOCTLS {
+        requests.push(rule(&[(1, SeccompCmpOp::Eq, *request)])?);
+    }
+    rules.insert(libc::SYS_ioctl, requests);
+    Ok(rules)
+}
+
+/// What is taken away at the end, and new namespaces, which a thread has no need of.
+fn monitor_confined() -> Result<Rules, Failure> {
+    let mut rules: Rules = MONITOR_CONFINED.iter().map(|&(_, number)| (number, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, new_namespaces()?);
+    Ok(rules)
+}
+
+/// `clone` with a flag that makes a namespace.
+fn new_namespaces() -> Result<Vec<SeccompRule>, Failure> {
+    let flag = |&flag: &i32| rule(&[(0, SeccompCmpOp::MaskedEq(flag as u32 as u64), flag as u32 as u64)]);
+    REFUSED_CLONE_FLAGS.iter().map(flag).collect()
+}
+
+fn unseen() -> Rules {
+    UNSEEN_MODE.iter().map(|&number| (number, Vec::new())).collect()
+}
+
+/// A set-id bit in a mode.
+fn set_ids() -> Result<Rules, Failure> {
+    let has = |index, bit: u64| (index, SeccompCmpOp::MaskedEq(bit), bit);
+    let mut rules = Rules::new();
+    for &(number, mode) in SET_MODE.iter().chain(SET_MODE_OLD) {
+        let each = SET_IDS.iter().map(|&bit| rule(&[has(mode, bit.into())]));
+        rules.insert(number, each.collect::<Result<_, _>>()?);
+    }
+    for &(number, flags, mode) in OPEN_MODE.iter().chain(OPEN_MODE_OLD) {
+        let each = CREATES.iter().flat_map(|&creates| {
+            SET_IDS.iter().map(move |&bit| rule(&[has(flags, creates as u64), has(mode, bit.into())]))
+        });
+        rules.insert(number, each.collect::<Result<_, _>>()?);
+    }
+    Ok(rules)
+}
+
+fn refused() -> Result<Rules, Failure> {
+    let mut rules: Rules = REFUSED.iter().chain(REFUSED_OLD).map(|&(_, number)| (number, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, new_namespaces()?);
+    let ioctl =
+        REFUSED_IOCTLS.iter().map(|&request| rule(&[(1, SeccompCmpOp::Eq, request)])).collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_ioctl, ioctl);
+    let other: Vec<_> = ALLOWED_PERSONALITIES.iter().map(|&value| (0, SeccompCmpOp::Ne, value)).collect();
+    rules.insert(libc::SYS_personality, vec![rule(&other)?]);
+    let types = REFUSED_SOCKET_TYPES
+        .iter()
+        .map(|&kind| rule(&[(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), kind as u64)]))
+        .collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_socket, types);
+    Ok(rules)
+}
+
+fn families() -> Result<Rules, Failure> {
+    let other: Vec<_> = ALLOWED_FAMILIES.iter().map(|&family| (0, SeccompCmpOp::Ne, family as u64)).collect();
+    let mut protocol: Vec<_> = ALLOWED_PROTOCOLS.iter().map(|&number| (2, SeccompCmpOp::Ne, number as u64)).collect();
+    protocol.push((0, SeccompCmpOp::Ne, libc::AF_UNIX as u64));
+    let mut rules = Rules::new();
+    rules.insert(libc::SYS_socket, vec![rule(&other)?, rule(&protocol)?]);
+    rules.insert(libc::SYS_socketpair, vec![rule(&other)?]);
+    Ok(rules)
+}
+
+/// A rule of conditions on arguments that must all hold; only the low 32 bits of an argument are compared.
+fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, Failure> {
+    let conditions = conditions
+        .iter()
+        .map(|(index, op, value)| SeccompCondition::new(*index, Dword, op.clone(), *value))
+        .collect::<Result<_, _>>()?;
+    Ok(SeccompRule::new(conditions)?)
+}

@@ -1,0 +1,382 @@
+//! The root file system of a sandbox: overlay, kernel file systems, devices, binds, and the few files in `/etc` that
+//! depend on the sandbox. Everything here happens inside the sandbox's own user and mount namespaces.
+
+use microsandbox_contract::{BindSpec, IdMap, RootSpec, TmpfsSpec};
+use microsandbox_rooted::make;
+use microsandbox_rooted::open::{Rule, open};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use crate::mounts::Opt;
+use crate::{idmapped, mounts};
+use microsandbox_contract::Step;
+use microsandbox_contract::note::{Failure, failed};
+
+const LAYER_HINT: &str = "load the image again, and check that the product home can be read by the user who runs this";
+const OVERLAY_HINT: &str = "the kernel must allow overlay file systems in user namespaces (Linux 5.11 or newer) and the product home \
+     must lie on a file system that supports them (not NFS, FUSE or another overlay)";
+const MOUNT_HINT: &str =
+    "the kernel refused a mount inside the sandbox; in a container host, /proc and /sys must not be masked";
+const BIND_HINT: &str =
+    "check that the source exists and can be read, and that the target in the image is of the same kind";
+
+/// Files in `/proc` that tell of or act on the whole machine: `/dev/null` or an empty directory is put over them.
+const PROC_MASKED: [&str; 12] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "kmsg",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+];
+const PROC_READONLY: [&str; 4] = ["bus", "fs", "irq", "sys"];
+const SYS_MASKED: [&str; 2] = ["firmware", "devices/virtual/powercap"];
+
+/// Devices of the host that are passed in: path, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// What a bind shows.
+pub enum Source {
+    /// A detached mount made by the runtime while it had the host's rights.
+    Tree(OwnedFd),
+    /// A path opened in this mount namespace.
+    Path(OwnedFd),
+    /// It is not there, and the caller said that this is fine.
+    Absent,
+}
+
+/// Descriptors of everything the root is made of, opened in the sandbox's mount namespace.
+pub struct Parts {
+    lowers: Vec<OwnedFd>,
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// The working directory, opened while it may still be: mapped ids cannot search the sandbox's directory.
+    here: OwnedFd,
+    sources: Vec<Source>,
+}
+
+/// Opens layers and bind sources. The working directory is the sandbox directory: what lies beneath it is reachable
+/// whatever the directories above it allow. `attached[i]` names the place below it where the runtime attached layer
+/// `i` with mapped ids; `trees[i]` is bind `i` where the runtime made it ready.
+pub fn open_parts(spec: &RootSpec, attached: &[Option<String>], trees: Vec<Option<Source>>) -> Result<Parts, Failure> {
+    let step = Step::OpenLayers;
+    let open_dir =
+        |path: &std::path::Path| fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let mut lowers = Vec::with_capacity(spec.lowers.len());
+    for (index, lower) in spec.lowers.iter().enumerate() {
+        let path =
+            attached.get(index).and_then(|place| place.as_deref()).map_or(lower.path.as_path(), std::path::Path::new);
+        let fd = open_dir(path).map_err(failed(step, format!("open layer {}", lower.path.display()), LAYER_HINT))?;
+        lowers.push(fd);
+    }
+    let upper = open_dir("upper".as_ref()).map_err(failed(step, "open the upper directory", LAYER_HINT))?;
+    let here = open_dir(".".as_ref()).map_err(failed(step, "open the sandbox directory", LAYER_HINT))?;
+    let work = open_dir("work".as_ref()).map_err(failed(step, "open the work directory", LAYER_HINT))?;
+    let mut sources = Vec::with_capacity(spec.binds.len());
+    for (bind, tree) in spec.binds.iter().zip(trees) {
+        sources.push(match tree {
+            Some(source) => source,
+            None => open_source(bind)?,
+        });
+    }
+    Ok(Parts { lowers, upper, work, here, sources })
+}
+
+fn open_source(bind: &BindSpec) -> Result<Source, Failure> {
+    match fs::open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => Ok(Source::Path(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR) if bind.optional => Ok(Source::Absent),
+        Err(error) => Err(Failure::call(
+            Step::OpenLayers,
+            format!("open mount source {}", bind.source.display()),
+            error,
+            BIND_HINT,
+        )),
+    }
+}
+
+/// Makes bind `bind` ready with the runtime's own rights: its source need not be reachable for the sandbox's ids.
+/// `owner` maps the ids of the host.
+pub fn prepare_source(bind: &BindSpec, ids: &IdMap, owner: Option<BorrowedFd<'_>>) -> Result<Source, Failure> {
+    let source = match open_source(bind)? {
+        Source::Path(fd) => fd,
+        other => return Ok(other),
+    };
+    let tree = bind_tree(bind, &source).map_err(failed(
+        Step::OpenLayers,
+        format!("copy mount {}", bind.source.display()),
+        BIND_HINT,
+    ))?;
+    let map = || {
+        let shown = match bind.shown_as {
+            Some(inside) => {
+                let stat = fs::fstat(&source)?;
+                Some(idmapped::shown_as(ids, (stat.st_uid, stat.st_gid), inside)?)
+            }
+            None => None,
+        };
+        match shown.as_ref().map(OwnedFd::as_fd).or(owner.filter(|_| bind.host_ids)) {
+            Some(owner) => microsandbox_sys::mount::set_attributes(&tree, false, 0, libc::MS_PRIVATE, Some(owner)),
+            None => Ok(()),
+        }
+    };
+    map().map_err(failed(
+        Step::OpenLayers,
+        format!("map the ids of mount {}", bind.source.display()),
+        "this file system or kernel has no id-mapped mounts; use a named volume, or a directory on another file system",
+    ))?;
+    Ok(Source::Tree(tree))
+}
+
+fn bind_tree(bind: &BindSpec, source: impl AsFd) -> Result<OwnedFd, Errno> {
+    let tree = mounts::copy_tree(source)?;
+    let mut attributes = mounts::NOSUID | mounts::NODEV;
+    if bind.readonly {
+        attributes |= mounts::RDONLY;
+    }
+    if bind.noexec {
+        attributes |= mounts::NOEXEC;
+    }
+    mounts::restrict(&tree, attributes)?;
+    Ok(tree)
+}
+
+/// Mounts the overlay and returns its root. It is attached on the working directory, which nothing sees after the
+/// pivot.
+pub fn mount_overlay(parts: &Parts) -> Result<OwnedFd, Failure> {
+    let step = Step::MountOverlay;
+    clear_volatile_mark(&parts.work).map_err(failed(step, "prepare the work directory", OVERLAY_HINT))?;
+    let root = mounts::overlay(&parts.lowers, &parts.upper, &parts.work, &parts.here).map_err(failed(
+        step,
+        format!("mount an overlay of {} layers", parts.lowers.len()),
+        OVERLAY_HINT,
+    ))?;
+    mounts::attach(&root, &parts.here).map_err(failed(step, "attach the overlay", OVERLAY_HINT))?;
+    Ok(root)
+}
+
+/// Attaches another tree over the overlay, on the same directory: for a tenant whose root is not the overlay itself.
+pub fn attach_here(tree: &OwnedFd, parts: &Parts) -> Result<(), Errno> {
+    mounts::attach(tree, &parts.here)
+}
+
+/// An overlay that was mounted without syncing leaves a mark that refuses the next mount until somebody takes note.
+/// The upper directory is complete as long as the host did not lose power, and no worse than its other files if it did.
+fn clear_volatile_mark(work: &OwnedFd) -> Result<(), Errno> {
+    let mark = "work/incompat/volatile";
+    for (name, flags) in [(format!("{mark}/dirty"), fs::AtFlags::empty()), (mark.to_owned(), fs::AtFlags::REMOVEDIR)] {
+        match fs::unlinkat(work, name, flags) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A fresh `/proc` of the sandbox's own process namespace, without what concerns the whole machine.
+pub fn mount_proc(root: &OwnedFd) -> Result<(), Failure> {
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mounted = (|| {
+        let proc = mounts::fresh("proc", &[], attributes)?;
+        mounts::attach(&proc, make::replace_with_dir(root, "proc")?)?;
+        for name in PROC_READONLY {
+            if let Some(target) = existing(&proc, name)? {
+                let tree = mounts::copy_tree(&target)?;
+                mounts::restrict(&tree, mounts::RDONLY)?;
+                mounts::attach(&tree, target)?;
+            }
+        }
+        mask(&proc, &PROC_MASKED)
+    })();
+    mounted.map_err(failed(Step::MountProc, "mount /proc", MOUNT_HINT))
+}
+
+/// A read-only `/sys` of the sandbox's own network namespace. Where the kernel refuses it, `/sys` stays empty.
+pub fn mount_sys(root: &OwnedFd) -> Result<(), Failure> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mounted = (|| {
+        let target = make::replace_with_dir(root, "sys")?;
+        let sys = match mounts::fresh("sysfs", &[], attributes) {
+            Err(Errno::PERM | Errno::ACCESS) => return Ok(()),
+            result => result?,
+        };
+        mounts::attach(&sys, target)?;
+        mask(&sys, &SYS_MASKED)
+    })();
+    mounted.map_err(failed(Step::MountSys, "mount /sys", MOUNT_HINT))
+}
+
+/// Puts `/dev/null` over files and an empty read-only directory over directories; what does not exist needs no mask.
+fn mask(root: &OwnedFd, names: &[&str]) -> Result<(), Errno> {
+    for name in names {
+        let Some(target) = existing(root, name)? else { continue };
+        let cover = if make::is_dir(&target)? {
+            let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            mounts::fresh("tmpfs", &[Opt::Text("size", "0"), Opt::Text("mode", "755")], flags)?
+        } else {
+            mounts::device("/dev/null", 1, 3)?
+        };
+        mounts::attach(&cover, target)?;
+    }
+    Ok(())
+}
+
+fn existing(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
+    match fs::openat(root, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::ACCESS) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A small `/dev` with the devices every program expects and terminals of its own. Shared memory is bounded by itself:
+/// there may be no control group that does it.
+pub fn mount_dev(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), Failure> {
+    mount_dev_parts(root, id_count, shm_bytes).map_err(failed(Step::MountDev, "mount /dev", MOUNT_HINT))
+}
+
+fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), Errno> {
+    let plain = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let full = plain | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let options = [Opt::Text("mode", "755"), Opt::Text("size", "65536"), Opt::Text("nr_inodes", "1024")];
+    let dev = mounts::fresh("tmpfs", &options, full)?;
+    mounts::attach(&dev, make::replace_with_dir(root, "dev")?)?;
+    for (name, major, minor) in DEVICES {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let target = fs::openat(&dev, name, flags, Mode::from_raw_mode(0o666))?;
+        mounts::attach(mounts::device(&format!("/dev/{name}"), major, minor)?, target)?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        fs::symlinkat(target, &dev, name)?;
+    }
+    let mut pts = vec![Opt::Flag("newinstance"), Opt::Text("ptmxmode", "0666"), Opt::Text("mode", "620")];
+    // Group `tty`, where the mapping has it.
+    if id_count > 5 {
+        pts.push(Opt::Text("gid", "5"));
+    }
+    mounts::attach(mounts::fresh("devpts", &pts, plain)?, make::replace_with_dir(&dev, "pts")?)?;
+    let size = shm_bytes.to_string();
+    let shm = mounts::fresh("tmpfs", &[Opt::Text("mode", "1777"), Opt::Text("size", &size)], full)?;
+    mounts::attach(shm, make::replace_with_dir(&dev, "shm")?)?;
+    // Message queues are a kernel option; without them the directory is empty.
+    let queues = make::replace_with_dir(&dev, "mqueue")?;
+    if let Ok(mqueue) = mounts::fresh("mqueue", &[], full) {
+        mounts::attach(mqueue, queues)?;
+    }
+    Ok(())
+}
+
+/// Binds and temporary file systems, outer targets before inner ones.
+pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result<(), Failure> {
+    enum Wanted<'a> {
+        Tmpfs(&'a TmpfsSpec),
+        Bind(&'a BindSpec, &'a Source),
+    }
+    let depth = |path: &str| path.split('/').filter(|part| !part.is_empty()).count();
+    let mut wanted: Vec<(usize, Wanted<'_>)> =
+        spec.tmpfs.iter().map(|t| (depth(&t.target), Wanted::Tmpfs(t))).collect();
+    wanted.extend(spec.binds.iter().zip(&parts.sources).map(|(b, s)| (depth(&b.target), Wanted::Bind(b, s))));
+    wanted.sort_by_key(|(depth, _)| *depth);
+    for (depth, item) in &wanted {
+        let target = match item {
+            Wanted::Tmpfs(tmpfs) => &tmpfs.target,
+            Wanted::Bind(bind, _) => &bind.target,
+        };
+        if *depth == 0 {
+            return Err(Failure::new(
+                Step::MountBinds,
+                format!("mount target {target:?} is the root itself"),
+                BIND_HINT,
+            ));
+        }
+        let mounted = match item {
+            Wanted::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs),
+            Wanted::Bind(bind, source) => mount_bind(root, bind, source),
+        };
+        mounted.map_err(failed(Step::MountBinds, format!("mount on {target}"), BIND_HINT))?;
+    }
+    Ok(())
+}
+
+fn mount_tmpfs(root: &OwnedFd, spec: &TmpfsSpec) -> Result<(), Errno> {
+    let size = spec.size_bytes.to_string();
+    let mode = format!("{:o}", spec.mode & 0o7777);
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, spec.readonly);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, spec.noexec);
+    let tree = mounts::fresh("tmpfs", &[Opt::Text("size", &size), Opt::Text("mode", &mode)], attributes)?;
+    mounts::attach(tree, make::ensure_dir(root, &spec.target)?)
+}
+
+fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source) -> Result<(), Errno> {
+    let own;
+    let tree: BorrowedFd<'_> = match source {
+        Source::Absent => return Ok(()),
+        Source::Tree(tree) => tree.as_fd(),
+        Source::Path(path) => {
+            own = bind_tree(bind, path)?;
+            own.as_fd()
+        }
+    };
+    let target = if make::is_dir(tree)? {
+        make::ensure_dir(root, &bind.target)?
+    } else {
+        make::ensure_file(root, &bind.target)?
+    };
+    mounts::attach(tree, target)
+}
+
+/// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`, on the first boot of a sandbox: what the image ships of them
+/// belongs to another machine. Later boots keep what the sandbox made of them.
+pub fn write_etc(root: &OwnedFd, parts: &Parts, hostname: &str) -> Result<(), Failure> {
+    let written = (|| {
+        let etc = match open(root, "/etc", OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), Rule::PLAIN) {
+            Err(Errno::NOENT) => make::replace_with_dir(root, "etc")?,
+            // An image whose /etc is a symlink or a file gets none of these files.
+            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
+            result => result?,
+        };
+        let ours = |name: &str| fs::statat(&parts.upper, format!("etc/{name}"), fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        if !ours("hostname") {
+            make::write_file(&etc, "hostname", format!("{hostname}\n").as_bytes(), 0o644)?;
+        }
+        if !ours("hosts") {
+            let hosts =
+                format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n");
+            make::write_file(&etc, "hosts", hosts.as_bytes(), 0o644)?;
+        }
+        if !ours("resolv.conf") {
+            make::write_file(&etc, "resolv.conf", b"# This sandbox has no network beyond its loopback.\n", 0o644)?;
+        }
+        Ok(())
+    })();
+    match written {
+        // A root whose /etc belongs to ids outside of the mapping keeps what it has.
+        Err(Errno::ACCESS | Errno::PERM | Errno::OVERFLOW) => Ok(()),
+        result => result,
+    }
+    .map_err(failed(Step::WriteEtc, "write /etc/hostname, /etc/hosts, /etc/resolv.conf", MOUNT_HINT))
+}

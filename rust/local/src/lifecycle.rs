@@ -1,0 +1,45 @@
+//! Create, start, stop, remove, detach: one verb a file.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`create`], [`start`] | from a configuration, or from a stored one, to a running sandbox |
+//! | [`bring_up`] | what both share: boot, record, adopt, undo |
+//! | [`stop`] | stop, drain, kill |
+//! | [`remove`] | directory and row |
+//! | [`lifeline`] | attached and detached |
+
+mod bring_up;
+pub mod create;
+pub mod lifeline;
+pub mod remove;
+pub mod start;
+pub mod stop;
+
+use std::time::Duration;
+
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::{SandboxSpec, SandboxStatus, validate_sandbox_name};
+use microsandbox_home::Home;
+use microsandbox_contract::Identity;
+use microsandbox_store::SandboxRow;
+
+use crate::reconcile;
+
+/// Longest wait for another task or process that is busy with the same name.
+pub const LOCK_DEADLINE: Duration = Duration::from_secs(90);
+
+pub fn parse_spec(row: &SandboxRow) -> MicrosandboxResult<SandboxSpec> {
+    serde_json::from_str(&row.config_json)
+        .map_err(|e| MicrosandboxError::json(format!("stored configuration of sandbox {}", row.name), e))
+}
+
+/// The running sandbox's row and who runs it. Terminal and absent ones are told apart.
+async fn running(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, Option<Identity>)> {
+    validate_sandbox_name(name)?;
+    let (row, _run) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    if row.status.is_terminal() || row.status == SandboxStatus::Created {
+        return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status });
+    }
+    let identity = reconcile::identity(&home.sandbox_dir(name));
+    Ok((row, identity))
+}

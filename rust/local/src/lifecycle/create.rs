@@ -1,0 +1,104 @@
+//! Creating a sandbox: everything is checked, then the row, the directory and the boot.
+
+use microsandbox_core::backend::LiveRecord;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::{BootTrace, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus};
+use microsandbox_core::validate;
+use microsandbox_home::lock::NameLock;
+use microsandbox_home::{Home, tree};
+use microsandbox_store::SandboxRow;
+
+use super::LOCK_DEADLINE;
+use super::bring_up::{Unfinished, adopt, bring_up};
+use crate::isolation::Fallback;
+use crate::{boot, isolation, mounts, reconcile, root};
+
+/// A configuration that passed every check; nothing exists yet.
+pub struct Prepared {
+    pub config: SandboxConfig,
+    trace: BootTrace,
+}
+
+/// Checks everything and decides what is decided once, before anything is created or replaced.
+pub async fn prepare(home: &Home, mut config: SandboxConfig, fallback: &Fallback) -> MicrosandboxResult<Prepared> {
+    if let Some(option) = config.unsupported.first() {
+        return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
+    }
+    let mut trace = BootTrace::begin();
+    config.patches.iter().try_for_each(Patch::check)?;
+    prepare_spec(home, &mut config.spec, fallback).await?;
+    trace.finish("checks");
+    Ok(Prepared { config, trace })
+}
+
+/// Creates and boots. A sandbox that is to be replaced is gone already.
+pub async fn create(home: &Home, prepared: Prepared) -> MicrosandboxResult<LiveRecord> {
+    let Prepared { config, mut trace } = prepared;
+    let spec = config.spec;
+    let lock = NameLock::acquire(home.path(), &spec.name, LOCK_DEADLINE).await?;
+    let row = insert(home, &spec).await?;
+    boot::failpoint("inserted");
+    let mut guard = Unfinished::new(home.clone(), row, lock, false);
+    let dir = home.sandbox_dir(&spec.name);
+    if dir.exists() {
+        // A directory without a row: what an earlier, killed removal left.
+        tree::remove(home, &dir).await?;
+    }
+    match bring_up(home, &spec, guard.row_id(), &config.patches, &mut trace).await {
+        Ok(booted) => {
+            guard.disarm();
+            Ok(adopt(home, spec, guard.finished_row_id(), booted, trace))
+        }
+        Err(error) => {
+            guard.undo().await;
+            Err(error)
+        }
+    }
+}
+
+/// Checks everything and settles everything that is decided once: isolation, image, identity.
+async fn prepare_spec(home: &Home, spec: &mut SandboxSpec, fallback: &Fallback) -> MicrosandboxResult<()> {
+    validate::spec(spec, home.config())?;
+    // A home that cannot hold the database is refused before its lock directory exists.
+    home.store().await?;
+    if spec.isolation == Isolation::Auto {
+        spec.isolation = home.config().isolation.unwrap_or_default();
+    }
+    if spec.isolation == Isolation::Microvm {
+        // A demand that no host could meet is refused first.
+        validate::microvm(spec)?;
+    }
+    spec.isolation_actual = Some(isolation::decide(home, spec.isolation, fallback).await?);
+    mounts::exist(home, spec).await?;
+    spec.image_defaults = root::image_defaults(home, &spec.image).await?;
+    if spec.isolation_actual == Some(Isolation::Microvm) {
+        validate::microvm(spec)?;
+        root::startable(home, spec)?;
+    }
+    spec.id = microsandbox_core::random::hex::<16>()?;
+    Ok(())
+}
+
+async fn insert(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRow> {
+    let store = home.store().await?;
+    match store.insert_sandbox(spec, SandboxStatus::Starting).await {
+        Err(MicrosandboxError::SandboxAlreadyExists(name)) => {
+            // We hold the lock: a record still `Starting`, or one whose creation was cut off, has no owner.
+            let Some((row, run)) = store.sandbox(&name).await? else {
+                return store.insert_sandbox(spec, SandboxStatus::Starting).await;
+            };
+            let interrupted =
+                run.as_ref().is_none_or(|run| run.termination_detail.as_deref() == Some(reconcile::INTERRUPTED));
+            let ownerless = row.status == SandboxStatus::Starting;
+            if !(ownerless || row.status == SandboxStatus::Crashed && interrupted) {
+                return Err(MicrosandboxError::SandboxAlreadyExists(name));
+            }
+            if ownerless {
+                reconcile::finish(home, &row, SandboxStatus::Crashed, Some(reconcile::INTERRUPTED)).await?;
+            }
+            reconcile::remove_all(home, &row).await?;
+            store.insert_sandbox(spec, SandboxStatus::Starting).await
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,30 @@
+//! Deleting a sandbox that is not live: directory, then row.
+
+use microsandbox_core::backend::RemoveRequest;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::validate_sandbox_name;
+use microsandbox_home::Home;
+use microsandbox_home::lock::NameLock;
+
+use super::{LOCK_DEADLINE, parse_spec};
+use crate::reconcile;
+
+/// Refuses a live sandbox, and one with another id than the expected one.
+pub async fn remove(home: &Home, request: RemoveRequest<'_>) -> MicrosandboxResult<()> {
+    let RemoveRequest { name, expected_id } = request;
+    validate_sandbox_name(name)?;
+    reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
+    let (row, _run) = home.store().await?.sandbox(name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    if let Some(expected) = expected_id
+        && parse_spec(&row).is_ok_and(|spec| !spec.id.is_empty() && spec.id != expected)
+    {
+        return Err(MicrosandboxError::SandboxReplaced(name.into()));
+    }
+    if row.status.blocks_remove() {
+        return Err(MicrosandboxError::SandboxStillRunning(name.into()));
+    }
+    reconcile::remove_all(home, &row).await?;
+    lock.remove_file();
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Ending a sandbox: through its agent, else by signal. None of these waits for the end.
+
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use microsandbox_core::agent::AgentClient;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::SandboxStatus;
+use microsandbox_home::{Home, process, runtime_process};
+
+use super::running;
+use crate::{boot, freeze};
+
+/// Connecting to an agent that is asked to shut down.
+const SHUTDOWN_CONNECT: Duration = Duration::from_secs(5);
+
+/// Through the agent, which syncs; SIGTERM to the runtime only when the agent cannot be reached.
+pub async fn stop(home: &Home, name: &str) -> MicrosandboxResult<()> {
+    let (row, identity) = running(home, name).await?;
+    if row.status == SandboxStatus::Paused {
+        // A frozen agent cannot stop anything.
+        freeze::resume(home, name).await?;
+    }
+    home.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await?;
+    boot::failpoint("draining");
+    let asked = async {
+        let client = AgentClient::connect(&home.agent_address(name)?, SHUTDOWN_CONNECT).await?;
+        client.shutdown(None).await
+    };
+    if let Err(error) = asked.await {
+        tracing::info!(sandbox = name, %error, "the agent cannot be asked to stop; signalling its runtime");
+        if let Some(pidfd) = identity.and_then(|identity| process::open(&identity.runtime)) {
+            rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::TERM).map_err(|e| {
+                MicrosandboxError::Io { context: format!("signal the runtime of {name}"), source: e.into() }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// No new programs; the sandbox ends when the last one that runs has.
+pub async fn drain(home: &Home, name: &str) -> MicrosandboxResult<()> {
+    let (row, _identity) = running(home, name).await?;
+    if row.status == SandboxStatus::Paused {
+        freeze::resume(home, name).await?;
+    }
+    AgentClient::connect(&home.agent_address(name)?, SHUTDOWN_CONNECT).await?.drain().await?;
+    home.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await.map(drop)
+}
+
+/// SIGKILL to the runtime; the guest dies with it.
+pub async fn kill(home: &Home, name: &str) -> MicrosandboxResult<()> {
+    let (row, identity) = running(home, name).await?;
+    let store = home.store().await?;
+    store.set_status(row.id, &[SandboxStatus::Running, SandboxStatus::Paused], SandboxStatus::Draining).await?;
+    if let Some(pidfd) = identity.and_then(|identity| process::open(&identity.runtime)) {
+        runtime_process::kill(pidfd.as_fd());
+    }
+    Ok(())
+}

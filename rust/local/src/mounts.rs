@@ -1,0 +1,105 @@
+//! What a sandbox mounts besides its image, turned into binds and temporary file systems.
+//!
+//! Read-only is the mount's own flag on this side; root inside cannot take it away. Devices and setuid programs of a mount
+//! never count.
+
+use std::path::Path;
+
+use crate::volume_dir::Volumes;
+use microsandbox_core::backend::available_when;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::{HostPermissions, Isolation, Mount, MountOptions, SandboxSpec};
+use microsandbox_core::validate::mounts::{check, normalised, source};
+use microsandbox_home::Home;
+use microsandbox_contract::{BindSpec, RootSpec, TmpfsSpec};
+
+const MIB: u64 = 1 << 20;
+/// A temporary file system without a size: half of the memory.
+const HALF: u64 = 2;
+
+fn invalid<T>(text: String) -> MicrosandboxResult<T> {
+    Err(MicrosandboxError::InvalidConfig(text))
+}
+
+/// Volumes by name, and whether read-only.
+pub fn volumes(spec: &SandboxSpec) -> Vec<(String, bool)> {
+    let named = spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::Named { name, options, .. } => Some((name.clone(), options.readonly)),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Every volume has a row, and the driver can lay the mounts over each other: told before anything is made.
+pub async fn exist(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
+    if spec.isolation_actual == Some(Isolation::Microvm) {
+        let noexec = |mount: &&Mount| mount.policy().is_some() && mount.options().noexec;
+        if let Some(mount) = spec.mounts.iter().find(noexec) {
+            // The flag of this side's mount says nothing to the guest's kernel; memory is mounted by that.
+            let feature = format!("noexec of the mount at {}, of a microVM", mount.guest());
+            return Err(MicrosandboxError::unsupported(feature, "with isolation=container"));
+        }
+        // A guest mounts its own memory last: over whatever this machine shows beneath.
+        let within = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}/"));
+        let is_tmpfs = |mount: &&Mount| matches!(mount, Mount::Tmpfs { .. });
+        let mut covers: Vec<String> =
+            spec.mounts.iter().filter(is_tmpfs).filter_map(|mount| normalised(mount.guest()).ok()).collect();
+        covers.push("/tmp".into());
+        for mount in spec.mounts.iter().filter(|mount| !is_tmpfs(mount)) {
+            let target = normalised(mount.guest()).unwrap_or_default();
+            if let Some(cover) = covers.iter().find(|cover| within(&target, cover)) {
+                let feature = format!("a mount at {target}, within the tmpfs {cover}, of a microVM");
+                return Err(MicrosandboxError::unsupported(feature, "with isolation=container; mount it elsewhere"));
+            }
+        }
+    }
+    for (name, _) in volumes(spec) {
+        if home.store().await?.volume(&name).await?.is_none() {
+            return Err(MicrosandboxError::VolumeNotFound(name));
+        }
+    }
+    Ok(())
+}
+
+/// Adds them to the root file system.
+pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> MicrosandboxResult<()> {
+    check(&spec.mounts, home.config())?;
+    for mount in &spec.mounts {
+        let options = mount.options();
+        let target = match normalised(mount.guest()) {
+            Ok(target) => target,
+            Err(why) => return invalid(format!("mount target {:?} {why}", mount.guest())),
+        };
+        let bind = |source, host_ids, set_ids| BindSpec {
+            source,
+            target: target.clone(),
+            readonly: options.readonly,
+            noexec: options.noexec,
+            host_ids,
+            optional: false,
+            shown_as: mount.policy().and_then(|policy| policy.override_uid.zip(policy.override_gid)),
+            set_ids,
+        };
+        match mount {
+            Mount::Named { name, .. } => {
+                // Made here if a crash kept it from being made.
+                Volumes { home }.root(name).await?;
+                root.binds.push(bind(home.config().volume_path(name), false, true));
+            }
+            Mount::Bind { host, policy, .. } => {
+                let mirrors = policy.host_permissions == HostPermissions::Mirror;
+                root.binds.push(bind(source(Path::new(host), home.config())?, true, mirrors));
+            }
+            Mount::Tmpfs { size_mib, .. } => {
+                let memory = u64::from(spec.resources.memory_mib) * MIB;
+                let size_bytes = size_mib.map_or(memory / HALF, |mib| mib.saturating_mul(MIB));
+                let MountOptions { readonly, noexec, .. } = options;
+                root.tmpfs.push(TmpfsSpec { target, size_bytes, mode: 0o1777, readonly, noexec });
+            }
+            Mount::DiskImage { .. } => {
+                return Err(MicrosandboxError::unsupported("Volume.disk", available_when::DISK_IMAGES));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! `LocalBackend` as a [`SandboxBackend`] and an [`ImageBackend`]: every operation, delegated.
+
+use std::path::Path;
+use std::time::Duration;
+
+use microsandbox_core::agent::connections::KeptDialer;
+use microsandbox_core::agent::{AgentClient, Dialer, StreamAgent, Verdict};
+use microsandbox_core::api::{DEFAULT_STOP_TIMEOUT, SandboxRecord};
+use microsandbox_core::backend::{
+    Agent, ConnectRequest, CreateRequest, ImageBackend, ListQuery, LiveRecord, Operation, ProgressFn, RecordPage,
+    RemoveRequest, SandboxBackend, StartRequest,
+};
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::lifecycle::{Ending, Force, replace};
+use microsandbox_core::model::{
+    DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
+    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec,
+};
+use microsandbox_home::{Home, process};
+use microsandbox_images as images;
+use microsandbox_contract::{Identity, IsolationReport};
+use tokio::net::UnixStream;
+
+use super::lifecycle::{create, lifeline, remove, start, stop};
+use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records};
+
+impl LocalBackend {
+    async fn create_prepared(&self, config: SandboxConfig) -> MicrosandboxResult<LiveRecord> {
+        let prepared = create::prepare(&self.home, config, &self.fallback).await?;
+        let config = &prepared.config;
+        if config.replace_existing {
+            replace(self, &config.spec.name, config.replace_timeout, Force::Available).await?;
+        }
+        create::create(&self.home, prepared).await
+    }
+
+    async fn modify_and_restart(&self, name: &str, change: Modification) -> MicrosandboxResult<ModificationPlan> {
+        let modify::Modified { mut plan, restart } = modify::modify(&self.home, name, change).await?;
+        if let Some(detached) = restart {
+            let record = records::get(&self.home, name).await?;
+            Ending { backend: self, record: &record }.stop(DEFAULT_STOP_TIMEOUT).await?;
+            start::start(&self.home, StartRequest { name, detached }).await?;
+            plan.applied = true;
+        }
+        Ok(plan)
+    }
+
+    /// What a failure to reach the agent, or its loss, really means.
+    async fn explain(&self, name: &str, error: MicrosandboxError) -> MicrosandboxError {
+        let unreachable = matches!(
+            error,
+            MicrosandboxError::SandboxNotRunning { .. }
+                | MicrosandboxError::AgentLost { .. }
+                | MicrosandboxError::Io { .. }
+        );
+        if !unreachable {
+            return error;
+        }
+        match reconcile::current(&self.home, name).await {
+            Ok(None) => reconcile::not_found(name),
+            Ok(Some((row, _))) if !row.status.is_live() => {
+                MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status }
+            }
+            _ => error,
+        }
+    }
+}
+
+/// The agent of one sandbox, on its unix socket.
+struct LocalDialer<'a> {
+    backend: &'a LocalBackend,
+    name: &'a str,
+}
+
+impl LocalDialer<'_> {
+    fn kept(&self) -> MicrosandboxResult<KeptDialer<'_>> {
+        let address = self.backend.home.agent_address(self.name)?;
+        Ok(KeptDialer { address, connections: &self.backend.connections })
+    }
+}
+
+impl Dialer for LocalDialer<'_> {
+    type Stream = UnixStream;
+
+    async fn dial(&self) -> MicrosandboxResult<AgentClient> {
+        self.kept()?.dial().await
+    }
+    async fn dial_idle(&self) -> MicrosandboxResult<AgentClient> {
+        self.kept()?.dial_idle().await
+    }
+    fn keep(&self, client: AgentClient) {
+        // Without a token the run is over, and the connection with it.
+        if let Ok(dialer) = self.kept() {
+            dialer.keep(client);
+        }
+    }
+    fn verdict(&self) -> Option<Verdict> {
+        let token = self.kept().ok()?.address.token;
+        let watch = self.backend.oom.watch(self.name, &token, &self.backend.home.sandbox_dir(self.name))?;
+        Some(Box::new(move |exit| watch.judge(exit)))
+    }
+    async fn explain(&self, error: MicrosandboxError) -> MicrosandboxError {
+        self.backend.explain(self.name, error).await
+    }
+}
+
+impl SandboxBackend for LocalBackend {
+    fn create(&self, request: CreateRequest) -> Operation<'_, LiveRecord> {
+        Box::pin(self.create_prepared(request.config))
+    }
+    fn start<'a>(&'a self, request: StartRequest<'a>) -> Operation<'a, LiveRecord> {
+        Box::pin(start::start(&self.home, request))
+    }
+    fn connect<'a>(&'a self, request: ConnectRequest<'a>) -> Operation<'a, LiveRecord> {
+        Box::pin(start::connect(&self.home, request))
+    }
+    fn get<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
+        Box::pin(records::get(&self.home, name))
+    }
+    fn get_by_id<'a>(&'a self, id: &'a str) -> Operation<'a, SandboxRecord> {
+        Box::pin(records::get_by_id(&self.home, id))
+    }
+    fn count(&self) -> Operation<'_, u64> {
+        Box::pin(records::count(&self.home))
+    }
+    fn list(&self, query: ListQuery) -> Operation<'_, RecordPage> {
+        Box::pin(records::list(&self.home, query))
+    }
+    fn remove<'a>(&'a self, request: RemoveRequest<'a>) -> Operation<'a, ()> {
+        Box::pin(async move {
+            remove::remove(&self.home, request).await?;
+            self.forget(request.name);
+            Ok(())
+        })
+    }
+    fn stop<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(stop::stop(&self.home, name))
+    }
+    fn kill<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(stop::kill(&self.home, name))
+    }
+    fn drain<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(stop::drain(&self.home, name))
+    }
+    fn modify<'a>(&'a self, name: &'a str, change: Modification) -> Operation<'a, ModificationPlan> {
+        Box::pin(self.modify_and_restart(name, change))
+    }
+    fn pause<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(freeze::pause(&self.home, name))
+    }
+    fn resume<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(freeze::resume(&self.home, name))
+    }
+    fn detach<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(lifeline::detach(&self.home, name))
+    }
+    fn wait<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
+        Box::pin(records::wait(&self.home, name))
+    }
+
+    fn logs<'a>(&'a self, name: &'a str, options: LogOptions) -> Operation<'a, Vec<LogEntry>> {
+        Box::pin(async move {
+            reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+            logs::logs(&self.home.sandbox_dir(name).join("logs"), options).await
+        })
+    }
+    fn log_stream<'a>(&'a self, name: &'a str, options: LogStreamOptions) -> Operation<'a, LogStream> {
+        Box::pin(async move {
+            reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+            let dir = self.home.sandbox_dir(name);
+            let logs_dir = dir.join("logs");
+            let alive = move || reconcile::identity(&dir).is_some_and(|identity| process::is_alive(&identity.runtime));
+            logs::log_stream(logs_dir, options, alive).await
+        })
+    }
+    fn metrics<'a>(&'a self, name: &'a str, spec: &'a SandboxSpec) -> Operation<'a, SandboxMetrics> {
+        Box::pin(async move {
+            let (identity, stored) = live_identity(&self.home, name, spec).await?;
+            let address = self.home.agent_address(name)?;
+            match metrics::sample(&address, &stored, &identity, None).await {
+                Ok(sample) => Ok(sample),
+                Err(error) => Err(self.explain(name, error).await),
+            }
+        })
+    }
+    fn metrics_stream(&self, name: String, spec: SandboxSpec, interval: Duration) -> MetricsStream {
+        let dir = self.home.sandbox_dir(&name);
+        let identity = reconcile::identity(&dir).filter(|identity| process::is_alive(&identity.runtime));
+        metrics::stream(self.home.agent_address(&name), spec, identity, interval)
+    }
+    fn isolation<'a>(&'a self, name: &'a str) -> Operation<'a, IsolationReport> {
+        Box::pin(async move {
+            let (row, _) = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+            let identity = reconcile::identity(&self.home.sandbox_dir(name));
+            identity
+                .map(|identity| identity.isolation)
+                .ok_or(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status })
+        })
+    }
+    fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a> {
+        Box::new(StreamAgent::new(LocalDialer { backend: self, name }))
+    }
+}
+
+/// The run to measure and its limits as they are now, or why there is nothing to measure.
+async fn live_identity(home: &Home, name: &str, spec: &SandboxSpec) -> MicrosandboxResult<(Identity, SandboxSpec)> {
+    if spec.metrics.effective_interval_ms().is_none() {
+        return Err(MicrosandboxError::MetricsDisabled(name.into()));
+    }
+    let (row, _) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let unavailable = |reason: String| MicrosandboxError::MetricsUnavailable { name: name.into(), reason };
+    if !row.status.is_live() {
+        return Err(unavailable(format!("no live metrics slot: the sandbox is {}", row.status)));
+    }
+    let identity = reconcile::identity(&home.sandbox_dir(name));
+    let identity = identity.ok_or_else(|| unavailable("no live metrics slot yet".into()))?;
+    // Limits may have been changed since the caller's view of them.
+    let stored = serde_json::from_str(&row.config_json).unwrap_or_else(|_| spec.clone());
+    Ok((identity, stored))
+}
+
+impl ImageBackend for LocalBackend {
+    fn load<'a>(
+        &'a self,
+        archive: &'a Path,
+        tag: Option<String>,
+        progress: Option<ProgressFn>,
+    ) -> Operation<'a, Vec<ImageInfo>> {
+        Box::pin(images::load(&self.home, archive, tag, progress))
+    }
+    fn list(&self) -> Operation<'_, Vec<ImageInfo>> {
+        Box::pin(images::list(&self.home))
+    }
+    fn get<'a>(&'a self, reference: &'a str) -> Operation<'a, ImageInfo> {
+        Box::pin(images::get(&self.home, reference))
+    }
+    fn inspect<'a>(&'a self, reference: &'a str) -> Operation<'a, ImageDetail> {
+        Box::pin(images::inspect(&self.home, reference))
+    }
+    fn remove<'a>(&'a self, reference: &'a str, force: bool) -> Operation<'a, ()> {
+        Box::pin(images::remove(&self.home, reference, force))
+    }
+    fn prune(&self) -> Operation<'_, ImagePruneReport> {
+        Box::pin(images::prune(&self.home))
+    }
+    fn doctor(&self, recheck: bool) -> Operation<'_, DoctorReport> {
+        Box::pin(doctor::doctor(&self.home, recheck))
+    }
+}

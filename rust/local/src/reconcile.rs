@@ -1,0 +1,232 @@
+//! Rows against reality. A row never says running for a process that is gone.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use microsandbox_contract::{ExitReason, ExitRecord, Identity, ProcessIdentity};
+
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::SandboxStatus;
+use microsandbox_home::lock::NameLock;
+use microsandbox_home::{Home, process, runtime_process, tree};
+use microsandbox_store::{RunEnd, RunRow, SandboxRow};
+
+/// Reason stored when a creation was cut off; such a record may be replaced by the next creation of the name.
+pub const INTERRUPTED: &str = "creation or start was interrupted";
+
+/// Longest wait for the processes of a killed guest to vanish before its control groups are removed.
+const GUEST_GONE: Duration = Duration::from_secs(2);
+
+/// The run that `runtime/identity.json` describes, if there is one.
+pub fn identity(dir: &Path) -> Option<Identity> {
+    serde_json::from_slice(&std::fs::read(dir.join("runtime/identity.json")).ok()?).ok()
+}
+
+/// Whether something still runs behind the row.
+fn is_live(dir: &Path) -> Option<Identity> {
+    identity(dir).filter(|identity| process::is_alive(&identity.runtime))
+}
+
+/// The row as it really is: a live status whose process is gone is settled first. `None`: no such sandbox.
+pub async fn current(home: &Home, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+    let store = home.store().await?;
+    let Some((row, run)) = store.sandbox(name).await? else {
+        return Ok(None);
+    };
+    settle(home, row, run).await
+}
+
+/// As [`current`], for a row already read.
+pub async fn settle(
+    home: &Home,
+    row: SandboxRow,
+    run: Option<RunRow>,
+) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+    let dir = home.sandbox_dir(&row.name);
+    let settled = row.status.is_terminal() && !row.ephemeral || row.status == SandboxStatus::Created;
+    if settled || (row.status != SandboxStatus::Starting && !row.status.is_terminal() && is_live(&dir).is_some()) {
+        return Ok(Some((row, run)));
+    }
+    // Whoever holds the lock is changing this very sandbox: what the row says is what is going on.
+    let Some(lock) = NameLock::try_acquire(home.path(), &row.name)? else {
+        // An ended ephemeral sandbox is being removed just now: it is gone for everybody else.
+        let going = row.ephemeral && row.status.is_terminal();
+        return Ok((!going).then_some((row, run)));
+    };
+    settle_locked(home, &row.name, lock).await
+}
+
+/// As [`current`], once whoever holds the lock has let go: to look again and again would be in the way of just them.
+pub async fn current_in_turn(home: &Home, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+    let lock = NameLock::acquire(home.path(), name, super::lifecycle::LOCK_DEADLINE).await?;
+    settle_locked(home, name, lock).await
+}
+
+/// Settles under the lock, reading the row again first.
+async fn settle_locked(
+    home: &Home,
+    name: &str,
+    lock: NameLock,
+) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+    let store = home.store().await?;
+    let Some((row, run)) = store.sandbox(name).await? else {
+        lock.remove_file();
+        return Ok(None);
+    };
+    let dir = home.sandbox_dir(name);
+    match row.status {
+        SandboxStatus::Created => return Ok(Some((row, run))),
+        SandboxStatus::Stopped | SandboxStatus::Crashed => {}
+        SandboxStatus::Starting => {
+            // Its creator is gone, and with it the sandbox: until the run is recorded, even a detached one ends with it.
+            if let Some(identity) = is_live(&dir) {
+                end_by_force(&identity.runtime).await;
+            }
+            finish(home, &row, SandboxStatus::Crashed, Some(INTERRUPTED)).await?;
+        }
+        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused => {
+            if is_live(&dir).is_some() {
+                return Ok(Some((row, run)));
+            }
+            finish(home, &row, SandboxStatus::Crashed, None).await?;
+        }
+    }
+    if row.ephemeral {
+        remove_all(home, &row).await?;
+        lock.remove_file();
+        return Ok(None);
+    }
+    store.sandbox(name).await
+}
+
+/// Records the end of a run and clears what a killed runtime left: the guest's processes and control groups.
+/// `fallback` is the status when nothing says how it ended.
+pub async fn finish(
+    home: &Home,
+    row: &SandboxRow,
+    fallback: SandboxStatus,
+    detail: Option<&str>,
+) -> MicrosandboxResult<()> {
+    let store = home.store().await?;
+    let dir = home.sandbox_dir(&row.name);
+    let identity = identity(&dir);
+    clear_leftovers(&dir, identity.as_ref()).await;
+    let record = exit_record(&dir).filter(|record| identity.as_ref().is_none_or(|i| i.runtime == record.runtime));
+    let (end, status) = verdict(record, row.status, fallback, detail);
+    store.end_run(row.id, end, status).await?;
+    for gone in ["runtime/agent.sock", "runtime/token", "runtime/token.paused"] {
+        // A stale one is refused by identity anyway.
+        let _ = std::fs::remove_file(dir.join(gone));
+    }
+    Ok(())
+}
+
+/// How it ended: by the runtime's own record, else by what was asked of it.
+fn verdict(
+    record: Option<ExitRecord>,
+    was: SandboxStatus,
+    fallback: SandboxStatus,
+    detail: Option<&str>,
+) -> (RunEnd, SandboxStatus) {
+    match record {
+        Some(record) => {
+            let asked = was == SandboxStatus::Draining;
+            let status =
+                if asked || record.reason.is_orderly() { SandboxStatus::Stopped } else { SandboxStatus::Crashed };
+            let mut detail = record.detail;
+            if record.oom_killed {
+                detail = Some(detail.map_or_else(|| "oom_killed".into(), |text| format!("oom_killed: {text}")));
+            }
+            let end = RunEnd {
+                exit_code: record.exit_code,
+                exit_signal: record.signal,
+                reason: Some(record.reason),
+                detail,
+                signals_sent: None,
+            };
+            (end, status)
+        }
+        // Gone without a record while being ended is what was asked for.
+        None if was == SandboxStatus::Draining => (
+            RunEnd { exit_signal: Some(9), reason: Some(ExitReason::Signal), ..RunEnd::default() },
+            SandboxStatus::Stopped,
+        ),
+        None => {
+            let detail = detail.unwrap_or("the runtime process is gone without a record of its end");
+            (
+                RunEnd { reason: Some(ExitReason::InternalError), detail: Some(detail.into()), ..RunEnd::default() },
+                fallback,
+            )
+        }
+    }
+}
+
+pub fn exit_record(dir: &Path) -> Option<ExitRecord> {
+    serde_json::from_slice(&std::fs::read(dir.join("runtime/exit.json")).ok()?).ok()
+}
+
+/// SIGKILL to a process of ours, and wait until it is gone.
+async fn end_by_force(identity: &ProcessIdentity) {
+    if let Some(pidfd) = process::open(identity) {
+        runtime_process::kill(pidfd.as_fd());
+        wait_bounded(pidfd).await;
+    }
+}
+
+async fn wait_bounded(pidfd: OwnedFd) {
+    let _ = tokio::time::timeout(GUEST_GONE, runtime_process::wait_gone(pidfd)).await;
+}
+
+/// The guest ends with its runtime (parent-death signal); this waits for it and removes the control groups, those of a
+/// boot that was cut off before it had an identity too.
+pub async fn clear_leftovers(dir: &Path, identity: Option<&Identity>) {
+    let noted = dir.join("runtime/cgroups.json");
+    let mut cgroups: Vec<PathBuf> =
+        std::fs::read(&noted).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    if let Some(identity) = identity {
+        end_by_force(&identity.init).await;
+        cgroups.extend(identity.cgroups.iter().cloned());
+    }
+    cgroups.sort();
+    cgroups.dedup();
+    for cgroup in &cgroups {
+        remove_cgroup(cgroup).await;
+    }
+}
+
+async fn remove_cgroup(path: &PathBuf) {
+    if !path.starts_with("/sys/fs/cgroup") {
+        return;
+    }
+    let deadline = Instant::now() + GUEST_GONE;
+    loop {
+        match rustix::fs::rmdir(path) {
+            // Processes are still on their way out.
+            Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(()) | Err(rustix::io::Errno::NOENT) => return,
+            Err(error) => {
+                tracing::warn!(cgroup = %path.display(), %error, "control group of an ended sandbox could not be removed");
+                return;
+            }
+        }
+    }
+}
+
+/// Directory first, then row: a failure leaves the row, so that removal can be tried again.
+pub async fn remove_all(home: &Home, row: &SandboxRow) -> MicrosandboxResult<()> {
+    super::boot::failpoint("remove");
+    let remains = tree::unlink(home, &home.sandbox_dir(&row.name)).await?;
+    super::boot::failpoint("remove_row");
+    let store = home.store().await?;
+    // Both wait for the disk, and nothing has a name any more.
+    let (deleted, ()) = tokio::join!(store.delete_sandbox(row.id), remains.free());
+    deleted.map(|_| ())
+}
+
+/// The error for a name that means nothing.
+pub fn not_found(name: &str) -> MicrosandboxError {
+    MicrosandboxError::SandboxNotFound(name.into())
+}

@@ -1,0 +1,121 @@
+//! Reading records: one, a page, the number, and the wait for an end.
+
+use std::time::Duration;
+
+use microsandbox_core::api::{LastRun, SandboxHandleInner, SandboxHandleLocalState, SandboxRecord};
+use microsandbox_core::backend::{ListQuery, RecordPage};
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::validate_sandbox_name;
+use microsandbox_home::{Home, process, runtime_process};
+use microsandbox_store::{RunRow, SandboxRow};
+
+use crate::lifecycle::parse_spec;
+use crate::reconcile;
+
+/// Between two looks at a sandbox that is neither ended nor has a process to wait for.
+const STILL_LIVE: Duration = Duration::from_millis(5);
+/// Page of `list` (cloud-wire section 4).
+const PAGE_DEFAULT: u32 = 20;
+const PAGE_MAX: u32 = 100;
+
+pub async fn get(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
+    validate_sandbox_name(name)?;
+    let (row, run) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    Ok(record(row, run))
+}
+
+pub async fn get_by_id(home: &Home, id: &str) -> MicrosandboxResult<SandboxRecord> {
+    let found = match home.store().await?.sandbox_by_id(id).await? {
+        Some((row, run)) => reconcile::settle(home, row, run).await?,
+        None => None,
+    };
+    // Settling reads the row again by its name, which a replacement may have taken.
+    let record = found.map(|(row, run)| record(row, run)).filter(|record| record.id == id);
+    record.ok_or_else(|| reconcile::not_found(id))
+}
+
+/// All rows, also of ephemeral sandboxes that ended and whose removal is pending.
+pub async fn count(home: &Home) -> MicrosandboxResult<u64> {
+    home.store().await?.count_sandboxes().await
+}
+
+fn record(row: SandboxRow, run: Option<RunRow>) -> SandboxRecord {
+    // A broken configuration must not make the sandbox unreachable; `config()` will say what is wrong.
+    let spec = parse_spec(&row).unwrap_or_default();
+    let pid = run.as_ref().filter(|run| run.active).and_then(|run| run.pid);
+    let last_run = run.map(|run| LastRun {
+        exit_code: run.exit_code,
+        signal: run.exit_signal,
+        reason: run.termination_reason,
+        detail: run.termination_detail,
+    });
+    SandboxRecord {
+        name: row.name,
+        id: spec.id,
+        status: row.status,
+        config_json: row.config_json,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        isolation: spec.isolation_actual,
+        last_run,
+        last_error: None,
+        inner: SandboxHandleInner::Local(SandboxHandleLocalState { db_id: row.id, pid }),
+    }
+}
+
+/// One page, newest first; the cursor is the id of the page's last row.
+pub async fn list(home: &Home, query: ListQuery) -> MicrosandboxResult<RecordPage> {
+    let limit = query.limit.unwrap_or(PAGE_DEFAULT);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(MicrosandboxError::InvalidConfig(format!("limit must be 1 to {PAGE_MAX}: got {limit}")));
+    }
+    let below = query.cursor.as_deref().map(decode_cursor).transpose()?;
+    let page = home.store().await?.sandboxes(below, limit, &query.labels).await?;
+    let mut records = Vec::with_capacity(page.rows.len());
+    for (row, run) in page.rows {
+        // An ephemeral one may turn out to be gone.
+        if let Some((row, run)) = reconcile::settle(home, row, run).await? {
+            records.push(record(row, run));
+        }
+    }
+    Ok(RecordPage { records, next_cursor: page.next.map(encode_cursor) })
+}
+
+fn encode_cursor(id: i32) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(id.to_string())
+}
+
+fn decode_cursor(text: &str) -> MicrosandboxResult<i32> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok();
+    bytes
+        .and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<i32>().ok())
+        .filter(|id| *id > 0)
+        .ok_or_else(|| MicrosandboxError::InvalidCursor(format!("{text:?} is not a cursor that list gave")))
+}
+
+/// Waits on the runtime process itself, then reads the settled row.
+pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
+    loop {
+        let now = get(home, name).await?;
+        if now.status.is_terminal() {
+            return Ok(now);
+        }
+        let identity = reconcile::identity(&home.sandbox_dir(name));
+        match identity.and_then(|identity| process::open(&identity.runtime)) {
+            Some(pidfd) => runtime_process::wait_gone(pidfd).await.map_err(|source| MicrosandboxError::Io {
+                context: format!("wait for the runtime of {name}"),
+                source,
+            })?,
+            // Booting, or being settled under the lock: the outcome is known once the lock is free.
+            None => {
+                let (row, _run) =
+                    reconcile::current_in_turn(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+                if !row.status.is_terminal() {
+                    tokio::time::sleep(STILL_LIVE).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The directory of a volume, beside its row.
+//!
+//! The row is inserted before the directory is made and deleted after the directory was put aside, and both happen under
+//! the volume's lock. What a process that died in between left is put right by the next one that holds the lock:
+//! [`Volumes::recover`].
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use crate::volume_files::Tree;
+use crate::{boot, lifecycle};
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_home::lock::NameLock;
+use microsandbox_home::{Home, ids, tree};
+
+/// A removed volume's files, until they are gone. No name of a volume begins so.
+const ASIDE: &str = ".removed-";
+/// A volume's directory until it has its owner.
+const UNOWNED: &str = ".made-";
+
+/// Held while a volume comes or goes.
+pub struct VolumeLock(NameLock);
+
+impl VolumeLock {
+    /// The volume is gone, and nobody else needs its lock.
+    pub fn remove_file(self) {
+        self.0.remove_file();
+    }
+}
+
+fn key(name: &str) -> String {
+    // No name of a sandbox holds a colon.
+    format!("volume:{name}")
+}
+
+fn absent(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// The directories of the volumes of one home.
+#[derive(Clone, Copy)]
+pub struct Volumes<'a> {
+    pub home: &'a Home,
+}
+
+impl Volumes<'_> {
+    /// Never taken while somebody waits for a sandbox's lock: those who hold one wait for this.
+    pub async fn lock(&self, name: &str) -> MicrosandboxResult<VolumeLock> {
+        let what = format!("volume {name}");
+        let home = self.home.path();
+        NameLock::acquire_for(home, &key(name), &what, lifecycle::LOCK_DEADLINE).await.map(VolumeLock)
+    }
+
+    fn aside(&self, name: &str) -> PathBuf {
+        self.home.volumes_dir().join(format!("{ASIDE}{name}"))
+    }
+
+    /// Puts right what a removal that was cut off left: with its row still there the volume gets its files back, without
+    /// they go.
+    pub async fn recover(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<()> {
+        let (path, aside) = (self.home.config().volume_path(name), self.aside(name));
+        if absent(&aside) {
+            return Ok(());
+        }
+        if self.home.store().await?.volume(name).await?.is_some() && absent(&path) {
+            return std::fs::rename(&aside, &path).map_err(|error| MicrosandboxError::io("restore", &path, error));
+        }
+        tree::remove(self.home, &aside).await
+    }
+
+    /// Moves the files out of the way, so that they can come back until the row is gone.
+    pub fn put_aside(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<()> {
+        let path = self.home.config().volume_path(name);
+        let moved = match std::fs::rename(&path, self.aside(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|error| MicrosandboxError::io("remove", &path, error)),
+        };
+        boot::failpoint("volume_aside");
+        moved
+    }
+
+    /// What other removals left that were cut off, unless somebody is at it.
+    pub async fn sweep_removed(&self) {
+        let Ok(entries) = std::fs::read_dir(self.home.volumes_dir()) else { return };
+        for entry in entries.flatten() {
+            let file_name = entry.file_name();
+            let Some(name) = file_name.to_str().and_then(|text| text.strip_prefix(ASIDE)) else { continue };
+            let Ok(Some(lock)) = NameLock::try_acquire(self.home.path(), &key(name)) else { continue };
+            if let Err(error) = self.recover(&VolumeLock(lock), name).await {
+                tracing::debug!(%error, "the rest of a removed volume stays for now");
+            }
+        }
+    }
+
+    /// The directory of a volume that has a row; made if it is not there.
+    pub async fn root(&self, name: &str) -> MicrosandboxResult<Tree> {
+        if let Some(tree) = self.open(name)? {
+            return Ok(tree);
+        }
+        let lock = self.lock(name).await?;
+        self.recover(&lock, name).await?;
+        if self.home.store().await?.volume(name).await?.is_none() {
+            return Err(MicrosandboxError::VolumeNotFound(name.into()));
+        }
+        self.make(&lock, name)
+    }
+
+    /// The directory, if it is there.
+    fn open(&self, name: &str) -> MicrosandboxResult<Option<Tree>> {
+        let path = self.home.config().volume_path(name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(root) => Ok(Some(Tree::new(root, self.home.id_map()?))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(MicrosandboxError::io("open", &path, error.into())),
+        }
+    }
+
+    /// The directory of a volume that has a row, made if it is not there. It has its owner before it has its name.
+    pub fn make(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<Tree> {
+        if let Some(tree) = self.open(name)? {
+            return Ok(tree);
+        }
+        let volumes = self.home.volumes_dir();
+        microsandbox_home::make_private_directory(&volumes)?;
+        let failed = |action: &'static str| {
+            let path = self.home.config().volume_path(name);
+            move |error: Errno| MicrosandboxError::io(action, &path, error.into())
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent: OwnedFd = rustix::fs::open(&volumes, flags, Mode::empty()).map_err(failed("open"))?;
+        let unowned = format!("{UNOWNED}{name}");
+        match rustix::fs::mkdirat(&parent, &unowned, Mode::from_raw_mode(0o755)) {
+            // One that was cut off here left it.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed("create")(error)),
+        }
+        if let Some((uid, gid)) = ids::inside_root(&self.home.id_map()?) {
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::chownat(&parent, &unowned, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("own"))?;
+        }
+        rustix::fs::renameat(&parent, &unowned, &parent, name).map_err(failed("create"))?;
+        self.open(name)?.ok_or_else(|| failed("open")(Errno::NOENT))
+    }
+}

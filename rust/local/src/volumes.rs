@@ -1,0 +1,198 @@
+//! Named volumes of a home: a directory `<volumes>/<name>` and a row each.
+//!
+//! A row without a directory is an empty volume, whose directory is made when it is needed (`volume_dir`). Files belong to
+//! ids as sandboxes of this home map them, so that what root inside creates, setuid files among it, is nobody's on the host.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use crate::volume_dir::Volumes;
+use crate::volume_files::{self, Tree};
+use crate::{LocalBackend, boot, reconcile};
+use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::{
+    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, validate_volume_name,
+};
+use microsandbox_core::validate;
+use microsandbox_store::VolumeRow;
+
+impl Volumes<'_> {
+    async fn row(&self, name: &str) -> MicrosandboxResult<VolumeRow> {
+        validate_volume_name(name)?;
+        let found = self.home.store().await?.volume(name).await?;
+        found.ok_or_else(|| MicrosandboxError::VolumeNotFound(name.into()))
+    }
+
+    /// The files of a volume that exists.
+    async fn files(&self, name: &str) -> MicrosandboxResult<Tree> {
+        self.row(name).await?;
+        self.root(name).await
+    }
+
+    async fn info(&self, row: VolumeRow) -> MicrosandboxResult<VolumeInfo> {
+        let root = self.root(&row.name).await?;
+        let used_bytes = volume_files::blocking(move || Ok(root.used_bytes())).await?;
+        Ok(VolumeInfo {
+            name: row.name,
+            kind: VolumeKind::Directory,
+            used_bytes,
+            labels: row.labels,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            ..VolumeInfo::default()
+        })
+    }
+
+    async fn create(&self, config: VolumeConfig) -> MicrosandboxResult<VolumeInfo> {
+        validate_volume_name(&config.name)?;
+        validate::label_keys(&config.labels)?;
+        if config.kind == VolumeKind::Disk || config.capacity_mib.is_some() {
+            return Err(MicrosandboxError::unsupported("Volume::create(kind=DISK)", available_when::DISK_VOLUMES));
+        }
+        if config.quota_mib.is_some() {
+            return Err(MicrosandboxError::unsupported("Volume::create(quota_mib=)", available_when::QUOTAS));
+        }
+        let name = &config.name;
+        let lock = self.lock(name).await?;
+        self.recover(&lock, name).await?;
+        let store = self.home.store().await?;
+        let path = self.home.config().volume_path(name);
+        let known = store.volume(name).await?.is_some();
+        if !known && path.symlink_metadata().is_ok() {
+            return Err(MicrosandboxError::InvalidConfig(format!(
+                "{} exists, but is no volume of this home; move it away, or use another name",
+                path.display()
+            )));
+        }
+        let row = store.insert_volume(name, &config.labels).await?;
+        boot::failpoint("volume_inserted");
+        self.make(&lock, name)?;
+        drop(lock);
+        self.info(row).await
+    }
+
+    async fn remove(&self, name: &str) -> MicrosandboxResult<()> {
+        self.row(name).await?;
+        let store = self.home.store().await?;
+        // A row may still say running for a process that is gone. This takes the lock of that sandbox: before our own.
+        for holder in store.volume_holders(name).await? {
+            reconcile::current(self.home, &holder).await?;
+        }
+        let lock = self.lock(name).await?;
+        self.recover(&lock, name).await?;
+        let deleted = store.delete_volume(name, &|| self.put_aside(&lock, name)).await;
+        boot::failpoint("volume_deleted");
+        // By the row: the files come back, or go.
+        let recovered = self.recover(&lock, name).await;
+        let found = deleted?;
+        recovered?;
+        lock.remove_file();
+        self.sweep_removed().await;
+        if found { Ok(()) } else { Err(MicrosandboxError::VolumeNotFound(name.into())) }
+    }
+}
+
+impl LocalBackend {
+    fn volume_rows(&self) -> Volumes<'_> {
+        Volumes { home: &self.home }
+    }
+}
+
+impl VolumeBackend for LocalBackend {
+    fn create(&self, config: VolumeConfig) -> Operation<'_, VolumeInfo> {
+        Box::pin(async move { self.volume_rows().create(config).await })
+    }
+    fn get<'a>(&'a self, name: &'a str) -> Operation<'a, VolumeInfo> {
+        Box::pin(async move {
+            let volumes = self.volume_rows();
+            volumes.info(volumes.row(name).await?).await
+        })
+    }
+    fn list(&self) -> Operation<'_, Vec<VolumeInfo>> {
+        Box::pin(async move {
+            let mut all = Vec::new();
+            for row in self.home.store().await?.volumes().await? {
+                match self.volume_rows().info(row).await {
+                    // Removed since it was listed.
+                    Err(MicrosandboxError::VolumeNotFound(_)) => {}
+                    found => all.push(found?),
+                }
+            }
+            Ok(all)
+        })
+    }
+    fn remove<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
+        Box::pin(async move { self.volume_rows().remove(name).await })
+    }
+    fn path(&self, name: &str) -> MicrosandboxResult<PathBuf> {
+        validate_volume_name(name)?;
+        Ok(self.home.config().volume_path(name))
+    }
+    fn files<'a>(&'a self, name: &'a str) -> Box<dyn Files + 'a> {
+        Box::new(VolumeFiles { volumes: self.volume_rows(), name })
+    }
+}
+
+/// The files of one volume, resolved by the kernel beneath its root.
+struct VolumeFiles<'a> {
+    volumes: Volumes<'a>,
+    name: &'a str,
+}
+
+impl VolumeFiles<'_> {
+    fn tree(&self) -> Operation<'_, Tree> {
+        Box::pin(self.volumes.files(self.name))
+    }
+}
+
+impl Files for VolumeFiles<'_> {
+    fn lacks(&self, call: &'static str) -> MicrosandboxError {
+        MicrosandboxError::unsupported(format!("VolumeFs::{call}"), available_when::VOLUMES)
+    }
+    fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
+        Box::pin(async move { self.tree().await?.read(path).await })
+    }
+    fn read_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        Box::pin(async move { self.tree().await?.read_stream(path).await })
+    }
+    fn write<'a>(&'a self, path: &'a str, data: Bytes) -> Operation<'a, ()> {
+        Box::pin(async move {
+            let sink = self.tree().await?.write_stream(path).await?;
+            sink.write(data).await?;
+            sink.close().await
+        })
+    }
+    fn write_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsWriteSink> {
+        Box::pin(async move { self.tree().await?.write_stream(path).await })
+    }
+    fn list<'a>(&'a self, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
+        Box::pin(async move { self.tree().await?.list(path).await })
+    }
+    fn stat<'a>(&'a self, path: &'a str, _follow: bool) -> Operation<'a, FsMetadata> {
+        Box::pin(async move { self.tree().await?.stat("stat", path).await })
+    }
+    fn mkdir<'a>(&'a self, path: &'a str) -> Operation<'a, ()> {
+        Box::pin(async move { self.tree().await?.mkdir(path).await })
+    }
+    fn remove<'a>(&'a self, path: &'a str, recursive: bool) -> Operation<'a, ()> {
+        Box::pin(async move { self.tree().await?.remove(path, recursive).await })
+    }
+    fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> Operation<'a, ()> {
+        Box::pin(async move { self.tree().await?.copy(from, to).await })
+    }
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> Operation<'a, ()> {
+        Box::pin(async move { self.tree().await?.rename(from, to).await })
+    }
+    fn exists<'a>(&'a self, path: &'a str) -> Operation<'a, bool> {
+        Box::pin(async move {
+            match self.tree().await?.stat("exists", path).await {
+                Ok(_) => Ok(true),
+                Err(MicrosandboxError::PathNotFound { .. }) => Ok(false),
+                Err(MicrosandboxError::Filesystem { errno: Some(libc::ENOTDIR), .. }) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}

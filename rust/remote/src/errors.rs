@@ -1,0 +1,247 @@
+//! Answers that are errors, in the words of [`MicrosandboxError`]: the body's code first, then the status.
+
+use microsandbox_wire::error::code;
+use serde_json::Value;
+
+use microsandbox_contract::Stage;
+use microsandbox_core::error::{BootFailure, ExecFailure, MicrosandboxError};
+use microsandbox_core::model::SandboxStatus;
+
+/// Longest quotation of the service's words, in characters.
+const QUOTE: usize = 2000;
+
+/// What kind of route it was: a 404 or 409 means different things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    CreateSandbox,
+    Sandbox,
+    CreateVolume,
+    Volume,
+    VolumeFile,
+}
+
+/// A route, for errors.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<'a> {
+    /// Method and path template.
+    pub label: &'static str,
+    /// The sandbox or volume that it is about.
+    pub subject: &'a str,
+    pub about: About,
+}
+
+impl<'a> Route<'a> {
+    pub fn sandbox(label: &'static str, subject: &'a str) -> Self {
+        Route { label, subject, about: About::Sandbox }
+    }
+    pub fn volume(label: &'static str, subject: &'a str) -> Self {
+        Route { label, subject, about: About::Volume }
+    }
+}
+
+/// What the service said about an error.
+#[derive(Debug, Default)]
+struct Said {
+    code: Option<String>,
+    message: Option<String>,
+    details: Value,
+}
+
+/// The nested body, the flat one, or none.
+fn read(body: &[u8]) -> Said {
+    let Ok(Value::Object(outer)) = serde_json::from_slice::<Value>(body) else { return Said::default() };
+    let inner = outer.get("error").and_then(Value::as_object);
+    let text = |key: &str| {
+        let found = inner.and_then(|inner| inner.get(key)).or_else(|| outer.get(key));
+        found.and_then(Value::as_str).filter(|text| !text.is_empty()).map(cut)
+    };
+    let details = inner.and_then(|inner| inner.get("details")).or_else(|| outer.get("details"));
+    Said { code: text("code"), message: text("message"), details: details.cloned().unwrap_or_default() }
+}
+
+/// Words of the service: control characters escaped, cut to a bound.
+pub fn cut(text: &str) -> String {
+    let mut out = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if index == QUOTE {
+            out.push('…');
+            break;
+        }
+        if character.is_control() && character != '\n' {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// The error of a refused call.
+pub fn refusal(route: &Route<'_>, status: u16, body: &[u8]) -> MicrosandboxError {
+    let said = read(body);
+    let plain = match &said.message {
+        Some(message) => message.clone(),
+        None => match cut(String::from_utf8_lossy(body).trim()) {
+            text if text.is_empty() => format!("status {status} without a word"),
+            text => text,
+        },
+    };
+    if let Some(error) = by_code(route, &said, &plain) {
+        return error;
+    }
+    let message = format!("{}: {plain}", route.label);
+    match status {
+        400 | 422 => MicrosandboxError::InvalidConfig(message),
+        404 => match route.about {
+            About::Volume | About::CreateVolume => MicrosandboxError::VolumeNotFound(route.subject.into()),
+            About::VolumeFile => filesystem(route.label, &said.details, plain),
+            About::Sandbox | About::CreateSandbox => MicrosandboxError::SandboxNotFound(route.subject.into()),
+        },
+        409 if route.about == About::CreateSandbox => MicrosandboxError::SandboxAlreadyExists(route.subject.into()),
+        409 if route.about == About::CreateVolume => MicrosandboxError::VolumeAlreadyExists(route.subject.into()),
+        502 => MicrosandboxError::Runtime(message),
+        _ => MicrosandboxError::CloudHttp { status, message: with_remedy(status, message), code: said.code },
+    }
+}
+
+fn with_remedy(status: u16, message: String) -> String {
+    match status {
+        300..=399 => format!("{message}; the service sends this call elsewhere: check its URL"),
+        401 => format!("{message}; check the API key: it may be mistyped, revoked or expired"),
+        403 => format!("{message}; the API key may not do this"),
+        429 => format!("{message}; the service asks for fewer requests"),
+        _ => message,
+    }
+}
+
+fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxError> {
+    let subject = if route.subject.is_empty() { plain } else { route.subject };
+    let text = |key: &str| said.details.get(key).and_then(Value::as_str).map(cut).unwrap_or_default();
+    // A sandbox's route may be about a volume, too.
+    let named = Some(text("name")).filter(|name| !name.is_empty()).unwrap_or_else(|| subject.into());
+    let labelled = || format!("{}: {plain}", route.label);
+    let error = match said.code.as_deref()? {
+        code::SANDBOX_NOT_FOUND => MicrosandboxError::SandboxNotFound(subject.into()),
+        code::VOLUME_NOT_FOUND => MicrosandboxError::VolumeNotFound(named),
+        code::VOLUME_FILE_NOT_FOUND => filesystem(route.label, &said.details, plain.into()),
+        code::NAME_ALREADY_EXISTS => match route.about {
+            About::CreateVolume | About::Volume => MicrosandboxError::VolumeAlreadyExists(subject.into()),
+            _ => MicrosandboxError::SandboxAlreadyExists(subject.into()),
+        },
+        code::INVALID_REQUEST | code::INVALID_SANDBOX_CONFIG | code::INVALID_VOLUME_PATH => {
+            MicrosandboxError::InvalidConfig(plain.into())
+        }
+        "orchestrator_unreachable" | "nomad_job_failed" => MicrosandboxError::Runtime(labelled()),
+        code::INVALID_CURSOR => MicrosandboxError::InvalidCursor(text("cursor")),
+        code::SANDBOX_NOT_RUNNING => {
+            let status = serde_json::from_value(said.details["status"].clone()).map(crate::response::status);
+            let status = status.unwrap_or(SandboxStatus::Stopped);
+            MicrosandboxError::SandboxNotRunning { name: subject.into(), status }
+        }
+        code::SANDBOX_STILL_RUNNING => MicrosandboxError::SandboxStillRunning(subject.into()),
+        code::SANDBOX_REPLACED => MicrosandboxError::SandboxReplaced(subject.into()),
+        code::VOLUME_IN_USE => MicrosandboxError::VolumeInUse { name: named, holder: text("holder") },
+        code::UNSUPPORTED => MicrosandboxError::unsupported(text("feature"), text("available_when")),
+        code::EXEC_FAILED => MicrosandboxError::ExecFailed(Box::new(ExecFailure {
+            kind: text("kind"),
+            message: plain.into(),
+            errno: number(&said.details, "errno"),
+            errno_name: optional(&said.details, "errno_name"),
+            stage: optional(&said.details, "stage"),
+        })),
+        code::EXEC_TIMEOUT => {
+            let secs = said.details.get("secs").and_then(Value::as_f64).unwrap_or_default();
+            MicrosandboxError::ExecTimeout { secs, output: None }
+        }
+        code::PATH_NOT_FOUND => MicrosandboxError::PathNotFound { operation: text("operation"), path: text("path") },
+        code::FILESYSTEM => filesystem(route.label, &said.details, plain.into()),
+        code::IMAGE_NOT_FOUND => MicrosandboxError::ImageNotFound(text("reference")),
+        code::NO_DEFAULT_COMMAND => MicrosandboxError::NoDefaultCommand { image: text("image") },
+        code::RESOURCE_EXHAUSTED => {
+            MicrosandboxError::ResourceExhausted { resource: text("resource"), message: plain.into() }
+        }
+        code::ISOLATION_UNAVAILABLE => MicrosandboxError::IsolationUnavailable {
+            demanded: text("demanded"),
+            reason: text("reason"),
+            hint: text("hint"),
+        },
+        code::BOOT_FAILED => MicrosandboxError::BootStart(Box::new(BootFailure {
+            name: subject.into(),
+            stage: Stage::parse(&text("stage")),
+            step: text("step"),
+            errno: number(&said.details, "errno"),
+            message: text("message"),
+            hint: text("hint"),
+            log_tail: text("log_tail"),
+        })),
+        _ => return None,
+    };
+    Some(error)
+}
+
+fn number(details: &Value, key: &str) -> Option<i32> {
+    details.get(key).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok())
+}
+
+fn optional(details: &Value, key: &str) -> Option<String> {
+    details.get(key).and_then(Value::as_str).map(cut)
+}
+
+/// A file of a volume. A missing one has its own variant, as everywhere.
+fn filesystem(label: &str, details: &Value, message: String) -> MicrosandboxError {
+    let operation = optional(details, "operation").unwrap_or_else(|| label.into());
+    let path = optional(details, "path").unwrap_or_default();
+    match optional(details, "kind") {
+        Some(kind) if kind != "ENOENT" => {
+            MicrosandboxError::Filesystem { operation, path, kind, errno: number(details, "errno"), message }
+        }
+        _ => MicrosandboxError::PathNotFound { operation, path },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: Route<'static> =
+        Route { label: "GET /v1/sandboxes/by-name/{name}", subject: "box", about: About::Sandbox };
+
+    fn about(about: About) -> Route<'static> {
+        Route { about, ..ROUTE }
+    }
+
+    #[test]
+    fn the_code_goes_before_the_status() {
+        let nested = br#"{"error":{"code":"sandbox_not_found","message":"no such thing"}}"#;
+        assert!(matches!(refusal(&ROUTE, 500, nested), MicrosandboxError::SandboxNotFound(name) if name == "box"));
+        let flat = br#"{"code":"invalid_request","message":"no"}"#;
+        assert!(matches!(refusal(&ROUTE, 409, flat), MicrosandboxError::InvalidConfig(_)));
+        let mixed = br#"{"code":"name_already_exists","error":{"message":"taken"}}"#;
+        assert!(matches!(refusal(&about(About::CreateVolume), 409, mixed), MicrosandboxError::VolumeAlreadyExists(_)));
+    }
+
+    #[test]
+    fn every_status_has_its_variant() {
+        use MicrosandboxError as E;
+        let of = |route: Route<'static>, status| refusal(&route, status, b"");
+        assert!(matches!(of(ROUTE, 400), E::InvalidConfig(_)));
+        assert!(matches!(of(ROUTE, 422), E::InvalidConfig(_)));
+        assert!(matches!(of(ROUTE, 404), E::SandboxNotFound(_)));
+        assert!(matches!(of(about(About::Volume), 404), E::VolumeNotFound(_)));
+        assert!(matches!(of(about(About::VolumeFile), 404), E::PathNotFound { .. }));
+        assert!(matches!(of(about(About::CreateSandbox), 409), E::SandboxAlreadyExists(_)));
+        assert!(matches!(of(about(About::CreateVolume), 409), E::VolumeAlreadyExists(_)));
+        assert!(matches!(of(ROUTE, 502), E::Runtime(_)));
+        for status in [401, 403, 409, 418, 429, 500, 503, 504] {
+            assert!(matches!(of(ROUTE, status), E::CloudHttp { status: got, .. } if got == status), "{status}");
+        }
+    }
+
+    #[test]
+    fn bodies_of_any_kind_are_quoted_within_bounds() {
+        let text = refusal(&ROUTE, 500, "\u{1b}[31m<html>\0".as_bytes()).to_string();
+        assert!(text.contains(r"\u{1b}[31m<html>"), "{text}");
+        assert!(refusal(&ROUTE, 500, &b"x".repeat(100_000)).to_string().len() < 3000);
+        assert!(refusal(&ROUTE, 503, b"").to_string().contains("status 503 without a word"));
+    }
+}

@@ -1,0 +1,155 @@
+//! A sandbox as the service describes it: records, live sandboxes, and a specification made from an answer.
+
+use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::errors::cut;
+use microsandbox_core::api::{
+    SandboxCloudState, SandboxHandleCloudState, SandboxHandleInner, SandboxInner, SandboxRecord,
+};
+use microsandbox_core::backend::LiveRecord;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::{
+    DEFAULT_CPUS, DEFAULT_MEMORY_MIB, EnvVar, ImageSource, LogLevel, RuntimeOptions, SandboxPolicy, SandboxResources,
+    SandboxSpec, SandboxStatus,
+};
+
+pub fn status(wire: CloudSandboxStatus) -> SandboxStatus {
+    match wire {
+        CloudSandboxStatus::Created => SandboxStatus::Created,
+        CloudSandboxStatus::Starting => SandboxStatus::Starting,
+        CloudSandboxStatus::Running => SandboxStatus::Running,
+        CloudSandboxStatus::Stopping => SandboxStatus::Draining,
+        CloudSandboxStatus::Stopped => SandboxStatus::Stopped,
+        CloudSandboxStatus::Failed => SandboxStatus::Crashed,
+    }
+}
+
+/// What a handle holds.
+pub fn record(sandbox: CloudSandbox) -> MicrosandboxResult<SandboxRecord> {
+    let config_json = serde_json::to_string(&sandbox.configuration())
+        .map_err(|error| MicrosandboxError::json(format!("configuration of sandbox {}", sandbox.name), error))?;
+    Ok(SandboxRecord {
+        status: status(sandbox.status),
+        config_json,
+        created_at: Some(sandbox.created_at),
+        // In this order of preference: there is no such time on the wire.
+        updated_at: sandbox.stopped_at.or(sandbox.started_at).or(Some(sandbox.created_at)),
+        isolation: None,
+        last_run: None,
+        last_error: sandbox.failure().map(cut),
+        inner: SandboxHandleInner::Cloud(SandboxHandleCloudState {
+            id: sandbox.id.clone(),
+            org_id: sandbox.org_id,
+            ephemeral: sandbox.ephemeral,
+            started_at: sandbox.started_at,
+            stopped_at: sandbox.stopped_at,
+        }),
+        id: sandbox.id,
+        name: sandbox.name,
+    })
+}
+
+/// What a live sandbox holds.
+pub fn inner(sandbox: &CloudSandbox) -> SandboxInner {
+    SandboxInner::Cloud(SandboxCloudState {
+        id: sandbox.id.clone(),
+        org_id: sandbox.org_id.clone(),
+        created_at: sandbox.created_at,
+    })
+}
+
+/// A running sandbox, as far as the service describes it.
+pub fn live(sandbox: &CloudSandbox) -> LiveRecord {
+    LiveRecord { inner: inner(sandbox), spec: specification(sandbox), boot: Vec::new() }
+}
+
+/// After create with start and after start: it runs, or why not. It is not removed in any case.
+pub fn check_running(sandbox: &CloudSandbox) -> MicrosandboxResult<()> {
+    let name = &sandbox.name;
+    let text = match sandbox.status {
+        CloudSandboxStatus::Running => return Ok(()),
+        CloudSandboxStatus::Failed => {
+            let why = sandbox.failure().map_or_else(|| "the service gives no reason".into(), cut);
+            format!("sandbox {name} failed to start: {why}")
+        }
+        CloudSandboxStatus::Starting => {
+            format!("sandbox {name} is still starting after the wait for it; look again with Sandbox.get, or remove it")
+        }
+        other => format!("sandbox {name} is {} after its start", status(other).as_str().to_lowercase()),
+    };
+    Err(MicrosandboxError::Runtime(text))
+}
+
+/// A specification from whatever the answer holds, field by field: what cannot be read keeps its default, so it is not
+/// the creator's full configuration. No look at any file.
+pub fn specification(sandbox: &CloudSandbox) -> SandboxSpec {
+    let empty = Value::Null;
+    let told = sandbox.configuration().unwrap_or(&empty);
+    let resources = &told["resources"];
+    let runtime = section(told, "runtime");
+    let lifecycle = section(told, "lifecycle");
+    let cpus = read(&resources["vcpus"]).or_else(|| read(&resources["cpus"])).or_else(|| read(&told["vcpus"]));
+    let memory: Option<u32> = read(&resources["memory_mib"]).or_else(|| read(&told["memory_mib"]));
+    let cpus = cpus.unwrap_or(DEFAULT_CPUS);
+    let memory_mib = memory.unwrap_or(DEFAULT_MEMORY_MIB);
+    SandboxSpec {
+        name: sandbox.name.clone(),
+        id: sandbox.id.clone(),
+        image: image(&told["image"]),
+        resources: SandboxResources {
+            cpus,
+            max_cpus: cpus,
+            memory_mib,
+            max_memory_mib: memory_mib,
+            ..SandboxResources::default()
+        },
+        runtime: RuntimeOptions {
+            hostname: read(&runtime["hostname"]),
+            workdir: read(&runtime["workdir"]),
+            shell: read(&runtime["shell"]),
+            user: read(&runtime["user"]),
+            scripts: read(&runtime["scripts"]).unwrap_or_default(),
+            // An empty list is an entrypoint that nobody gave.
+            entrypoint: read(&runtime["entrypoint"]).filter(|list: &Vec<String>| !list.is_empty()),
+            cmd: read(&runtime["cmd"]).filter(|list: &Vec<String>| !list.is_empty()),
+            // Unknown text is none, not an error.
+            log_level: runtime["log_level"].as_str().and_then(|text| LogLevel::parse(&text.to_ascii_lowercase())),
+        },
+        env: env(&told["env"]),
+        labels: read(&told["labels"]).unwrap_or_default(),
+        rlimits: read(&told["rlimits"]).unwrap_or_default(),
+        lifecycle: SandboxPolicy {
+            max_duration_secs: read(&lifecycle["max_duration_secs"]),
+            idle_timeout_secs: read(&lifecycle["idle_timeout_secs"]),
+            ephemeral: read(&lifecycle["ephemeral"]).unwrap_or(sandbox.ephemeral),
+        },
+        detached: true,
+        ..SandboxSpec::default()
+    }
+}
+
+/// The nested section of `spec`, or the document itself, where `flat` has the same keys.
+fn section<'a>(told: &'a Value, name: &str) -> &'a Value {
+    if told[name].is_object() { &told[name] } else { told }
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    if value.is_null() { None } else { T::deserialize(value).ok() }
+}
+
+fn image(value: &Value) -> ImageSource {
+    let reference = value.as_str().or_else(|| value["reference"].as_str());
+    ImageSource::Oci { reference: reference.unwrap_or_default().into() }
+}
+
+fn env(value: &Value) -> Vec<EnvVar> {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .filter_map(|(key, value)| Some(EnvVar { key: key.clone(), value: value.as_str()?.into() }))
+            .collect(),
+        list => read(list).unwrap_or_default(),
+    }
+}

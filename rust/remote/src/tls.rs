@@ -1,0 +1,71 @@
+//! One TLS configuration for requests and WebSockets: the machine's trust anchors (`SSL_CERT_FILE` is honoured), and
+//! those that were given. Verification cannot be switched off.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls_platform_verifier::Verifier;
+
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+
+pub fn client_config(ca_certs: &[Vec<u8>]) -> MicrosandboxResult<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut extra = Vec::new();
+    for pem in ca_certs {
+        let before = extra.len();
+        for cert in CertificateDer::pem_slice_iter(pem) {
+            extra.push(cert.map_err(|error| invalid(format!("a CA certificate is not PEM: {error}")))?);
+        }
+        if extra.len() == before {
+            return Err(invalid("a CA certificate holds no PEM block".into()));
+        }
+    }
+    let verifier = Verifier::new_with_extra_roots(extra, provider.clone()).map_err(|error| {
+        invalid(format!("no certificate can be checked on this machine: {error}; install ca-certificates"))
+    })?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid(format!("TLS cannot be set up: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn invalid(text: String) -> MicrosandboxError {
+    MicrosandboxError::InvalidConfig(text)
+}
+
+/// The error of a handshake, wherever it is in the chain of causes.
+pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    if let Some(failure) = error.downcast_ref::<rustls::Error>() {
+        return Some(failure.clone());
+    }
+    // An error of I/O hides what it wraps from its chain.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match wrapped {
+        Some(inner) => failure(inner),
+        None => failure(error.source()?),
+    }
+}
+
+/// What a person can do about a failed handshake.
+pub fn hint(text: &str) -> &'static str {
+    if text.contains("NotValidYet")
+        || text.contains("not valid yet")
+        || text.contains("Expired")
+        || text.contains("expired")
+    {
+        "; the certificate is outside its dates: check this machine's clock, then the certificate"
+    } else if text.contains("NotValidForName") || text.contains("not valid for name") {
+        "; the certificate is for another name: use the name that it holds"
+    } else if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
+        "; nobody here vouches for the certificate: point SSL_CERT_FILE at it, if you trust it"
+    } else if text.contains("invalid peer certificate") {
+        "; the certificate is not accepted"
+    } else {
+        ""
+    }
+}

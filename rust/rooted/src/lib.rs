@@ -1,0 +1,18 @@
+//! Files beneath a root that a hostile party filled, and may be changing. Every function works on descriptors; none
+//! recurses, and none holds more descriptors or memory because a tree is deep or wide.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`open`], [`by_hand`] | the one resolver of paths beneath a root, with `openat2` and without |
+//! | [`make`] | directories and files made beneath a root |
+//! | [`walk`] | the one walk through a tree |
+//! | [`remove`] | the one removal of a tree |
+//! | [`tar`] | the one reader of tar archives, which refuses what two readers could read differently |
+#![forbid(unsafe_code)]
+
+pub mod by_hand;
+pub mod make;
+pub mod open;
+pub mod remove;
+pub mod tar;
+pub mod walk;

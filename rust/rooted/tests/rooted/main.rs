@@ -1,0 +1,8 @@
+//! What the other crates rely on: one binary for all modules, a module each.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod deep;
+mod open;
+mod remove;
+mod tar;
+mod walk;

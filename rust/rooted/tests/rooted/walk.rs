@@ -1,0 +1,121 @@
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use microsandbox_rooted::walk::{Bounds, Order, Step, Walk};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::deep::{DEPTH, nest, open, scratch, under_each_limit};
+
+/// Paths in order; `<` where a directory was left.
+fn paths(top: &Path, order: Order) -> Vec<String> {
+    let mut walk = Walk::new(open(top), order, Bounds::WIDE).unwrap();
+    let mut seen = Vec::new();
+    while let Some(step) = walk.step() {
+        seen.push(match step.unwrap() {
+            Step::Entry(entry) => String::from_utf8(entry.path.to_vec()).unwrap(),
+            Step::Left => "<".to_owned(),
+        });
+    }
+    seen
+}
+
+fn small(top: &Path) {
+    std::fs::create_dir_all(top.join("b/c")).unwrap();
+    for file in ["a", "b/z", "b/c/f", "d"] {
+        std::fs::write(top.join(file), "x").unwrap();
+    }
+    symlink("b", top.join("l")).unwrap();
+}
+
+#[test]
+fn by_name_every_entry_comes_once_and_in_order() {
+    let scratch = tempfile::tempdir().unwrap();
+    small(scratch.path());
+    let seen = paths(scratch.path(), Order::Name);
+    assert_eq!(seen, ["a", "b", "b/c", "b/c/f", "<", "b/z", "<", "d", "l"]);
+}
+
+#[test]
+fn as_found_the_files_of_a_directory_come_first() {
+    let scratch = tempfile::tempdir().unwrap();
+    small(scratch.path());
+    let mut seen = paths(scratch.path(), Order::Found);
+    assert_eq!(seen.split_off(3), ["b", "b/z", "b/c", "b/c/f", "<", "<"]);
+    seen.sort_unstable();
+    assert_eq!(seen, ["a", "d", "l"]);
+}
+
+#[test]
+fn fifty_thousand_levels_are_walked_with_any_descriptor_limit() {
+    under_each_limit("walk::fifty_thousand_levels_are_walked_with_any_descriptor_limit", || {
+        let scratch = scratch();
+        nest(scratch.path(), DEPTH);
+        let mut walk = Walk::new(open(scratch.path()), Order::Found, Bounds::WIDE).unwrap();
+        let (mut directories, mut files, mut left) = (0, 0, 0);
+        while let Some(step) = walk.step() {
+            match step.unwrap() {
+                Step::Entry(entry) if entry.kind() == FileType::Directory => directories += 1,
+                Step::Entry(_) => files += 1,
+                Step::Left => left += 1,
+            }
+        }
+        assert_eq!((directories, files, left), (DEPTH, DEPTH, DEPTH));
+        microsandbox_rooted::remove::content(scratch.path()).unwrap();
+    });
+}
+
+#[test]
+fn bounds_end_a_walk_that_is_too_deep_or_too_wide() {
+    let scratch = tempfile::tempdir().unwrap();
+    nest(scratch.path(), 20);
+    let bounds = Bounds { depth: 10, pending: 100 };
+    let mut walk = Walk::new(open(scratch.path()), Order::Found, bounds).unwrap();
+    let error = std::iter::from_fn(|| walk.step().map(|step| step.map(drop))).find_map(Result::err);
+    assert_eq!(error, Some(Errno::OVERFLOW));
+    let bounds = Bounds { depth: 100, pending: 0 };
+    let mut walk = Walk::new(open(scratch.path()), Order::Name, bounds).unwrap();
+    assert_eq!(walk.step().map(|step| step.map(drop)), Some(Err(Errno::OVERFLOW)));
+}
+
+#[test]
+fn a_skipped_directory_is_not_entered() {
+    let scratch = tempfile::tempdir().unwrap();
+    small(scratch.path());
+    let mut walk = Walk::new(open(scratch.path()), Order::Name, Bounds::WIDE).unwrap();
+    let mut seen = Vec::new();
+    while let Some(step) = walk.step() {
+        let Step::Entry(entry) = step.unwrap() else { continue };
+        seen.push(String::from_utf8(entry.path.to_vec()).unwrap());
+        walk.skip();
+    }
+    assert_eq!(seen, ["a", "b", "d", "l"]);
+}
+
+/// The way back must not lead to where a directory was moved to.
+#[test]
+fn a_directory_moved_during_the_walk_is_noticed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (tree, other) = (scratch.path().join("tree"), scratch.path().join("other"));
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("secret"), "x").unwrap();
+    let mut path = tree.clone();
+    for level in 0..40 {
+        path.push(level.to_string());
+    }
+    std::fs::create_dir_all(&path).unwrap();
+    let mut walk = Walk::new(open(&tree), Order::Found, Bounds::WIDE).unwrap();
+    while !matches!(walk.step(), Some(Ok(Step::Left))) {}
+    // The first directory that was closed on the way down, by the names of those that are still there.
+    let moved: std::path::PathBuf = (0..12).map(|level| level.to_string()).collect();
+    std::fs::rename(tree.join(moved), other.join("here")).unwrap();
+    let mut errors = Vec::new();
+    while let Some(step) = walk.step() {
+        match step {
+            Ok(Step::Entry(entry)) => assert_ne!(entry.name.to_bytes(), b"secret"),
+            Ok(Step::Left) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    assert_eq!(errors, [Errno::STALE]);
+}

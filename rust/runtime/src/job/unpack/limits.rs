@@ -1,0 +1,139 @@
+//! Why unpacking stops, and the bounds that make it stop. Every text that comes from an image is quoted and escaped.
+
+use microsandbox_contract::{ImageLimits, JobError, JobErrorKind};
+use microsandbox_rooted::tar;
+pub use microsandbox_rooted::tar::quoted;
+use rustix::io::Errno;
+
+/// A job that cannot go on.
+pub type Outcome<T> = Result<T, JobError>;
+
+/// Why the tar of a layer is not read any further.
+pub fn refused(limits: &ImageLimits, error: tar::Error) -> JobError {
+    match error {
+        tar::Error::Malformed(text) => corrupt(text),
+        tar::Error::UnsafeName(text) => unsafe_entry(text),
+        tar::Error::ExtensionTooLong => exceeded("pax_bytes", limits.pax_bytes, "an extended header with more bytes"),
+    }
+}
+
+pub fn unsafe_entry(message: String) -> JobError {
+    error(
+        JobErrorKind::UnsafeEntry,
+        message,
+        "the image was made to write outside of its root or is broken: do not use it",
+    )
+}
+
+pub fn corrupt(message: impl Into<String>) -> JobError {
+    error(
+        JobErrorKind::CorruptLayer,
+        message.into(),
+        "load or pull the image again; if it stays, the image itself is damaged",
+    )
+}
+
+pub fn digest_mismatch(message: String) -> JobError {
+    error(
+        JobErrorKind::DigestMismatch,
+        message,
+        "load or pull the image again; if it stays, the image was changed after it was made",
+    )
+}
+
+/// A failed system call on an object of the tree.
+pub fn failed(action: &str, name: &[u8], errno: Errno) -> JobError {
+    let text = std::io::Error::from_raw_os_error(errno.raw_os_error());
+    let message = format!("{action} {}: {text}", quoted(name));
+    let (kind, hint) = match errno {
+        Errno::NOSPC | Errno::DQUOT => (JobErrorKind::NoSpace, "free space on the file system of the product home"),
+        Errno::PERM | Errno::ACCESS | Errno::ROFS => {
+            (JobErrorKind::Denied, "check the owner of the product home and its id mapping")
+        }
+        Errno::NAMETOOLONG => {
+            (JobErrorKind::UnsafeEntry, "a name in the image is longer than this file system can hold")
+        }
+        _ => (JobErrorKind::Io, "check the file system of the product home"),
+    };
+    JobError { kind, message, errno: Some(errno.raw_os_error()), hint: hint.into() }
+}
+
+fn error(kind: JobErrorKind, message: String, hint: &str) -> JobError {
+    JobError { kind, message, errno: None, hint: hint.to_owned() }
+}
+
+fn exceeded(name: &str, limit: u64, what: &str) -> JobError {
+    error(
+        JobErrorKind::LimitExceeded,
+        format!("image.{name}: {what} than {limit}"),
+        &format!("if you trust the image, raise the limit image.{name}"),
+    )
+}
+
+/// What has been unpacked so far, against the bounds.
+pub struct Budget {
+    limits: ImageLimits,
+    entries: u64,
+    total: u64,
+    layer: u64,
+}
+
+impl Budget {
+    pub fn new(limits: ImageLimits) -> Budget {
+        Budget { limits, entries: 0, total: 0, layer: 0 }
+    }
+
+    pub fn begin_layer(&mut self) {
+        self.layer = 0;
+    }
+
+    pub fn limits(&self) -> &ImageLimits {
+        &self.limits
+    }
+
+    /// Bytes of file content in this layer.
+    pub fn layer_bytes(&self) -> u64 {
+        self.layer
+    }
+
+    /// One more entry with `size` bytes of content, `depth` names deep.
+    pub fn entry(&mut self, size: u64, depth: usize) -> Outcome<()> {
+        self.entries += 1;
+        self.layer = self.layer.saturating_add(size);
+        self.total = self.total.saturating_add(size);
+        let limits = &self.limits;
+        let checks = [
+            (self.entries > limits.entries, "entries", limits.entries, "more entries"),
+            (depth as u64 > u64::from(limits.path_depth), "path_depth", u64::from(limits.path_depth), "a path deeper"),
+            (size > limits.file_bytes, "file_bytes", limits.file_bytes, "a file with more bytes"),
+            (self.layer > limits.layer_bytes, "layer_bytes", limits.layer_bytes, "a layer with more bytes"),
+            (self.total > limits.total_bytes, "total_bytes", limits.total_bytes, "more bytes in all"),
+        ];
+        match checks.iter().find(|(over, ..)| *over) {
+            Some((_, name, limit, what)) => Err(exceeded(name, *limit, what)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Unpacked bytes that need no justification by packed ones.
+const RATIO_FREE: u64 = 64 << 20;
+
+/// `unpacked` bytes came out of `packed` ones.
+pub fn check_ratio(limits: &ImageLimits, packed: u64, unpacked: u64) -> Outcome<()> {
+    let allowed = RATIO_FREE.saturating_add(packed.saturating_mul(limits.ratio));
+    if unpacked > allowed {
+        return Err(exceeded("ratio", limits.ratio, "more unpacked bytes for each packed one"));
+    }
+    // Headers and padding count here: an archive of nothing but empty entries is bounded as well.
+    let stream = limits.layer_bytes.saturating_add(limits.entries.saturating_mul(2048));
+    if unpacked > stream {
+        return Err(exceeded("layer_bytes", limits.layer_bytes, "a layer with more bytes"));
+    }
+    Ok(())
+}
+
+/// A zstd frame that wants a larger window.
+pub fn window_exceeded(limits: &ImageLimits) -> JobError {
+    exceeded("zstd_window", limits.zstd_window_bytes, "a zstd window with more bytes")
+}

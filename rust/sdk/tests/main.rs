@@ -1,0 +1,9 @@
+//! The tests of this crate, in one binary.
+
+mod backend_cases;
+mod default_backend;
+#[path = "../../store/tests/home/mod.rs"]
+mod home;
+#[path = "../../remote/tests/service/mod.rs"]
+mod service;
+mod warnings;

@@ -1,0 +1,282 @@
+//! The state database: SQLite through sea-orm, owned by one `LocalBackend`, no globals.
+//!
+//! It records intent and facts; the process is the truth. Callers reconcile what they read (see `rust/local`).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`pools`] | opening: permission, creation, the write and the read side |
+//! | [`lock`] | the lock file for creation and migration |
+//! | [`migration`] | the schema's history and the check of it |
+//! | [`entity`] | the tables |
+//! | [`sandboxes`], [`images`], [`volumes`] | the statements |
+//! | [`reserve`] | space kept for cleaning up when the disk is full |
+//! | [`identity`] | whether the open file is still the one at its path |
+//! | [`retry`], [`errors`], [`holder`] | contention: retries, errors, and the process that holds the lock |
+//!
+//! **Durability.** WAL with `synchronous=NORMAL`: an acknowledged write survives the death of any process, SIGKILL included.
+//! After a power failure or a kernel crash the last writes may be missing, never a part of one, and the file is
+//! consistent. A row that is missing then is reconciled with the directory beside it like any other.
+
+pub mod entity;
+mod errors;
+mod holder;
+mod identity;
+mod images;
+mod lock;
+pub mod migration;
+mod pools;
+mod reserve;
+mod retry;
+mod sandboxes;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use microsandbox_core::config::DatabaseConfig;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::model::{ImageConfigDetail, ImageDetail, ImageInfo, SandboxSpec, SandboxStatus};
+
+use errors::Fault;
+use pools::Pools;
+
+/// One `LocalBackend`'s database. Calls may be dropped at any await: a transaction that was not committed is rolled back.
+pub struct Store {
+    pools: Arc<Pools>,
+}
+
+/// A row of `sandbox`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxRow {
+    pub id: i32,
+    pub name: String,
+    pub status: SandboxStatus,
+    pub config_json: String,
+    pub ephemeral: bool,
+    pub created_at: Option<DateTime<Utc>>,
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// A row of `run`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunRow {
+    pub id: i32,
+    pub sandbox_id: i32,
+    pub pid: Option<i32>,
+    /// `Running` or `Terminated`.
+    pub active: bool,
+    pub exit_code: Option<i32>,
+    pub exit_signal: Option<i32>,
+    pub termination_reason: Option<String>,
+    pub termination_detail: Option<String>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub terminated_at: Option<DateTime<Utc>>,
+}
+
+/// A row of `volume`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeRow {
+    pub id: i32,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub created_at: Option<DateTime<Utc>>,
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunEnd {
+    pub exit_code: Option<i32>,
+    pub exit_signal: Option<i32>,
+    pub reason: Option<microsandbox_contract::ExitReason>,
+    pub detail: Option<String>,
+    pub signals_sent: Option<String>,
+}
+
+/// A page of `list`, newest first.
+#[derive(Debug, Clone)]
+pub struct SandboxRows {
+    pub rows: Vec<(SandboxRow, Option<RunRow>)>,
+    /// The id to continue below, if there is more.
+    pub next: Option<i32>,
+}
+
+/// What an import stores, in one transaction.
+#[derive(Debug, Clone)]
+pub struct ImageRecord {
+    pub references: Vec<String>,
+    pub digest: String,
+    pub media_type: Option<String>,
+    pub architecture: Option<String>,
+    pub os: Option<String>,
+    pub variant: Option<String>,
+    pub config: ImageConfigDetail,
+    /// Bottom first.
+    pub layers: Vec<LayerRecord>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LayerRecord {
+    pub diff_id: String,
+    pub blob_digest: String,
+    pub media_type: Option<String>,
+    pub compressed_size: u64,
+    pub unpacked_size: u64,
+}
+
+impl Store {
+    /// Opens (creating directory and file), migrates, and keeps a read and a write side.
+    pub async fn open(path: &Path, config: &DatabaseConfig) -> MicrosandboxResult<Store> {
+        let store = Store { pools: Arc::new(Pools::open(path, config).await?) };
+        reserve::keep(path);
+        Ok(store)
+    }
+    /// Refuses a path that SQLite cannot open, before anything is made for it.
+    pub fn check_path(path: &Path) -> MicrosandboxResult<()> {
+        pools::check_length(path)
+    }
+    /// Runs a write that ends or removes something. On a full disk the reserve is given up for it: cleaning up must work
+    /// with nothing free.
+    async fn tidy<T, F: Future<Output = MicrosandboxResult<T>>>(&self, write: impl Fn() -> F) -> MicrosandboxResult<T> {
+        match write().await {
+            Err(MicrosandboxError::ResourceExhausted { .. }) if reserve::give_up(&self.pools.path) => write().await,
+            other => other,
+        }
+    }
+    /// A new row in `status` together with its labels. A taken name is `SandboxAlreadyExists`.
+    pub async fn insert_sandbox(&self, spec: &SandboxSpec, status: SandboxStatus) -> MicrosandboxResult<SandboxRow> {
+        self.told(self.pools.write(|db| sandboxes::insert(db, spec, status)).await)
+    }
+    /// The row and its newest run.
+    pub async fn sandbox(&self, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+        self.told(sandboxes::by_name(self.pools.read()?, name).await)
+    }
+    /// As [`Store::sandbox`], by the identity in the stored configuration.
+    pub async fn sandbox_by_id(&self, id: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+        self.told(sandboxes::by_id(self.pools.read()?, id).await)
+    }
+    /// How many rows there are, whatever their status.
+    pub async fn count_sandboxes(&self) -> MicrosandboxResult<u64> {
+        self.told(sandboxes::count(self.pools.read()?).await)
+    }
+    /// Rows with an id below `below`, all of `labels`, at most `limit`, each with its newest run.
+    pub async fn sandboxes(
+        &self,
+        below: Option<i32>,
+        limit: u32,
+        labels: &BTreeMap<String, String>,
+    ) -> MicrosandboxResult<SandboxRows> {
+        self.told(sandboxes::page(self.pools.read()?, below, limit, labels).await)
+    }
+    /// Compare and set: only if the row still has one of `expected` (any, when empty). False: it did not, or is gone.
+    pub async fn set_status(
+        &self,
+        id: i32,
+        expected: &[SandboxStatus],
+        status: SandboxStatus,
+    ) -> MicrosandboxResult<bool> {
+        self.tidy(|| async { self.told(self.pools.write(|db| sandboxes::set_status(db, id, expected, status)).await) })
+            .await
+    }
+    /// Stores the configuration anew.
+    pub async fn update_spec(&self, id: i32, spec: &SandboxSpec) -> MicrosandboxResult<()> {
+        self.told(self.pools.write(|db| sandboxes::update_spec(db, id, spec)).await)
+    }
+    /// A run of `pid` begins and the sandbox has `status`, in one transaction.
+    pub async fn begin_run(&self, sandbox_id: i32, pid: i32, status: SandboxStatus) -> MicrosandboxResult<i32> {
+        self.told(self.pools.write(|db| sandboxes::begin_run(db, sandbox_id, pid, status)).await)
+    }
+    /// Ends every active run of the sandbox and sets its status, in one transaction.
+    pub async fn end_run(&self, sandbox_id: i32, end: RunEnd, status: SandboxStatus) -> MicrosandboxResult<()> {
+        let end = &end;
+        self.tidy(|| async { self.told(self.pools.write(|db| sandboxes::end_run(db, sandbox_id, end, status)).await) })
+            .await
+    }
+    /// Deletes the row with all that hangs on it. False: it was gone.
+    pub async fn delete_sandbox(&self, id: i32) -> MicrosandboxResult<bool> {
+        self.tidy(|| async { self.told(self.pools.write(|db| sandboxes::delete(db, id)).await) }).await
+    }
+    /// Pins the sandbox's root file system to a manifest (row of `sandbox_rootfs`); `mode` is `erofs` for image layers,
+    /// `bind` for directories and the host image.
+    pub async fn set_rootfs(
+        &self,
+        sandbox_id: i32,
+        manifest_digest: Option<&str>,
+        mode: &str,
+    ) -> MicrosandboxResult<()> {
+        self.told(self.pools.write(|db| sandboxes::set_rootfs(db, sandbox_id, manifest_digest, mode)).await)
+    }
+    /// Stores an imported image, moving the references to it.
+    pub async fn upsert_image(&self, image: &ImageRecord) -> MicrosandboxResult<Vec<ImageInfo>> {
+        self.told(self.pools.write(|db| images::upsert(db, image)).await)
+    }
+    pub async fn images(&self) -> MicrosandboxResult<Vec<ImageInfo>> {
+        self.told(images::list(self.pools.read()?).await)
+    }
+    pub async fn image(&self, reference: &str) -> MicrosandboxResult<Option<ImageDetail>> {
+        self.told(images::detail(self.pools.read()?, reference).await)
+    }
+    /// Names of sandboxes whose root file system is pinned to this manifest.
+    pub async fn image_users(&self, manifest_digest: &str) -> MicrosandboxResult<Vec<String>> {
+        self.told(images::users(self.pools.read()?, manifest_digest).await)
+    }
+    /// Removes one reference; manifests without a reference or user go with it. False: no such reference.
+    pub async fn remove_image_ref(&self, reference: &str) -> MicrosandboxResult<bool> {
+        self.told(self.pools.write(|db| images::remove_reference(db, reference)).await)
+    }
+    /// Layers that no manifest names any more; their rows are deleted, the directories are the caller's.
+    pub async fn take_unused_layers(&self) -> MicrosandboxResult<Vec<LayerRecord>> {
+        self.told(self.pools.write(images::take_unused_layers).await)
+    }
+
+    /// A taken name is `VolumeAlreadyExists`.
+    pub async fn insert_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> MicrosandboxResult<VolumeRow> {
+        self.told(self.pools.write(|db| volumes::insert(db, name, labels)).await)
+    }
+    pub async fn volume(&self, name: &str) -> MicrosandboxResult<Option<VolumeRow>> {
+        self.told(volumes::by_name(self.pools.read()?, name).await)
+    }
+    /// By name.
+    pub async fn volumes(&self) -> MicrosandboxResult<Vec<VolumeRow>> {
+        self.told(volumes::list(self.pools.read()?).await)
+    }
+    /// Sandboxes that mount it and have not ended, as far as the rows know.
+    pub async fn volume_holders(&self, name: &str) -> MicrosandboxResult<Vec<String>> {
+        self.told(volumes::holders(self.pools.read()?, name).await)
+    }
+    /// Deletes the row, in one transaction with the check that nobody holds it and with `put_aside`, which may be called
+    /// again. False: it was gone.
+    pub async fn delete_volume(
+        &self,
+        name: &str,
+        put_aside: &(dyn Fn() -> MicrosandboxResult<()> + Send + Sync),
+    ) -> MicrosandboxResult<bool> {
+        self.tidy(|| async { self.told(self.pools.write(|db| volumes::delete(db, name, put_aside)).await) }).await
+    }
+    /// What a run mounts, read-only or not; replaces what an earlier run of the sandbox left.
+    pub async fn attach_volumes(
+        &self,
+        sandbox_id: i32,
+        pid: i32,
+        volumes: &[(String, bool)],
+    ) -> MicrosandboxResult<()> {
+        self.told(self.pools.write(|db| volumes::attach(db, sandbox_id, pid, volumes)).await)
+    }
+
+    fn told<T>(&self, result: Result<T, Fault>) -> MicrosandboxResult<T> {
+        result.map_err(|fault| fault.into_error(&self.pools.path))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The connections' threads exist only in the parent; closing them here would wait for them, and closing their
+        // files would drop the parent's locks. The child leaks them instead.
+        if self.pools.is_forked() {
+            std::mem::forget(self.pools.clone());
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The two sides of the database: one connection that writes, and a few that read, made when first needed.
+//!
+//! Every connection is a thread of the SQLite driver, so they are kept few and idle readers end. None survives a fork: the
+//! process that opened is recorded, and a child gets an error instead of a hang or a damaged file.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::Access;
+use sea_orm::sqlx::ConnectOptions;
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, SqlxSqliteConnector};
+use sea_orm_migration::MigratorTrait;
+
+use super::errors::{self, Fault};
+use super::identity::{Identity, sibling};
+use super::lock::{MigrationLock, Mode, is_read_only};
+use super::migration::{self, Migrator, SchemaState};
+use super::retry::Retry;
+use microsandbox_core::config::DatabaseConfig;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+
+/// `MAX_PATHNAME` of SQLite's unix files, less its longest suffix (`-journal`).
+const PATH_MAX: usize = 512 - 8;
+/// An idle reader ends after this.
+const READER_IDLE: Duration = Duration::from_secs(10);
+
+/// Both sides, and what is known of the file.
+pub(super) struct Pools {
+    pub path: PathBuf,
+    pid: u32,
+    read: DatabaseConnection,
+    /// Absent when the home is read-only here.
+    writer: Option<Writer>,
+    busy: Duration,
+}
+
+/// The write side.
+struct Writer {
+    connection: DatabaseConnection,
+    /// Counts connections the pool made; normally one for good.
+    generation: Arc<AtomicU64>,
+    identity: Identity,
+}
+
+impl Pools {
+    /// Opens, creates or migrates, whichever is needed; a current schema costs a few small reads.
+    pub async fn open(path: &Path, config: &DatabaseConfig) -> MicrosandboxResult<Pools> {
+        let deadline = Instant::now() + connect_timeout(config);
+        make_directory(path)?;
+        if !is_writable(path) {
+            return open_read_only(path, config).await;
+        }
+        let Some(lock) = MigrationLock::acquire(path, Mode::Shared, deadline).await? else {
+            return open_read_only(path, config).await;
+        };
+        if path.exists() {
+            let (pool, generation) =
+                connect_writer(path, config, false).await.map_err(|fault| fault.into_error(path))?;
+            let state = migration::inspect(&pool, path).await.map_err(|fault| fault.into_error(path))?;
+            if state == SchemaState::Current {
+                return Pools::assemble(path, config, pool, generation);
+            }
+            if state == SchemaState::Empty && lock.has_witness() {
+                return Err(errors::corrupt(path, "the file is empty, though it held a complete database"));
+            }
+        }
+        drop(lock);
+        Pools::migrate(path, config, deadline).await
+    }
+
+    async fn migrate(path: &Path, config: &DatabaseConfig, deadline: Instant) -> MicrosandboxResult<Pools> {
+        let Some(lock) = MigrationLock::acquire(path, Mode::Exclusive, deadline).await? else {
+            return Err(errors::read_only(path, "its schema is not current and cannot be brought up to date"));
+        };
+        let to_error = |fault: Fault| fault.into_error(path);
+        let (pool, generation) = connect_writer(path, config, true).await.map_err(to_error)?;
+        let mut retry = Retry::within(deadline.saturating_duration_since(Instant::now()));
+        loop {
+            match bring_up_to_date(&pool, path).await {
+                Ok(()) => break,
+                Err(fault) if retry.again(&fault).await => {}
+                Err(fault) => return Err(to_error(fault)),
+            }
+        }
+        lock.leave_witness()?;
+        Pools::assemble(path, config, pool, generation)
+    }
+
+    fn assemble(
+        path: &Path,
+        config: &DatabaseConfig,
+        connection: DatabaseConnection,
+        generation: Arc<AtomicU64>,
+    ) -> MicrosandboxResult<Pools> {
+        let identity = Identity::record(path, generation.load(Ordering::Acquire));
+        Ok(Pools {
+            path: path.to_owned(),
+            pid: std::process::id(),
+            read: readers(config, options(path, config).read_only(true)),
+            writer: Some(Writer { connection, generation, identity }),
+            busy: Duration::from_secs(config.busy_timeout_secs),
+        })
+    }
+
+    /// True in a child made by fork.
+    pub fn is_forked(&self) -> bool {
+        self.pid != std::process::id()
+    }
+
+    pub fn read(&self) -> MicrosandboxResult<&DatabaseConnection> {
+        self.refuse_fork()?;
+        Ok(&self.read)
+    }
+
+    /// Runs one write, as often as the busy rules allow, and acknowledges it only if the file it went to is the one at the
+    /// path.
+    pub async fn write<'a, T, F>(&'a self, attempt: impl Fn(&'a DatabaseConnection) -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        self.refuse_fork().map_err(Fault::Refused)?;
+        let Some(writer) = &self.writer else {
+            return Err(Fault::Refused(errors::read_only(&self.path, "it is opened for reading only")));
+        };
+        self.refuse_loss(writer)?;
+        let mut retry = Retry::within(self.busy);
+        let result = loop {
+            match attempt(&writer.connection).await {
+                Err(fault) if retry.again(&fault).await => {}
+                result => break result,
+            }
+        };
+        self.refuse_loss(writer)?;
+        result
+    }
+
+    fn refuse_loss(&self, writer: &Writer) -> Result<(), Fault> {
+        let generation = writer.generation.load(Ordering::Acquire);
+        writer.identity.check(generation).map_err(|what| Fault::Refused(errors::lost(&self.path, what)))
+    }
+
+    fn refuse_fork(&self) -> MicrosandboxResult<()> {
+        if !self.is_forked() {
+            return Ok(());
+        }
+        Err(MicrosandboxError::InvalidState(format!(
+            "the state database {} was opened by process {}; after a fork, make a new backend in the child",
+            self.path.display(),
+            self.pid
+        )))
+    }
+}
+
+async fn bring_up_to_date(pool: &DatabaseConnection, path: &Path) -> Result<(), Fault> {
+    if migration::inspect(pool, path).await? != SchemaState::Current {
+        Migrator::up(pool, None).await?;
+        migration::add_own_indexes(pool).await?;
+        if migration::inspect(pool, path).await? != SchemaState::Current {
+            return Err(Fault::corrupt("the schema is not complete after all its steps"));
+        }
+    }
+    Ok(())
+}
+
+/// SQLite says no more than "unable to open" of a path that is too long for it.
+pub(super) fn check_length(path: &Path) -> MicrosandboxResult<()> {
+    let length = path.as_os_str().len();
+    if length <= PATH_MAX {
+        return Ok(());
+    }
+    Err(MicrosandboxError::InvalidConfig(format!(
+        "the path of the state database is {length} bytes long and SQLite takes {PATH_MAX}: choose a shorter MSB_HOME ({})",
+        path.display()
+    )))
+}
+
+/// Private to its owner: configurations hold environment variables of sandboxes.
+fn make_directory(path: &Path) -> MicrosandboxResult<()> {
+    let Some(dir) = path.parent() else { return Ok(()) };
+    match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+        Ok(()) => Ok(()),
+        Err(error) if is_read_only(&error) => {
+            Err(errors::read_only(path, &format!("its directory cannot be made: {error}")))
+        }
+        Err(error) => Err(MicrosandboxError::io("create directory", dir, error)),
+    }
+}
+
+/// A file that is there but must not be written, or whose directory must not. Asked with `access`: to open and close the
+/// file ourselves would drop SQLite's locks on it.
+fn is_writable(path: &Path) -> bool {
+    let denied = |result: rustix::io::Result<()>| result.is_err_and(|errno| is_read_only(&errno.into()));
+    let dir = path.parent().unwrap_or(Path::new("."));
+    !denied(rustix::fs::access(path, Access::WRITE_OK)) && !denied(rustix::fs::access(dir, Access::WRITE_OK))
+}
+
+fn options(path: &Path, config: &DatabaseConfig) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .foreign_keys(true)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(Duration::from_secs(config.busy_timeout_secs))
+        .thread_name(|n| format!("msb-sqlite-{n}"))
+        .disable_statement_logging()
+}
+
+/// Zero would refuse even a free connection.
+fn connect_timeout(config: &DatabaseConfig) -> Duration {
+    Duration::from_secs(config.connect_timeout_secs.max(1))
+}
+
+async fn connect_writer(
+    path: &Path,
+    config: &DatabaseConfig,
+    create: bool,
+) -> Result<(DatabaseConnection, Arc<AtomicU64>), Fault> {
+    let options = options(path, config).create_if_missing(create).journal_mode(SqliteJournalMode::Wal);
+    let generation = Arc::new(AtomicU64::new(0));
+    let counter = generation.clone();
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(connect_timeout(config))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .after_connect(move |_, _| {
+            counter.fetch_add(1, Ordering::AcqRel);
+            Box::pin(async { Ok(()) })
+        })
+        .connect_with(options)
+        .await
+        .map_err(connection_error)?;
+    Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), generation))
+}
+
+fn readers(config: &DatabaseConfig, options: SqliteConnectOptions) -> DatabaseConnection {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(config.max_connections.max(1))
+        .min_connections(0)
+        .acquire_timeout(connect_timeout(config))
+        .idle_timeout(READER_IDLE)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(options);
+    SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)
+}
+
+/// A home on a read-only medium or of another user: what is there can be read.
+async fn open_read_only(path: &Path, config: &DatabaseConfig) -> MicrosandboxResult<Pools> {
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(errors::read_only(path, "it does not exist and cannot be made here")),
+        Err(error) => return Err(errors::read_only(path, &error.to_string())),
+    }
+    // Without a log, and where none can be made, the file alone is the whole state; SQLite otherwise insists on a -shm file.
+    let has_log = sibling(path, "-wal").metadata().is_ok_and(|meta| meta.len() > 0);
+    let read = readers(config, options(path, config).read_only(true).immutable(!has_log));
+    match migration::inspect(&read, path).await.map_err(|fault| fault.into_error(path))? {
+        SchemaState::Current | SchemaState::Unindexed => {}
+        _ => return Err(errors::read_only(path, "its schema is not current and cannot be brought up to date")),
+    }
+    Ok(Pools {
+        path: path.to_owned(),
+        pid: std::process::id(),
+        read,
+        writer: None,
+        busy: Duration::from_secs(config.busy_timeout_secs),
+    })
+}
+
+fn connection_error(error: sea_orm::SqlxError) -> Fault {
+    Fault::Db(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))
+}
