@@ -17,10 +17,10 @@ pub mod stop;
 
 use std::time::Duration;
 
+use microsandbox_contract::Identity;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{SandboxSpec, SandboxStatus, validate_sandbox_name};
 use microsandbox_home::Home;
-use microsandbox_contract::Identity;
 use microsandbox_store::SandboxRow;
 
 use crate::reconcile;

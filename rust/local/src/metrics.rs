@@ -6,8 +6,6 @@
 //! *inside* only the guest knows, so `memory_bytes` and what is available are its word, within what it was given; so is the
 //! limit, because the group's own leaves room for the monitor.
 
-mod cgroup;
-
 use std::time::Duration;
 
 use chrono::Utc;
@@ -15,7 +13,7 @@ use futures::stream;
 use microsandbox_contract::{Identity, IsolationDriver};
 use microsandbox_protocol::message::Stats;
 
-use cgroup::Usage;
+use microsandbox_cgroups::usage::{self, Usage};
 use microsandbox_core::agent::{AgentAddress, AgentClient};
 use microsandbox_core::api::DEFAULT_CONNECT_TIMEOUT;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -40,7 +38,7 @@ pub async fn sample(
         MicrosandboxError::AgentLost { reason, .. } => unavailable(&spec.name, &reason),
         other => other,
     })?;
-    let usage = cgroup::read(&identity.cgroups);
+    let usage = usage::read(&identity.cgroups);
     Ok(combine(spec, identity, &stats, &usage, previous))
 }
 

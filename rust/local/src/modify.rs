@@ -3,8 +3,9 @@
 //! Live are labels, the environment and directory of later programs, and, in a container, processors and memory up to
 //! their ceilings. The rest waits for a start.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use microsandbox_cgroups::limits;
 use microsandbox_contract::{Identity, IsolationDriver};
 use microsandbox_protocol::message::Settings;
 
@@ -20,11 +21,6 @@ use microsandbox_core::model::{
 use microsandbox_core::validate;
 use microsandbox_home::Home;
 use microsandbox_home::lock::NameLock;
-
-/// As the runtime sets it at boot: memory of the agent and of page tables.
-const MEMORY_OVERHEAD: u64 = 8 << 20;
-/// Period of the processor quota, microseconds; as the runtime sets it.
-const CPU_PERIOD_US: u64 = 100_000;
 
 /// A plan that was carried out, up to a restart.
 pub struct Modified {
@@ -215,13 +211,11 @@ fn memory_in_use(
     if !is_live(plan, "memory") {
         return None;
     }
-    let group = groups(identity).into_iter().find_map(|group| {
-        ["memory.current", "memory.usage_in_bytes"].into_iter().find_map(|file| read_number(&group.join(file)))
-    })?;
+    let used = limits::memory_in_use(&groups(identity))?;
     let wanted = u64::from(new.resources.memory_mib) << 20;
-    (group > wanted).then(|| ModificationConflict {
+    (used > wanted).then(|| ModificationConflict {
         field: "memory",
-        message: format!("{} MiB are in use now", group.div_ceil(1 << 20)),
+        message: format!("{} MiB are in use now", used.div_ceil(1 << 20)),
     })
 }
 
@@ -230,10 +224,6 @@ fn groups(identity: Option<&Identity>) -> Vec<PathBuf> {
         .filter(|identity| identity.driver == IsolationDriver::Container)
         .map(|i| i.cgroups.clone())
         .unwrap_or_default()
-}
-
-fn read_number(file: &Path) -> Option<u64> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// What a running sandbox takes at once.
@@ -261,45 +251,19 @@ impl Live<'_> {
     }
 
     fn resize(&self, plan: &ModificationPlan, to: &SandboxSpec) -> MicrosandboxResult<Vec<ResizeStatus>> {
+        let groups = groups(self.identity);
         let mut resized = Vec::new();
         if is_live(plan, "cpus") {
-            let quota = u64::from(to.resources.cpus) * CPU_PERIOD_US;
-            let file = self
-                .write(&[("cpu.max", format!("{quota} {CPU_PERIOD_US}")), ("cpu.cfs_quota_us", quota.to_string())])?;
-            resized.push(status("cpus", to.resources.cpus.to_string(), file));
+            let cpus = to.resources.cpus;
+            let file = written(limits::resize_cpus(&groups, u32::from(cpus)))?;
+            resized.push(status("cpus", cpus.to_string(), file));
         }
         if is_live(plan, "memory") {
-            let bytes = (u64::from(to.resources.memory_mib) << 20) + MEMORY_OVERHEAD;
-            // The limit with swap may not be the lower one at any moment.
-            for group in groups(self.identity) {
-                let swap = group.join("memory.memsw.limit_in_bytes");
-                if read_number(&swap).is_some_and(|now| now < bytes) {
-                    let _ = std::fs::write(swap, bytes.to_string());
-                }
-            }
-            let file =
-                self.write(&[("memory.max", bytes.to_string()), ("memory.limit_in_bytes", bytes.to_string())])?;
-            for group in groups(self.identity) {
-                let _ = std::fs::write(group.join("memory.memsw.limit_in_bytes"), bytes.to_string());
-            }
-            resized.push(status("memory", to.resources.memory_mib.to_string(), file));
+            let memory_mib = to.resources.memory_mib;
+            let file = written(limits::resize_memory(&groups, u64::from(memory_mib)))?;
+            resized.push(status("memory", memory_mib.to_string(), file));
         }
         Ok(resized)
-    }
-
-    /// Writes the file of this name that one of the groups has.
-    fn write(&self, files: &[(&str, String)]) -> MicrosandboxResult<PathBuf> {
-        let there = groups(self.identity).into_iter().find_map(|group| {
-            files.iter().map(|(file, value)| (group.join(file), value)).find(|(path, _)| path.exists())
-        });
-        let Some((path, value)) = there else {
-            return Err(MicrosandboxError::unsupported(
-                "modify(cpus=, memory=) of a running sandbox",
-                "where its limits are those of a control group; use the policy next_start",
-            ));
-        };
-        std::fs::write(&path, value).map_err(|error| MicrosandboxError::io("write", &path, error))?;
-        Ok(path)
     }
 
     /// The environment and directory of programs that start from now on.
@@ -319,6 +283,17 @@ impl Live<'_> {
         let mut agent = AgentClient::connect(&self.home.agent_address(self.name)?, DEFAULT_CONNECT_TIMEOUT).await?;
         agent.settle(Settings { set, unset, cwd: Some(cwd) }).await
     }
+}
+
+/// The file that holds the new limit.
+fn written(outcome: Option<Result<PathBuf, (PathBuf, std::io::Error)>>) -> MicrosandboxResult<PathBuf> {
+    let outcome = outcome.ok_or_else(|| {
+        MicrosandboxError::unsupported(
+            "modify(cpus=, memory=) of a running sandbox",
+            "where its limits are those of a control group; use the policy next_start",
+        )
+    })?;
+    outcome.map_err(|(path, error)| MicrosandboxError::io("write", &path, error))
 }
 
 fn status(resource: &'static str, requested: String, file: PathBuf) -> ResizeStatus {

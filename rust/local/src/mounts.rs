@@ -6,12 +6,12 @@
 use std::path::Path;
 
 use crate::volume_dir::Volumes;
+use microsandbox_contract::{BindSpec, RootSpec, TmpfsSpec};
 use microsandbox_core::backend::available_when;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{HostPermissions, Isolation, Mount, MountOptions, SandboxSpec};
 use microsandbox_core::validate::mounts::{check, normalised, source};
 use microsandbox_home::Home;
-use microsandbox_contract::{BindSpec, RootSpec, TmpfsSpec};
 
 const MIB: u64 = 1 << 20;
 /// A temporary file system without a size: half of the memory.

@@ -7,11 +7,10 @@
 //! count that rises around a microVM is the monitor itself being killed, which ends the sandbox.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use microsandbox_cgroups::oom::OomCounter;
 use microsandbox_contract::IsolationDriver;
 
 use super::reconcile;
@@ -27,11 +26,11 @@ pub struct OomCounters {
 }
 
 /// The token of the run, and its counter where there is one.
-type Counter = (Vec<u8>, Option<Arc<File>>);
+type Counter = (Vec<u8>, Option<Arc<OomCounter>>);
 
 /// The count when a program was started.
 pub struct OomWatch {
-    counter: Arc<File>,
+    counter: Arc<OomCounter>,
     before: u64,
 }
 
@@ -48,7 +47,7 @@ impl OomCounters {
                 counter
             }
         }?;
-        let before = read(&counter)?;
+        let before = counter.read()?;
         Some(OomWatch { counter, before })
     }
 
@@ -62,23 +61,13 @@ impl OomWatch {
     /// Completes the verdict on a run.
     pub fn judge(&self, exit: &mut ExecExit) {
         let killed = exit.signal == Some(9) || exit.code == KILLED;
-        if killed && !exit.timed_out && read(&self.counter).is_some_and(|now| now > self.before) {
+        if killed && !exit.timed_out && self.counter.read().is_some_and(|now| now > self.before) {
             exit.oom_killed = true;
         }
     }
 }
 
-fn open_counter(sandbox_dir: &Path) -> Option<File> {
+fn open_counter(sandbox_dir: &Path) -> Option<OomCounter> {
     let identity = reconcile::identity(sandbox_dir).filter(|identity| identity.driver == IsolationDriver::Container)?;
-    let candidates =
-        identity.cgroups.iter().flat_map(|group| [group.join("memory.events"), group.join("memory.oom_control")]);
-    candidates.filter_map(|path| File::open(path).ok()).find(|file| read(file).is_some())
-}
-
-/// The `oom_kill` line of either file.
-fn read(counter: &File) -> Option<u64> {
-    let mut buffer = [0; 512];
-    let length = counter.read_at(&mut buffer, 0).ok()?;
-    let text = std::str::from_utf8(&buffer[..length]).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    OomCounter::open(&identity.cgroups)
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use microsandbox_contract::{Identity, IsolationReport};
 use microsandbox_core::agent::connections::KeptDialer;
 use microsandbox_core::agent::{AgentClient, Dialer, StreamAgent, Verdict};
 use microsandbox_core::api::{DEFAULT_STOP_TIMEOUT, SandboxRecord};
@@ -18,7 +19,6 @@ use microsandbox_core::model::{
 };
 use microsandbox_home::{Home, process};
 use microsandbox_images as images;
-use microsandbox_contract::{Identity, IsolationReport};
 use tokio::net::UnixStream;
 
 use super::lifecycle::{create, lifeline, remove, start, stop};

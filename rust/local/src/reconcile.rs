@@ -195,23 +195,20 @@ pub async fn clear_leftovers(dir: &Path, identity: Option<&Identity>) {
     }
 }
 
-async fn remove_cgroup(path: &PathBuf) {
-    if !path.starts_with("/sys/fs/cgroup") {
-        return;
-    }
+async fn remove_cgroup(path: &Path) {
     let deadline = Instant::now() + GUEST_GONE;
     loop {
-        match rustix::fs::rmdir(path) {
-            // Processes are still on their way out.
-            Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => {
+        let error = match microsandbox_cgroups::remove::try_remove(path) {
+            Ok(true) => return,
+            Ok(false) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
             }
-            Ok(()) | Err(rustix::io::Errno::NOENT) => return,
-            Err(error) => {
-                tracing::warn!(cgroup = %path.display(), %error, "control group of an ended sandbox could not be removed");
-                return;
-            }
-        }
+            Ok(false) => std::io::ErrorKind::ResourceBusy.into(),
+            Err(error) => error,
+        };
+        tracing::warn!(cgroup = %path.display(), %error, "control group of an ended sandbox could not be removed");
+        return;
     }
 }
 

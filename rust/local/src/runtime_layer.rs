@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use microsandbox_contract::IdMap;
 use microsandbox_core::error::MicrosandboxResult;
 use microsandbox_home::layer_tree::publish;
 use microsandbox_home::{Home, blocking};
-use microsandbox_contract::IdMap;
 
 /// Number of the contents below; raised whenever they change.
 const LAYOUT: u32 = 1;

@@ -1,9 +1,8 @@
 //! The doctor on this machine: true, complete, and without traces.
 
-
 use crate::archive::{Home, in_time, names};
-use microsandbox_local::doctor::doctor;
 use microsandbox_core::model::{Isolation, MechanismState};
+use microsandbox_local::doctor::doctor;
 
 // hazard: E14
 #[tokio::test]

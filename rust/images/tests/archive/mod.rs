@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::ImageErrorKind;
-use microsandbox_images;
 use microsandbox_core::model::ImageInfo;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_images;
 use microsandbox_local::LocalBackend;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
