@@ -60,7 +60,10 @@ impl CloudBackend {
         let host = url.host_str().ok_or_else(malformed)?;
         let port = url.port_or_known_default().ok_or_else(malformed)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((bare, port)).await.map_err(|e| failed("cannot connect to", e.to_string()))?;
+        let stream = TcpStream::connect((bare, port)).await.map_err(|source| MicrosandboxError::Unreachable {
+            message: failed("cannot connect to", source.to_string()).to_string(),
+            source,
+        })?;
         let _ = stream.set_nodelay(true);
         let (scheme, transport) = match self.http.tls() {
             None => ("ws", Transport::Plain(stream)),

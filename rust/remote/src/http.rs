@@ -296,7 +296,13 @@ impl Client {
                 message: self.no_response(label, &failure.to_string()).to_string(),
                 source: Box::new(failure),
             },
-            None => self.no_response(label, &root_cause(error)),
+            None => {
+                let failure = self.no_response(label, &root_cause(error));
+                match os_error(error).filter(|_| error.is_connect()) {
+                    Some(source) => MicrosandboxError::Unreachable { message: failure.to_string(), source },
+                    None => failure,
+                }
+            }
         }
     }
 
@@ -393,6 +399,15 @@ fn root_cause(error: &reqwest::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// The error of the operating system in the chain of causes.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<std::io::Error> {
+    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    match errno {
+        Some(errno) => Some(std::io::Error::from_raw_os_error(errno)),
+        None => os_error(error.source()?),
+    }
 }
 
 fn is_json(kind: &str) -> bool {

@@ -75,7 +75,8 @@ async fn an_unreachable_service_is_reported_with_its_address() {
     drop(gone);
     let backend: SharedBackend = CloudBackend::new(&uri, KEY).unwrap().into();
     let error = soon(Sandbox::get(&backend, "box")).await.unwrap_err();
-    assert!(matches!(error, MicrosandboxError::Http(_)), "{error:?}");
+    let MicrosandboxError::Unreachable { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
     assert!(error.to_string().contains(&uri) && error.to_string().contains("refused"), "{error}");
 }
 

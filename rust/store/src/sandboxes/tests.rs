@@ -1,4 +1,3 @@
-use crate::Store;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
 use crate::Store;
