@@ -29,7 +29,8 @@ fn main() {
 fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> PathBuf {
     let workspace = manifest_dir.join("../..");
     let crates = ["agent", "runtime", "vmm", "protocol", "contract", "jail", "cgroups", "sys", "rooted"];
-    for input in crates.map(|name| format!("rust/{name}")).into_iter().chain(["Cargo.lock".into(), "Cargo.toml".into()]) {
+    for input in crates.map(|name| format!("rust/{name}")).into_iter().chain(["Cargo.lock".into(), "Cargo.toml".into()])
+    {
         println!("cargo:rerun-if-changed={}", workspace.join(&input).display());
     }
     // `<target>/<profile>/build/<unit>/out`. Lints and tests build this crate with other features of its dependencies, each a unit of

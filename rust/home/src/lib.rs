@@ -24,11 +24,11 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use microsandbox_contract::{IdMap, Job, Report};
 use microsandbox_core::agent::AgentAddress;
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::validate_sandbox_name;
-use microsandbox_contract::{IdMap, Job, Report};
 use microsandbox_store::Store;
 use tokio::sync::OnceCell;
 

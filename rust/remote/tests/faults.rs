@@ -153,7 +153,11 @@ async fn a_body_that_is_cut_short_is_not_asked_for_again() {
     })
     .await;
     let error = get(&client(&liar.url, Wire::Spec)).await.unwrap_err();
-    assert!(matches!(error, MicrosandboxError::Http(_)) && error.to_string().contains("closed before the end of the response"), "{error:?}");
+    assert!(
+        matches!(error, MicrosandboxError::Http(_))
+            && error.to_string().contains("closed before the end of the response"),
+        "{error:?}"
+    );
     assert_eq!(liar.connections(), 1);
 }
 

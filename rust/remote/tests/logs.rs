@@ -160,6 +160,9 @@ async fn a_service_that_vanishes_mid_stream_is_a_named_error() {
     let mut stream = soon(backend.sandboxes().log_stream("box", options)).await.unwrap();
     assert_eq!(soon(stream.next()).await.unwrap().unwrap().cursor, "c1");
     let error = soon(stream.next()).await.unwrap().unwrap_err();
-    assert!(matches!(error, MicrosandboxError::Http(_)) && error.to_string().contains("closed before the end of the log"), "{error:?}");
+    assert!(
+        matches!(error, MicrosandboxError::Http(_)) && error.to_string().contains("closed before the end of the log"),
+        "{error:?}"
+    );
     assert!(soon(stream.next()).await.is_none());
 }

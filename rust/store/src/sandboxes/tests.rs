@@ -1,7 +1,7 @@
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
-use crate::Store;
 use super::*;
+use crate::Store;
 use microsandbox_core::config::DatabaseConfig;
 
 const MANY: u32 = 1000;
