@@ -29,14 +29,16 @@ fn main() {
 fn nested_build(manifest_dir: &Path, out: &Path, cargo: &str, target: &str) -> PathBuf {
     let workspace = manifest_dir.join("../..");
     let crates = ["agent", "runtime", "vmm", "protocol", "contract", "jail", "cgroups", "sys", "rooted"];
-    for input in crates.map(|name| format!("rust/{name}")).into_iter().chain(["Cargo.lock".into(), "Cargo.toml".into()]) {
+    for input in crates.map(|name| format!("rust/{name}")).into_iter().chain(["Cargo.lock".into(), "Cargo.toml".into()])
+    {
         println!("cargo:rerun-if-changed={}", workspace.join(&input).display());
     }
     // `<target>/<profile>/build/<unit>/out`. Lints and tests build this crate with other features of its dependencies, each a unit of
     // its own; the programs are the same for all.
     let target_dir = out.ancestors().nth(3).unwrap_or(out).join("guest");
     // One program out of all crates, optimised as a whole, costs minutes: a wheel to install has it, tests and lints do not.
-    let profile = if std::env::var("OPT_LEVEL").is_ok_and(|level| level == "3") { "embedded" } else { "embedded-tested" };
+    let profile =
+        if std::env::var("OPT_LEVEL").is_ok_and(|level| level == "3") { "embedded" } else { "embedded-tested" };
     let mut command = Command::new(cargo);
     // What the outer invocation chose for the cdylib must not leak in.
     for (name, _) in std::env::vars_os() {

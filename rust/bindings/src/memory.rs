@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use microsandbox_core::MicrosandboxError;
 use microsandbox_core::error::ImageErrorKind;
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_core::MicrosandboxError;
 use microsandbox_fake::{MemoryBackend, ScriptCall, ScriptResult};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -1,16 +1,15 @@
 //! Programs through the agent client, against a scripted agent: hazards X2 to X9, A3, P9, P10.
 
-
 use std::time::{Duration, Instant};
 
+use crate::peer::{Line, Peer, options, soon, spec};
+use MISSING_exec;
 use bytes::Bytes;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::connections::Connections;
-use MISSING_exec;
 use microsandbox_core::model::{CAPTURE_BYTES, ExecEvent, ExecHandle, ExecOptions, ExecOutput, StdinSource};
 use microsandbox_protocol::frame::MAX_DATA;
 use microsandbox_protocol::message::{Credit, ExecExited, ExecRequest, Kind, Signal, StdinError};
-use crate::peer::{Line, Peer, options, soon, spec};
 use tokio::sync::mpsc;
 
 async fn run(peer: &Peer, options: ExecOptions) -> Result<ExecOutput, MicrosandboxError> {

@@ -1,13 +1,12 @@
 //! Files through the agent client, against a scripted agent: hazards F1, F7, F8, F10.
 
-
+use crate::peer::{Line, Peer, soon};
 use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::files;
 use microsandbox_core::model::FsEntryKind;
 use microsandbox_protocol::message::{FsData, FsEntry, FsOp, FsRequest, FsResponse, Kind};
-use crate::peer::{Line, Peer, soon};
 use tokio::sync::mpsc;
 
 fn done(bytes: Option<u64>) -> FsResponse {

@@ -1,18 +1,17 @@
 //! The agent client against an agent that breaks the rules: hazards P1 to P12.
 
-
 use std::time::{Duration, Instant};
 
+use crate::peer::{Line, Peer, options, soon, spec};
+use MISSING_exec;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::AgentClient;
 use microsandbox_core::agent::connections::Connections;
 use microsandbox_core::files;
-use MISSING_exec;
 use microsandbox_protocol::frame::{Flags, MAX_FRAME, encode, encode_id_range};
 use microsandbox_protocol::message::{
     CoreError, Empty, ExecExited, ExecFailed, FsOp, FsRequest, FsResponse, Kind, Ready, StdinError,
 };
-use crate::peer::{Line, Peer, options, soon, spec};
 
 const CONNECT: Duration = Duration::from_secs(5);
 

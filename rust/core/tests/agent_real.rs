@@ -2,7 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "starts the agent under test, as the runtime does")]
 
-
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,17 +9,17 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::peer::{TOKEN, options, soon, spec};
+use MISSING_exec;
 use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::agent::{AgentAddress, AgentClient};
 use microsandbox_core::agent::connections::Connections;
+use microsandbox_core::agent::{AgentAddress, AgentClient};
 use microsandbox_core::files;
-use MISSING_exec;
 use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput, FsEntryKind, StdinSource};
 use microsandbox_protocol::frame::{Flags, encode};
 use microsandbox_protocol::message::{Bootstrap, Kind};
-use crate::peer::{TOKEN, options, soon, spec};
 
 const CONNECT: Duration = Duration::from_secs(5);
 

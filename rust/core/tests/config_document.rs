@@ -1,17 +1,16 @@
 //! The configuration document: what it says, what is merged over it, and what is wrong with it.
 
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::warnings::Warnings;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::*;
 use microsandbox_core::model::{
     DEFAULT_CPUS, DEFAULT_MEMORY_MIB, DEFAULT_METRICS_SAMPLE_INTERVAL_MS, DEFAULT_SHELL, Isolation, LogLevel,
     MetricsOptions, SandboxResources,
 };
-use crate::warnings::Warnings;
 
 struct Document {
     dir: tempfile::TempDir,

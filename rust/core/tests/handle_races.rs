@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use microsandbox_core::api::{SandboxHandleInner, SandboxInner, SandboxRecord};
 use microsandbox_core::backend::*;
 use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
-use microsandbox_core::api::{SandboxHandleInner, SandboxInner, SandboxRecord};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 
 use SandboxStatus::{Crashed, Running, Starting, Stopped};

@@ -5,9 +5,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use microsandbox_core::api::{LastRun, SandboxHandleInner, SandboxRecord};
 use microsandbox_core::backend::*;
 use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
-use microsandbox_core::api::{LastRun, SandboxHandleInner, SandboxRecord};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox, SandboxHandle};
 
 use SandboxStatus::{Crashed, Created, Draining, Paused, Running, Starting, Stopped};

@@ -9,8 +9,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_contract::IdMap;
+use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use rustix::fs::FlockOperation;
 
 use crate::make_private_directory;
