@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use microsandbox_contract::{ExitReason, ExitRecord, Report};
 use microsandbox_protocol::machine::ENDED_WITHOUT_AGENT;
 
-use super::{Phase, Stop, Supervisor, take_frame};
+use super::events::take_frame;
+use super::stop::Stop;
+use super::{Phase, Supervisor};
 use crate::channel::Turn;
 use crate::directory;
 use crate::logs::json_line::now_ns;
