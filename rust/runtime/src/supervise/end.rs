@@ -20,7 +20,7 @@ use microsandbox_contract::note::Failure;
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// What a machine's end without its agent's doing is called.
 const KERNEL_ENDED: &str =
-    "the guest's kernel ended by itself: a panic, which logs/kernel.log tells of, or the end of its agent";
+    "the guest's kernel ended without a report of its agent: it panicked (see logs/kernel.log), or the agent exited";
 
 impl Supervisor {
     /// The guest is gone: reads what it left, writes how it ended, removes what was made for it.
