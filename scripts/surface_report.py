@@ -38,6 +38,8 @@ SECTIONS = {
     "_pull": "11 Pull progress",
     "_snapshot": "12 Snapshots",
     "_network": "13 Network",
+    "_network_policy": "13 Network",
+    "_ports": "13 Network",
     "_secrets": "14 Secrets",
     "_patch": "15 Patches",
     "_init": "16 Init and scripts",

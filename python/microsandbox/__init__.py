@@ -52,10 +52,11 @@ _HOME = {
     "_modify": "ConfigPlannedChange ModificationConflict ModificationWarning PlannedChange ResourceResizeStatus "
     "SandboxModificationPlan SecretPlannedChange",
     "_mount": "MountConfig",
-    "_network": "Destination DnsConfig HttpConfig Network NetworkDestination NetworkPolicy NetworkRateLimiter "
-    "OutboundProxy PortBinding PortEndpoint RateLimiter Rule ScopedUpstreamCACert ScopedVerifyUpstream TlsConfig "
-    "TokenBucket VsockRoute",
+    "_network": "DnsConfig HttpConfig Network NetworkRateLimiter OutboundProxy RateLimiter ScopedUpstreamCACert "
+    "ScopedVerifyUpstream TlsConfig TokenBucket",
+    "_network_policy": "Destination NetworkDestination NetworkPolicy Rule",
     "_patch": "Patch PatchConfig",
+    "_ports": "PortBinding PortEndpoint VsockRoute",
     "_progress": "Progress",
     "_pull": "PullEvent PullProgressIter PullSession",
     "_restore": "ExternalMountWarning",

@@ -103,25 +103,20 @@ from ._modify import (
 )
 from ._mount import MountConfig
 from ._network import (
-    Destination,
     DnsConfig,
     HttpConfig,
     Network,
-    NetworkDestination,
-    NetworkPolicy,
     NetworkRateLimiter,
     OutboundProxy,
-    PortBinding,
-    PortEndpoint,
     RateLimiter,
-    Rule,
     ScopedUpstreamCACert,
     ScopedVerifyUpstream,
     TlsConfig,
     TokenBucket,
-    VsockRoute,
 )
+from ._network_policy import Destination, NetworkDestination, NetworkPolicy, Rule
 from ._patch import Patch, PatchConfig
+from ._ports import PortBinding, PortEndpoint, VsockRoute
 from ._progress import Progress
 from ._pull import PullEvent, PullProgressIter, PullSession
 from ._restore import ExternalMountWarning

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from ._image_source import ImageSource, RegistryAuth
     from ._init import InitConfig, InitOptions
     from ._mount import MountConfig
-    from ._network import Network, PortBinding, VsockRoute
+    from ._network import Network
     from ._patch import PatchConfig
+    from ._ports import PortBinding, VsockRoute
     from ._secrets import SecretEntry, ViolationPolicy
 
 _T = TypeVar("_T")

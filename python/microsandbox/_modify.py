@@ -19,7 +19,7 @@ from ._signature import refuse_unknown
 from ._unsupported import unsupported
 
 if TYPE_CHECKING:
-    from ._network import PortBinding, PortEndpoint
+    from ._ports import PortBinding, PortEndpoint
     from ._secrets import SecretModifySpec
 
 

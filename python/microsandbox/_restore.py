@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from ._backend import BackendObject
     from ._mount import MountConfig
-    from ._network import NetworkPolicy, PortBinding, VsockRoute
+    from ._network_policy import NetworkPolicy
+    from ._ports import PortBinding, VsockRoute
 
 
 class RestoreKeywords(TypedDict, total=False):

@@ -15,13 +15,15 @@ _WHOLE = (
     "_modify",
     "_mount",
     "_network",
+    "_network_policy",
     "_patch",
+    "_ports",
     "_restore",
     "_secrets",
 )
 _PARTS = {
     "Image": "_image",
-    "NetworkDestinationLike": "_network",
+    "NetworkDestinationLike": "_network_policy",
     "PullEvent": "_pull",
     "Size": "_size",
     "StrEnum": "_enums",

@@ -68,26 +68,20 @@ from ._modify import (
 )
 from ._mount import MountConfig
 from ._network import (
-    Destination,
     DnsConfig,
     HttpConfig,
     Network,
-    NetworkDestination,
-    NetworkDestinationLike,
-    NetworkPolicy,
     NetworkRateLimiter,
     OutboundProxy,
-    PortBinding,
-    PortEndpoint,
     RateLimiter,
-    Rule,
     ScopedUpstreamCACert,
     ScopedVerifyUpstream,
     TlsConfig,
     TokenBucket,
-    VsockRoute,
 )
+from ._network_policy import Destination, NetworkDestination, NetworkDestinationLike, NetworkPolicy, Rule
 from ._patch import Patch, PatchConfig
+from ._ports import PortBinding, PortEndpoint, VsockRoute
 from ._pull import PullEvent
 from ._restore import ExternalMountWarning
 from ._secrets import (

@@ -50,6 +50,7 @@ async def test_all_metrics_are_by_name_and_of_running_ones(harness: Harness) -> 
     assert sorted(samples) == ["one"]
 
 
+@pytest.mark.alone
 @pytest.mark.needs("programs")
 @pytest.mark.needs("metrics")
 async def test_work_shows_up_in_the_counters(shared_box: Sandbox) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from microsandbox import CloudBackend, CloudHttpError, Sandbox, UnsupportedError
-from microsandbox.errors import InvalidConfigError, MicrosandboxError
+from microsandbox.errors import InvalidConfigError
 from service import KEY, Service
 
 
@@ -81,6 +81,8 @@ async def test_other_threads_run_while_a_call_waits(service: Service) -> None:
     assert len(ticks) > 10
 
 
-async def test_an_unreachable_service_is_an_error_with_its_address() -> None:
-    with pytest.raises(MicrosandboxError, match=r"127\.0\.0\.1:9"):
+async def test_an_address_where_no_service_listens_is_named_with_the_cause() -> None:
+    with pytest.raises(CloudHttpError, match=r"127\.0\.0\.1:9") as caught:
         await Sandbox.get("box", backend=CloudBackend("http://127.0.0.1:9", KEY))
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert caught.value.retryable

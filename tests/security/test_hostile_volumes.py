@@ -209,6 +209,7 @@ async def test_racing_creations_and_removals_leave_one_state(local: Any, home: P
         assert os.listdir(home / "volumes") == []
 
 
+@pytest.mark.alone
 async def test_a_write_that_was_given_up_does_not_pass_for_whole(local: Any) -> None:
     volume = await Volume.create("cut", backend=local)
     sink = await volume.fs.write_stream("f")

@@ -162,7 +162,9 @@ fn build(py: Python<'_>, error: E) -> PyResult<PyErr> {
         E::KillTimeout { name, secs } => {
             plain(Class::SandboxStopTimedOutError)?.with("name", name)?.with("timeout", secs)?
         }
-        E::Http(message) => plain(Class::CloudHttpError)?.with("message", message)?,
+        E::Http(message) | E::Unreachable { message, source: _ } => {
+            plain(Class::CloudHttpError)?.with("message", message)?
+        }
         E::Io { context: _, source } => plain(Class::IoError)?.with("errno", source.raw_os_error())?,
         E::Json { context: _, source: _ } | E::Runtime(_) | E::Custom(_) => plain(Class::MicrosandboxError)?,
     };

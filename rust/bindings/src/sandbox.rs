@@ -206,8 +206,8 @@ impl NativeSandbox {
         Ok(self.sandbox.get(py)?.isolation().map(Member))
     }
     #[getter]
-    fn asked_isolation(&self, py: Python<'_>) -> PyResult<&'static str> {
-        Ok(self.sandbox.get(py)?.spec().isolation.as_str())
+    fn asked_isolation(&self, py: Python<'_>) -> PyResult<Member<model::Isolation>> {
+        Ok(Member(self.sandbox.get(py)?.spec().isolation))
     }
     #[getter]
     fn backend(&self, py: Python<'_>) -> PyResult<NativeBackend> {

@@ -114,6 +114,9 @@ pub enum MicrosandboxError {
     CloudHttp { status: u16, code: Option<String>, message: String },
     #[error("{0}")]
     Http(String),
+    /// No connection to the service.
+    #[error("{message}")]
+    Unreachable { message: String, source: std::io::Error },
     /// The certificate of the service was refused, or no common way to encrypt was found.
     #[error("{message}")]
     Tls { message: String, source: Box<dyn std::error::Error + Send + Sync> },
@@ -218,6 +221,7 @@ impl MicrosandboxError {
             MicrosandboxError::StateBusy { .. }
                 | MicrosandboxError::ResourceExhausted { .. }
                 | MicrosandboxError::Http(_)
+                | MicrosandboxError::Unreachable { .. }
                 | MicrosandboxError::CloudHttp { status: 429 | 502 | 503 | 504, .. }
         )
     }

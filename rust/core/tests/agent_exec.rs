@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::peer::{Line, Peer, options, soon, spec};
-use MISSING_exec;
+use crate::peer::{Line, Peer, exec, exec_stream, options, soon, spec};
 use bytes::Bytes;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::connections::Connections;
@@ -13,11 +12,11 @@ use microsandbox_protocol::message::{Credit, ExecExited, ExecRequest, Kind, Sign
 use tokio::sync::mpsc;
 
 async fn run(peer: &Peer, options: ExecOptions) -> Result<ExecOutput, MicrosandboxError> {
-    soon(exec::exec(&Connections::default(), &peer.address, &spec(), "prog".into(), options)).await
+    soon(exec(&Connections::default(), &peer.address, &spec(), "prog".into(), options)).await
 }
 
 async fn stream(peer: &Peer, options: ExecOptions) -> ExecHandle {
-    soon(exec::exec_stream(&peer.address, &spec(), "prog".into(), options)).await.unwrap()
+    soon(exec_stream(&peer.address, &spec(), "prog".into(), options)).await.unwrap()
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! Files through the agent client, against a scripted agent: hazards F1, F7, F8, F10.
 
-use crate::peer::{Line, Peer, soon};
+use crate::peer::{self, Line, Peer, agent, soon};
 use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::files;
+use microsandbox_core::backend::Files as _;
 use microsandbox_core::model::FsEntryKind;
 use microsandbox_protocol::message::{FsData, FsEntry, FsOp, FsRequest, FsResponse, Kind};
 use tokio::sync::mpsc;
@@ -37,12 +37,12 @@ fn reading(chunks: &'static [&'static [u8]], response: FsResponse) -> Peer {
 #[tokio::test]
 async fn a_read_is_whole_or_streamed_in_non_empty_chunks() {
     let peer = reading(&[b"ab", b"", b"cde", b"f"], done(Some(6)));
-    assert_eq!(soon(files::read(peer.address.dial(), "/f")).await.unwrap(), Bytes::from_static(b"abcdef"));
-    let stream = soon(files::read_stream(peer.address.dial(), "/f")).await.unwrap();
+    assert_eq!(soon(agent(&peer.address).read("/f")).await.unwrap(), Bytes::from_static(b"abcdef"));
+    let stream = soon(agent(&peer.address).read_stream("/f")).await.unwrap();
     let chunks: Vec<Bytes> = soon(stream.map(Result::unwrap).collect()).await;
     assert_eq!(chunks, [&b"ab"[..], b"cde", b"f"]);
     let empty = reading(&[], done(Some(0)));
-    assert!(soon(files::read(empty.address.dial(), "/f")).await.unwrap().is_empty());
+    assert!(soon(agent(&empty.address).read("/f")).await.unwrap().is_empty());
 }
 
 // hazard: F10
@@ -50,9 +50,9 @@ async fn a_read_is_whole_or_streamed_in_non_empty_chunks() {
 async fn content_of_another_length_than_declared_is_no_success() {
     for declared in [Some(0), Some(5), Some(7), Some(u64::MAX), None] {
         let peer = reading(&[b"abc", b"def"], done(declared));
-        let error = soon(files::read(peer.address.dial(), "/f")).await.unwrap_err();
+        let error = soon(agent(&peer.address).read("/f")).await.unwrap_err();
         assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{declared:?}: {error}");
-        let stream = soon(files::read_stream(peer.address.dial(), "/f")).await.unwrap();
+        let stream = soon(agent(&peer.address).read_stream("/f")).await.unwrap();
         let items: Vec<_> = soon(stream.collect()).await;
         assert!(matches!(items.last(), Some(Err(MicrosandboxError::Protocol { .. }))));
     }
@@ -69,7 +69,7 @@ async fn errors_of_the_guest_keep_their_kind() {
     ];
     for (response, expected) in cases {
         let peer = reading(&[], response);
-        let kind = match soon(files::read(peer.address.dial(), "/f")).await.unwrap_err() {
+        let kind = match soon(agent(&peer.address).read("/f")).await.unwrap_err() {
             MicrosandboxError::PathNotFound { path, .. } => {
                 assert_eq!(path, "/f");
                 "missing".into()
@@ -92,15 +92,15 @@ async fn invalid_paths_are_refused_before_sending() {
     for path in ["", "relative", "../x", "/nul\0", &long] {
         let address = &peer.address;
         let errors = [
-            files::read(address.dial(), path).await.err(),
-            files::write(address.dial(), path, Bytes::new()).await.err(),
-            files::list(address.dial(), path).await.err(),
-            files::stat(address.dial(), path, true).await.err(),
-            files::exists(address.dial(), path).await.err(),
-            files::mkdir(address.dial(), path).await.err(),
-            files::remove(address.dial(), path, true).await.err(),
-            files::copy(address.dial(), "/ok", path).await.err(),
-            files::rename(address.dial(), path, "/ok").await.err(),
+            agent(address).read(path).await.err(),
+            agent(address).write(path, Bytes::new()).await.err(),
+            agent(address).list(path).await.err(),
+            agent(address).stat(path, true).await.err(),
+            agent(address).exists(path).await.err(),
+            agent(address).mkdir(path).await.err(),
+            agent(address).remove(path, true).await.err(),
+            agent(address).copy("/ok", path).await.err(),
+            agent(address).rename(path, "/ok").await.err(),
         ];
         for error in errors {
             let error = error.expect("refused");
@@ -138,13 +138,13 @@ fn writing(declare: fn(u64) -> Option<u64>) -> (Peer, mpsc::UnboundedReceiver<(F
 async fn a_write_is_atomic_and_its_count_is_checked() {
     let (peer, mut got) = writing(Some);
     let content: Bytes = (0..9_000_000u32).map(|n| (n / 3) as u8).collect::<Vec<u8>>().into();
-    soon(files::write(peer.address.dial(), "/f", content.clone())).await.unwrap();
+    soon(agent(&peer.address).write("/f", content.clone())).await.unwrap();
     let (op, received) = soon(got.recv()).await.unwrap();
     assert_eq!(op, FsOp::WriteFile { path: "/f".into(), mode: None, atomic: true });
     assert!(received == content);
     for lie in [|bytes| Some(bytes + 1), |bytes: u64| Some(bytes - 1), |_| None] {
         let (peer, _got) = writing(lie);
-        let error = soon(files::write(peer.address.dial(), "/f", content.clone())).await.unwrap_err();
+        let error = soon(agent(&peer.address).write("/f", content.clone())).await.unwrap_err();
         assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
     }
 }
@@ -164,7 +164,7 @@ async fn a_writer_that_is_dropped_never_says_that_it_is_complete() {
             left.send(complete).unwrap();
         }
     });
-    let sink = soon(files::write_stream(peer.address.dial(), "/f")).await.unwrap();
+    let sink = soon(agent(&peer.address).write_stream("/f")).await.unwrap();
     soon(sink.write(Bytes::from_static(b"half"))).await.unwrap();
     soon(sink.write(Bytes::new())).await.unwrap();
     drop(sink);
@@ -187,10 +187,10 @@ async fn a_refusal_in_the_middle_of_a_write_ends_it() {
     };
     let full = early(refused("NoSpace", Some(28)));
     let content = Bytes::from(vec![1; 32 << 20]);
-    let error = soon(files::write(full.address.dial(), "/f", content.clone())).await.unwrap_err();
+    let error = soon(agent(&full.address).write("/f", content.clone())).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Filesystem { kind, errno: Some(28), .. } if kind == "NoSpace"));
     let liar = early(done(Some(32 << 20)));
-    let error = soon(files::write(liar.address.dial(), "/f", content)).await.unwrap_err();
+    let error = soon(agent(&liar.address).write("/f", content)).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
 }
 
@@ -229,12 +229,12 @@ fn listing(pages: Vec<Vec<FsEntry>>) -> Peer {
 async fn a_listing_comes_in_pages_and_is_sorted() {
     let entries: Vec<FsEntry> = (0..2500).rev().map(entry).collect();
     let peer = listing(entries.chunks(1000).map(<[FsEntry]>::to_vec).collect());
-    let listed = soon(files::list(peer.address.dial(), "/d")).await.unwrap();
+    let listed = soon(agent(&peer.address).list("/d")).await.unwrap();
     assert_eq!(listed.len(), 2500);
     assert!(listed.is_sorted_by(|a, b| a.path < b.path));
     assert_eq!((listed[0].kind, listed[0].modified_ms), (FsEntryKind::File, Some(5000.0)));
     let oversized = listing(vec![(0..1001).map(entry).collect()]);
-    let error = soon(files::list(oversized.address.dial(), "/d")).await.unwrap_err();
+    let error = soon(agent(&oversized.address).list("/d")).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
 }
 
@@ -250,11 +250,11 @@ async fn exists_is_false_for_absence_and_an_error_otherwise() {
         })
     };
     let stat = FsResponse { ok: true, data: Some(FsData::Stat(entry(1))), ..FsResponse::default() };
-    assert!(soon(files::exists(answering(stat).address.dial(), "/x")).await.unwrap());
-    assert!(!soon(files::exists(answering(refused("ENOENT", Some(2))).address.dial(), "/x")).await.unwrap());
-    assert!(!soon(files::exists(answering(refused("ENOTDIR", Some(20))).address.dial(), "/x")).await.unwrap());
-    assert!(soon(files::exists(answering(refused("EACCES", Some(13))).address.dial(), "/x")).await.is_err());
+    assert!(soon(agent(&answering(stat).address).exists("/x")).await.unwrap());
+    assert!(!soon(agent(&answering(refused("ENOENT", Some(2))).address).exists("/x")).await.unwrap());
+    assert!(!soon(agent(&answering(refused("ENOTDIR", Some(20))).address).exists("/x")).await.unwrap());
+    assert!(soon(agent(&answering(refused("EACCES", Some(13))).address).exists("/x")).await.is_err());
     let empty = FsResponse { ok: true, ..FsResponse::default() };
-    let error = soon(files::stat(answering(empty).address.dial(), "/x", true)).await.unwrap_err();
+    let error = soon(agent(&answering(empty).address).stat("/x", true)).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }));
 }

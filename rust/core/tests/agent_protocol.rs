@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::peer::{Line, Peer, options, soon, spec};
-use MISSING_exec;
+use crate::peer::{Line, Peer, agent, exec, options, soon, spec};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::AgentClient;
 use microsandbox_core::agent::connections::Connections;
-use microsandbox_core::files;
+use microsandbox_core::backend::Files as _;
 use microsandbox_protocol::frame::{Flags, MAX_FRAME, encode, encode_id_range};
 use microsandbox_protocol::message::{
     CoreError, Empty, ExecExited, ExecFailed, FsOp, FsRequest, FsResponse, Kind, Ready, StdinError,
@@ -258,9 +257,8 @@ async fn requests_from_the_guest_are_never_obeyed() {
                 line.linger().await;
             }
         });
-        let error = soon(exec::exec(&Connections::default(), &peer.address, &spec(), "true".into(), options()))
-            .await
-            .unwrap_err();
+        let error =
+            soon(exec(&Connections::default(), &peer.address, &spec(), "true".into(), options())).await.unwrap_err();
         assert!(is_protocol(&error), "{error}");
     }
 }
@@ -298,8 +296,7 @@ async fn numbers_and_texts_that_cannot_be_are_made_harmless() {
         line.send(id, Kind::ExecExited, &exited).await;
     });
     let began = Instant::now();
-    let output =
-        soon(exec::exec(&Connections::default(), &peer.address, &spec(), "true".into(), options())).await.unwrap();
+    let output = soon(exec(&Connections::default(), &peer.address, &spec(), "true".into(), options())).await.unwrap();
     assert_eq!((output.exit.code, output.exit.signal), (255, None));
     assert!(output.exit.duration <= began.elapsed());
 
@@ -315,7 +312,7 @@ async fn numbers_and_texts_that_cannot_be_are_made_harmless() {
         line.send(id, Kind::ExecFailed, &failed).await;
     });
     let error =
-        soon(exec::exec(&Connections::default(), &peer.address, &spec(), "true".into(), options())).await.unwrap_err();
+        soon(exec(&Connections::default(), &peer.address, &spec(), "true".into(), options())).await.unwrap_err();
     let MicrosandboxError::ExecFailed(failure) = error else { panic!("{error}") };
     assert_eq!((failure.kind.as_str(), failure.errno, failure.errno_name), ("other", None, None));
     assert!(!failure.message.contains('\u{1b}'));
@@ -348,13 +345,14 @@ async fn silence_where_an_answer_is_due_is_a_lost_agent() {
     let run = |peer: &'static str| (peer.to_string(), options());
     let (cmd, opts) = run("true");
     let connections = Connections::default();
+    let (of_silent, of_reading) = (agent(&silent.address), agent(&reading.address));
     let work = async {
         tokio::join!(
-            files::stat(silent.address.dial(), "/x", true),
-            exec::exec(&connections, &silent.address, &spec, cmd.clone(), opts.clone()),
-            exec::exec(&connections, &running.address, &spec, cmd.clone(), opts.clone()),
-            files::read(reading.address.dial(), "/x"),
-            exec::exec(&connections, &patient.address, &spec, cmd.clone(), opts.clone()),
+            of_silent.stat("/x", true),
+            exec(&connections, &silent.address, &spec, cmd.clone(), opts.clone()),
+            exec(&connections, &running.address, &spec, cmd.clone(), opts.clone()),
+            of_reading.read("/x"),
+            exec(&connections, &patient.address, &spec, cmd.clone(), opts.clone()),
         )
     };
     let (stat, unstarted, started, read, quiet) =

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use microsandbox_core::api::{SandboxHandleInner, SandboxInner, SandboxRecord};
 use microsandbox_core::backend::*;
-use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
-use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
+use microsandbox_core::model::{ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
+use microsandbox_core::{MicrosandboxError, Sandbox};
 
 use SandboxStatus::{Crashed, Running, Starting, Stopped};
 
@@ -43,10 +43,6 @@ impl Changing {
             })
         })
     }
-
-    fn live(&self, backend: &SharedBackend, name: &str) -> Sandbox {
-        Sandbox::new(backend.clone(), SandboxInner::Other, SandboxSpec { name: name.into(), ..SandboxSpec::default() })
-    }
 }
 
 fn not_found(name: &str) -> MicrosandboxError {
@@ -65,24 +61,38 @@ impl Backend for Changing {
     }
 }
 
-impl VolumeBackend for Changing {}
+/// Files that cannot do anything.
+struct Nothing;
+
+impl Files for Nothing {
+    fn lacks(&self, call: &'static str) -> MicrosandboxError {
+        MicrosandboxError::Runtime(format!("no {call} here"))
+    }
+}
+
+impl VolumeBackend for Changing {
+    fn files<'a>(&'a self, _: &'a str) -> Box<dyn Files + 'a> {
+        Box::new(Nothing)
+    }
+}
 
 impl SandboxBackend for Changing {
-    fn create<'a>(&'a self, _: &'a SharedBackend, config: SandboxConfig, _: bool) -> Operation<'a, Sandbox> {
-        Box::pin(async move { Err(MicrosandboxError::SandboxAlreadyExists(config.spec.name)) })
+    fn create(&self, request: CreateRequest) -> Operation<'_, LiveRecord> {
+        Box::pin(async move { Err(MicrosandboxError::SandboxAlreadyExists(request.config.spec.name)) })
     }
-    fn start<'a>(&'a self, _: &'a SharedBackend, name: &'a str, _: bool) -> Operation<'a, Sandbox> {
-        Box::pin(async move { Err(MicrosandboxError::SandboxStillRunning(name.into())) })
+    fn start<'a>(&'a self, request: StartRequest<'a>) -> Operation<'a, LiveRecord> {
+        Box::pin(async move { Err(MicrosandboxError::SandboxStillRunning(request.name.into())) })
     }
-    fn connect<'a>(&'a self, backend: &'a SharedBackend, name: &'a str, _: Duration) -> Operation<'a, Sandbox> {
-        Box::pin(async move { Ok(self.live(backend, name)) })
+    fn connect<'a>(&'a self, request: ConnectRequest<'a>) -> Operation<'a, LiveRecord> {
+        let spec = SandboxSpec { name: request.name.into(), ..SandboxSpec::default() };
+        Box::pin(async move { Ok(LiveRecord { inner: SandboxInner::Other, spec, boot: Vec::new() }) })
     }
-    fn get<'a>(&'a self, backend: &'a SharedBackend, name: &'a str) -> Operation<'a, SandboxHandle> {
+    fn get<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         Box::pin(async move {
             let status = self.look().ok_or_else(|| not_found(name))?;
             let mut spec = SandboxSpec { name: name.into(), ..SandboxSpec::default() };
             spec.lifecycle.ephemeral = self.ephemeral;
-            let record = SandboxRecord {
+            Ok(SandboxRecord {
                 name: name.into(),
                 id: String::new(),
                 status,
@@ -93,27 +103,44 @@ impl SandboxBackend for Changing {
                 last_run: None,
                 last_error: None,
                 inner: SandboxHandleInner::Other,
-            };
-            Ok(SandboxHandle::new(backend.clone(), record))
+            })
         })
     }
-    fn list<'a>(&'a self, _: &'a SharedBackend, _: ListQuery) -> Operation<'a, SandboxList> {
-        Box::pin(async { Ok(SandboxList { sandboxes: Vec::new(), next_cursor: None }) })
+    fn list(&self, _: ListQuery) -> Operation<'_, RecordPage> {
+        Box::pin(async { Ok(RecordPage { records: Vec::new(), next_cursor: None }) })
     }
-    fn remove<'a>(&'a self, _: &'a SharedBackend, _: &'a str, _: Option<&'a str>) -> Operation<'a, ()> {
+    fn remove<'a>(&'a self, _: RemoveRequest<'a>) -> Operation<'a, ()> {
         Box::pin(async { Ok(()) })
     }
-    fn stop<'a>(&'a self, _: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+    fn stop<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         self.request(name)
     }
-    fn kill<'a>(&'a self, _: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+    fn kill<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         self.request(name)
     }
-    fn drain<'a>(&'a self, _: &'a SharedBackend, name: &'a str) -> Operation<'a, ()> {
+    fn drain<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         self.request(name)
     }
-    fn exec<'a>(&'a self, name: &'a str, _: &'a SandboxSpec, _: String, _: ExecOptions) -> Operation<'a, ExecOutput> {
-        self.request(name)
+    fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a> {
+        Box::new(Requested { of: self, name })
+    }
+}
+
+/// Its programs: a request as the others.
+struct Requested<'a> {
+    of: &'a Changing,
+    name: &'a str,
+}
+
+impl Agent for Requested<'_> {
+    fn exec<'a>(&'a self, _: ExecRequest<'a>) -> Operation<'a, ExecOutput> {
+        self.of.request(self.name)
+    }
+    fn files<'a>(self: Box<Self>) -> Box<dyn Files + 'a>
+    where
+        Self: 'a,
+    {
+        Box::new(Nothing)
     }
 }
 

@@ -1,122 +1,12 @@
 //! What a handle does by itself, whatever its backend is: cases 44 to 64 of the backends' specification, section 11.
 
-use std::collections::VecDeque;
-use std::future::Future;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use microsandbox_core::api::{LastRun, SandboxHandleInner, SandboxRecord};
-use microsandbox_core::backend::*;
-use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, SandboxStatus};
-use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox, SandboxHandle};
+use std::time::Duration;
 
 use SandboxStatus::{Crashed, Created, Draining, Paused, Running, Starting, Stopped};
+use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::{MicrosandboxError, SandboxHandle};
 
-/// Says of its sandbox what it is told to say, and remembers what it was asked for.
-#[derive(Default)]
-struct Scripted {
-    /// What each look sees, one after the other; the last one stays. `None`: the look fails.
-    looks: Mutex<VecDeque<Option<SandboxStatus>>>,
-    asked: Mutex<Vec<&'static str>>,
-    looked: Mutex<Vec<Instant>>,
-    /// The sandbox is stopped as soon as it was asked so.
-    obeys: Option<&'static str>,
-}
-
-impl Scripted {
-    fn new(looks: &[Option<SandboxStatus>], obeys: Option<&'static str>) -> Arc<Scripted> {
-        Arc::new(Scripted { looks: Mutex::new(looks.iter().copied().collect()), obeys, ..Scripted::default() })
-    }
-    fn asked(&self) -> Vec<&'static str> {
-        self.asked.lock().unwrap().clone()
-    }
-    fn ask<'a, T: Send + 'a>(&'a self, what: &'static str, answer: MicrosandboxResult<T>) -> Operation<'a, T> {
-        self.asked.lock().unwrap().push(what);
-        if self.obeys == Some(what) {
-            *self.looks.lock().unwrap() = [Some(Stopped)].into();
-        }
-        Box::pin(async { answer })
-    }
-}
-
-fn record(status: SandboxStatus, config_json: String) -> SandboxRecord {
-    SandboxRecord {
-        name: "box".into(),
-        id: String::new(),
-        status,
-        config_json,
-        created_at: None,
-        updated_at: None,
-        isolation: None,
-        last_run: Some(LastRun { exit_code: Some(3), ..LastRun::default() }),
-        last_error: None,
-        inner: SandboxHandleInner::Other,
-    }
-}
-
-fn of(backend: &Arc<Scripted>, status: SandboxStatus) -> SandboxHandle {
-    let text = serde_json::to_string(&SandboxSpec { name: "box".into(), ..SandboxSpec::default() }).unwrap();
-    SandboxHandle::new(backend.clone(), record(status, text))
-}
-
-impl Backend for Scripted {
-    fn kind(&self) -> BackendKind {
-        BackendKind::Local
-    }
-    fn sandboxes(&self) -> &dyn SandboxBackend {
-        self
-    }
-    fn volumes(&self) -> &dyn VolumeBackend {
-        self
-    }
-}
-
-impl VolumeBackend for Scripted {}
-
-impl SandboxBackend for Scripted {
-    fn create<'a>(&'a self, _: &'a SharedBackend, config: SandboxConfig, _: bool) -> Operation<'a, Sandbox> {
-        self.ask("create", Err(MicrosandboxError::SandboxAlreadyExists(config.spec.name)))
-    }
-    fn start<'a>(&'a self, _: &'a SharedBackend, _: &'a str, _: bool) -> Operation<'a, Sandbox> {
-        self.ask("start", Err(MicrosandboxError::Runtime("no room".into())))
-    }
-    fn connect<'a>(&'a self, _: &'a SharedBackend, _: &'a str, _: Duration) -> Operation<'a, Sandbox> {
-        self.ask("connect", Err(MicrosandboxError::Runtime("reached".into())))
-    }
-    fn get<'a>(&'a self, backend: &'a SharedBackend, _: &'a str) -> Operation<'a, SandboxHandle> {
-        self.looked.lock().unwrap().push(Instant::now());
-        let mut looks = self.looks.lock().unwrap();
-        let seen = if looks.len() > 1 { looks.pop_front().unwrap() } else { looks[0] };
-        let answer = match seen {
-            Some(status) => Ok(SandboxHandle::new(backend.clone(), record(status, "{}".into()))),
-            None => Err(MicrosandboxError::Runtime("the look failed".into())),
-        };
-        Box::pin(async { answer })
-    }
-    fn list<'a>(&'a self, _: &'a SharedBackend, _: ListQuery) -> Operation<'a, SandboxList> {
-        Box::pin(async { Ok(SandboxList { sandboxes: Vec::new(), next_cursor: None }) })
-    }
-    fn remove<'a>(&'a self, _: &'a SharedBackend, _: &'a str, _: Option<&'a str>) -> Operation<'a, ()> {
-        self.ask("remove", Ok(()))
-    }
-    fn stop<'a>(&'a self, _: &'a SharedBackend, _: &'a str) -> Operation<'a, ()> {
-        self.ask("stop", Ok(()))
-    }
-    fn kill<'a>(&'a self, _: &'a SharedBackend, _: &'a str) -> Operation<'a, ()> {
-        self.ask("kill", Ok(()))
-    }
-    fn drain<'a>(&'a self, _: &'a SharedBackend, _: &'a str) -> Operation<'a, ()> {
-        self.ask("drain", Ok(()))
-    }
-    fn exec<'a>(&'a self, _: &'a str, _: &'a SandboxSpec, _: String, _: ExecOptions) -> Operation<'a, ExecOutput> {
-        self.ask("exec", Err(MicrosandboxError::Runtime("no programs here".into())))
-    }
-}
-
-fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs") });
-}
+use crate::scripted::{Scripted, of, record, run};
 
 const SOON: Option<Duration> = Some(Duration::from_millis(150));
 
@@ -274,19 +164,6 @@ fn a_start_that_fails_leaves_the_handle_usable() {
         assert_eq!(handle.refresh().await.unwrap().status_snapshot(), Stopped);
         handle.remove().await.unwrap();
         assert_eq!(backend.asked(), ["start", "remove"]);
-    });
-}
-
-// case: 12
-#[test]
-fn a_handle_keeps_its_backend_whatever_the_scope_names() {
-    run(async {
-        let (own, other) = (Scripted::new(&[Some(Running)], Some("stop")), Scripted::new(&[Some(Running)], None));
-        let handle = of(&own, Running);
-        let scope: SharedBackend = other.clone();
-        with_backend(scope, async { handle.stop(None).await.unwrap() }).await;
-        assert_eq!(own.asked(), ["stop"]);
-        assert!(other.asked().is_empty() && other.looked.lock().unwrap().is_empty());
     });
 }
 

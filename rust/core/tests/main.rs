@@ -3,10 +3,10 @@
 mod agent_exec;
 mod agent_files;
 mod agent_protocol;
-mod agent_real;
 mod config_document;
 mod handle_races;
 mod handle_rules;
 mod peer;
+mod scripted;
 #[path = "../../sdk/tests/warnings/mod.rs"]
 mod warnings;

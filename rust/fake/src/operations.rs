@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chrono::Utc;
 use futures::stream;
+use microsandbox_contract::{IsolationDriver, IsolationReport};
 use microsandbox_core::agent::check_path;
 use microsandbox_core::api::SandboxRecord;
 use microsandbox_core::backend::{
@@ -21,7 +22,6 @@ use microsandbox_core::model::{
     LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress,
     validate_sandbox_name,
 };
-use microsandbox_contract::{IsolationDriver, IsolationReport};
 
 use super::files::{FileTree, normalise};
 use super::journal::Want;

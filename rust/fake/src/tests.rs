@@ -199,12 +199,12 @@ async fn files_behave_and_fail_as_guest_files_do() {
     assert_eq!(kind(fs.list("/a/g").await.unwrap_err()), "ENOTDIR");
     assert_eq!(kind(fs.write("/a/g/x", Bytes::new()).await.unwrap_err()), "ENOTDIR");
     assert_eq!(kind(fs.write("/no/x", Bytes::new()).await.unwrap_err()), "missing");
-    assert_eq!(kind(fs.remove("/a").await.unwrap_err()), "EISDIR");
+    assert_eq!(kind(fs.remove("/a", false).await.unwrap_err()), "EISDIR");
     assert_eq!(kind(fs.mkdir("/a/g").await.unwrap_err()), "ENOTDIR");
     for bad in ["", "relative", "/nul\0"] {
         assert_eq!(kind(fs.read(bad).await.unwrap_err()), "InvalidPath");
     }
-    fs.remove_dir("/a").await.unwrap();
+    fs.remove("/a", true).await.unwrap();
     assert!(!fs.exists("/a/g").await.unwrap());
 }
 

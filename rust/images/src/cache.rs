@@ -136,8 +136,7 @@ impl LayerCache {
         let target = self.layer_dir(chain_id);
         let marker = self.marker(chain_id);
         let text = serde_json::to_vec(facts).map_err(|e| MicrosandboxError::json("layer facts", e))?;
-        let mut file =
-            tempfile::NamedTempFile::new_in(&temporary.directory).map_err(|e| io("write", &marker, e))?;
+        let mut file = tempfile::NamedTempFile::new_in(&temporary.directory).map_err(|e| io("write", &marker, e))?;
         std::io::Write::write_all(&mut file, &text).map_err(|e| io("write", &marker, e))?;
         file.as_file().sync_all().map_err(|e| io("sync", &marker, e))?;
         file.persist(&marker).map_err(|e| io("write", &marker, e.error))?;

@@ -1,6 +1,5 @@
 //! Archives that are imported: what is in the cache and in the store afterwards.
 
-
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +19,7 @@ fn upper() -> Layer {
 }
 
 async fn dirs(home: &Home, reference: &str) -> Vec<std::path::PathBuf> {
-    images::resolve(&home.backend, reference).await.unwrap().layer_dirs
+    images::resolve(home, reference).await.unwrap().layer_dirs
 }
 
 fn text(path: &Path) -> String {
@@ -38,7 +37,7 @@ async fn an_oci_archive_becomes_layers_and_an_image() {
         let dirs = dirs(&home, "docker.io/test/app:1").await;
         assert_eq!(text(&dirs[0].join("etc/os-release")), "ID=test\n");
         assert_eq!(text(&dirs[1].join("srv/app")), "print(1)");
-        let detail: ImageDetail = images::inspect(&home.backend, "test/app:1").await.unwrap();
+        let detail: ImageDetail = images::inspect(&home, "test/app:1").await.unwrap();
         let config = detail.config.unwrap();
         assert_eq!((config.env, config.user.as_deref()), (vec!["A=1".to_owned()], Some("1000")));
         assert_eq!(detail.layers[0].diff_id, base().diff_id());
@@ -104,13 +103,13 @@ async fn names_from_the_caller_and_from_nowhere() {
         let infos = home.load_tagged(&archive, "mine").await.unwrap();
         assert_eq!(infos[0].reference, "mine");
         for spelling in ["mine", "mine:latest", "docker.io/library/mine", "library/mine:latest"] {
-            assert_eq!(images::get(&home.backend, spelling).await.unwrap().reference, "mine", "{spelling}");
+            assert_eq!(images::get(&home, spelling).await.unwrap().reference, "mine", "{spelling}");
         }
         let digest = infos[0].manifest_digest.clone().unwrap();
-        assert!(images::get(&home.backend, &digest).await.is_ok());
-        assert!(images::get(&home.backend, &format!("mine@{digest}")).await.is_ok());
+        assert!(images::get(&home, &digest).await.is_ok());
+        assert!(images::get(&home, &format!("mine@{digest}")).await.is_ok());
         let other = format!("mine@sha256:{}", "0".repeat(64));
-        assert!(matches!(images::get(&home.backend, &other).await, Err(MicrosandboxError::ImageNotFound(_))));
+        assert!(matches!(images::get(&home, &other).await, Err(MicrosandboxError::ImageNotFound(_))));
         assert!(matches!(home.load_tagged(&archive, "host").await, Err(MicrosandboxError::InvalidConfig(_))));
     })
     .await;
@@ -124,7 +123,7 @@ async fn a_name_in_another_spelling_moves() {
         home.load(&home.file("two.tar", &Layout::of("docker.io/library/app:latest", &[upper()]).archive()))
             .await
             .unwrap();
-        let listed = images::list(&home.backend).await.unwrap();
+        let listed = images::list(&home).await.unwrap();
         assert_eq!(listed.iter().map(|i| i.reference.as_str()).collect::<Vec<_>>(), ["docker.io/library/app:latest"]);
         assert!(dirs(&home, "app").await[0].join("srv/app").exists());
     })
@@ -264,12 +263,12 @@ async fn a_cancelled_import_leaves_all_or_nothing() {
             let load = home.load(&archive);
             // Whether it is done by then does not matter: what counts is what is there. Layers are there before their image is.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(millis), load).await;
-            let there = (home.layer_count(), images::list(&home.backend).await.unwrap().len());
+            let there = (home.layer_count(), images::list(&home).await.unwrap().len());
             assert!(matches!(there, (0, 0) | (4, 0 | 1)), "layers and images of a cancelled import: {there:?}");
         }
         home.load(&archive).await.unwrap();
         assert_eq!(home.layer_count(), 4);
-        images::prune(&home.backend).await.unwrap();
+        images::prune(&home).await.unwrap();
         home.assert_nothing_half_made();
     })
     .await;
@@ -311,11 +310,11 @@ async fn removal_frees_what_nothing_needs() {
         let home = Home::new();
         home.load(&home.file("a.tar", &Layout::of("a", &[base(), upper()]).archive())).await.unwrap();
         home.load(&home.file("b.tar", &Layout::of("b", &[base()]).archive())).await.unwrap();
-        images::remove(&home.backend, "a:latest", false).await.unwrap();
+        images::remove(&home, "a:latest", false).await.unwrap();
         assert_eq!(home.layer_count(), 1);
-        assert!(matches!(images::get(&home.backend, "a").await, Err(MicrosandboxError::ImageNotFound(_))));
-        assert!(matches!(images::remove(&home.backend, "a", false).await, Err(MicrosandboxError::ImageNotFound(_))));
-        let report = images::prune(&home.backend).await.unwrap();
+        assert!(matches!(images::get(&home, "a").await, Err(MicrosandboxError::ImageNotFound(_))));
+        assert!(matches!(images::remove(&home, "a", false).await, Err(MicrosandboxError::ImageNotFound(_))));
+        let report = images::prune(&home).await.unwrap();
         assert_eq!((report.image_refs_removed, report.layers_removed), (1, 1));
         assert!(report.bytes_reclaimed.unwrap() > 0);
         assert_eq!(home.layer_count(), 0);
@@ -349,7 +348,7 @@ async fn files_of_other_ids_are_removed_too() {
         let broken = Layer { blob: gzip(b"no tar at all"), tar: b"no tar at all".to_vec(), suffix: "+gzip" };
         home.refuses(Layout::of("x", &[private_layer(), broken]).archive(), CorruptLayer).await;
         home.load(&home.file("a.tar", &Layout::of("a", &[private_layer()]).archive())).await.unwrap();
-        images::remove(&home.backend, "a", false).await.unwrap();
+        images::remove(&home, "a", false).await.unwrap();
         assert_eq!(home.layer_count(), 0);
         home.assert_nothing_half_made();
     })
@@ -361,21 +360,21 @@ async fn an_image_in_use_keeps_its_layers() {
     in_time(async {
         let home = Home::new();
         home.load(&home.file("a.tar", &Layout::of("a", &[base(), upper()]).archive())).await.unwrap();
-        let detail = images::inspect(&home.backend, "a").await.unwrap();
+        let detail = images::inspect(&home, "a").await.unwrap();
         let digest = detail.handle.manifest_digest.clone();
         let mut spec = SandboxSpec { name: "box".into(), ..SandboxSpec::default() };
         spec.image_defaults.diff_ids = detail.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let store = home.backend.store().await.unwrap();
+        let store = home.store().await.unwrap();
         let row = store.insert_sandbox(&spec, SandboxStatus::Stopped).await.unwrap();
         store.set_rootfs(row.id, digest.as_deref(), "erofs").await.unwrap();
-        let refused = images::remove(&home.backend, "a", false).await;
+        let refused = images::remove(&home, "a", false).await;
         assert!(matches!(refused, Err(MicrosandboxError::ImageInUse { holder, .. }) if holder == "box"));
-        assert_eq!(images::prune(&home.backend).await.unwrap().skipped_in_use, 1);
-        images::remove(&home.backend, "a", true).await.unwrap();
-        images::prune(&home.backend).await.unwrap();
-        assert_eq!(images::layer_dirs(&home.backend, &spec.image_defaults.diff_ids).unwrap().len(), 2);
+        assert_eq!(images::prune(&home).await.unwrap().skipped_in_use, 1);
+        images::remove(&home, "a", true).await.unwrap();
+        images::prune(&home).await.unwrap();
+        assert_eq!(images::layer_dirs(&home, &spec.image_defaults.diff_ids).unwrap().len(), 2);
         store.delete_sandbox(row.id).await.unwrap();
-        images::prune(&home.backend).await.unwrap();
+        images::prune(&home).await.unwrap();
         assert_eq!(home.layer_count(), 0);
     })
     .await;
@@ -388,7 +387,7 @@ async fn a_vanished_layer_is_reported_and_loaded_again() {
         let archive = home.file("a.tar", &Layout::of("a", &[base()]).archive());
         home.load(&archive).await.unwrap();
         std::fs::remove_dir_all(&dirs(&home, "a").await[0]).unwrap();
-        let error = images::resolve(&home.backend, "a").await.unwrap_err();
+        let error = images::resolve(&home, "a").await.unwrap_err();
         assert!(matches!(&error, MicrosandboxError::ImageNotFound(text) if text.contains("load it again")), "{error}");
         home.load(&archive).await.unwrap();
         assert_eq!(dirs(&home, "a").await.len(), 1);
@@ -404,7 +403,7 @@ async fn progress_reaches_the_end_of_every_layer() {
         let seen: Arc<Mutex<Vec<ImageProgress>>> = Arc::default();
         let sink = seen.clone();
         let progress = Arc::new(move |step: ImageProgress| sink.lock().unwrap().push(step));
-        images::load(&home.backend, &archive, None, Some(progress)).await.unwrap();
+        images::load(&home, &archive, None, Some(progress)).await.unwrap();
         let seen = seen.lock().unwrap();
         for index in 0..2 {
             let last = seen.iter().rfind(|step| step.layer_index == index).unwrap();
@@ -426,7 +425,7 @@ async fn a_pipe_is_an_archive_too() {
         let writer = std::thread::spawn(move || std::fs::write(target, bytes).unwrap());
         home.load(&path).await.unwrap();
         writer.join().unwrap();
-        assert!(images::get(&home.backend, "piped").await.is_ok());
+        assert!(images::get(&home, "piped").await.is_ok());
         home.assert_nothing_half_made();
     })
     .await;

@@ -9,7 +9,7 @@ use microsandbox_local::doctor::doctor;
 async fn the_doctor_reports_container_isolation() {
     in_time(async {
         let home = Home::new();
-        let report = doctor(&home.backend, true).await.unwrap();
+        let report = doctor(&home, true).await.unwrap();
         assert_eq!(report.isolation, Isolation::Container);
         assert!(!report.reason.unwrap().is_empty() && !report.hint.unwrap().is_empty());
         for name in [
@@ -43,8 +43,8 @@ async fn the_doctor_reports_container_isolation() {
 async fn the_doctor_leaves_nothing_in_the_home() {
     in_time(async {
         let home = Home::new();
-        doctor(&home.backend, false).await.unwrap();
-        let mut left = names(&home.backend.config().home);
+        doctor(&home, false).await.unwrap();
+        let mut left = names(&home.config().home);
         left.retain(|name| name != "idmap.json");
         assert!(left.is_empty(), "{left:?}");
     })

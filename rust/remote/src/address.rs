@@ -1,18 +1,18 @@
-//! The service's address and the key: checked once, before anything is sent.
+//! The address of the service and the key: validated once, before anything is sent.
 
 use reqwest::header::HeaderValue;
 use url::Url;
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 
-/// Longest key that is taken for one.
+/// A longer text is not a key.
 const KEY_MAX: usize = 4096;
 
-/// The base of every request: `http` or `https`, a host, perhaps a path prefix. No credentials, no query.
+/// The base of every request: `http` or `https`, a host, optionally a path prefix. No credentials, no query.
 pub fn base_url(text: &str) -> MicrosandboxResult<String> {
     let text = microsandbox_core::config::normalise_url(text)?;
     let invalid = |why: &str| {
-        Err(MicrosandboxError::InvalidConfig(format!("the URL of the service {why}; use https://HOST[:PORT]")))
+        Err(MicrosandboxError::InvalidConfig(format!("the URL of the service {why}: use https://HOST[:PORT]")))
     };
     if !text.contains("://") {
         return invalid(&format!("has no scheme: {:?}", shown(&text)));
@@ -25,7 +25,7 @@ pub fn base_url(text: &str) -> MicrosandboxResult<String> {
         return invalid(&format!("has the scheme {:?}", url.scheme()));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return invalid("holds credentials, which go into the API key");
+        return invalid("contains credentials, which belong in the API key");
     }
     if url.host_str().is_none_or(str::is_empty) {
         return invalid("names no host");
@@ -36,23 +36,23 @@ pub fn base_url(text: &str) -> MicrosandboxResult<String> {
     Ok(text)
 }
 
-/// Enough to recognise it; nothing that could be a password.
+/// Enough of the text to recognise it, without what could be a password.
 fn shown(text: &str) -> String {
     text.rsplit('@').next().unwrap_or_default().chars().take(80).collect()
 }
 
-/// `Bearer <key>`, marked so that it is never printed.
+/// `Bearer <key>`, marked as sensitive, so that it is never printed.
 pub fn bearer(key: &str) -> MicrosandboxResult<HeaderValue> {
     let key = key.trim();
     let invalid = |why: &str| Err(MicrosandboxError::InvalidConfig(format!("the API key {why}")));
     if key.is_empty() {
-        return invalid("is empty; set MSB_API_KEY, or name a profile");
+        return invalid("is empty: set MSB_API_KEY, or name a profile");
     }
     if key.len() > KEY_MAX {
-        return invalid(&format!("is longer than {KEY_MAX} bytes; this is no key"));
+        return invalid(&format!("is longer than {KEY_MAX} bytes: this is not an API key"));
     }
     if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return invalid("holds a line break, a space or another character that no key has; copy it again");
+        return invalid("contains a line break, a space or another character that no key has: copy it again");
     }
     match HeaderValue::from_str(&format!("Bearer {key}")) {
         Ok(mut value) => {

@@ -1,4 +1,4 @@
-//! The way to a sandbox's agent: name to id, TCP, TLS, the upgrade, the greeting; all within one budget.
+//! Connecting to the agent of a sandbox: name to id, TCP, TLS, the upgrade, the greeting; all within one deadline.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 const LABEL: &str = "GET /v1/sandboxes/{id}/agent";
 
 impl CloudBackend {
-    /// A connection for one call: the one that a finished call left, or a new one.
+    /// A connection for one call: one that a finished call left open, or a new one.
     pub(super) async fn connection(&self, name: &str) -> MicrosandboxResult<AgentClient<Socket>> {
         match self.sockets.take(name, &[]) {
             Some(client) => Ok(client),
@@ -42,7 +42,7 @@ impl CloudBackend {
         };
         tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_elapsed| {
             Err(MicrosandboxError::Runtime(format!(
-                "sandbox {name}: no connection to its agent through {} within {} s",
+                "sandbox {name}: the connection to its agent through {} was not established within {} s",
                 self.url(),
                 budget.as_secs_f64()
             )))
@@ -60,7 +60,10 @@ impl CloudBackend {
         let host = url.host_str().ok_or_else(malformed)?;
         let port = url.port_or_known_default().ok_or_else(malformed)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((bare, port)).await.map_err(|e| failed("cannot connect to", e.to_string()))?;
+        let stream = TcpStream::connect((bare, port)).await.map_err(|source| MicrosandboxError::Unreachable {
+            message: failed("cannot connect to", source.to_string()).to_string(),
+            source,
+        })?;
         let _ = stream.set_nodelay(true);
         let (scheme, transport) = match self.http.tls() {
             None => ("ws", Transport::Plain(stream)),
@@ -69,10 +72,10 @@ impl CloudBackend {
                 let secured = TlsConnector::from(config.clone()).connect(server, stream).await;
                 let secured = secured.map_err(|error| match tls::failure(&error) {
                     Some(failure) => MicrosandboxError::Tls {
-                        message: failed("no TLS with", failure.to_string()).to_string(),
+                        message: failed("TLS handshake failed with", failure.to_string()).to_string(),
                         source: Box::new(failure),
                     },
-                    None => failed("no TLS with", error.to_string()),
+                    None => failed("TLS handshake failed with", error.to_string()),
                 });
                 ("wss", Transport::Tls(Box::new(secured?)))
             }
@@ -89,7 +92,7 @@ impl CloudBackend {
                 let body = response.body().as_deref().unwrap_or_default();
                 Err(self.http.refusal(&Route::sandbox(LABEL, name), response.status().as_u16(), body))
             }
-            Err(error) => Err(failed("no WebSocket with", error.to_string())),
+            Err(error) => Err(failed("WebSocket handshake failed with", error.to_string())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers that are errors, in the words of [`MicrosandboxError`]: the body's code first, then the status.
+//! Error responses as [`MicrosandboxError`]: by the code in the body, else by the status.
 
 use microsandbox_wire::error::code;
 use serde_json::Value;
@@ -7,10 +7,10 @@ use microsandbox_contract::Stage;
 use microsandbox_core::error::{BootFailure, ExecFailure, MicrosandboxError};
 use microsandbox_core::model::SandboxStatus;
 
-/// Longest quotation of the service's words, in characters.
+/// Longest text of the service that is quoted, in characters.
 const QUOTE: usize = 2000;
 
-/// What kind of route it was: a 404 or 409 means different things.
+/// The kind of a route, which decides what a 404 or 409 means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     CreateSandbox,
@@ -25,7 +25,7 @@ pub enum About {
 pub struct Route<'a> {
     /// Method and path template.
     pub label: &'static str,
-    /// The sandbox or volume that it is about.
+    /// The name of the sandbox or volume.
     pub subject: &'a str,
     pub about: About,
 }
@@ -39,27 +39,27 @@ impl<'a> Route<'a> {
     }
 }
 
-/// What the service said about an error.
+/// The error body of the service.
 #[derive(Debug, Default)]
-struct Said {
+struct ErrorBody {
     code: Option<String>,
     message: Option<String>,
     details: Value,
 }
 
-/// The nested body, the flat one, or none.
-fn read(body: &[u8]) -> Said {
-    let Ok(Value::Object(outer)) = serde_json::from_slice::<Value>(body) else { return Said::default() };
+/// Reads the nested or the flat form; anything else is an empty body.
+fn read(body: &[u8]) -> ErrorBody {
+    let Ok(Value::Object(outer)) = serde_json::from_slice::<Value>(body) else { return ErrorBody::default() };
     let inner = outer.get("error").and_then(Value::as_object);
     let text = |key: &str| {
         let found = inner.and_then(|inner| inner.get(key)).or_else(|| outer.get(key));
         found.and_then(Value::as_str).filter(|text| !text.is_empty()).map(cut)
     };
     let details = inner.and_then(|inner| inner.get("details")).or_else(|| outer.get("details"));
-    Said { code: text("code"), message: text("message"), details: details.cloned().unwrap_or_default() }
+    ErrorBody { code: text("code"), message: text("message"), details: details.cloned().unwrap_or_default() }
 }
 
-/// Words of the service: control characters escaped, cut to a bound.
+/// Text of the service: control characters escaped, cut to [`QUOTE`].
 pub fn cut(text: &str) -> String {
     let mut out = String::new();
     for (index, character) in text.chars().enumerate() {
@@ -76,17 +76,17 @@ pub fn cut(text: &str) -> String {
     out
 }
 
-/// The error of a refused call.
+/// The error of a call that the service refused.
 pub fn refusal(route: &Route<'_>, status: u16, body: &[u8]) -> MicrosandboxError {
-    let said = read(body);
-    let plain = match &said.message {
+    let found = read(body);
+    let plain = match &found.message {
         Some(message) => message.clone(),
         None => match cut(String::from_utf8_lossy(body).trim()) {
-            text if text.is_empty() => format!("status {status} without a word"),
+            text if text.is_empty() => format!("status {status} without a message"),
             text => text,
         },
     };
-    if let Some(error) = by_code(route, &said, &plain) {
+    if let Some(error) = by_code(route, &found, &plain) {
         return error;
     }
     let message = format!("{}: {plain}", route.label);
@@ -94,36 +94,36 @@ pub fn refusal(route: &Route<'_>, status: u16, body: &[u8]) -> MicrosandboxError
         400 | 422 => MicrosandboxError::InvalidConfig(message),
         404 => match route.about {
             About::Volume | About::CreateVolume => MicrosandboxError::VolumeNotFound(route.subject.into()),
-            About::VolumeFile => filesystem(route.label, &said.details, plain),
+            About::VolumeFile => filesystem(route.label, &found.details, plain),
             About::Sandbox | About::CreateSandbox => MicrosandboxError::SandboxNotFound(route.subject.into()),
         },
         409 if route.about == About::CreateSandbox => MicrosandboxError::SandboxAlreadyExists(route.subject.into()),
         409 if route.about == About::CreateVolume => MicrosandboxError::VolumeAlreadyExists(route.subject.into()),
         502 => MicrosandboxError::Runtime(message),
-        _ => MicrosandboxError::CloudHttp { status, message: with_remedy(status, message), code: said.code },
+        _ => MicrosandboxError::CloudHttp { status, message: with_remedy(status, message), code: found.code },
     }
 }
 
 fn with_remedy(status: u16, message: String) -> String {
     match status {
-        300..=399 => format!("{message}; the service sends this call elsewhere: check its URL"),
+        300..=399 => format!("{message}; the service redirects this call elsewhere: check its URL"),
         401 => format!("{message}; check the API key: it may be mistyped, revoked or expired"),
-        403 => format!("{message}; the API key may not do this"),
-        429 => format!("{message}; the service asks for fewer requests"),
+        403 => format!("{message}; the API key lacks the permission for this call"),
+        429 => format!("{message}; the service received too many requests: send fewer"),
         _ => message,
     }
 }
 
-fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxError> {
+fn by_code(route: &Route<'_>, found: &ErrorBody, plain: &str) -> Option<MicrosandboxError> {
     let subject = if route.subject.is_empty() { plain } else { route.subject };
-    let text = |key: &str| said.details.get(key).and_then(Value::as_str).map(cut).unwrap_or_default();
-    // A sandbox's route may be about a volume, too.
+    let text = |key: &str| found.details.get(key).and_then(Value::as_str).map(cut).unwrap_or_default();
+    // An error of a route of sandboxes may name a volume.
     let named = Some(text("name")).filter(|name| !name.is_empty()).unwrap_or_else(|| subject.into());
     let labelled = || format!("{}: {plain}", route.label);
-    let error = match said.code.as_deref()? {
+    let error = match found.code.as_deref()? {
         code::SANDBOX_NOT_FOUND => MicrosandboxError::SandboxNotFound(subject.into()),
         code::VOLUME_NOT_FOUND => MicrosandboxError::VolumeNotFound(named),
-        code::VOLUME_FILE_NOT_FOUND => filesystem(route.label, &said.details, plain.into()),
+        code::VOLUME_FILE_NOT_FOUND => filesystem(route.label, &found.details, plain.into()),
         code::NAME_ALREADY_EXISTS => match route.about {
             About::CreateVolume | About::Volume => MicrosandboxError::VolumeAlreadyExists(subject.into()),
             _ => MicrosandboxError::SandboxAlreadyExists(subject.into()),
@@ -134,7 +134,7 @@ fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxEr
         "orchestrator_unreachable" | "nomad_job_failed" => MicrosandboxError::Runtime(labelled()),
         code::INVALID_CURSOR => MicrosandboxError::InvalidCursor(text("cursor")),
         code::SANDBOX_NOT_RUNNING => {
-            let status = serde_json::from_value(said.details["status"].clone()).map(crate::response::status);
+            let status = serde_json::from_value(found.details["status"].clone()).map(crate::response::status);
             let status = status.unwrap_or(SandboxStatus::Stopped);
             MicrosandboxError::SandboxNotRunning { name: subject.into(), status }
         }
@@ -145,16 +145,16 @@ fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxEr
         code::EXEC_FAILED => MicrosandboxError::ExecFailed(Box::new(ExecFailure {
             kind: text("kind"),
             message: plain.into(),
-            errno: number(&said.details, "errno"),
-            errno_name: optional(&said.details, "errno_name"),
-            stage: optional(&said.details, "stage"),
+            errno: number(&found.details, "errno"),
+            errno_name: optional(&found.details, "errno_name"),
+            stage: optional(&found.details, "stage"),
         })),
         code::EXEC_TIMEOUT => {
-            let secs = said.details.get("secs").and_then(Value::as_f64).unwrap_or_default();
+            let secs = found.details.get("secs").and_then(Value::as_f64).unwrap_or_default();
             MicrosandboxError::ExecTimeout { secs, output: None }
         }
         code::PATH_NOT_FOUND => MicrosandboxError::PathNotFound { operation: text("operation"), path: text("path") },
-        code::FILESYSTEM => filesystem(route.label, &said.details, plain.into()),
+        code::FILESYSTEM => filesystem(route.label, &found.details, plain.into()),
         code::IMAGE_NOT_FOUND => MicrosandboxError::ImageNotFound(text("reference")),
         code::NO_DEFAULT_COMMAND => MicrosandboxError::NoDefaultCommand { image: text("image") },
         code::RESOURCE_EXHAUSTED => {
@@ -169,7 +169,7 @@ fn by_code(route: &Route<'_>, said: &Said, plain: &str) -> Option<MicrosandboxEr
             name: subject.into(),
             stage: Stage::parse(&text("stage")),
             step: text("step"),
-            errno: number(&said.details, "errno"),
+            errno: number(&found.details, "errno"),
             message: text("message"),
             hint: text("hint"),
             log_tail: text("log_tail"),
@@ -187,7 +187,7 @@ fn optional(details: &Value, key: &str) -> Option<String> {
     details.get(key).and_then(Value::as_str).map(cut)
 }
 
-/// A file of a volume. A missing one has its own variant, as everywhere.
+/// An error on a file of a volume. A missing file has its own variant, as on every backend.
 fn filesystem(label: &str, details: &Value, message: String) -> MicrosandboxError {
     let operation = optional(details, "operation").unwrap_or_else(|| label.into());
     let path = optional(details, "path").unwrap_or_default();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_goes_before_the_status() {
+    fn the_code_takes_precedence_over_the_status() {
         let nested = br#"{"error":{"code":"sandbox_not_found","message":"no such thing"}}"#;
         assert!(matches!(refusal(&ROUTE, 500, nested), MicrosandboxError::SandboxNotFound(name) if name == "box"));
         let flat = br#"{"code":"invalid_request","message":"no"}"#;
@@ -238,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn bodies_of_any_kind_are_quoted_within_bounds() {
+    fn any_body_is_quoted_escaped_and_shortened() {
         let text = refusal(&ROUTE, 500, "\u{1b}[31m<html>\0".as_bytes()).to_string();
         assert!(text.contains(r"\u{1b}[31m<html>"), "{text}");
         assert!(refusal(&ROUTE, 500, &b"x".repeat(100_000)).to_string().len() < 3000);
-        assert!(refusal(&ROUTE, 503, b"").to_string().contains("status 503 without a word"));
+        assert!(refusal(&ROUTE, 503, b"").to_string().contains("status 503 without a message"));
     }
 }

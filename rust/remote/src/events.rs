@@ -1,4 +1,4 @@
-//! Server-sent events, as in the HTML standard's section on them: fields `id`, `event` and `data`, blank line ends one.
+//! Server-sent events (HTML standard, section 9.2): the fields `id`, `event` and `data`; a blank line ends an event.
 
 use bytes::{Buf, BytesMut};
 
@@ -12,18 +12,18 @@ pub struct Event {
     pub data: String,
 }
 
-/// Why the stream cannot be read on.
+/// Why the stream cannot be decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Malformed {
     TooLarge,
     NotUtf8,
 }
 
-/// Cuts a byte stream into events.
+/// Splits a byte stream into events.
 #[derive(Default)]
 pub struct Decoder {
     input: BytesMut,
-    /// Bytes at the front that hold no line end.
+    /// Bytes at the front that contain no line end.
     seen: usize,
     current: Event,
     begun: bool,
@@ -36,7 +36,7 @@ impl Decoder {
         self.input.extend_from_slice(bytes);
     }
 
-    /// The next whole event.
+    /// The next complete event.
     pub fn next(&mut self) -> Result<Option<Event>, Malformed> {
         while let Some(end) = self.input[self.seen..].iter().position(|&byte| byte == b'\n') {
             let end = self.seen + end;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn events_however_they_are_cut() {
+    fn chunk_boundaries_do_not_change_events() {
         let text = b": hello\r\n\r\nid: 7\nevent: log\ndata: one\ndata:two\n\nevent:end\r\ndata\r\n\r\nunknown: x\n\n";
         let first = Event { id: Some("7".into()), event: Some("log".into()), data: "one\ntwo".into() };
         let second = Event { id: None, event: Some("end".into()), data: String::new() };
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_is_bounded() {
+    fn an_endless_event_and_invalid_utf8_are_errors() {
         let mut decoder = Decoder::default();
         let block = vec![b'x'; 1 << 20];
         let mut result = Ok(None);

@@ -1,4 +1,7 @@
-//! One request: the key, limits in time and size, repeats where they are safe, redirects within the origin only.
+//! One request: the key, limits of time and size, retries where they are safe, redirects within the origin only.
+//!
+//! Retries and redirects are kept by hand: a client library turns a redirected DELETE into a GET, and does not know which
+//! requests of this wire are idempotent.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,18 +19,18 @@ use super::errors::{Route, refusal};
 use super::tls;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 
-/// Largest answer that is read into memory.
-const ANSWER_MAX: usize = 16 << 20;
+/// Largest response that is read into memory.
+const RESPONSE_MAX: usize = 16 << 20;
 /// Largest error body.
 const ERROR_MAX: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Further attempts of a request that may be repeated.
-const REPEATS: u32 = 3;
+/// Further attempts of a request that may be retried.
+const RETRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// A service that asks for more patience than this gets an error instead.
+/// If the service asks for a longer pause, the call fails instead.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 const REDIRECTS_MAX: usize = 5;
-/// A shorter key could be a word of the message.
+/// A shorter key could be an ordinary word of the message.
 const ECHO_MIN: usize = 8;
 const USER_AGENT: &str = concat!("microsandbox-sdk/", env!("CARGO_PKG_VERSION"));
 
@@ -48,12 +51,12 @@ pub struct Client {
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-/// When a request may be sent again.
+/// When a request may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
-    /// Whenever it got no answer, or one that says "later": it changes nothing, or the same again.
+pub enum Retry {
+    /// After no response, or one that asks to retry later: the request is idempotent.
     Safe,
-    /// Only if it cannot have been acted on.
+    /// Only if the service cannot have processed it.
     Unsent,
 }
 
@@ -66,13 +69,13 @@ pub struct Call<'a> {
     pub headers: Vec<(&'static str, String)>,
     pub body: Option<Bytes>,
     pub timeout: Option<Duration>,
-    pub repeat: Repeat,
+    pub retry: Retry,
 }
 
 impl<'a> Call<'a> {
     pub fn new(method: Method, path: String, route: Route<'a>) -> Self {
-        let repeat = if method == Method::GET { Repeat::Safe } else { Repeat::Unsent };
-        Call { method, path, route, query: Vec::new(), headers: Vec::new(), body: None, timeout: None, repeat }
+        let retry = if method == Method::GET { Retry::Safe } else { Retry::Unsent };
+        Call { method, path, route, query: Vec::new(), headers: Vec::new(), body: None, timeout: None, retry }
     }
     pub fn get(path: String, route: Route<'a>) -> Self {
         Call::new(Method::GET, path, route)
@@ -91,8 +94,8 @@ impl<'a> Call<'a> {
         self.headers.push(("content-type", "application/json".into()));
         Ok(self)
     }
-    pub fn repeatable(mut self) -> Self {
-        self.repeat = Repeat::Safe;
+    pub fn idempotent(mut self) -> Self {
+        self.retry = Retry::Safe;
         self
     }
 }
@@ -104,7 +107,7 @@ impl Client {
             .user_agent(settings.user_agent.unwrap_or_else(|| USER_AGENT.into()))
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
-            // Followed here: the client would turn a DELETE that is sent elsewhere into a GET that succeeds.
+            // Followed in `send`: reqwest would turn a redirected DELETE into a GET that succeeds.
             .redirect(redirect::Policy::none());
         let tls =
             if settings.base.starts_with("https:") { Some(tls::client_config(&settings.ca_certs)?) } else { None };
@@ -132,7 +135,7 @@ impl Client {
     pub fn tls(&self) -> Option<&Arc<rustls::ClientConfig>> {
         self.tls.as_ref()
     }
-    /// Of a call that is not a stream.
+    /// The timeout of a call that is not a stream.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -140,110 +143,110 @@ impl Client {
         USER_AGENT
     }
 
-    /// An answer in JSON.
+    /// Sends a call whose response is JSON.
     pub async fn json<T: DeserializeOwned>(&self, call: Call<'_>) -> MicrosandboxResult<T> {
         let label = call.route.label;
         let (headers, body) = self.unary(call).await?;
         let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
         if !is_json(kind) {
             return Err(MicrosandboxError::Custom(format!(
-                "{label}: the service answered {:?} where JSON was due; is the URL that of its API?",
+                "{label}: the service responded with {:?} instead of JSON: check that the URL is that of its API",
                 super::errors::cut(&self.without_key(kind))
             )));
         }
         serde_json::from_slice(&body).map_err(|error| {
             MicrosandboxError::Custom(format!(
-                "{label}: the service's answer cannot be read: {}",
+                "{label}: the response of the service cannot be decoded: {}",
                 super::errors::cut(&self.without_key(&error.to_string()))
             ))
         })
     }
 
-    /// Any 2xx answer; its body does not matter.
+    /// Sends a call of which only the status matters.
     pub async fn done(&self, call: Call<'_>) -> MicrosandboxResult<()> {
         self.unary(call).await.map(drop)
     }
 
-    /// An answer within the time and size of a call.
+    /// Sends a call and reads the response, within the limits of time and size.
     pub async fn unary(&self, call: Call<'_>) -> MicrosandboxResult<(HeaderMap, Bytes)> {
         let limit = call.timeout.unwrap_or(self.timeout);
         let label = call.route.label;
         let work = async {
             let mut response = self.open(&call).await?;
             let headers = std::mem::take(response.headers_mut());
-            let body = read_bounded(&mut response, ANSWER_MAX, label).await?;
+            let body = read_bounded(&mut response, RESPONSE_MAX, label).await?;
             Ok((headers, body))
         };
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_elapsed| {
             Err(MicrosandboxError::Http(format!(
-                "{label}: no answer from {} within {} s",
+                "{label}: no response from {} within {} s",
                 self.base,
                 limit.as_secs_f64()
             )))
         })
     }
 
-    /// A 2xx answer whose body is still to come, without a limit in time.
+    /// Sends a call and returns the 2xx response before its body, without a limit of time.
     pub async fn open(&self, call: &Call<'_>) -> MicrosandboxResult<Response> {
         let mut pause = FIRST_PAUSE;
         for attempt in 0.. {
-            let last = attempt == REPEATS;
+            let last = attempt == RETRIES;
             let (error, wait) = match self.send(call).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => {
-                    let wait = patience(&response, call.repeat);
+                    let wait = patience(&response, call.retry);
                     (self.refused(response, &call.route).await, wait)
                 }
-                Err(Unsent::Broken(error)) => {
-                    let again = error.is_connect() || (call.repeat == Repeat::Safe && is_unanswered(&error));
-                    (self.unanswered(call.route.label, &error), again.then_some(None))
+                Err(Failed::Transport(error)) => {
+                    let again = error.is_connect() || (call.retry == Retry::Safe && is_without_response(&error));
+                    (self.no_response_to(call.route.label, &error), again.then_some(None))
                 }
-                Err(Unsent::Astray(why)) => (self.no_answer(call.route.label, &why), None),
+                Err(Failed::Redirect(why)) => (self.no_response(call.route.label, &why), None),
             };
             let Some(asked) = wait.filter(|_| !last) else { return Err(error) };
-            // A quarter more or less, so that clients that failed together do not come back together.
+            // Up to a quarter more or less, so that clients that failed together do not retry together.
             let jittered = pause.mul_f64(0.75 + f64::from(jitter()) / 512.0);
             let wait = asked.unwrap_or(jittered);
             if wait > PAUSE_MAX {
                 return Err(error);
             }
-            tracing::debug!(route = call.route.label, attempt, wait_ms = wait.as_millis() as u64, "asking again");
+            tracing::debug!(route = call.route.label, attempt, wait_ms = wait.as_millis() as u64, "retrying");
             tokio::time::sleep(wait).await;
             pause *= 2;
         }
         unreachable!("the loop ends by returning")
     }
 
-    /// Sends a body as its pieces come. An empty piece says that it is whole; a queue that ends without one breaks the
-    /// request off, so that half a file never passes for one.
+    /// Sends a body piece by piece. An empty piece marks its end; a queue that closes without one aborts the request, so that a
+    /// partial file is never accepted as complete.
     pub async fn stream_body(&self, call: Call<'_>, queue: mpsc::Receiver<Bytes>) -> MicrosandboxResult<()> {
         let pieces = futures::stream::try_unfold(queue, |mut queue| async move {
             match queue.recv().await {
                 Some(piece) if piece.is_empty() => Ok(None),
                 Some(piece) => Ok(Some((piece, queue))),
-                None => Err(std::io::Error::other("given up")),
+                None => Err(std::io::Error::other("the body was not finished")),
             }
         });
         let response = self.request(&call, &self.url(&call)).body(reqwest::Body::wrap_stream(pieces)).send().await;
-        let response = response.map_err(|error| self.unanswered(call.route.label, &error))?;
+        let response = response.map_err(|error| self.no_response_to(call.route.label, &error))?;
         if response.status().is_success() { Ok(()) } else { Err(self.refused(response, &call.route).await) }
     }
 
-    /// Sends it, and after a redirect within the origin again: the same method with the same body, or not at all.
-    async fn send(&self, call: &Call<'_>) -> Result<Response, Unsent> {
+    /// Sends a call and follows redirects within the origin, with the same method and the same body or not at all.
+    async fn send(&self, call: &Call<'_>) -> Result<Response, Failed> {
         let mut url = self.url(call);
         for _ in 0..=REDIRECTS_MAX {
             let mut request = self.request(call, &url);
             if let Some(body) = &call.body {
                 request = request.body(body.clone());
             }
-            let response = request.send().await.map_err(Unsent::Broken)?;
+            let response = request.send().await.map_err(Failed::Transport)?;
             match elsewhere(&response, &call.method)? {
                 Some(next) => url = next.into(),
                 None => return Ok(response),
             }
         }
-        Err(Unsent::Astray(format!("more than {REDIRECTS_MAX} redirects")))
+        Err(Failed::Redirect(format!("more than {REDIRECTS_MAX} redirects")))
     }
 
     fn request(&self, call: &Call<'_>, url: &str) -> reqwest::RequestBuilder {
@@ -273,7 +276,7 @@ impl Client {
         self.refusal(route, status.as_u16(), &body)
     }
 
-    /// The error of a refused call. A service that echoes the key does not get it into a log.
+    /// The error of a call that the service refused. The key is removed from the text, so that no log receives it.
     pub fn refusal(&self, route: &Route<'_>, status: u16, body: &[u8]) -> MicrosandboxError {
         refusal(route, status, self.without_key(&String::from_utf8_lossy(body)).as_bytes())
     }
@@ -286,33 +289,38 @@ impl Client {
         Cow::Owned(text.replace(key, "[API key]"))
     }
 
-    /// No answer at all.
-    fn unanswered(&self, label: &str, error: &reqwest::Error) -> MicrosandboxError {
+    /// The error of a call without a response.
+    fn no_response_to(&self, label: &str, error: &reqwest::Error) -> MicrosandboxError {
         match tls::failure(error) {
             Some(failure) => MicrosandboxError::Tls {
-                message: self.no_answer(label, &failure.to_string()).to_string(),
+                message: self.no_response(label, &failure.to_string()).to_string(),
                 source: Box::new(failure),
             },
-            None => self.no_answer(label, &root_cause(error)),
+            None => {
+                let failure = self.no_response(label, &root_cause(error));
+                match os_error(error).filter(|_| error.is_connect()) {
+                    Some(source) => MicrosandboxError::Unreachable { message: failure.to_string(), source },
+                    None => failure,
+                }
+            }
         }
     }
 
-    fn no_answer(&self, label: &str, why: &str) -> MicrosandboxError {
+    fn no_response(&self, label: &str, why: &str) -> MicrosandboxError {
         let hint = tls::hint(why);
-        MicrosandboxError::Http(format!("{label}: no answer from {}: {}{hint}", self.base, super::errors::cut(why)))
+        MicrosandboxError::Http(format!("{label}: no response from {}: {}{hint}", self.base, super::errors::cut(why)))
     }
 }
 
-/// Why a request came to nothing.
-enum Unsent {
-    Broken(reqwest::Error),
+/// Why there is no response to a request.
+enum Failed {
+    Transport(reqwest::Error),
     /// A redirect that is not followed.
-    Astray(String),
+    Redirect(String),
 }
 
-/// Where a redirect leads that may be followed: what a GET asks may be asked elsewhere; anything else only if the service
-/// says that it stays what it is.
-fn elsewhere(response: &Response, method: &Method) -> Result<Option<Url>, Unsent> {
+/// The target of a redirect that may be followed: any for a GET; for other methods only 307 and 308, which keep the method.
+fn elsewhere(response: &Response, method: &Method) -> Result<Option<Url>, Failed> {
     let kept = match response.status().as_u16() {
         307 | 308 => true,
         301..=303 => *method == Method::GET,
@@ -320,31 +328,32 @@ fn elsewhere(response: &Response, method: &Method) -> Result<Option<Url>, Unsent
     };
     let location = response.headers().get(LOCATION).filter(|_| kept);
     let Some(location) = location.and_then(|value| value.to_str().ok()) else { return Ok(None) };
-    let next = response.url().join(location).map_err(|_error| Unsent::Astray("it redirects to no address".into()))?;
+    let next = response
+        .url()
+        .join(location)
+        .map_err(|_error| Failed::Redirect("it redirects to an invalid address".into()))?;
     if next.origin() != response.url().origin() || !next.username().is_empty() || next.password().is_some() {
         let elsewhere = next.origin().ascii_serialization();
-        return Err(Unsent::Astray(format!(
-            "it redirects to {elsewhere}, where the API key was not sent; use that URL if it is right"
+        return Err(Failed::Redirect(format!(
+            "it redirects to {elsewhere}, where the API key was not sent: use that URL if it is the right one"
         )));
     }
     Ok(Some(next))
 }
 
-/// The next pause: `Some(None)` one of ours, `Some(Some(…))` what the service asked for, `None`: not again.
-fn patience(response: &Response, repeat: Repeat) -> Option<Option<Duration>> {
+/// The pause before a retry: `Some(None)` ours, `Some(Some(…))` that of the header Retry-After, `None`: no retry.
+fn patience(response: &Response, retry: Retry) -> Option<Option<Duration>> {
     let again = match response.status() {
-        // It says that it did nothing.
+        // The service did not process the request.
         StatusCode::TOO_MANY_REQUESTS => true,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            repeat == Repeat::Safe
-        }
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => retry == Retry::Safe,
         _ => false,
     };
     let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     again.then(|| seconds.map(Duration::from_secs))
 }
 
-fn is_unanswered(error: &reqwest::Error) -> bool {
+fn is_without_response(error: &reqwest::Error) -> bool {
     error.is_request() && !error.is_redirect() && !error.is_timeout()
 }
 
@@ -360,7 +369,7 @@ async fn read_bounded(response: &mut Response, limit: usize, label: &str) -> Mic
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
                 return Err(MicrosandboxError::Custom(format!(
-                    "{label}: the service's answer is larger than {limit} bytes"
+                    "{label}: the response of the service is larger than {limit} bytes"
                 )));
             }
             Ok(Some(chunk)) if body.is_empty() && response.content_length() == Some(chunk.len() as u64) => {
@@ -369,24 +378,36 @@ async fn read_bounded(response: &mut Response, limit: usize, label: &str) -> Mic
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body.freeze()),
             Err(error) => {
-                return Err(MicrosandboxError::Http(format!("{label}: the answer broke off: {}", broken(&error))));
+                return Err(MicrosandboxError::Http(format!(
+                    "{label}: the connection closed before the end of the response: {}",
+                    broken(&error)
+                )));
             }
         }
     }
 }
 
-/// Why a body ended early.
+/// Why a body ended before its last byte.
 pub fn broken(error: &reqwest::Error) -> String {
     super::errors::cut(&root_cause(error))
 }
 
-/// The innermost cause: the outer ones only say that a request failed.
+/// The innermost cause: the outer ones state only that a request failed.
 fn root_cause(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// The error of the operating system in the chain of causes.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<std::io::Error> {
+    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    match errno {
+        Some(errno) => Some(std::io::Error::from_raw_os_error(errno)),
+        None => os_error(error.source()?),
+    }
 }
 
 fn is_json(kind: &str) -> bool {

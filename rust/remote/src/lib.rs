@@ -1,19 +1,19 @@
 //! Sandboxes of a control plane, over HTTP: a client of the wire in `microsandbox-wire`.
 //!
-//! Two dialects behind one client ([`Wire`]). In `spec`, the default, programs, terminals and files go over the agent
-//! protocol on a WebSocket, as they go over a unix socket on this machine; in `flat` a program is one request.
+//! Two dialects behind one client ([`Wire`]). In `spec`, the default, programs, terminals and files use the agent protocol
+//! over a WebSocket, as the local backend uses it over a Unix socket; in `flat` a program is one request.
 //!
-//! The service is not trusted with more than it must see: every body is bounded, a redirect never takes the key to another
-//! origin, and its description of a sandbox is a claim.
+//! The service is not trusted: the size of every body is limited, the key is never sent to another origin after a redirect,
+//! and what a response says about a sandbox is a claim.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`address`] | URL and key: which ones are valid |
+//! | [`address`] | validation of the URL and the key |
 //! | [`http`], [`tls`] | one request: limits, retries, redirects; the certificates it accepts |
-//! | [`errors`] | error responses as our errors |
+//! | [`errors`] | error responses as [`MicrosandboxError`] |
 //! | [`dialect`] | a specification as a create request: `spec` and `flat` |
-//! | [`response`] | a sandbox as the service describes it |
-//! | [`agent_socket`], [`socket`] | the agent over a WebSocket |
+//! | [`response`] | responses about sandboxes as records |
+//! | [`agent_socket`], [`socket`] | connections to agents over a WebSocket |
 //! | [`logs`], [`events`] | captured output; server-sent events |
 //! | [`operations`], [`volumes`] | the backend traits |
 
@@ -39,10 +39,10 @@ pub use microsandbox_core::config::Wire;
 use microsandbox_core::config::{DEFAULT_CLOUD_API_URL, Environment, SdkConfig, config_path};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 
-/// Longest wait for the answer to one call.
+/// Longest wait for the response to one call.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client of one control plane with one key. Makes no request when it is made.
+/// A client of one control plane with one key. Constructing it sends no request.
 pub struct CloudBackend {
     http: http::Client,
     wire: Wire,
@@ -72,7 +72,7 @@ impl CloudBackend {
     pub fn from_env() -> MicrosandboxResult<Self> {
         let environment = Environment::Process;
         let Some(key) = environment.text("MSB_API_KEY") else {
-            return Err(MicrosandboxError::InvalidConfig("MSB_API_KEY is not set; set it to an API key".into()));
+            return Err(MicrosandboxError::InvalidConfig("MSB_API_KEY is not set: set it to an API key".into()));
         };
         let url = environment.text("MSB_API_URL").unwrap_or_else(|| DEFAULT_CLOUD_API_URL.into());
         CloudBackend::new(&url, &key)
@@ -96,12 +96,12 @@ impl CloudBackend {
     ) -> MicrosandboxResult<Self> {
         if profile.backend != microsandbox_core::config::ProfileBackend::Cloud {
             return Err(MicrosandboxError::InvalidConfig(format!(
-                "profile {name:?} is a local one; name a cloud profile"
+                "profile {name:?} is a local profile: name a cloud profile"
             )));
         }
         let Some(reference) = &profile.api_key_ref else {
             return Err(MicrosandboxError::InvalidConfig(format!(
-                "cloud profile {name:?} has no api_key_ref; add one, such as env:NAME"
+                "cloud profile {name:?} has no api_key_ref: add one, such as env:NAME"
             )));
         };
         let mut backend = CloudBackend::builder()
@@ -124,13 +124,13 @@ impl CloudBackend {
     pub fn wire(&self) -> Wire {
         self.wire
     }
-    /// The profile that it was made from.
+    /// The name of the profile that it was built from.
     pub fn profile(&self) -> Option<&str> {
         self.profile.as_deref()
     }
 }
 
-/// Sets what differs from the defaults.
+/// Options of a [`CloudBackend`]; all but the key have defaults.
 #[derive(Default)]
 pub struct CloudBackendBuilder {
     url: Option<String>,
@@ -156,7 +156,7 @@ impl CloudBackendBuilder {
         self.wire = wire;
         self
     }
-    /// Of a call that is not a stream; 30 s by default. Calls that wait for a boot have 95 s at least.
+    /// Timeout of a call that is not a stream; 30 s by default. Calls that wait for a boot have at least 95 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self
@@ -165,13 +165,13 @@ impl CloudBackendBuilder {
         self.user_agent = Some(text.into());
         self
     }
-    /// Certificates, in PEM, that are trusted besides the machine's own. There is no switch to trust everything.
+    /// Certificates, in PEM, that are trusted in addition to those of the machine. Verification cannot be switched off.
     pub fn ca_cert_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca_certs.push(pem.into());
         self
     }
 
-    /// Checks everything; connects to nothing.
+    /// Validates all options; opens no connection.
     pub fn build(self) -> MicrosandboxResult<CloudBackend> {
         let base = address::base_url(self.url.as_deref().unwrap_or(DEFAULT_CLOUD_API_URL))?;
         let key = address::bearer(&self.api_key)?;

@@ -20,24 +20,24 @@ use microsandbox_core::config::Wire;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{LogEntry, LogOptions, LogSource, LogStream, LogStreamOptions};
 
-/// A bounded read of a service that never says `end` is over after this much silence.
+/// A read without `follow` ends after this idle time when the service sends no event `end`.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Entries of one bounded read.
+/// Most entries of one read without `follow`.
 const ENTRIES_MAX: usize = 1 << 20;
-/// The cursor before everything.
+/// The cursor before the first entry.
 const NO_CURSOR: &str = "AA==";
 
 const STREAM: &str = "GET /v1/sandboxes/{id}/logs";
 const FLAT: &str = "GET /v1/sandboxes/by-name/{name}/logs";
 
-/// A log stream that is being read.
+/// Reads one log stream.
 struct Reader {
     response: reqwest::Response,
     decoder: Decoder,
     label: &'static str,
     since: Option<DateTime<Utc>>,
     until: Option<DateTime<Utc>>,
-    /// Ends a stream that is not to be followed.
+    /// Idle time that ends a stream without `follow`.
     silence: Option<Duration>,
     done: bool,
 }
@@ -50,7 +50,7 @@ impl CloudBackend {
         })))
     }
 
-    /// What there is now.
+    /// The entries that exist now.
     pub(super) async fn read_logs(&self, name: &str, options: LogOptions) -> MicrosandboxResult<Vec<LogEntry>> {
         let mut entries = match self.wire {
             Wire::Spec => self.collect(name, &options).await?,
@@ -62,13 +62,13 @@ impl CloudBackend {
         Ok(entries)
     }
 
-    /// A service that neither ends the stream nor falls silent is told to be one: its entries would be a part that passes
-    /// for the whole.
+    /// If the service neither ends the stream nor becomes idle, this is an error: a part of the entries must not be returned as
+    /// all of them.
     async fn collect(&self, name: &str, options: &LogOptions) -> MicrosandboxResult<Vec<LogEntry>> {
         let limit = self.http.timeout();
         tokio::time::timeout(limit, self.collect_all(name, options)).await.unwrap_or_else(|_elapsed| {
             Err(MicrosandboxError::Http(format!(
-                "{STREAM}: the log of sandbox {name} did not end within {} s; read it as a stream",
+                "{STREAM}: the log of sandbox {name} did not end within {} s: read it as a stream",
                 limit.as_secs_f64()
             )))
         })
@@ -122,7 +122,7 @@ impl CloudBackend {
             Wire::Flat => Call::get(paths::logs_by_name(name), Route::sandbox(FLAT, name)),
         };
         let mut call = call.query("sources", sources(&options.sources)).header("accept", "text/event-stream");
-        // A service that knows the word ends by itself; one that does not falls silent.
+        // A service that supports `follow=false` ends the stream; another one becomes idle.
         call = call.query("follow", if options.follow { "true" } else { "false" });
         if let Some(cursor) = options.from_cursor {
             if reqwest::header::HeaderValue::from_str(&cursor).is_err() {
@@ -171,7 +171,7 @@ impl Reader {
                 _ => continue,
             }
             let data: LogEvent = serde_json::from_str(&event.data).map_err(|error| {
-                MicrosandboxError::Custom(format!("{}: an event of the log cannot be read: {error}", self.label))
+                MicrosandboxError::Custom(format!("{}: an event of the log cannot be decoded: {error}", self.label))
             })?;
             let entry = entry(self.label, event.id, data)?;
             if self.until.is_some_and(|until| entry.timestamp >= until) {
@@ -185,15 +185,19 @@ impl Reader {
         Ok(None)
     }
 
-    /// When the service counts as silent. Comments that keep the connection alive are silence, too.
+    /// When the service counts as idle. Keep-alive comments do not extend this time.
     fn quiet(&self) -> Option<Instant> {
         self.silence.map(|silence| Instant::now() + silence)
     }
 
     async fn chunk(&mut self, quiet: Option<Instant>) -> MicrosandboxResult<Option<Bytes>> {
         let label = self.label;
-        let lost =
-            |error: reqwest::Error| MicrosandboxError::Http(format!("{label}: the log broke off: {}", broken(&error)));
+        let lost = |error: reqwest::Error| {
+            MicrosandboxError::Http(format!(
+                "{label}: the connection closed before the end of the log: {}",
+                broken(&error)
+            ))
+        };
         match quiet {
             None => self.response.chunk().await.map_err(lost),
             Some(quiet) => match tokio::time::timeout_at(quiet, self.response.chunk()).await {

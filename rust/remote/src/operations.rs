@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use microsandbox_contract::IsolationReport;
 use microsandbox_core::agent::{AgentClient, Dialer, StreamAgent, check_exec};
 use microsandbox_core::api::SandboxRecord;
 use microsandbox_core::backend::{
@@ -16,7 +17,6 @@ use microsandbox_core::model::{
     ExecHandle, ExecOutput, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream,
     SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
 };
-use microsandbox_contract::IsolationReport;
 use microsandbox_wire::flat::ExecResponse;
 use microsandbox_wire::paths;
 use microsandbox_wire::sandbox::{CloudPaginated, CloudSandbox};
@@ -27,16 +27,16 @@ use super::http::Call;
 use super::socket::Socket;
 use super::{CloudBackend, dialect, response};
 
-/// How long the service waits for a boot, in seconds, and how long this side waits for the service.
+/// How long the service waits for a boot, in seconds, and how long the client waits for the service.
 const READY_SECS: &str = "90";
 const READY_TIMEOUT: Duration = Duration::from_secs(95);
 const DEFAULT_LIMIT: u32 = 20;
-/// Added to a program's own timeout.
+/// Added to the timeout of a program.
 const EXEC_SLACK: Duration = Duration::from_secs(30);
-/// A program without a timeout.
+/// Timeout of the request for a program without one.
 const EXEC_LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// "Not here": in the words of the contract.
+/// `available_when`, in the words of the contract.
 mod when {
     pub const KILL: &str = "when cloud forced-stop lands";
     pub const DRAIN: &str = "when cloud graceful-drain lands";
@@ -51,7 +51,7 @@ impl CloudBackend {
         self.http.json(Call::get(paths::by_name(name), route)).await
     }
 
-    /// Creates, once; a repeat of a request that got no answer finds the first one's result.
+    /// Creates exactly once: a retry of a request without a response gets the result of the first.
     async fn post_create(&self, config: &SandboxConfig, start: bool) -> MicrosandboxResult<CloudSandbox> {
         let name = config.spec.name.as_str();
         let route = Route { label: "POST /v1/sandboxes", subject: name, about: About::CreateSandbox };
@@ -60,7 +60,7 @@ impl CloudBackend {
             Wire::Spec => call
                 .json(&dialect::spec::create(config)?)?
                 .header(paths::IDEMPOTENCY_HEADER, microsandbox_core::random::hex::<16>()?)
-                .repeatable(),
+                .idempotent(),
             Wire::Flat => call.json(&dialect::flat::create(config)?)?,
         };
         if start {
@@ -81,9 +81,9 @@ impl CloudBackend {
         Ok(sandbox)
     }
 
-    /// In steps, because the wire has no such word: another client may act between the steps, and creation then fails.
+    /// In steps, because the wire has no replace: if another client takes the name between the steps, the creation fails.
     async fn make_room(&self, config: &SandboxConfig) -> MicrosandboxResult<()> {
-        // A configuration that would be refused is refused before anything is removed.
+        // A configuration that the service would refuse is refused before anything is removed.
         dialect::spec::create(config)?;
         replace(self, &config.spec.name, config.replace_timeout, Force::Missing).await
     }
@@ -144,7 +144,7 @@ impl SandboxBackend for CloudBackend {
             let name = request.name;
             validate_sandbox_name(name)?;
             let known = match self.wire {
-                // The response to start need not hold the configuration.
+                // The response to start may lack the configuration.
                 Wire::Spec => Some(self.find(name).await?),
                 Wire::Flat => None,
             };
@@ -166,7 +166,7 @@ impl SandboxBackend for CloudBackend {
         Box::pin(async move {
             let ConnectRequest { name, timeout } = request;
             let sandbox = tokio::time::timeout(timeout, self.find(name)).await.unwrap_or_else(|_elapsed| {
-                Err(MicrosandboxError::Http(format!("sandbox {name}: no answer within {} s", timeout.as_secs_f64())))
+                Err(MicrosandboxError::Http(format!("sandbox {name}: no response within {} s", timeout.as_secs_f64())))
             })?;
             let status = response::status(sandbox.status);
             if !status.is_live() {
@@ -222,7 +222,7 @@ impl SandboxBackend for CloudBackend {
             validate_sandbox_name(name)?;
             let route = Route::sandbox("POST /v1/sandboxes/by-name/{name}/stop", name);
             let call = Call::new(Method::POST, paths::stop(name), route).json(&serde_json::json!({}))?;
-            self.http.done(call.repeatable()).await
+            self.http.done(call.idempotent()).await
         })
     }
     fn kill<'a>(&'a self, _name: &'a str) -> Operation<'a, ()> {
@@ -231,7 +231,7 @@ impl SandboxBackend for CloudBackend {
     fn drain<'a>(&'a self, _name: &'a str) -> Operation<'a, ()> {
         unsupported("cloud sandbox drain", when::DRAIN)
     }
-    /// A sandbox of a service has no owner.
+    /// A sandbox of a service has no owner: nothing to do.
     fn detach<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         Box::pin(async move { validate_sandbox_name(name) })
     }
@@ -248,7 +248,7 @@ impl SandboxBackend for CloudBackend {
         let error = MicrosandboxError::unsupported("Sandbox::metrics_stream", dialect::flat::METRICS);
         Box::pin(futures::stream::iter([Err(error)]))
     }
-    /// An extension of this project's server.
+    /// An extension of the server of this project.
     fn isolation<'a>(&'a self, name: &'a str) -> Operation<'a, IsolationReport> {
         self.spec_only("Sandbox::isolation_report", when::ISOLATION, async move {
             let id = self.find(name).await?.id;
@@ -269,7 +269,7 @@ impl SandboxBackend for CloudBackend {
     }
 }
 
-/// The agent of one sandbox, through the service's relay.
+/// The agent of one sandbox, through the relay of the service.
 struct RelayDialer<'a> {
     backend: &'a CloudBackend,
     name: &'a str,
@@ -278,7 +278,7 @@ struct RelayDialer<'a> {
 impl Dialer for RelayDialer<'_> {
     type Stream = Socket;
 
-    /// The connection that a finished call left, or a new one.
+    /// A connection that a finished call left open, or a new one.
     async fn dial(&self) -> MicrosandboxResult<AgentClient<Socket>> {
         self.backend.connection(self.name).await
     }
@@ -287,7 +287,7 @@ impl Dialer for RelayDialer<'_> {
     }
 }
 
-/// An agent behind a relay: everything but what the relay does not carry.
+/// An agent behind a relay, without the calls that a relay does not carry.
 struct RelayedAgent<'a>(StreamAgent<RelayDialer<'a>>);
 
 impl Agent for RelayedAgent<'_> {

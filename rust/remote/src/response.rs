@@ -1,4 +1,4 @@
-//! A sandbox as the service describes it: records, live sandboxes, and a specification made from an answer.
+//! A sandbox as the service describes it: records, live sandboxes, and a specification built from a response.
 
 use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus};
 use serde::de::DeserializeOwned;
@@ -26,7 +26,7 @@ pub fn status(wire: CloudSandboxStatus) -> SandboxStatus {
     }
 }
 
-/// What a handle holds.
+/// The record of a handle.
 pub fn record(sandbox: CloudSandbox) -> MicrosandboxResult<SandboxRecord> {
     let config_json = serde_json::to_string(&sandbox.configuration())
         .map_err(|error| MicrosandboxError::json(format!("configuration of sandbox {}", sandbox.name), error))?;
@@ -34,7 +34,7 @@ pub fn record(sandbox: CloudSandbox) -> MicrosandboxResult<SandboxRecord> {
         status: status(sandbox.status),
         config_json,
         created_at: Some(sandbox.created_at),
-        // In this order of preference: there is no such time on the wire.
+        // In this order of preference: the wire has no time of the last update.
         updated_at: sandbox.stopped_at.or(sandbox.started_at).or(Some(sandbox.created_at)),
         isolation: None,
         last_run: None,
@@ -51,7 +51,7 @@ pub fn record(sandbox: CloudSandbox) -> MicrosandboxResult<SandboxRecord> {
     })
 }
 
-/// What a live sandbox holds.
+/// The state of a live sandbox.
 pub fn inner(sandbox: &CloudSandbox) -> SandboxInner {
     SandboxInner::Cloud(SandboxCloudState {
         id: sandbox.id.clone(),
@@ -65,7 +65,7 @@ pub fn live(sandbox: &CloudSandbox) -> LiveRecord {
     LiveRecord { inner: inner(sandbox), spec: specification(sandbox), boot: Vec::new() }
 }
 
-/// After create with start and after start: it runs, or why not. It is not removed in any case.
+/// Checks, after create with start and after start, that the sandbox runs. It is never removed here.
 pub fn check_running(sandbox: &CloudSandbox) -> MicrosandboxResult<()> {
     let name = &sandbox.name;
     let text = match sandbox.status {
@@ -75,29 +75,29 @@ pub fn check_running(sandbox: &CloudSandbox) -> MicrosandboxResult<()> {
             format!("sandbox {name} failed to start: {why}")
         }
         CloudSandboxStatus::Starting => {
-            format!("sandbox {name} is still starting after the wait for it; look again with Sandbox.get, or remove it")
+            format!("sandbox {name} is still starting after the longest wait: check it with Sandbox.get, or remove it")
         }
         other => format!("sandbox {name} is {} after its start", status(other).as_str().to_lowercase()),
     };
     Err(MicrosandboxError::Runtime(text))
 }
 
-/// A specification from whatever the answer holds, field by field: what cannot be read keeps its default, so it is not
-/// the creator's full configuration. No look at any file.
+/// A specification from the fields of the response. A field that is missing or cannot be decoded keeps its default, so this is
+/// not the full configuration of the creator. Reads no file.
 pub fn specification(sandbox: &CloudSandbox) -> SandboxSpec {
     let empty = Value::Null;
-    let told = sandbox.configuration().unwrap_or(&empty);
-    let resources = &told["resources"];
-    let runtime = section(told, "runtime");
-    let lifecycle = section(told, "lifecycle");
-    let cpus = read(&resources["vcpus"]).or_else(|| read(&resources["cpus"])).or_else(|| read(&told["vcpus"]));
-    let memory: Option<u32> = read(&resources["memory_mib"]).or_else(|| read(&told["memory_mib"]));
+    let given = sandbox.configuration().unwrap_or(&empty);
+    let resources = &given["resources"];
+    let runtime = section(given, "runtime");
+    let lifecycle = section(given, "lifecycle");
+    let cpus = read(&resources["vcpus"]).or_else(|| read(&resources["cpus"])).or_else(|| read(&given["vcpus"]));
+    let memory: Option<u32> = read(&resources["memory_mib"]).or_else(|| read(&given["memory_mib"]));
     let cpus = cpus.unwrap_or(DEFAULT_CPUS);
     let memory_mib = memory.unwrap_or(DEFAULT_MEMORY_MIB);
     SandboxSpec {
         name: sandbox.name.clone(),
         id: sandbox.id.clone(),
-        image: image(&told["image"]),
+        image: image(&given["image"]),
         resources: SandboxResources {
             cpus,
             max_cpus: cpus,
@@ -111,15 +111,15 @@ pub fn specification(sandbox: &CloudSandbox) -> SandboxSpec {
             shell: read(&runtime["shell"]),
             user: read(&runtime["user"]),
             scripts: read(&runtime["scripts"]).unwrap_or_default(),
-            // An empty list is an entrypoint that nobody gave.
+            // An empty list means that no entrypoint was given.
             entrypoint: read(&runtime["entrypoint"]).filter(|list: &Vec<String>| !list.is_empty()),
             cmd: read(&runtime["cmd"]).filter(|list: &Vec<String>| !list.is_empty()),
-            // Unknown text is none, not an error.
+            // An unknown level is ignored, not an error.
             log_level: runtime["log_level"].as_str().and_then(|text| LogLevel::parse(&text.to_ascii_lowercase())),
         },
-        env: env(&told["env"]),
-        labels: read(&told["labels"]).unwrap_or_default(),
-        rlimits: read(&told["rlimits"]).unwrap_or_default(),
+        env: env(&given["env"]),
+        labels: read(&given["labels"]).unwrap_or_default(),
+        rlimits: read(&given["rlimits"]).unwrap_or_default(),
         lifecycle: SandboxPolicy {
             max_duration_secs: read(&lifecycle["max_duration_secs"]),
             idle_timeout_secs: read(&lifecycle["idle_timeout_secs"]),
@@ -131,8 +131,8 @@ pub fn specification(sandbox: &CloudSandbox) -> SandboxSpec {
 }
 
 /// The nested section of `spec`, or the document itself, where `flat` has the same keys.
-fn section<'a>(told: &'a Value, name: &str) -> &'a Value {
-    if told[name].is_object() { &told[name] } else { told }
+fn section<'a>(given: &'a Value, name: &str) -> &'a Value {
+    if given[name].is_object() { &given[name] } else { given }
 }
 
 fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {

@@ -1,4 +1,4 @@
-//! A WebSocket as a byte stream: binary messages in a row, their boundaries without meaning.
+//! A WebSocket as a byte stream: the boundaries of binary messages have no meaning.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use microsandbox_core::agent::Quiet;
 
-/// Largest message that is taken.
+/// Largest message that is accepted.
 const MESSAGE_MAX: usize = 16 << 20;
 /// Largest message that is sent.
 const WRITE_MAX: usize = 1 << 20;
@@ -29,13 +29,13 @@ pub fn limits() -> WebSocketConfig {
         .max_write_buffer_size(4 * WRITE_MAX)
 }
 
-/// What carries the WebSocket.
+/// The connection below the WebSocket.
 pub enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The relay to one sandbox's agent.
+/// The connection to the agent of one sandbox.
 pub struct Socket {
     inner: WebSocketStream<Transport>,
     /// The rest of the message that was read last.
@@ -57,7 +57,7 @@ impl Socket {
             match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
                 Some(Ok(Message::Binary(data))) => self.rest = data,
                 Some(Ok(Message::Close(_))) | None => self.ended = true,
-                // Text has no meaning here; pings are answered by the layer below.
+                // Text has no meaning here; tungstenite replies to pings.
                 Some(Ok(_)) => {}
                 Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => self.ended = true,
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),

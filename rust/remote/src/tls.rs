@@ -1,5 +1,5 @@
-//! One TLS configuration for requests and WebSockets: the machine's trust anchors (`SSL_CERT_FILE` is honoured), and
-//! those that were given. Verification cannot be switched off.
+//! One TLS configuration for requests and WebSockets: the trust anchors of the machine (`SSL_CERT_FILE` is respected), and
+//! those that the caller adds. Verification cannot be switched off.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ pub fn client_config(ca_certs: &[Vec<u8>]) -> MicrosandboxResult<Arc<ClientConfi
             extra.push(cert.map_err(|error| invalid(format!("a CA certificate is not PEM: {error}")))?);
         }
         if extra.len() == before {
-            return Err(invalid("a CA certificate holds no PEM block".into()));
+            return Err(invalid("a CA certificate contains no PEM block".into()));
         }
     }
     let verifier = Verifier::new_with_extra_roots(extra, provider.clone()).map_err(|error| {
-        invalid(format!("no certificate can be checked on this machine: {error}; install ca-certificates"))
+        invalid(format!("certificates cannot be verified on this machine: {error}: install ca-certificates"))
     })?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -38,12 +38,12 @@ fn invalid(text: String) -> MicrosandboxError {
     MicrosandboxError::InvalidConfig(text)
 }
 
-/// The error of a handshake, wherever it is in the chain of causes.
+/// The error of a handshake, at any depth of the chain of causes.
 pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
     if let Some(failure) = error.downcast_ref::<rustls::Error>() {
         return Some(failure.clone());
     }
-    // An error of I/O hides what it wraps from its chain.
+    // An I/O error does not report the error that it wraps as its source.
     let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     match wrapped {
         Some(inner) => failure(inner),
@@ -51,18 +51,18 @@ pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Erro
     }
 }
 
-/// What a person can do about a failed handshake.
+/// How to fix a failed handshake.
 pub fn hint(text: &str) -> &'static str {
     if text.contains("NotValidYet")
         || text.contains("not valid yet")
         || text.contains("Expired")
         || text.contains("expired")
     {
-        "; the certificate is outside its dates: check this machine's clock, then the certificate"
+        "; the certificate is not yet valid or has expired: check the clock of this machine, then the certificate"
     } else if text.contains("NotValidForName") || text.contains("not valid for name") {
-        "; the certificate is for another name: use the name that it holds"
+        "; the certificate is for another name: use a name that it contains"
     } else if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
-        "; nobody here vouches for the certificate: point SSL_CERT_FILE at it, if you trust it"
+        "; no trusted authority signed the certificate: set SSL_CERT_FILE to its file if you trust it"
     } else if text.contains("invalid peer certificate") {
         "; the certificate is not accepted"
     } else {

@@ -25,7 +25,7 @@ use microsandbox_core::model::{
 };
 use microsandbox_core::writing::Writing;
 
-/// Pieces of a body that wait to be sent.
+/// Pieces of a body that are queued.
 const QUEUE: usize = 8;
 
 impl CloudBackend {
@@ -33,7 +33,7 @@ impl CloudBackend {
         self.http.json(Call::get(paths::VOLUMES.into(), Route::volume("GET /v1/volumes", ""))).await
     }
 
-    /// Volumes are addressed by id; this is the only way from a name to one.
+    /// Volumes are addressed by id; the wire finds the id of a name only through the list.
     async fn volume(&self, name: &str) -> MicrosandboxResult<CloudVolume> {
         if name.is_empty() {
             return self.default_volume().await;
@@ -55,7 +55,7 @@ impl CloudBackend {
             Some(mib) if mib > 0 && mib % 1024 == 0 => Some(mib / 1024),
             Some(mib) => {
                 return Err(MicrosandboxError::InvalidConfig(format!(
-                    "quota_mib is {mib}; a service takes whole GiB, so use a multiple of 1024"
+                    "quota_mib is {mib}: the service accepts whole GiB, so use a multiple of 1024"
                 )));
             }
         };
@@ -64,7 +64,7 @@ impl CloudBackend {
         self.http.json(Call::new(Method::POST, paths::VOLUMES.into(), route).json(&body)?).await
     }
 
-    /// A call on a file: by header, as paths travel.
+    /// A call on a file; the path is sent in a header.
     async fn on_file<'a>(
         &self,
         method: Method,
@@ -84,7 +84,7 @@ impl CloudBackend {
         let mut call = self.on_file(Method::PUT, "/content", file("PUT …/files/content", name), Some(path)).await?;
         call.headers.push(("content-type", "application/octet-stream".into()));
         call.body = Some(data);
-        // As long as the content takes.
+        // Without a timeout: the content may be large.
         self.http.open(&call).await.map(drop)
     }
 }
@@ -124,13 +124,13 @@ fn entry(info: FileInfo) -> FsEntry {
     }
 }
 
-/// A body that is being written: its pieces go to the request through a short queue. What was not closed is not written:
-/// the request then ends without the piece that says "all of it".
+/// A body that is being written: its pieces reach the request through a short queue. If it is dropped before it is closed, the
+/// request is aborted, because the piece that marks the end is missing.
 struct Upload {
     body: Mutex<Writing<Body>>,
 }
 
-/// The queue of pieces, and the request that takes them.
+/// The queue of pieces, and the request that sends them.
 struct Body {
     pieces: mpsc::Sender<Bytes>,
     request: JoinHandle<MicrosandboxResult<()>>,
@@ -141,11 +141,11 @@ impl FsWriter for Upload {
         Box::pin(async move {
             let mut place = self.body.lock().await;
             let body = place.step()?;
-            // An empty piece would say that it is whole.
+            // An empty piece would mark the end.
             if !data.is_empty() && body.pieces.send(data).await.is_err() {
-                // The request ended before its body did, and says why.
+                // The request ended before its body; its result is the reason.
                 return body.request.await.map_err(panicked)?.and(Err(MicrosandboxError::Http(
-                    "PUT …/files/content: the service answered before it had the whole file".into(),
+                    "PUT …/files/content: the service responded before it had received the whole file".into(),
                 )));
             }
             place.resume(body);
@@ -167,7 +167,7 @@ impl FsWriter for Upload {
 }
 
 fn panicked(error: tokio::task::JoinError) -> MicrosandboxError {
-    MicrosandboxError::Runtime(format!("an upload ended early: {error}"))
+    MicrosandboxError::Runtime(format!("an upload was aborted: {error}"))
 }
 
 impl VolumeBackend for CloudBackend {
@@ -215,7 +215,7 @@ struct RemoteVolume<'a> {
 }
 
 impl RemoteVolume<'_> {
-    /// A call of the dialect that has volumes.
+    /// A call that only the dialect `spec` has.
     fn spec_only<'a, T: Send + 'a>(
         &'a self,
         feature: &'static str,
@@ -245,9 +245,10 @@ impl Files for RemoteVolume<'_> {
             let stream: FsReadStream = Box::pin(stream::try_unfold(response, |mut response| async move {
                 match response.chunk().await {
                     Ok(chunk) => Ok(chunk.map(|chunk| (chunk, response))),
-                    Err(error) => {
-                        Err(MicrosandboxError::Http(format!("GET …/files/content: it broke off: {}", broken(&error))))
-                    }
+                    Err(error) => Err(MicrosandboxError::Http(format!(
+                        "GET …/files/content: the connection closed before the end of the file: {}",
+                        broken(&error)
+                    ))),
                 }
             }));
             Ok(stream)

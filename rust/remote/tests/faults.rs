@@ -1,13 +1,14 @@
 //! The cloud client against services that fail: each a named error, in bounded time, with nothing done twice.
 
-
 use std::time::{Duration, Instant};
 
+use crate::service::{
+    KEY, Liar, answer, calls, client, config, exec, get, hasty, requests, say, serving, soon, whole_answer,
+};
 use microsandbox_core::config::Wire;
-use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus};
+use microsandbox_core::model::SandboxStatus;
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
-use crate::service::{KEY, Liar, answer, calls, client, config, get, hasty, requests, say, serving, soon, whole_answer};
 use wiremock::matchers::{any, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -53,7 +54,7 @@ async fn a_redirect_never_turns_a_change_into_a_look() {
         for change in ["remove", "stop", "create"] {
             let result = match change {
                 "remove" => soon(Sandbox::remove(&backend, "box")).await,
-                "stop" => soon(backend.sandboxes().stop(&backend, "box")).await,
+                "stop" => soon(backend.sandboxes().stop("box")).await,
                 _ => soon(Sandbox::create(&backend, config())).await.map(drop),
             };
             let error = result.unwrap_err();
@@ -99,7 +100,7 @@ async fn no_other_origin_sees_the_key_whatever_the_request() {
         for error in [
             get(&backend).await.map(drop).unwrap_err(),
             soon(Sandbox::create(&backend, config())).await.map(drop).unwrap_err(),
-            soon(backend.volumes().list(&backend)).await.map(drop).unwrap_err(),
+            soon(backend.volumes().list()).await.map(drop).unwrap_err(),
         ] {
             assert!(matches!(error, MicrosandboxError::Http(_)), "{error:?}");
             assert!(error.to_string().contains("the API key was not sent"), "{error}");
@@ -124,8 +125,7 @@ async fn only_what_is_safe_is_sent_again() {
         get(&client(&server.uri(), Wire::Spec)).await.unwrap_err();
         assert_eq!(requests(&server).await.len(), looks, "GET after {status}");
         let server = serving(ResponseTemplate::new(status)).await;
-        let (backend, spec) = (client(&server.uri(), Wire::Flat), SandboxSpec::default());
-        soon(backend.sandboxes().exec("box", &spec, "true".into(), ExecOptions::default())).await.unwrap_err();
+        exec(&client(&server.uri(), Wire::Flat), "true").await.unwrap_err();
         assert_eq!(requests(&server).await.len(), runs, "POST exec after {status}");
         let server = serving(ResponseTemplate::new(status)).await;
         soon(Sandbox::remove(&client(&server.uri(), Wire::Spec), "box")).await.unwrap_err();
@@ -140,8 +140,7 @@ async fn a_connection_that_ends_without_an_answer() {
     assert!(matches!(error, MicrosandboxError::Http(_)), "{error:?}");
     assert_eq!(liar.connections(), 4);
     let liar = Liar::new(|stream, _head| async move { drop(stream) }).await;
-    let (backend, spec) = (client(&liar.url, Wire::Flat), SandboxSpec::default());
-    let ran = soon(backend.sandboxes().exec("box", &spec, "true".into(), ExecOptions::default())).await;
+    let ran = exec(&client(&liar.url, Wire::Flat), "true").await;
     assert!(matches!(ran, Err(MicrosandboxError::Http(_))), "{ran:?}");
     assert_eq!(liar.connections(), 1);
 }
@@ -154,7 +153,11 @@ async fn a_body_that_is_cut_short_is_not_asked_for_again() {
     })
     .await;
     let error = get(&client(&liar.url, Wire::Spec)).await.unwrap_err();
-    assert!(matches!(error, MicrosandboxError::Http(_)) && error.to_string().contains("broke off"), "{error:?}");
+    assert!(
+        matches!(error, MicrosandboxError::Http(_))
+            && error.to_string().contains("closed before the end of the response"),
+        "{error:?}"
+    );
     assert_eq!(liar.connections(), 1);
 }
 
@@ -222,7 +225,7 @@ async fn bodies_that_do_not_matter_are_not_read_into() {
     ] {
         let server = serving(template).await;
         let backend = client(&server.uri(), Wire::Spec);
-        soon(backend.sandboxes().stop(&backend, "box")).await.unwrap();
+        soon(backend.sandboxes().stop("box")).await.unwrap();
         soon(Sandbox::remove(&backend, "box")).await.unwrap();
     }
 }
@@ -252,7 +255,6 @@ async fn an_output_that_is_not_base64_is_a_named_error() {
         }
     })
     .await;
-    let (backend, spec) = (client(&liar.url, Wire::Flat), SandboxSpec::default());
-    let error = soon(backend.sandboxes().exec("box", &spec, "true".into(), ExecOptions::default())).await.unwrap_err();
+    let error = exec(&client(&liar.url, Wire::Flat), "true").await.unwrap_err();
     assert!(error.to_string().contains("not base64"), "{error}");
 }

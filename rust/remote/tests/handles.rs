@@ -1,14 +1,16 @@
 //! Handles and operations of the cloud client: which requests they make, and what is refused without one.
 
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::service::{
+    ID, answer, calls, client, config, exec_stream, get, refused, requests, serving, soon, with_status,
+};
+use microsandbox_core::backend::CreateRequest;
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus, VolumeConfig, VolumeKind};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
-use crate::service::{ID, answer, calls, client, config, get, refused, requests, serving, soon, with_status};
 use wiremock::matchers::{any, method, path, query_param, query_param_is_missing};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -35,8 +37,9 @@ async fn create_says_whether_to_start() {
         for start in [true, false] {
             let mut wanted = config();
             wanted.spec.runtime.workdir = Some("/mine".into());
-            let sandbox = soon(backend.sandboxes().create(&backend, wanted, start)).await.unwrap();
-            assert_eq!(sandbox.spec().runtime.workdir.as_deref(), Some("/mine"));
+            let request = CreateRequest { config: wanted, start };
+            let sandbox = soon(backend.sandboxes().create(request)).await.unwrap();
+            assert_eq!(sandbox.spec.runtime.workdir.as_deref(), Some("/mine"));
         }
         assert_eq!(calls(&server).await, ["POST /v1/sandboxes"; 2]);
     }
@@ -74,19 +77,11 @@ async fn operations_that_no_dialect_has() {
         let backend = client(&server.uri(), wire);
         let (sandboxes, spec) = (backend.sandboxes(), SandboxSpec::default());
         let table = [
-            (
-                refused(soon(sandboxes.kill(&backend, "box")).await),
-                "cloud sandbox kill",
-                "when cloud forced-stop lands",
-            ),
-            (
-                refused(soon(sandboxes.drain(&backend, "box")).await),
-                "cloud sandbox drain",
-                "when cloud graceful-drain lands",
-            ),
+            (refused(soon(sandboxes.kill("box")).await), "cloud sandbox kill", "when cloud forced-stop lands"),
+            (refused(soon(sandboxes.drain("box")).await), "cloud sandbox drain", "when cloud graceful-drain lands"),
             (refused(soon(sandboxes.metrics("box", &spec)).await), "Sandbox::metrics", "when cloud metrics land"),
-            (refused(soon(sandboxes.ping("box")).await), "Sandbox::ping", "on the local backend"),
-            (refused(soon(sandboxes.touch("box")).await), "Sandbox::touch", "on the local backend"),
+            (refused(soon(sandboxes.agent("box").ping()).await), "Sandbox::ping", "on the local backend"),
+            (refused(soon(sandboxes.agent("box").touch()).await), "Sandbox::touch", "on the local backend"),
         ];
         for ((feature, when), expected, hint) in table {
             assert_eq!((feature.as_str(), when.as_str()), (expected, hint));
@@ -98,7 +93,7 @@ async fn operations_that_no_dialect_has() {
         // A terminal: what attach asks for.
         ExecOptions { tty: true, ..ExecOptions::default() },
     ] {
-        let live = backend.sandboxes().exec_stream("box", &SandboxSpec::default(), "sh".into(), options).await;
+        let live = exec_stream(&backend, "sh", options).await;
         assert_eq!(refused(live), ("Sandbox::exec_stream".into(), "when cloud exec lands".into()));
     }
     assert!(requests(&server).await.is_empty());
@@ -121,8 +116,8 @@ async fn every_file_call_of_the_flat_dialect() {
         (refused(soon(fs.list("/")).await), "list"),
         (refused(soon(fs.stat("/", true)).await), "stat"),
         (refused(soon(fs.mkdir("/d")).await), "mkdir"),
-        (refused(soon(fs.remove("/f")).await), "remove"),
-        (refused(soon(fs.remove_dir("/d")).await), "remove"),
+        (refused(soon(fs.remove("/f", false)).await), "remove"),
+        (refused(soon(fs.remove("/d", true)).await), "remove"),
         (refused(soon(fs.copy("/a", "/b")).await), "copy"),
         (refused(soon(fs.rename("/a", "/b")).await), "rename"),
         (refused(soon(fs.exists("/f")).await), "exists"),
@@ -141,25 +136,26 @@ async fn every_volume_call_of_the_flat_dialect() {
     let server = MockServer::start().await;
     let backend = client(&server.uri(), Wire::Flat);
     let volumes = backend.volumes();
+    let files = volumes.files("v");
     let config = VolumeConfig { name: "v".into(), ..VolumeConfig::default() };
     let table = [
-        (refused(soon(volumes.create(&backend, config)).await), "Volume::create"),
-        (refused(soon(volumes.get(&backend, "v")).await), "Volume::get"),
-        (refused(soon(volumes.get_default(&backend)).await), "Volume::get_default"),
-        (refused(soon(volumes.list(&backend)).await), "Volume::list"),
-        (refused(soon(volumes.remove(&backend, "v")).await), "Volume::remove"),
+        (refused(soon(volumes.create(config)).await), "Volume::create"),
+        (refused(soon(volumes.get("v")).await), "Volume::get"),
+        (refused(soon(volumes.get_default()).await), "Volume::get_default"),
+        (refused(soon(volumes.list()).await), "Volume::list"),
+        (refused(soon(volumes.remove("v")).await), "Volume::remove"),
         (refused(volumes.path("v")), "Volume::path"),
-        (refused(soon(volumes.fs_read("v", "f")).await), "VolumeFs::read"),
-        (refused(soon(volumes.fs_read_stream("v", "f")).await), "VolumeFs::read_stream"),
-        (refused(soon(volumes.fs_write("v", "f", "x".into())).await), "VolumeFs::write"),
-        (refused(soon(volumes.fs_write_stream("v", "f")).await), "VolumeFs::write_stream"),
-        (refused(soon(volumes.fs_list("v", "d")).await), "VolumeFs::list"),
-        (refused(soon(volumes.fs_stat("v", "f")).await), "VolumeFs::stat"),
-        (refused(soon(volumes.fs_mkdir("v", "d")).await), "VolumeFs::mkdir"),
-        (refused(soon(volumes.fs_remove("v", "f", true)).await), "VolumeFs::remove"),
-        (refused(soon(volumes.fs_copy("v", "a", "b")).await), "VolumeFs::copy"),
-        (refused(soon(volumes.fs_rename("v", "a", "b")).await), "VolumeFs::rename"),
-        (refused(soon(volumes.fs_exists("v", "f")).await), "VolumeFs::exists"),
+        (refused(soon(files.read("f")).await), "VolumeFs::read"),
+        (refused(soon(files.read_stream("f")).await), "VolumeFs::read_stream"),
+        (refused(soon(files.write("f", "x".into())).await), "VolumeFs::write"),
+        (refused(soon(files.write_stream("f")).await), "VolumeFs::write_stream"),
+        (refused(soon(files.list("d")).await), "VolumeFs::list"),
+        (refused(soon(files.stat("f", true)).await), "VolumeFs::stat"),
+        (refused(soon(files.mkdir("d")).await), "VolumeFs::mkdir"),
+        (refused(soon(files.remove("f", true)).await), "VolumeFs::remove"),
+        (refused(soon(files.copy("a", "b")).await), "VolumeFs::copy"),
+        (refused(soon(files.rename("a", "b")).await), "VolumeFs::rename"),
+        (refused(soon(files.exists("f")).await), "VolumeFs::exists"),
     ];
     for ((feature, when), expected) in table {
         assert_eq!((feature.as_str(), when.as_str()), (expected, "when cloud volumes ship"));
@@ -335,24 +331,24 @@ async fn volumes_by_name_and_in_whole_gib() {
     Mock::given(method("DELETE")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
     let backend = client(&server.uri(), Wire::Spec);
     let volumes = backend.volumes();
-    let found = soon(volumes.get(&backend, "data")).await.unwrap();
+    let found = soon(volumes.get("data")).await.unwrap();
     assert_eq!((found.id.as_deref(), found.quota_mib, found.used_bytes), (Some("v1"), Some(2048), 5));
-    soon(volumes.remove(&backend, "data2")).await.unwrap();
+    soon(volumes.remove("data2")).await.unwrap();
     assert_eq!(calls(&server).await.pop().unwrap(), "DELETE /v1/volumes/v2");
-    let missing = soon(volumes.fs_read("data9", "f")).await;
+    let missing = soon(volumes.files("data9").read("f")).await;
     assert!(matches!(missing, Err(MicrosandboxError::VolumeNotFound(name)) if name == "data9"));
     let sized =
         |quota_mib| VolumeConfig { name: "data3".into(), quota_mib: Some(quota_mib), ..VolumeConfig::default() };
-    soon(volumes.create(&backend, sized(3072))).await.unwrap();
+    soon(volumes.create(sized(3072))).await.unwrap();
     let body: serde_json::Value = requests(&server).await.last().unwrap().body_json().unwrap();
     assert_eq!(body, json!({"name": "data3", "labels": {}, "capacity_gib": 3}));
     let before = requests(&server).await.len();
     for odd in [0, 1, 1023, 1025] {
-        let result = soon(volumes.create(&backend, sized(odd))).await;
+        let result = soon(volumes.create(sized(odd))).await;
         assert!(matches!(result, Err(MicrosandboxError::InvalidConfig(_))), "{odd}");
     }
     let disk = VolumeConfig { name: "d".into(), kind: VolumeKind::Disk, ..VolumeConfig::default() };
-    refused(soon(volumes.create(&backend, disk)).await);
+    refused(soon(volumes.create(disk)).await);
     refused(volumes.path("data"));
     assert_eq!(requests(&server).await.len(), before);
 }

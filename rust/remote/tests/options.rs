@@ -1,9 +1,9 @@
 //! No option of a sandbox is lost on its way to the service: alone and in pairs, in both dialects, each shows in the
 //! request, with its value and nothing else changed, or is refused by name before anything is sent.
 
-
 use std::sync::{Arc, Mutex};
 
+use crate::service::{answer, client, config, soon};
 use microsandbox_core::backend::SharedBackend;
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{
@@ -12,7 +12,6 @@ use microsandbox_core::model::{
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
-use crate::service::{answer, client, config, soon};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 

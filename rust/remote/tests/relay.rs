@@ -1,21 +1,20 @@
 //! The agent over a WebSocket: honest relays, and relays that stop, lie or vanish.
 
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::service::{self, KEY, answer, client, exec_stream, say, soon, whole_answer};
 use bytes::BytesMut;
 use futures::{SinkExt as _, StreamExt as _};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::backend::SharedBackend;
 use microsandbox_core::config::Wire;
-use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput, SandboxSpec};
+use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput};
 use microsandbox_protocol::frame::{Flags, FrameDecoder, Message as Framed, encode, encode_id_range};
 use microsandbox_protocol::message::{Data, ExecExited, ExecStarted, Kind, Ready};
 use microsandbox_protocol::version::EXTENSION;
 use serde::Serialize;
-use crate::service::{KEY, answer, client, say, soon, whole_answer};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -137,8 +136,7 @@ impl Service {
 }
 
 async fn exec(backend: &SharedBackend) -> Result<ExecOutput, MicrosandboxError> {
-    let spec = SandboxSpec::default();
-    soon(backend.sandboxes().exec("box", &spec, "prog".into(), ExecOptions::default())).await
+    service::exec(backend, "prog").await
 }
 
 fn is_lost(error: &MicrosandboxError) -> bool {
@@ -255,9 +253,7 @@ async fn a_program_whose_relay_vanishes_ends_with_a_named_error() {
         let backend = service.client();
         let error = exec(&backend).await.unwrap_err();
         assert!(is_lost(&error), "{error:?}");
-        let spec = SandboxSpec::default();
-        let live = backend.sandboxes().exec_stream("box", &spec, "prog".into(), ExecOptions::default());
-        let live = soon(live).await.unwrap();
+        let live = exec_stream(&backend, "prog", ExecOptions::default()).await.unwrap();
         let mut output = Vec::new();
         let error = loop {
             match soon(live.recv()).await {
@@ -282,12 +278,12 @@ async fn a_file_call_whose_relay_vanishes_ends_with_a_named_error() {
     })
     .await;
     let backend = service.client();
-    let sandboxes = backend.sandboxes();
+    let files = backend.sandboxes().agent("box").files();
     for error in [
-        soon(sandboxes.fs_read("box", "/f")).await.map(drop).unwrap_err(),
-        soon(sandboxes.fs_list("box", "/d")).await.map(drop).unwrap_err(),
-        soon(sandboxes.fs_write("box", "/f", vec![0; 1 << 20].into())).await.unwrap_err(),
-        soon(sandboxes.fs_stat("box", "/f", true)).await.map(drop).unwrap_err(),
+        soon(files.read("/f")).await.map(drop).unwrap_err(),
+        soon(files.list("/d")).await.map(drop).unwrap_err(),
+        soon(files.write("/f", vec![0; 1 << 20].into())).await.unwrap_err(),
+        soon(files.stat("/f", true)).await.map(drop).unwrap_err(),
     ] {
         assert!(is_lost(&error), "{error:?}");
     }

@@ -1,15 +1,13 @@
 //! Who the cloud client talks to over TLS: nobody whose certificate does not hold, with the remedy.
 
-
 use std::sync::Arc;
 
+use crate::service::{self, KEY, answer, exec, soon, whole_answer};
 use microsandbox_core::backend::SharedBackend;
-use microsandbox_remote::CloudBackend;
-use microsandbox_core::model::{ExecOptions, SandboxSpec};
 use microsandbox_core::{MicrosandboxError, Sandbox};
+use microsandbox_remote::CloudBackend;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
-use crate::service::{KEY, answer, soon, whole_answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -85,8 +83,7 @@ async fn a_certificate_that_was_given_is_trusted() {
     let service = Secure::new("localhost", (2020, 2099)).await;
     let backend = service.client(true);
     soon(Sandbox::get(&backend, "box")).await.unwrap();
-    let (sandboxes, spec) = (backend.sandboxes(), SandboxSpec::default());
-    let error = soon(sandboxes.exec("box", &spec, "true".into(), ExecOptions::default())).await.unwrap_err();
+    let error = exec(&backend, "true").await.unwrap_err();
     // Refused by the service, not by TLS.
     assert!(matches!(error, MicrosandboxError::CloudHttp { status: 409, .. }), "{error:?}");
 }

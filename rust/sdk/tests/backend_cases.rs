@@ -1,18 +1,17 @@
 //! Cases of the backends' specification, section 11, that no other file holds; `docs/backend-cases.md` is the whole table.
 
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::home::{Home, assert_passed, finish, raw, spec, timed};
+use crate::service::{self, answer, calls, client, config, get, requests, serving, soon};
+use crate::warnings::Warnings;
 use microsandbox_core::backend::SharedBackend;
 use microsandbox_core::config::Wire;
-use microsandbox_fake::MemoryBackend;
 use microsandbox_core::model::{EnvVar, ImageSource, LogLevel, SandboxSpec, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
+use microsandbox_fake::MemoryBackend;
 use serde_json::{Value, json};
-use crate::service::{answer, calls, client, config, get, requests, serving, soon};
-use crate::warnings::Warnings;
 use wiremock::ResponseTemplate;
 
 // case: 47
@@ -54,7 +53,7 @@ async fn a_stop_that_is_forced_warns_once() {
     for (status, expected) in [("running", 1), ("stopped", 0)] {
         let server = service::with_status(status).await;
         let handle = get(&client(&server.uri(), Wire::Spec)).await.unwrap();
-        let warnings = Warnings::of("microsandbox_core::api");
+        let warnings = Warnings::of("microsandbox_core::lifecycle");
         let guard = tracing::subscriber::set_default(warnings.clone());
         let stopped = soon(handle.stop(Some(Duration::from_millis(150)))).await;
         drop(guard);
@@ -116,7 +115,7 @@ fn configurations_need_no_disk() {
     let home = Home::new();
     let (document, nowhere) = (home.path().join("config.json"), home.path().join("nowhere"));
     std::fs::write(&document, "{ broken").unwrap();
-    let mut child = home.child("child_of_a_broken_home");
+    let mut child = home.child("backend_cases::child_of_a_broken_home");
     child.env("MSB_CONFIG_PATH", &document).env("MSB_HOME", &nowhere).env("HOME", &nowhere);
     child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     assert_passed(&finish(child.spawn().unwrap()), "no disk");

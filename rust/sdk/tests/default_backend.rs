@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use microsandbox_sdk::default_backend::resolve_from;
+use microsandbox_core::MicrosandboxError;
 use microsandbox_core::backend::*;
 use microsandbox_core::config::Environment;
-use microsandbox_core::model::{ExecOptions, ExecOutput, SandboxConfig, SandboxSpec, VolumeConfig};
-use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
+use microsandbox_core::model::{SandboxStatus, VolumeConfig};
+use microsandbox_local::LocalBackend;
+use microsandbox_sdk::default_backend::*;
+
+use crate::scripted::{self, Scripted};
 
 /// A backend with nothing but what the trait demands.
 struct Fake(BackendKind);
@@ -25,33 +28,32 @@ impl Backend for Fake {
     }
 }
 
-impl VolumeBackend for Fake {}
-
-fn none<'a, T: Send + 'a>() -> Operation<'a, T> {
-    Box::pin(async { Err(MicrosandboxError::Custom("fake".into())) })
+impl VolumeBackend for Fake {
+    fn files<'a>(&'a self, _: &'a str) -> Box<dyn Files + 'a> {
+        Box::new(Nothing)
+    }
 }
 
 impl SandboxBackend for Fake {
-    fn create<'a>(&'a self, _: &'a SharedBackend, _: SandboxConfig, _: bool) -> Operation<'a, Sandbox> {
-        none()
+    fn agent<'a>(&'a self, _: &'a str) -> Box<dyn Agent + 'a> {
+        Box::new(Nothing)
     }
-    fn start<'a>(&'a self, _: &'a SharedBackend, _: &'a str, _: bool) -> Operation<'a, Sandbox> {
-        none()
+}
+
+struct Nothing;
+
+impl Agent for Nothing {
+    fn files<'a>(self: Box<Self>) -> Box<dyn Files + 'a>
+    where
+        Self: 'a,
+    {
+        self
     }
-    fn get<'a>(&'a self, _: &'a SharedBackend, _: &'a str) -> Operation<'a, SandboxHandle> {
-        none()
-    }
-    fn list<'a>(&'a self, _: &'a SharedBackend, _: ListQuery) -> Operation<'a, SandboxList> {
-        none()
-    }
-    fn remove<'a>(&'a self, _: &'a SharedBackend, _: &'a str, _: Option<&'a str>) -> Operation<'a, ()> {
-        none()
-    }
-    fn stop<'a>(&'a self, _: &'a SharedBackend, _: &'a str) -> Operation<'a, ()> {
-        none()
-    }
-    fn exec<'a>(&'a self, _: &'a str, _: &'a SandboxSpec, _: String, _: ExecOptions) -> Operation<'a, ExecOutput> {
-        none()
+}
+
+impl Files for Nothing {
+    fn lacks(&self, call: &'static str) -> MicrosandboxError {
+        MicrosandboxError::Custom(format!("fake {call}"))
     }
 }
 
@@ -160,8 +162,8 @@ impl World {
         let outcome = match resolution.backend {
             Ok(backend) if backend.as_local().is_some() => "local".into(),
             Ok(backend) => {
-                let cloud = backend.as_cloud().expect("neither local nor cloud");
-                assert_eq!(resolution.info.api_url.as_deref(), Some(cloud.url()));
+                let address = backend.remote_address().expect("neither local nor cloud");
+                assert_eq!(resolution.info.api_url, Some(address.url));
                 "cloud".into()
             }
             Err(MicrosandboxError::InvalidConfig(text)) => format!("invalid: {text}"),
@@ -288,7 +290,10 @@ fn in_a_process(test: &str, variables: &[(&str, &str)]) {
 #[test]
 fn a_failed_resolution_fails_every_operation() {
     let world = World::new(Some("{ broken"));
-    in_a_process("child_with_a_broken_document", &[("MSB_CONFIG_PATH", world.config().to_str().unwrap())]);
+    in_a_process(
+        "default_backend::child_with_a_broken_document",
+        &[("MSB_CONFIG_PATH", world.config().to_str().unwrap())],
+    );
 }
 
 #[test]
@@ -302,11 +307,11 @@ fn child_with_a_broken_document() {
         assert!(resolve_default_backend().is_ok(), "a direct call looks again");
         assert!(is_default(&backend), "the default does not");
         let reasons = [
-            backend.sandboxes().get(&backend, "a").await.err(),
-            backend.sandboxes().wait_terminal(&backend, "a").await.err(),
-            backend.sandboxes().fs_read("a", "/x").await.err(),
-            backend.sandboxes().ping("a").await.err(),
-            backend.volumes().create(&backend, VolumeConfig::default()).await.err(),
+            backend.sandboxes().get("a").await.err(),
+            backend.sandboxes().wait("a").await.err(),
+            backend.sandboxes().agent("a").files().read("/x").await.err(),
+            backend.sandboxes().agent("a").ping().await.err(),
+            backend.volumes().create(VolumeConfig::default()).await.err(),
             backend.images().list().await.err(),
             backend.images().doctor(false).await.err(),
         ];
@@ -321,7 +326,7 @@ fn child_with_a_broken_document() {
 #[test]
 fn concurrent_first_access_gives_one_instance() {
     let world = World::new(None);
-    in_a_process("child_with_many_threads", &[("MSB_HOME", world.dir.path().to_str().unwrap())]);
+    in_a_process("default_backend::child_with_many_threads", &[("MSB_HOME", world.dir.path().to_str().unwrap())]);
 }
 
 #[test]
@@ -333,4 +338,20 @@ fn child_with_many_threads() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(found.iter().all(|backend| Arc::ptr_eq(backend, &found[0])));
+}
+
+// case: 12
+#[test]
+fn a_handle_keeps_its_backend_whatever_the_scope_names() {
+    run(async {
+        let (own, other) = (
+            Scripted::new(&[Some(SandboxStatus::Running)], Some("stop")),
+            Scripted::new(&[Some(SandboxStatus::Running)], None),
+        );
+        let handle = scripted::of(&own, SandboxStatus::Running);
+        let scope: SharedBackend = other.clone();
+        with_backend(scope, async { handle.stop(None).await.unwrap() }).await;
+        assert_eq!(own.asked(), ["stop"]);
+        assert!(other.asked().is_empty() && other.looked.lock().unwrap().is_empty());
+    });
 }

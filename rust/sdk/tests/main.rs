@@ -4,6 +4,8 @@ mod backend_cases;
 mod default_backend;
 #[path = "../../store/tests/home/mod.rs"]
 mod home;
+#[path = "../../core/tests/scripted/mod.rs"]
+mod scripted;
 #[path = "../../remote/tests/service/mod.rs"]
 mod service;
 mod warnings;

@@ -171,7 +171,7 @@ impl From<MicrosandboxError> for ApiError {
             E::StateCorrupt { .. } => internal("the state database is damaged"),
             E::StateLost { .. } => internal("the state database was replaced or removed while open"),
             E::Database { .. } => internal("the state database returned an error"),
-            E::CloudHttp { .. } | E::Http(_) | E::Tls { .. } => {
+            E::CloudHttp { .. } | E::Http(_) | E::Tls { .. } | E::Unreachable { .. } => {
                 ApiError::new(StatusCode::BAD_GATEWAY, code::UNAVAILABLE, "the backend behind this server failed")
             }
             E::Io { .. } => internal("a file operation on the machine of the server failed"),

@@ -2,6 +2,7 @@
 
 use crate::support::Running;
 use base64::Engine;
+use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::SandboxStatus;
 use microsandbox_server::Limits;
 use serde_json::json;
@@ -93,6 +94,25 @@ async fn pages_have_a_limit_and_a_label_filter() {
     for bad in ["limit=0", "limit=101", "limit=x", "cursor=***", "labels=[1]", "labels=%FF", "limit=1&limit=2"] {
         assert_eq!(server.ask("GET", &format!("/v1/sandboxes?{bad}"), None).await.status, 400, "{bad}");
     }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creating_and_finding_by_id_read_no_other_record() {
+    let server = Running::start(Limits { sandboxes: 4, ..Limits::default() }).await;
+    // A list would fail: nothing below the limit may need one.
+    server.backend.fail_next("list", MicrosandboxError::Runtime("listed".into()));
+    for name in ["one", "two", "three"] {
+        let made =
+            server.ask("POST", "/v1/sandboxes", Some(&json!({ "name": name, "image": "host" }).to_string())).await;
+        assert_eq!(made.status, 200, "{}", made.text());
+        let id = made.json()["id"].as_str().unwrap().to_owned();
+        let found = server.ask("GET", &format!("/v1/sandboxes/{id}"), None).await;
+        assert_eq!(found.json()["name"], name, "{}", found.text());
+    }
+    let absent = "/v1/sandboxes/00000000-0000-0000-0000-000000000000";
+    assert_eq!(server.ask("GET", absent, None).await.code(), "sandbox_not_found");
+    assert_eq!(server.ask("GET", "/v1/sandboxes", None).await.status, 500, "something listed before");
     server.end().await;
 }
 

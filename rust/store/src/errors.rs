@@ -1,4 +1,4 @@
-//! From what SQLite says to what the caller can do about it. No text holds SQL.
+//! From errors of SQLite to errors that say what the caller can do. No text contains SQL.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ mod primary {
     pub const NOTADB: i32 = 26;
 }
 
-/// `SQLITE_BUSY_SNAPSHOT`: somebody wrote since this transaction began to read.
+/// `SQLITE_BUSY_SNAPSHOT`: another connection wrote since this transaction began to read.
 pub(super) const BUSY_SNAPSHOT: i32 = 517;
 /// `SQLITE_IOERR_SHORT_READ`: the file ends where a page should be.
 const IOERR_SHORT_READ: i32 = 522;
@@ -31,13 +31,13 @@ const READONLY_DBMOVED: i32 = 1032;
 /// `SQLITE_CONSTRAINT_UNIQUE` and `SQLITE_CONSTRAINT_PRIMARYKEY`.
 const CONSTRAINT_UNIQUE: [i32; 2] = [2067, 1555];
 
-/// What went wrong in one attempt, before it is told to the caller.
+/// The failure of one attempt, before it becomes an error of the caller.
 #[derive(Debug)]
 pub(super) enum Fault {
     Db(DbErr),
     /// The content contradicts itself.
     Corrupt(String),
-    /// A finished answer, passed on as it is.
+    /// A finished error, returned unchanged.
     Refused(MicrosandboxError),
 }
 
@@ -95,7 +95,7 @@ fn sqlite_code(error: &DbErr) -> Option<i32> {
     sqlx_error(error)?.as_database_error()?.code()?.parse().ok()
 }
 
-/// SQLite's own words, which name tables and columns but never a statement or a value.
+/// The message of SQLite, which names tables and columns but never a statement or a value.
 fn words(error: &DbErr) -> String {
     match sqlx_error(error) {
         Some(SqlxError::Database(inner)) => inner.message().to_owned(),

@@ -1,4 +1,4 @@
-//! Who holds a lock, as the kernel tells it in `/proc/locks`; for error texts only.
+//! The process that holds a lock, according to `/proc/locks`; for error texts only.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::identity::sibling;
 /// Byte of the `-shm` file that a writer locks (<https://www.sqlite.org/walformat.html#wal_locks>).
 const WAL_WRITE_LOCK: u64 = 120;
 
-/// The process that writes to the database right now.
+/// The process that is writing to the database.
 pub(super) fn of_database(path: &Path) -> Option<u32> {
     let file = file_id(&sibling(path, "-shm"))?;
     find(|lock| lock.file == file && lock.exclusive && (lock.start..=lock.end).contains(&WAL_WRITE_LOCK))
@@ -20,8 +20,8 @@ pub(super) fn of_lock_file(path: &Path) -> Option<u32> {
     find(|lock| lock.file == file && lock.exclusive)
 }
 
-/// Major and minor device number, inode. Some file systems show another device here than `stat` does; then nobody is found,
-/// which is better than somebody wrong.
+/// Major and minor device number, inode. Some file systems show another device here than `stat` does; then no process is
+/// found, which is better than a wrong one.
 type FileId = (u32, u32, u64);
 
 fn file_id(path: &Path) -> Option<FileId> {

@@ -1,4 +1,4 @@
-//! Whether the files a connection has open are still the ones at their path. SQLite itself goes on writing to a removed
+//! Whether the files a connection has open are still the ones at their path. SQLite itself continues to write to a removed
 //! file; such a write would be acknowledged and lost.
 
 use std::ffi::OsString;

@@ -43,7 +43,7 @@ use microsandbox_core::model::{ImageConfigDetail, ImageDetail, ImageInfo, Sandbo
 use errors::Fault;
 use pools::Pools;
 
-/// One `LocalBackend`'s database. Calls may be dropped at any await: a transaction that was not committed is rolled back.
+/// The database of one `LocalBackend`. Calls may be dropped at any await: a transaction that was not committed is rolled back.
 pub struct Store {
     pools: Arc<Pools>,
 }
@@ -138,8 +138,8 @@ impl Store {
     pub fn check_path(path: &Path) -> MicrosandboxResult<()> {
         pools::check_length(path)
     }
-    /// Runs a write that ends or removes something. On a full disk the reserve is given up for it: cleaning up must work
-    /// with nothing free.
+    /// Runs a write that ends or removes something. On a full disk it frees the reserve first: cleaning up must work without
+    /// free space.
     async fn tidy<T, F: Future<Output = MicrosandboxResult<T>>>(&self, write: impl Fn() -> F) -> MicrosandboxResult<T> {
         match write().await {
             Err(MicrosandboxError::ResourceExhausted { .. }) if reserve::give_up(&self.pools.path) => write().await,
@@ -148,19 +148,19 @@ impl Store {
     }
     /// A new row in `status` together with its labels. A taken name is `SandboxAlreadyExists`.
     pub async fn insert_sandbox(&self, spec: &SandboxSpec, status: SandboxStatus) -> MicrosandboxResult<SandboxRow> {
-        self.told(self.pools.write(|db| sandboxes::insert(db, spec, status)).await)
+        self.explained(self.pools.write(|db| sandboxes::insert(db, spec, status)).await)
     }
     /// The row and its newest run.
     pub async fn sandbox(&self, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
-        self.told(sandboxes::by_name(self.pools.read()?, name).await)
+        self.explained(sandboxes::by_name(self.pools.read()?, name).await)
     }
     /// As [`Store::sandbox`], by the identity in the stored configuration.
     pub async fn sandbox_by_id(&self, id: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
-        self.told(sandboxes::by_id(self.pools.read()?, id).await)
+        self.explained(sandboxes::by_id(self.pools.read()?, id).await)
     }
     /// How many rows there are, whatever their status.
     pub async fn count_sandboxes(&self) -> MicrosandboxResult<u64> {
-        self.told(sandboxes::count(self.pools.read()?).await)
+        self.explained(sandboxes::count(self.pools.read()?).await)
     }
     /// Rows with an id below `below`, all of `labels`, at most `limit`, each with its newest run.
     pub async fn sandboxes(
@@ -169,35 +169,39 @@ impl Store {
         limit: u32,
         labels: &BTreeMap<String, String>,
     ) -> MicrosandboxResult<SandboxRows> {
-        self.told(sandboxes::page(self.pools.read()?, below, limit, labels).await)
+        self.explained(sandboxes::page(self.pools.read()?, below, limit, labels).await)
     }
-    /// Compare and set: only if the row still has one of `expected` (any, when empty). False: it did not, or is gone.
+    /// Compare and set: only if the row still has one of `expected` (any, when empty). False: it has another one, or is deleted.
     pub async fn set_status(
         &self,
         id: i32,
         expected: &[SandboxStatus],
         status: SandboxStatus,
     ) -> MicrosandboxResult<bool> {
-        self.tidy(|| async { self.told(self.pools.write(|db| sandboxes::set_status(db, id, expected, status)).await) })
-            .await
+        self.tidy(|| async {
+            self.explained(self.pools.write(|db| sandboxes::set_status(db, id, expected, status)).await)
+        })
+        .await
     }
-    /// Stores the configuration anew.
+    /// Replaces the stored configuration.
     pub async fn update_spec(&self, id: i32, spec: &SandboxSpec) -> MicrosandboxResult<()> {
-        self.told(self.pools.write(|db| sandboxes::update_spec(db, id, spec)).await)
+        self.explained(self.pools.write(|db| sandboxes::update_spec(db, id, spec)).await)
     }
     /// A run of `pid` begins and the sandbox has `status`, in one transaction.
     pub async fn begin_run(&self, sandbox_id: i32, pid: i32, status: SandboxStatus) -> MicrosandboxResult<i32> {
-        self.told(self.pools.write(|db| sandboxes::begin_run(db, sandbox_id, pid, status)).await)
+        self.explained(self.pools.write(|db| sandboxes::begin_run(db, sandbox_id, pid, status)).await)
     }
     /// Ends every active run of the sandbox and sets its status, in one transaction.
     pub async fn end_run(&self, sandbox_id: i32, end: RunEnd, status: SandboxStatus) -> MicrosandboxResult<()> {
         let end = &end;
-        self.tidy(|| async { self.told(self.pools.write(|db| sandboxes::end_run(db, sandbox_id, end, status)).await) })
-            .await
+        self.tidy(|| async {
+            self.explained(self.pools.write(|db| sandboxes::end_run(db, sandbox_id, end, status)).await)
+        })
+        .await
     }
-    /// Deletes the row with all that hangs on it. False: it was gone.
+    /// Deletes the row and the rows that refer to it. False: it was deleted before.
     pub async fn delete_sandbox(&self, id: i32) -> MicrosandboxResult<bool> {
-        self.tidy(|| async { self.told(self.pools.write(|db| sandboxes::delete(db, id)).await) }).await
+        self.tidy(|| async { self.explained(self.pools.write(|db| sandboxes::delete(db, id)).await) }).await
     }
     /// Pins the sandbox's root file system to a manifest (row of `sandbox_rootfs`); `mode` is `erofs` for image layers,
     /// `bind` for directories and the host image.
@@ -207,54 +211,54 @@ impl Store {
         manifest_digest: Option<&str>,
         mode: &str,
     ) -> MicrosandboxResult<()> {
-        self.told(self.pools.write(|db| sandboxes::set_rootfs(db, sandbox_id, manifest_digest, mode)).await)
+        self.explained(self.pools.write(|db| sandboxes::set_rootfs(db, sandbox_id, manifest_digest, mode)).await)
     }
     /// Stores an imported image, moving the references to it.
     pub async fn upsert_image(&self, image: &ImageRecord) -> MicrosandboxResult<Vec<ImageInfo>> {
-        self.told(self.pools.write(|db| images::upsert(db, image)).await)
+        self.explained(self.pools.write(|db| images::upsert(db, image)).await)
     }
     pub async fn images(&self) -> MicrosandboxResult<Vec<ImageInfo>> {
-        self.told(images::list(self.pools.read()?).await)
+        self.explained(images::list(self.pools.read()?).await)
     }
     pub async fn image(&self, reference: &str) -> MicrosandboxResult<Option<ImageDetail>> {
-        self.told(images::detail(self.pools.read()?, reference).await)
+        self.explained(images::detail(self.pools.read()?, reference).await)
     }
     /// Names of sandboxes whose root file system is pinned to this manifest.
     pub async fn image_users(&self, manifest_digest: &str) -> MicrosandboxResult<Vec<String>> {
-        self.told(images::users(self.pools.read()?, manifest_digest).await)
+        self.explained(images::users(self.pools.read()?, manifest_digest).await)
     }
     /// Removes one reference; manifests without a reference or user go with it. False: no such reference.
     pub async fn remove_image_ref(&self, reference: &str) -> MicrosandboxResult<bool> {
-        self.told(self.pools.write(|db| images::remove_reference(db, reference)).await)
+        self.explained(self.pools.write(|db| images::remove_reference(db, reference)).await)
     }
     /// Layers that no manifest names any more; their rows are deleted, the directories are the caller's.
     pub async fn take_unused_layers(&self) -> MicrosandboxResult<Vec<LayerRecord>> {
-        self.told(self.pools.write(images::take_unused_layers).await)
+        self.explained(self.pools.write(images::take_unused_layers).await)
     }
 
     /// A taken name is `VolumeAlreadyExists`.
     pub async fn insert_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> MicrosandboxResult<VolumeRow> {
-        self.told(self.pools.write(|db| volumes::insert(db, name, labels)).await)
+        self.explained(self.pools.write(|db| volumes::insert(db, name, labels)).await)
     }
     pub async fn volume(&self, name: &str) -> MicrosandboxResult<Option<VolumeRow>> {
-        self.told(volumes::by_name(self.pools.read()?, name).await)
+        self.explained(volumes::by_name(self.pools.read()?, name).await)
     }
     /// By name.
     pub async fn volumes(&self) -> MicrosandboxResult<Vec<VolumeRow>> {
-        self.told(volumes::list(self.pools.read()?).await)
+        self.explained(volumes::list(self.pools.read()?).await)
     }
-    /// Sandboxes that mount it and have not ended, as far as the rows know.
+    /// Sandboxes that mount it and have not ended, according to their rows.
     pub async fn volume_holders(&self, name: &str) -> MicrosandboxResult<Vec<String>> {
-        self.told(volumes::holders(self.pools.read()?, name).await)
+        self.explained(volumes::holders(self.pools.read()?, name).await)
     }
-    /// Deletes the row, in one transaction with the check that nobody holds it and with `put_aside`, which may be called
-    /// again. False: it was gone.
+    /// Deletes the row, in one transaction with the check that no sandbox mounts it and with `put_aside`, which may be called
+    /// again. False: it was deleted before.
     pub async fn delete_volume(
         &self,
         name: &str,
         put_aside: &(dyn Fn() -> MicrosandboxResult<()> + Send + Sync),
     ) -> MicrosandboxResult<bool> {
-        self.tidy(|| async { self.told(self.pools.write(|db| volumes::delete(db, name, put_aside)).await) }).await
+        self.tidy(|| async { self.explained(self.pools.write(|db| volumes::delete(db, name, put_aside)).await) }).await
     }
     /// What a run mounts, read-only or not; replaces what an earlier run of the sandbox left.
     pub async fn attach_volumes(
@@ -263,10 +267,10 @@ impl Store {
         pid: i32,
         volumes: &[(String, bool)],
     ) -> MicrosandboxResult<()> {
-        self.told(self.pools.write(|db| volumes::attach(db, sandbox_id, pid, volumes)).await)
+        self.explained(self.pools.write(|db| volumes::attach(db, sandbox_id, pid, volumes)).await)
     }
 
-    fn told<T>(&self, result: Result<T, Fault>) -> MicrosandboxResult<T> {
+    fn explained<T>(&self, result: Result<T, Fault>) -> MicrosandboxResult<T> {
         result.map_err(|fault| fault.into_error(&self.pools.path))
     }
 }

@@ -1,5 +1,5 @@
 //! The schema, as the list of steps that made it. Names and order are shared with other implementations of the same home:
-//! an applied list that is not a gap-free prefix of ours is refused. Only the end state is shared, not what lies between.
+//! an applied list that is not a gap-free prefix of ours is refused. Only the end state is shared, not the states in between.
 //!
 //! Each step is one transaction with its own record in it, and tolerates tables, indexes and columns that exist already: a
 //! process killed at any statement leaves a database that the next one can finish.
@@ -46,12 +46,12 @@ pub const TABLES: [&str; 13] = [
     "volume_attach",
 ];
 
-/// The identity of a sandbox: in its stored configuration, where a broken one has none. A query uses the index on it only if
-/// it repeats this expression.
+/// The id of a sandbox, from its stored configuration; null if the configuration is not JSON. A query uses the index on it only
+/// if it repeats this expression.
 pub(super) const SANDBOX_ID: &str = "CASE WHEN json_valid(config) THEN json_extract(config, '$.id') END";
 
-/// Indexes that no step makes: a step of our own would lock the other implementations out of this home, an index does not
-/// concern them. Their prefix keeps clear of the names that a later step may use.
+/// Indexes that no step creates: other implementations refuse a home with a step that they do not know, but accept an unknown
+/// index. The prefix avoids the names that a later step may use.
 const OWN_INDEXES: [(&str, &str, &str); 2] = [
     // Without it each look-up by identity would read every row.
     ("idx_own_sandbox_identity", "sandbox", SANDBOX_ID),
@@ -59,7 +59,7 @@ const OWN_INDEXES: [(&str, &str, &str); 2] = [
     ("idx_own_run_sandbox", "run", "sandbox_id"),
 ];
 
-/// While this lease is in force, an installer changes the home and nobody may open it.
+/// While this lease is valid, an installer changes the home and no other process may open it.
 const INSTALL_LEASE: &str = "install";
 
 /// The steps in running order.
@@ -124,7 +124,7 @@ pub(super) async fn inspect(db: &DatabaseConnection, path: &Path) -> Result<Sche
     }
 }
 
-/// Makes the indexes of our own that are missing.
+/// Creates the indexes of our own that are missing.
 pub(super) async fn add_own_indexes(db: &DatabaseConnection) -> Result<(), DbErr> {
     for (index, table, key) in OWN_INDEXES {
         db.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {index} ON {table} ({key})")).await?;

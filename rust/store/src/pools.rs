@@ -29,7 +29,7 @@ const PATH_MAX: usize = 512 - 8;
 /// An idle reader ends after this.
 const READER_IDLE: Duration = Duration::from_secs(10);
 
-/// Both sides, and what is known of the file.
+/// Both sides, and the identity of the file.
 pub(super) struct Pools {
     pub path: PathBuf,
     pid: u32,
@@ -167,7 +167,7 @@ async fn bring_up_to_date(pool: &DatabaseConnection, path: &Path) -> Result<(), 
     Ok(())
 }
 
-/// SQLite says no more than "unable to open" of a path that is too long for it.
+/// For a path that is too long SQLite reports only "unable to open".
 pub(super) fn check_length(path: &Path) -> MicrosandboxResult<()> {
     let length = path.as_os_str().len();
     if length <= PATH_MAX {

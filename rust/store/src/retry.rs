@@ -1,4 +1,4 @@
-//! Trying a write again when another process was in the way.
+//! Retrying a write that contends with another process.
 
 use std::time::{Duration, Instant, SystemTime};
 

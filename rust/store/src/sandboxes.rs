@@ -29,7 +29,7 @@ const ROWS: &str = "SELECT s.id, s.name, s.config, s.status, s.ephemeral, s.crea
 const LABELLED: &str =
     "EXISTS (SELECT 1 FROM sandbox_labels l WHERE l.sandbox_id = s.id AND l.key = ? AND l.value = ?)";
 
-/// Takes the write lock at once, so that a transaction never finds out in its middle that it cannot have it.
+/// Acquires the write lock at the begin, so that no transaction fails in its middle because it cannot acquire it.
 pub(super) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     db.begin_with_options(TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -144,7 +144,7 @@ pub(super) async fn page(
         values.extend([Value::from(key.as_str()), Value::from(value.as_str())]);
     }
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    // One more than asked for tells whether there is a next page.
+    // One row more than requested shows whether there is a next page.
     values.push((i64::from(limit) + 1).into());
     let sql = format!("{ROWS}{filter} ORDER BY s.id DESC LIMIT ?");
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
@@ -241,7 +241,7 @@ pub(super) async fn end_run(
         .exec(&transaction)
         .await?;
     super::volumes::detach(&transaction, sandbox_id).await?;
-    // A sandbox that was removed meanwhile took its runs with it: nothing is left to record.
+    // If the sandbox was removed in the meantime, its runs were deleted with it: nothing is left to record.
     set_status(&transaction, sandbox_id, &[], status).await?;
     transaction.commit().await?;
     Ok(())

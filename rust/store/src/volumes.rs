@@ -74,8 +74,8 @@ pub(super) async fn holders(db: &impl ConnectionTrait, name: &str) -> Result<Vec
     rows.into_iter().map(|row| row.try_get::<String>("", "name").map_err(Fault::from)).collect()
 }
 
-/// Deletes the row unless somebody holds the volume; `put_aside` moves its files away under the same write lock, so that no
-/// start comes between. False: it was gone.
+/// Deletes the row unless a sandbox mounts the volume; `put_aside` moves its files away under the same write lock, so that no
+/// sandbox can start in between. False: it was deleted before.
 pub(super) async fn delete(
     db: &DatabaseConnection,
     name: &str,
@@ -119,7 +119,7 @@ pub(super) async fn attach(
     Ok(())
 }
 
-/// Rows of this sandbox, and of sandboxes that are no more.
+/// Deletes the rows of this sandbox, and of sandboxes that no longer exist.
 pub(super) async fn detach(db: &impl ConnectionTrait, sandbox_id: i32) -> Result<(), Fault> {
     let column = volume_attach::Column::SandboxId;
     volume_attach::Entity::delete_many().filter(column.eq(sandbox_id).or(column.is_null())).exec(db).await?;

@@ -1,6 +1,5 @@
 //! Processes that are killed, and processes that meet.
 
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -29,7 +28,7 @@ fn a_kill_at_any_write_of_a_migration_is_recovered() {
         let (mut killed, mut finished) = (0, 0);
         for limit in FILE_SIZES.step_by(STEP) {
             let home = Home::new();
-            let mut command = home.child("child_opens_with_limited_file_size");
+            let mut command = home.child("crash::child_opens_with_limited_file_size");
             let child = command.env("LIMIT", limit.to_string()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
             let output = finish(child.unwrap());
             match output.status.signal() {
@@ -71,7 +70,7 @@ fn processes_that_open_a_new_home_together_all_succeed() {
             let home = Home::new();
             let mut children: Vec<_> = (0..4)
                 .map(|_| {
-                    let mut command = home.child("child_opens_on_request");
+                    let mut command = home.child("crash::child_opens_on_request");
                     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
                 })
                 .collect();
@@ -113,7 +112,7 @@ fn every_acknowledged_write_survives_sigkill() {
         let mut expected = Journal::default();
         let mut acknowledged = 0;
         for round in 0..rounds {
-            let mut command = home.child("child_writes_and_reports");
+            let mut command = home.child("crash::child_writes_and_reports");
             let mut child =
                 command.env("ROUND", round.to_string()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
             let mut output = BufReader::new(child.stdout.take().unwrap());

@@ -1,14 +1,13 @@
 //! What the state database says when something is wrong with its file, its disk or its neighbours.
 
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
 use crate::home::{Home, assert_passed, config, error_of, finish, inherited, raw, spec, timed};
+use futures::FutureExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::model::SandboxStatus;
@@ -84,7 +83,7 @@ fn a_busy_database_is_an_error_with_path_and_holder() {
     timed(async {
         let home = Home::with_one_sandbox().await;
         let store = home.open().await.unwrap();
-        let holder = Holder::start(&home, "child_holds_the_write_lock");
+        let holder = Holder::start(&home, "faults::child_holds_the_write_lock");
         let start = Instant::now();
         let error = error_of(store.insert_sandbox(&spec("a"), CREATED).await);
         assert!(start.elapsed() < Duration::from_secs(5), "took {:?} of a deadline of 1 s", start.elapsed());
@@ -104,7 +103,7 @@ fn a_write_waits_for_a_short_one_of_another_process() {
         let home = Home::with_one_sandbox().await;
         let patient = DatabaseConfig { busy_timeout_secs: 30, ..config() };
         let store = Store::open(&home.database(), &patient).await.unwrap();
-        let holder = Holder::start(&home, "child_holds_the_write_lock");
+        let holder = Holder::start(&home, "faults::child_holds_the_write_lock");
         let write = async { store.insert_sandbox(&spec("a"), CREATED).await.map(|_| ()) };
         let release = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -119,7 +118,7 @@ fn a_write_waits_for_a_short_one_of_another_process() {
 fn a_migration_by_another_process_is_waited_for_with_a_deadline() {
     timed(async {
         let home = Home::new();
-        let holder = Holder::start(&home, "child_holds_the_migration_lock");
+        let holder = Holder::start(&home, "faults::child_holds_the_migration_lock");
         let hasty = DatabaseConfig { connect_timeout_secs: 1, ..config() };
         let error = error_of(Store::open(&home.database(), &hasty).await);
         assert!(
@@ -291,7 +290,7 @@ fn a_home_that_cannot_be_written_can_be_read() {
             mode(&home.path(), 0o755);
             mode(&home.database(), file);
             mode(home.database().parent().unwrap(), directory);
-            let mut child = home.child("child_reads_only");
+            let mut child = home.child("faults::child_reads_only");
             if rustix::process::geteuid().is_root() {
                 child.uid(NOBODY).gid(NOBODY);
             }
@@ -319,7 +318,7 @@ fn a_place_where_nothing_can_be_made_is_read_only() {
     timed(async {
         let home = Home::new();
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
-        let mut child = home.child("child_cannot_create");
+        let mut child = home.child("faults::child_cannot_create");
         if rustix::process::geteuid().is_root() {
             child.uid(NOBODY).gid(NOBODY);
         }
@@ -344,7 +343,7 @@ fn child_cannot_create() {
 fn a_full_disk_is_an_error_that_loses_nothing_and_passes() {
     timed(async {
         let home = Home::new();
-        let inner = home.child("child_fills_its_disk");
+        let inner = home.child("faults::child_fills_its_disk");
         let mount = "mount -t tmpfs -o size=600k tmpfs \"$0\" && exec \"$@\"";
         #[allow(clippy::disallowed_methods, reason = "a file system of one's own needs a namespace of one's own")]
         let mut outer = Command::new("unshare");

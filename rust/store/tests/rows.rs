@@ -1,6 +1,5 @@
 //! What the rows of the state database do.
 
-
 use std::collections::BTreeMap;
 
 use crate::home::{Home, error_of, spec, timed};

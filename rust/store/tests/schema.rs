@@ -1,6 +1,5 @@
 //! The schema: what a new home has, and every way an old one becomes current.
 
-
 use crate::home::{Home, error_of, raw, spec, timed};
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::model::SandboxStatus;

@@ -79,8 +79,8 @@ impl ServeArgs {
         if self.insecure_http {
             if !address.ip().is_loopback() {
                 return Err(Failure::Usage(format!(
-                    "--insecure-http sends API keys unencrypted and is refused, because {} is not a loopback address: use \
-                     --tls-self-signed, or --tls-cert with --tls-key",
+                    "--insecure-http sends API keys unencrypted and is refused, because {} is not a loopback address: \
+                     use --tls-self-signed, or --tls-cert with --tls-key",
                     address.ip()
                 )));
             }

@@ -6,8 +6,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use microsandbox_core::agent::AgentAddress;
-use microsandbox_core::model::{ExecOptions, ImageSource, SandboxSpec};
+use microsandbox_core::MicrosandboxResult;
+use microsandbox_core::agent::connections::{Connections, KeptDialer};
+use microsandbox_core::agent::{AgentAddress, StreamAgent};
+use microsandbox_core::backend::{Agent as _, ExecRequest};
+use microsandbox_core::model::{ExecHandle, ExecOptions, ExecOutput, ImageSource, SandboxSpec};
 use microsandbox_protocol::frame::{Flags, FrameDecoder, Message, encode, encode_id_range};
 use microsandbox_protocol::message::{Data, ExecExited, ExecStarted, Hello, Kind, Ready};
 use microsandbox_protocol::version::EXTENSION;
@@ -133,4 +136,31 @@ pub fn spec() -> SandboxSpec {
 
 pub fn options() -> ExecOptions {
     ExecOptions::default()
+}
+
+/// The client under test, with a connection of its own for each call.
+pub fn agent(address: &AgentAddress) -> StreamAgent<AgentAddress> {
+    StreamAgent::new(address.clone())
+}
+
+/// Runs a program to its end, as a backend does that keeps connections between calls.
+pub async fn exec(
+    connections: &Connections<UnixStream>,
+    address: &AgentAddress,
+    spec: &SandboxSpec,
+    cmd: String,
+    options: ExecOptions,
+) -> MicrosandboxResult<ExecOutput> {
+    let dialer = KeptDialer { address: address.clone(), connections };
+    StreamAgent::new(dialer).exec(ExecRequest { spec, cmd, options }).await
+}
+
+/// Starts a program and returns its events.
+pub async fn exec_stream(
+    address: &AgentAddress,
+    spec: &SandboxSpec,
+    cmd: String,
+    options: ExecOptions,
+) -> MicrosandboxResult<ExecHandle> {
+    agent(address).exec_stream(ExecRequest { spec, cmd, options }).await
 }

@@ -11,8 +11,8 @@ use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::ImageErrorKind;
 use microsandbox_core::model::ImageInfo;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_images;
-use microsandbox_local::LocalBackend;
+use microsandbox_home::Home as State;
+use microsandbox_images as images;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -29,21 +29,29 @@ pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, work).await.expect("the test took too long")
 }
 
+/// A home of one test.
 pub struct Home {
     dir: tempfile::TempDir,
-    pub backend: LocalBackend,
+    state: State,
+}
+
+impl std::ops::Deref for Home {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
+    }
 }
 
 impl Home {
     pub fn new() -> Home {
         let dir = tempfile::tempdir().unwrap();
-        let backend = LocalBackend::from_config(LocalConfig::default_for_home(dir.path().join("home")));
-        Home { dir, backend }
+        let state = State::new(LocalConfig::default_for_home(dir.path().join("home")));
+        Home { dir, state }
     }
 
     /// A second client of the same home.
-    pub fn second(&self) -> LocalBackend {
-        LocalBackend::from_config(LocalConfig::default_for_home(self.dir.path().join("home")))
+    pub fn second(&self) -> State {
+        State::new(LocalConfig::default_for_home(self.dir.path().join("home")))
     }
 
     pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
@@ -53,15 +61,15 @@ impl Home {
     }
 
     pub fn layers_dir(&self) -> PathBuf {
-        self.backend.cache_dir().join("layers")
+        self.cache_dir().join("layers")
     }
 
     pub async fn load(&self, archive: &Path) -> MicrosandboxResult<Vec<ImageInfo>> {
-        images::load(&self.backend, archive, None, None).await
+        images::load(self, archive, None, None).await
     }
 
     pub async fn load_tagged(&self, archive: &Path, tag: &str) -> MicrosandboxResult<Vec<ImageInfo>> {
-        images::load(&self.backend, archive, Some(tag.into()), None).await
+        images::load(self, archive, Some(tag.into()), None).await
     }
 
     /// Loads `archive`, which must be refused with `kind`, and looks that nothing of it stayed.
@@ -73,7 +81,7 @@ impl Home {
             other => panic!("{other:?}"),
         }
         self.assert_nothing_half_made();
-        assert!(images::list(&self.backend).await.unwrap().is_empty(), "a refused image is listed");
+        assert!(images::list(self).await.unwrap().is_empty(), "a refused image is listed");
         assert_eq!(self.layer_count(), 0, "a refused layer is in the cache");
         error.to_string()
     }
@@ -86,7 +94,7 @@ impl Home {
         let left: Vec<String> =
             names(&self.layers_dir()).into_iter().filter(|name| name.starts_with(".tmp-")).collect();
         assert!(left.is_empty(), "left behind: {left:?}");
-        assert!(names(&self.backend.cache_dir().join("tmp")).is_empty(), "a temporary file stayed");
+        assert!(names(&self.cache_dir().join("tmp")).is_empty(), "a temporary file stayed");
     }
 }
 

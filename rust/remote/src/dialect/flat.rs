@@ -1,4 +1,5 @@
-//! The dialect `flat`: what its create request cannot say, in the order in which it is refused, and programs over HTTP.
+//! The dialect `flat`: the options that its create request lacks, in the order in which they are refused, and programs over
+//! HTTP.
 
 use std::time::Duration;
 
@@ -12,21 +13,21 @@ use microsandbox_core::model::{
     ExecExit, ExecOptions, ExecOutput, ImageSource, PullPolicy, SandboxConfig, SecurityProfile, StdinSource,
 };
 
-/// `when` of everything about files.
+/// `available_when` of every call on files.
 pub const FS: &str = "when cloud guest fs lands";
 pub const EXEC: &str = "when cloud exec lands";
 pub const VOLUMES: &str = "when cloud volumes ship";
 pub const METRICS: &str = "when cloud metrics land";
 
-/// One row of the table of refusals: whether it fires, the feature, when it comes.
+/// One row of the table of refusals: whether it applies, the feature, `available_when`.
 type Check = (fn(&SandboxConfig) -> bool, &'static str, &'static str);
 
-/// Whether one of the options that no backend of this build takes was given.
+/// Whether one of the options that no backend of this build supports was given.
 fn given(config: &SandboxConfig, names: &[&str]) -> bool {
     config.unsupported.iter().any(|option| names.contains(&option.feature.as_str()))
 }
 
-/// In this order; the first that fires is the error. Options that the contract does not mention follow.
+/// In this order; the first that applies is the error. Options that the contract does not mention follow in [`FURTHER`].
 const REFUSED: [Check; 13] = [
     (|c| !c.spec.mounts.is_empty() || given(c, &["create(volumes=)"]), "mounts", VOLUMES),
     (|c| !c.patches.is_empty(), "patches", VOLUMES),
@@ -61,7 +62,7 @@ const REFUSED: [Check; 13] = [
     (|c| matches!(c.spec.image, ImageSource::DiskImage { .. }), "disk-image rootfs", "never on cloud"),
 ];
 
-/// Options that the contract's table does not name and its request does not carry.
+/// Options that the table of the contract does not name and its request does not carry.
 const FURTHER: [Check; 2] = [
     (|c| !c.spec.labels.is_empty(), "labels", "in the dialect spec"),
     (|c| c.spec.security_profile != SecurityProfile::Default, "security_profile", "in the dialect spec"),
@@ -79,7 +80,7 @@ pub fn check(config: &SandboxConfig) -> MicrosandboxResult<()> {
 /// The request, or the first option that cannot be carried.
 pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CloudCreateSandboxRequest> {
     check(config)?;
-    // What remains is refused as in the other dialect, with the host name put aside: this request carries it.
+    // The other options are refused as in the dialect `spec`, except the host name, which this request carries.
     let mut rest = config.clone();
     let hostname = rest.spec.runtime.hostname.take();
     let spec = super::spec::create(&rest)?;
@@ -134,28 +135,28 @@ pub fn exec_request(cmd: String, options: &ExecOptions) -> MicrosandboxResult<Ex
     })
 }
 
-/// What came of it.
-pub fn exec_output(answer: ExecResponse, timeout: Option<Duration>) -> MicrosandboxResult<ExecOutput> {
+/// The output of a program, from its response.
+pub fn exec_output(response: ExecResponse, timeout: Option<Duration>) -> MicrosandboxResult<ExecOutput> {
     let bytes = |text: &str| {
         STANDARD.decode(text).map(bytes::Bytes::from).map_err(|_error| {
-            MicrosandboxError::Custom("the service's answer to exec holds output that is not base64".into())
+            MicrosandboxError::Custom("the response of the service to exec contains output that is not base64".into())
         })
     };
-    let duration = answer.duration_ms.clamp(0.0, 1e15);
+    let duration = response.duration_ms.clamp(0.0, 1e15);
     let output = ExecOutput {
         exit: ExecExit {
-            code: answer.exit_code,
-            signal: answer.signal,
-            oom_killed: answer.oom_killed,
-            timed_out: answer.timed_out,
+            code: response.exit_code,
+            signal: response.signal,
+            oom_killed: response.oom_killed,
+            timed_out: response.timed_out,
             drained: true,
             descendants: 0,
             duration: Duration::from_secs_f64(if duration.is_finite() { duration / 1000.0 } else { 0.0 }),
         },
-        stdout: bytes(&answer.stdout)?,
-        stderr: bytes(&answer.stderr)?,
-        stdout_total: answer.stdout_total,
-        stderr_total: answer.stderr_total,
+        stdout: bytes(&response.stdout)?,
+        stderr: bytes(&response.stderr)?,
+        stdout_total: response.stdout_total,
+        stderr_total: response.stderr_total,
     };
     match timeout {
         Some(timeout) if output.exit.timed_out => {

@@ -1,5 +1,5 @@
-//! A specification as the create request of the dialect `spec`. Every option is carried or refused by name; a new field of
-//! the model does not compile until it is decided here.
+//! A specification as the create request of the dialect `spec`. Every option is sent or refused by name; with a new field of the
+//! model this file does not compile until it handles the field.
 
 use microsandbox_wire::create::{
     CreateRequest, EnvVar, Image, Lifecycle, Network, PullPolicy as WirePull, Resources, Rlimit, Runtime,
@@ -12,7 +12,7 @@ use microsandbox_core::model::{
     RuntimeOptions, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec, SecurityProfile,
 };
 
-/// What can be had instead, where it is the same for several options.
+/// `available_when` of the options that the service decides.
 const LOCAL: &str = "on the local backend; the service decides this";
 
 fn refused<T>(feature: &str, available_when: &str) -> MicrosandboxResult<T> {
@@ -43,11 +43,11 @@ pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
         lifecycle,
         security_profile,
         isolation,
-        // What a sandbox is found to be, not what is asked for.
+        // Results of the creation, not options.
         isolation_actual: _,
         id: _,
         image_defaults: _,
-        // A service's sandboxes outlive every caller.
+        // Sandboxes of a service always outlive the caller.
         detached: _,
         metrics,
     } = spec;
@@ -123,7 +123,7 @@ fn runtime_of(runtime: &RuntimeOptions) -> MicrosandboxResult<Runtime> {
     })
 }
 
-/// Sampling is the service's business: what was set to be otherwise is refused, a home's default of "off" is not.
+/// The service decides about sampling: an explicit interval is refused, the default of a home, "off", is not.
 fn metrics_of(metrics: &MetricsOptions) -> MicrosandboxResult<()> {
     let MetricsOptions { sample_interval_ms, disabled: _ } = metrics;
     match sample_interval_ms {
@@ -141,18 +141,20 @@ fn lifecycle_of(lifecycle: &SandboxPolicy) -> MicrosandboxResult<Lifecycle> {
     })
 }
 
-/// The wire has whole seconds; rounding would be a silent change.
+/// The wire has whole seconds; rounding would change the option silently.
 pub fn whole(option: &str, seconds: Option<f64>) -> MicrosandboxResult<Option<u64>> {
     let Some(seconds) = seconds else { return Ok(None) };
     if !(0.0..=9e15).contains(&seconds) || seconds.fract() != 0.0 {
-        return Err(MicrosandboxError::InvalidConfig(format!("{option} is {seconds}; a service takes whole seconds")));
+        return Err(MicrosandboxError::InvalidConfig(format!(
+            "{option} is {seconds}: the service accepts whole seconds only"
+        )));
     }
     Ok(Some(seconds as u64))
 }
 
 fn image_of(image: &ImageSource) -> MicrosandboxResult<Image> {
     match image {
-        // A self-hosted server gives its own machine for this name.
+        // A self-hosted server uses the system of its own machine for this name.
         ImageSource::Host { .. } => Ok(Image::Oci { reference: "host".into() }),
         ImageSource::Oci { reference } => Ok(Image::Oci { reference: reference.clone() }),
         ImageSource::Bind { .. } => refused("image-from-host-dir", "when cloud volumes ship"),

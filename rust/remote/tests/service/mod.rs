@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::backend::{ExecRequest, SharedBackend};
 use microsandbox_core::config::Wire;
-use microsandbox_remote::CloudBackend;
-use microsandbox_core::model::{ImageSource, SandboxConfig, SandboxSpec};
+use microsandbox_core::model::{ExecHandle, ExecOptions, ExecOutput, ImageSource, SandboxConfig, SandboxSpec};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
+use microsandbox_remote::CloudBackend;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,8 +27,12 @@ pub async fn soon<F: Future>(work: F) -> F::Output {
     tokio::time::timeout(DEADLINE, work).await.expect("the deadline of this test passed")
 }
 
+pub fn cloud(url: &str, wire: Wire) -> CloudBackend {
+    CloudBackend::builder().url(url).api_key(KEY).wire(wire).build().unwrap()
+}
+
 pub fn client(url: &str, wire: Wire) -> SharedBackend {
-    CloudBackend::builder().url(url).api_key(KEY).wire(wire).build().unwrap().into()
+    cloud(url, wire).into()
 }
 
 pub fn hasty(url: &str, timeout: Duration) -> SharedBackend {
@@ -71,6 +75,24 @@ pub async fn calls(server: &MockServer) -> Vec<String> {
 
 pub async fn get(backend: &SharedBackend) -> Result<SandboxHandle, MicrosandboxError> {
     soon(Sandbox::get(backend, "box")).await
+}
+
+/// Runs a program of the sandbox to its end.
+pub async fn exec(backend: &SharedBackend, cmd: &str) -> Result<ExecOutput, MicrosandboxError> {
+    let spec = SandboxSpec::default();
+    let request = ExecRequest { spec: &spec, cmd: cmd.into(), options: ExecOptions::default() };
+    soon(backend.sandboxes().agent("box").exec(request)).await
+}
+
+/// Starts a program of the sandbox.
+pub async fn exec_stream(
+    backend: &SharedBackend,
+    cmd: &str,
+    options: ExecOptions,
+) -> Result<ExecHandle, MicrosandboxError> {
+    let spec = SandboxSpec::default();
+    let request = ExecRequest { spec: &spec, cmd: cmd.into(), options };
+    soon(backend.sandboxes().agent("box").exec_stream(request)).await
 }
 
 /// Feature and hint of a refusal.

@@ -74,7 +74,11 @@ impl Supervisor {
             Ok(1) | Err(Errno::AGAIN | Errno::INTR) => {}
             Ok(_) | Err(_) => {
                 self.lines.lifeline = None;
-                self.begin_stop(ExitReason::ShutdownRequested, "the creator of the sandbox closed its lifeline".into(), false);
+                self.begin_stop(
+                    ExitReason::ShutdownRequested,
+                    "the creator of the sandbox closed its lifeline".into(),
+                    false,
+                );
             }
         }
     }

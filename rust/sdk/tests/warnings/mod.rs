@@ -1,8 +1,15 @@
 //! How many warnings the core gives.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-/// A subscriber that counts the warnings of targets that begin with a text.
+use tracing::Dispatch;
+use tracing::subscriber::NoSubscriber;
+
+/// A second subscriber that stays. While a process has only one, tracing decides whether an event is wanted at all by the
+/// thread that meets it first: a test on another thread, without a subscriber, would switch the warning off for this one.
+static SECOND: OnceLock<Dispatch> = OnceLock::new();
+
+/// A subscriber for one thread that counts the warnings of targets that begin with a text.
 #[derive(Clone)]
 pub struct Warnings {
     of: &'static str,
@@ -11,6 +18,7 @@ pub struct Warnings {
 
 impl Warnings {
     pub fn of(target: &'static str) -> Warnings {
+        SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         Warnings { of: target, count: Arc::default() }
     }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::model::SandboxSpec;
-use microsandbox_store::Store;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_store::Store;
 
 /// Longer than any test should take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -57,7 +57,7 @@ impl Home {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
-    /// This test binary again, running only `test` (marked `#[ignore]`) on this home.
+    /// This test binary again, running only `test`, its path in this binary (marked `#[ignore]`), on this home.
     pub fn child(&self, test: &str) -> Command {
         #[allow(clippy::disallowed_methods, reason = "only another process can be killed, limited or waited for")]
         let mut command = Command::new("/proc/self/exe");

@@ -9,14 +9,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::peer::{TOKEN, options, soon, spec};
-use MISSING_exec;
+use crate::peer::{TOKEN, agent as client, exec, exec_stream, options, soon, spec};
 use bytes::Bytes;
 use futures::StreamExt;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::agent::connections::Connections;
 use microsandbox_core::agent::{AgentAddress, AgentClient};
-use microsandbox_core::files;
+use microsandbox_core::backend::Files as _;
 use microsandbox_core::model::{ExecEvent, ExecOptions, ExecOutput, FsEntryKind, StdinSource};
 use microsandbox_protocol::frame::{Flags, encode};
 use microsandbox_protocol::message::{Bootstrap, Kind};
@@ -80,7 +79,7 @@ impl Agent {
     }
 
     async fn run(&self, cmd: &str, options: ExecOptions) -> Result<ExecOutput, MicrosandboxError> {
-        soon(exec::exec(&self.connections, &self.address, &spec(), cmd.into(), options)).await
+        soon(exec(&self.connections, &self.address, &spec(), cmd.into(), options)).await
     }
 
     async fn sh(&self, script: &str) -> ExecOutput {
@@ -194,7 +193,7 @@ async fn a_long_stream_is_complete_and_a_slow_reader_holds_it_back() {
     let agent = Agent::start();
     let args = vec!["-c".into(), BYTES.to_string(), "/dev/zero".into()];
     let spec = spec();
-    let start = exec::exec_stream(&agent.address, &spec, "head".into(), ExecOptions { args, ..options() });
+    let start = exec_stream(&agent.address, &spec, "head".into(), ExecOptions { args, ..options() });
     let handle = soon(start).await.unwrap();
     let mut total = 0;
     let mut pauses = 0;
@@ -217,7 +216,7 @@ async fn a_conversation_with_a_running_program() {
     let agent = Agent::start();
     let args = vec!["-c".into(), "while read line; do echo got $line; done; echo end".into()];
     let options = ExecOptions { args, stdin: StdinSource::Pipe, ..options() };
-    let handle = soon(exec::exec_stream(&agent.address, &spec(), "sh".into(), options)).await.unwrap();
+    let handle = soon(exec_stream(&agent.address, &spec(), "sh".into(), options)).await.unwrap();
     let stdin = handle.take_stdin().unwrap();
     assert!(matches!(soon(handle.recv()).await.unwrap(), Some(ExecEvent::Started { pid }) if pid > 0));
     for word in ["one", "two"] {
@@ -236,18 +235,18 @@ async fn files_go_and_come_back() {
     let agent = Agent::start();
     let content: Bytes = (0..50_000_000u32).map(|n| (n / 11) as u8).collect::<Vec<u8>>().into();
     let path = agent.path("big");
-    soon(files::write(agent.address.dial(), &path, content.clone())).await.unwrap();
-    assert!(soon(files::read(agent.address.dial(), &path)).await.unwrap() == content);
-    let stream = soon(files::read_stream(agent.address.dial(), &path)).await.unwrap();
+    soon(client(&agent.address).write(&path, content.clone())).await.unwrap();
+    assert!(soon(client(&agent.address).read(&path)).await.unwrap() == content);
+    let stream = soon(client(&agent.address).read_stream(&path)).await.unwrap();
     let total = soon(stream.fold(0, |total, chunk| async move { total + chunk.unwrap().len() })).await;
     assert_eq!(total, content.len());
-    let stat = soon(files::stat(agent.address.dial(), &path, true)).await.unwrap();
+    let stat = soon(client(&agent.address).stat(&path, true)).await.unwrap();
     assert_eq!((stat.kind, stat.size), (FsEntryKind::File, content.len() as u64));
     let copied = agent.path("copied");
-    soon(files::copy_to_host(agent.address.dial(), &path, copied.as_ref(), None)).await.unwrap();
+    soon(client(&agent.address).copy_to_host(&path, copied.as_ref(), None)).await.unwrap();
     assert!(std::fs::read(&copied).unwrap() == content);
     let back = agent.path("back");
-    soon(files::copy_from_host(agent.address.dial(), copied.as_ref(), &back, None)).await.unwrap();
+    soon(client(&agent.address).copy_from_host(copied.as_ref(), &back, None)).await.unwrap();
     assert!(std::fs::read(&back).unwrap() == content);
 }
 
@@ -256,16 +255,16 @@ async fn files_go_and_come_back() {
 async fn directories_are_listed_in_pages() {
     let agent = Agent::start();
     let directory = agent.path("d");
-    soon(files::mkdir(agent.address.dial(), &format!("{directory}/sub"))).await.unwrap();
+    soon(client(&agent.address).mkdir(&format!("{directory}/sub"))).await.unwrap();
     for number in 0..2345 {
         std::fs::write(format!("{directory}/{number:05}"), "").unwrap();
     }
-    let entries = soon(files::list(agent.address.dial(), &directory)).await.unwrap();
+    let entries = soon(client(&agent.address).list(&directory)).await.unwrap();
     assert_eq!(entries.len(), 2346);
     assert_eq!(entries[0].path, format!("{directory}/00000"));
     assert_eq!(entries.last().unwrap().kind, FsEntryKind::Directory);
-    soon(files::remove(agent.address.dial(), &directory, true)).await.unwrap();
-    assert!(!soon(files::exists(agent.address.dial(), &directory)).await.unwrap());
+    soon(client(&agent.address).remove(&directory, true)).await.unwrap();
+    assert!(!soon(client(&agent.address).exists(&directory)).await.unwrap());
 }
 
 #[tokio::test]
@@ -281,17 +280,17 @@ async fn file_errors_are_those_of_the_kernel() {
         MicrosandboxError::Filesystem { kind, .. } => kind,
         other => panic!("{other}"),
     };
-    assert_eq!(kind(soon(files::read(address.dial(), &missing)).await.unwrap_err()), "missing");
-    assert_eq!(kind(soon(files::read(address.dial(), &directory)).await.unwrap_err()), "EISDIR");
-    assert_eq!(kind(soon(files::read(address.dial(), "/dev/zero")).await.unwrap_err()), "NotRegularFile");
-    assert_eq!(kind(soon(files::list(address.dial(), &file)).await.unwrap_err()), "ENOTDIR");
-    assert_eq!(kind(soon(files::mkdir(address.dial(), &file)).await.unwrap_err()), "ENOTDIR");
-    assert_eq!(kind(soon(files::remove(address.dial(), &directory, false)).await.unwrap_err()), "EISDIR");
-    assert_eq!(kind(soon(files::remove(address.dial(), &file, true)).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(client(address).read(&missing)).await.unwrap_err()), "missing");
+    assert_eq!(kind(soon(client(address).read(&directory)).await.unwrap_err()), "EISDIR");
+    assert_eq!(kind(soon(client(address).read("/dev/zero")).await.unwrap_err()), "NotRegularFile");
+    assert_eq!(kind(soon(client(address).list(&file)).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(client(address).mkdir(&file)).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(client(address).remove(&directory, false)).await.unwrap_err()), "EISDIR");
+    assert_eq!(kind(soon(client(address).remove(&file, true)).await.unwrap_err()), "ENOTDIR");
     let below = format!("{file}/below");
-    assert_eq!(kind(soon(files::write(address.dial(), &below, Bytes::new())).await.unwrap_err()), "ENOTDIR");
+    assert_eq!(kind(soon(client(address).write(&below, Bytes::new())).await.unwrap_err()), "ENOTDIR");
     let orphan = format!("{missing}/below");
-    assert_eq!(kind(soon(files::write(address.dial(), &orphan, Bytes::new())).await.unwrap_err()), "missing");
+    assert_eq!(kind(soon(client(address).write(&orphan, Bytes::new())).await.unwrap_err()), "missing");
 }
 
 #[tokio::test]
@@ -312,7 +311,7 @@ async fn the_agents_calls_answer_and_need_the_right_token() {
 async fn a_shutdown_ends_running_programs_and_the_agent() {
     let mut agent = Agent::start();
     let options = ExecOptions { args: vec!["1000".into()], ..options() };
-    let handle = soon(exec::exec_stream(&agent.address, &spec(), "sleep".into(), options)).await.unwrap();
+    let handle = soon(exec_stream(&agent.address, &spec(), "sleep".into(), options)).await.unwrap();
     assert!(matches!(soon(handle.recv()).await.unwrap(), Some(ExecEvent::Started { .. })));
     let client = AgentClient::connect(&agent.address, CONNECT).await.unwrap();
     soon(client.shutdown(Some(300))).await.unwrap();
