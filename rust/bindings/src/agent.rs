@@ -35,9 +35,9 @@ impl<'py> IntoPyObject<'py> for Frame {
     }
 }
 
-fn address(backend: &SharedBackend, name: &str) -> MicrosandboxResult<AgentAddress> {
-    match LocalBackend::of(backend) {
-        Some(local) => local.home().agent_address(name),
+async fn address(backend: SharedBackend, name: String) -> MicrosandboxResult<AgentAddress> {
+    match LocalBackend::of(&backend) {
+        Some(local) => local.home().agent_address(&name).await,
         None => Err(MicrosandboxError::unsupported("AgentClient", available_when::LOCAL)),
     }
 }
@@ -53,14 +53,14 @@ pub fn agent_of_sandbox(
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
     let timeout = optional::<Seconds>(timeout, "timeout")?;
-    Ok(connect(timeout, move || address(&backend, &name)))
+    Ok(connect(timeout, address(backend, name)))
 }
 
 #[pyfunction]
 pub fn agent_of_socket(path: &Bound<'_, PyAny>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {
     let Location(path) = argument(path, "path")?;
     let timeout = optional::<Seconds>(timeout, "timeout")?;
-    Ok(connect(timeout, move || AgentAddress::of_socket(&path)))
+    Ok(connect(timeout, async move { AgentAddress::of_socket(&path) }))
 }
 
 /// Where the agent of a sandbox listens while it runs.
@@ -78,10 +78,10 @@ pub fn agent_socket_path(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Backe
 
 fn connect(
     timeout: Option<Seconds>,
-    address: impl FnOnce() -> MicrosandboxResult<AgentAddress> + Send + 'static,
+    address: impl Future<Output = MicrosandboxResult<AgentAddress>> + Send + 'static,
 ) -> Pending {
     let timeout = timeout.map_or(DEFAULT_CONNECT_TIMEOUT, |seconds| Duration::from_secs_f64(seconds.0));
-    Pending::new(async move { RawClient::connect(&address()?, timeout).await.map(NativeAgent::new) })
+    Pending::new(async move { RawClient::connect(&address.await?, timeout).await.map(NativeAgent::new) })
 }
 
 /// A raw connection.

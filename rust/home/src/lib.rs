@@ -85,8 +85,12 @@ impl Home {
             .store
             .get_or_try_init(|| async {
                 let path = self.path().join("db").join("msb.db");
-                Store::check_path(&path)?;
-                make_private_directory(self.path())?;
+                let (home, database) = (self.clone(), path.clone());
+                blocking(move || {
+                    Store::check_path(&database)?;
+                    make_private_directory(home.path())
+                })
+                .await?;
                 Store::open(&path, &self.config().database).await
             })
             .await
@@ -112,9 +116,10 @@ impl Home {
     }
 
     /// Where the agent of a running sandbox listens, and the token that it expects.
-    pub fn agent_address(&self, name: &str) -> MicrosandboxResult<AgentAddress> {
+    pub async fn agent_address(&self, name: &str) -> MicrosandboxResult<AgentAddress> {
         validate_sandbox_name(name)?;
-        AgentAddress::read(name, self.agent_socket(name))
+        let (name, socket) = (name.to_owned(), self.agent_socket(name));
+        blocking(move || AgentAddress::read(&name, socket)).await
     }
 
     /// How ids inside sandboxes of this home map to host ids.
@@ -148,7 +153,9 @@ pub fn make_private_directory(path: &Path) -> MicrosandboxResult<()> {
         .map_err(|e| MicrosandboxError::io("create", path, e))
 }
 
-/// Runs blocking file work away from the event loop.
+/// Runs blocking file work away from the event loop: the one way in which asynchronous code of this machine's backend
+/// touches files, because a slow disk or a network file system under the home must not stop other calls. One call costs a
+/// hop to another thread, so small operations that belong together share one.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> MicrosandboxResult<T> + Send + 'static,
 ) -> MicrosandboxResult<T> {

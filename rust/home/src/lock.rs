@@ -16,8 +16,13 @@ pub struct NameLock {
 }
 
 impl NameLock {
-    /// At once, or `None` when somebody else holds it.
-    pub fn try_acquire(home: &Path, name: &str) -> MicrosandboxResult<Option<NameLock>> {
+    /// Without waiting: `None` when another task or process holds it.
+    pub async fn try_acquire(home: &Path, name: &str) -> MicrosandboxResult<Option<NameLock>> {
+        let (home, name) = (home.to_owned(), name.to_owned());
+        crate::blocking(move || NameLock::try_acquire_now(&home, &name)).await
+    }
+
+    fn try_acquire_now(home: &Path, name: &str) -> MicrosandboxResult<Option<NameLock>> {
         let directory = home.join("run").join("locks");
         crate::make_private_directory(&directory)?;
         let path = directory.join(file_name(name));
@@ -48,7 +53,7 @@ impl NameLock {
         let begin = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(lock) = NameLock::try_acquire(home, name)? {
+            if let Some(lock) = NameLock::try_acquire(home, name).await? {
                 return Ok(lock);
             }
             if begin.elapsed() >= deadline {
@@ -63,10 +68,14 @@ impl NameLock {
     }
 
     /// The name is free: the file goes while the lock is held.
-    pub fn remove_file(self) {
-        // Left behind it is harmless: the next holder finds and uses it.
-        let _ = std::fs::remove_file(&self.path);
-        drop(self.file);
+    pub async fn remove_file(self) {
+        // A file left behind is harmless: the next holder finds and uses it.
+        let _ = crate::blocking(move || {
+            let _ = std::fs::remove_file(&self.path);
+            drop(self.file);
+            Ok(())
+        })
+        .await;
     }
 }
 

@@ -16,7 +16,7 @@ use super::{isolation, root};
 use crate::guest_kernel::{self, GuestKernel};
 use microsandbox_core::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, LogLevel, SandboxSpec, SecurityProfile};
-use microsandbox_home::{Home, embedded, runtime_process};
+use microsandbox_home::{Home, blocking, embedded, runtime_process};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
@@ -57,8 +57,12 @@ pub struct Ground<'a> {
 /// Prepares the directory and starts the runtime.
 pub async fn begin(home: &Home, spec: &SandboxSpec, trace: &mut BootTrace) -> MicrosandboxResult<Booting> {
     let dir = home.sandbox_dir(&spec.name);
-    prepare_directory(&dir, &home.id_map()?)?;
-    write_scripts(&dir, spec)?;
+    let (owned, place, scripts) = (home.clone(), dir.clone(), spec.clone());
+    blocking(move || {
+        prepare_directory(&place, &owned.id_map()?)?;
+        write_scripts(&place, &scripts)
+    })
+    .await?;
     trace.finish("directory");
     let (root, env) = root::assemble(home, spec).await?;
     failpoint("rootfs");
@@ -76,18 +80,13 @@ pub async fn launch(
 ) -> MicrosandboxResult<Booting> {
     let Ground { dir, ready_timeout, .. } = ground;
     let ids = home.id_map()?;
-    let token = new_token(dir)?;
+    let place = dir.to_owned();
+    let (token, runtime_log) = blocking(move || Ok((new_token(&place)?, open_runtime_log(&place)?))).await?;
     let kernel = match driver(spec) {
         Driver::Container => None,
         Driver::Microvm => Some(guest_kernel(home).await?),
     };
     let launch = launch_spec(spec, ground, ids, kernel.as_ref().map(|kernel| kernel.spec), token);
-    let runtime_log = std::fs::File::options()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(dir.join("logs/runtime.log"))
-        .map_err(|e| MicrosandboxError::io("open", &dir.join("logs/runtime.log"), e))?;
     let (lifeline_read, lifeline_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| MicrosandboxError::Io { context: "create the lifeline".into(), source: e.into() })?;
     let handover = runtime_process::Handover {
@@ -112,7 +111,7 @@ fn driver(spec: &SandboxSpec) -> Driver {
 
 async fn guest_kernel(home: &Home) -> MicrosandboxResult<GuestKernel> {
     let config = home.config().clone();
-    microsandbox_home::blocking(move || guest_kernel::locate(&config)).await
+    blocking(move || guest_kernel::locate(&config)).await
 }
 
 impl Booting {
@@ -244,6 +243,12 @@ fn write_scripts(dir: &Path, spec: &SandboxSpec) -> MicrosandboxResult<()> {
     }
     std::fs::set_permissions(&scripts, std::fs::Permissions::from_mode(0o755))
         .map_err(|e| MicrosandboxError::io("set the mode of", &scripts, e))
+}
+
+fn open_runtime_log(dir: &Path) -> MicrosandboxResult<std::fs::File> {
+    let path = dir.join("logs/runtime.log");
+    let opened = std::fs::File::options().append(true).create(true).mode(0o600).open(&path);
+    opened.map_err(|error| MicrosandboxError::io("open", &path, error))
 }
 
 /// A new session token for this run, readable by the owner of the home only.

@@ -3,7 +3,7 @@
 //! The freezer of cgroup v2 stops every process of a container, and the monitor of a virtual machine with its processors.
 //! In-flight calls to the agent keep waiting: [`PAUSED_TOKEN`] shows them why the agent does not answer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::lifecycle::LOCK_DEADLINE;
@@ -12,8 +12,8 @@ use microsandbox_cgroups::freeze::Freezer;
 use microsandbox_core::agent::PAUSED_TOKEN;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{SandboxStatus, validate_sandbox_name};
-use microsandbox_home::Home;
 use microsandbox_home::lock::NameLock;
+use microsandbox_home::{Home, blocking};
 use microsandbox_store::SandboxRow;
 
 /// Longest wait for the kernel to stop every process: one in an uninterruptible call of a slow disk takes its time.
@@ -30,19 +30,22 @@ pub async fn pause(home: &Home, name: &str) -> MicrosandboxResult<()> {
         status => return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status }),
     }
     let dir = home.sandbox_dir(name);
-    let freezer = freezer(name, &dir)?;
-    hide_token(&dir, true)?;
+    let freezer = freezer(name, &dir).await?;
     let frozen = async {
-        freezer.freeze().map_err(|error| failed("write", &freezer, error))?;
+        let (group, place) = (freezer.clone(), dir.clone());
+        blocking(move || {
+            hide_token(&place, true)?;
+            group.freeze().map_err(|error| failed("write", &group, error))
+        })
+        .await?;
         until_frozen(&freezer, name).await?;
         home.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Paused).await
     };
     match frozen.await {
         Ok(_) => Ok(()),
         Err(error) => {
-            // As if nothing had been asked; the error at hand is the one to tell.
-            let _ = freezer.thaw();
-            let _ = hide_token(&dir, false);
+            // As if nothing had been asked; the error at hand is the one to report.
+            let _ = thaw(freezer, dir).await;
             Err(error)
         }
     }
@@ -56,9 +59,8 @@ pub async fn resume(home: &Home, name: &str) -> MicrosandboxResult<()> {
         status => return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status }),
     }
     let dir = home.sandbox_dir(name);
-    let freezer = freezer(name, &dir)?;
-    freezer.thaw().map_err(|error| failed("write", &freezer, error))?;
-    hide_token(&dir, false)?;
+    let freezer = freezer(name, &dir).await?;
+    thaw(freezer, dir).await?;
     home.store().await?.set_status(row.id, &[SandboxStatus::Paused], SandboxStatus::Running).await.map(drop)
 }
 
@@ -70,8 +72,16 @@ async fn held(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, NameLo
     Ok((row, lock))
 }
 
-fn freezer(name: &str, dir: &Path) -> MicrosandboxResult<Freezer> {
-    let groups = reconcile::identity(dir).map(|identity| identity.cgroups).unwrap_or_default();
+async fn thaw(freezer: Freezer, dir: PathBuf) -> MicrosandboxResult<()> {
+    blocking(move || {
+        let thawed = freezer.thaw().map_err(|error| failed("write", &freezer, error));
+        thawed.and(hide_token(&dir, false))
+    })
+    .await
+}
+
+async fn freezer(name: &str, dir: &Path) -> MicrosandboxResult<Freezer> {
+    let groups = reconcile::identity(dir).await.map(|identity| identity.cgroups).unwrap_or_default();
     Freezer::find(&groups).ok_or_else(|| {
         MicrosandboxError::unsupported(
             "Sandbox::pause",

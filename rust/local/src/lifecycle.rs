@@ -40,6 +40,6 @@ async fn running(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, Opt
     if row.status.is_terminal() || row.status == SandboxStatus::Created {
         return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status });
     }
-    let identity = reconcile::identity(&home.sandbox_dir(name));
+    let identity = reconcile::identity(&home.sandbox_dir(name)).await;
     Ok((row, identity))
 }

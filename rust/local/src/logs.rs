@@ -14,8 +14,9 @@ use futures::stream;
 
 use line::Filter;
 use merge::Merge;
-use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::error::MicrosandboxResult;
 use microsandbox_core::model::{LogEntry, LogOptions, LogSource, LogStream, LogStreamOptions};
+use microsandbox_home::blocking;
 
 /// Entries read at once by a stream.
 const BATCH: usize = 256;
@@ -111,14 +112,6 @@ impl Follower {
         self.over = idle && !more;
         Ok((self, idle))
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> MicrosandboxResult<T> + Send + 'static,
-) -> MicrosandboxResult<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| MicrosandboxError::Runtime(format!("reading logs ended early: {error}")))?
 }
 
 /// Which sources count when none are named.

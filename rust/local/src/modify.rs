@@ -19,8 +19,8 @@ use microsandbox_core::model::{
     ModificationPolicy, PlannedChange, ResizeStatus, SandboxSpec, SandboxStatus, validate_sandbox_name,
 };
 use microsandbox_core::validate;
-use microsandbox_home::Home;
 use microsandbox_home::lock::NameLock;
+use microsandbox_home::{Home, blocking};
 
 /// A plan that was carried out, up to a restart.
 pub struct Modified {
@@ -43,7 +43,7 @@ pub async fn modify(home: &Home, name: &str, asked: Modification) -> Microsandbo
     if old.isolation_actual == Some(Isolation::Microvm) {
         validate::microvm(&new)?;
     }
-    let identity = reconcile::identity(&home.sandbox_dir(name)).filter(|_| !row.status.is_terminal());
+    let identity = reconcile::identity(&home.sandbox_dir(name)).await.filter(|_| !row.status.is_terminal());
     let mut plan = Planner::new(&old, &new, row.status, asked.policy).plan(name);
     if let Some(conflict) = memory_in_use(&plan, &new, identity.as_ref()) {
         plan.conflicts.push(conflict);
@@ -238,36 +238,40 @@ struct Live<'a> {
 impl Live<'_> {
     /// Limits first, because they can be refused; a later failure puts them back.
     async fn apply(&self, plan: &ModificationPlan) -> MicrosandboxResult<Vec<ResizeStatus>> {
-        let resized = self.resize(plan, self.new)?;
+        let resized = self.resize(plan, self.new).await?;
         if is_live(plan, "env") || is_live(plan, "workdir") {
-            let told = self.tell_agent().await;
-            if told.is_err() {
-                // The error at hand is the one to tell.
-                let _ = self.resize(plan, self.old);
+            let settled = self.settle_agent().await;
+            if settled.is_err() {
+                // The error at hand is the one to report.
+                let _ = self.resize(plan, self.old).await;
             }
-            told?;
+            settled?;
         }
         Ok(resized)
     }
 
-    fn resize(&self, plan: &ModificationPlan, to: &SandboxSpec) -> MicrosandboxResult<Vec<ResizeStatus>> {
+    async fn resize(&self, plan: &ModificationPlan, to: &SandboxSpec) -> MicrosandboxResult<Vec<ResizeStatus>> {
         let groups = groups(self.identity);
-        let mut resized = Vec::new();
-        if is_live(plan, "cpus") {
-            let cpus = to.resources.cpus;
-            let file = written(limits::resize_cpus(&groups, u32::from(cpus)))?;
-            resized.push(status("cpus", cpus.to_string(), file));
-        }
-        if is_live(plan, "memory") {
-            let memory_mib = to.resources.memory_mib;
-            let file = written(limits::resize_memory(&groups, u64::from(memory_mib)))?;
-            resized.push(status("memory", memory_mib.to_string(), file));
-        }
-        Ok(resized)
+        let cpus = is_live(plan, "cpus").then_some(to.resources.cpus);
+        let memory_mib = is_live(plan, "memory").then_some(to.resources.memory_mib);
+        // A write may wait until the kernel has reclaimed what is over the new limit.
+        blocking(move || {
+            let mut resized = Vec::new();
+            if let Some(cpus) = cpus {
+                let file = written(limits::resize_cpus(&groups, u32::from(cpus)))?;
+                resized.push(status("cpus", cpus.to_string(), file));
+            }
+            if let Some(memory_mib) = memory_mib {
+                let file = written(limits::resize_memory(&groups, u64::from(memory_mib)))?;
+                resized.push(status("memory", memory_mib.to_string(), file));
+            }
+            Ok(resized)
+        })
+        .await
     }
 
     /// The environment and directory of programs that start from now on.
-    async fn tell_agent(&self) -> MicrosandboxResult<()> {
+    async fn settle_agent(&self) -> MicrosandboxResult<()> {
         let image = &self.new.image_defaults;
         let gone = self.old.env.iter().filter(|var| !self.new.env.iter().any(|kept| kept.key == var.key));
         let (mut unset, mut set) = (Vec::new(), Vec::new());
@@ -280,7 +284,8 @@ impl Live<'_> {
         }
         set.extend(self.new.env.iter().map(|var| format!("{}={}", var.key, var.value)));
         let cwd = self.new.runtime.workdir.clone().or_else(|| image.workdir.clone()).unwrap_or_else(|| "/".into());
-        let mut agent = AgentClient::connect(&self.home.agent_address(self.name)?, DEFAULT_CONNECT_TIMEOUT).await?;
+        let mut agent =
+            AgentClient::connect(&self.home.agent_address(self.name).await?, DEFAULT_CONNECT_TIMEOUT).await?;
         agent.settle(Settings { set, unset, cwd: Some(cwd) }).await
     }
 }

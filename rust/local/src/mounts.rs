@@ -11,7 +11,7 @@ use microsandbox_core::backend::available_when;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{HostPermissions, Isolation, Mount, MountOptions, SandboxSpec};
 use microsandbox_core::validate::mounts::{check, normalised, source};
-use microsandbox_home::Home;
+use microsandbox_home::{Home, blocking};
 
 const MIB: u64 = 1 << 20;
 /// A temporary file system without a size: half of the memory.
@@ -88,7 +88,9 @@ pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> Micros
             }
             Mount::Bind { host, policy, .. } => {
                 let mirrors = policy.host_permissions == HostPermissions::Mirror;
-                root.binds.push(bind(source(Path::new(host), home.config())?, true, mirrors));
+                let (host, config) = (Path::new(host).to_owned(), home.config().clone());
+                let source = blocking(move || source(&host, &config)).await?;
+                root.binds.push(bind(source, true, mirrors));
             }
             Mount::Tmpfs { size_mib, .. } => {
                 let memory = u64::from(spec.resources.memory_mib) * MIB;

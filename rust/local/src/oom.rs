@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use microsandbox_cgroups::oom::OomCounter;
 use microsandbox_contract::IsolationDriver;
@@ -19,10 +19,10 @@ use microsandbox_core::model::ExecExit;
 /// Exit status of a shell whose program was ended by SIGKILL.
 const KILLED: i32 = 128 + 9;
 
-/// Open counters of running sandboxes, by name; the token tells one run from the next.
-#[derive(Default)]
+/// Open counters of running sandboxes, by name; the token tells one run from the next. Clones share them.
+#[derive(Default, Clone)]
 pub struct OomCounters {
-    open: Mutex<HashMap<String, Counter>>,
+    open: Arc<Mutex<HashMap<String, Counter>>>,
 }
 
 /// The token of the run, and its counter where there is one.
@@ -35,25 +35,31 @@ pub struct OomWatch {
 }
 
 impl OomCounters {
+    /// Opens the counter of this run, if it is not open yet. Reads files.
+    pub fn open(&self, name: &str, token: &[u8], sandbox_dir: &Path) {
+        let is_open = |open: &HashMap<String, Counter>| open.get(name).is_some_and(|(of, _)| of == token);
+        if is_open(&self.lock()) {
+            return;
+        }
+        // Not under the lock: other calls take it on the event loop.
+        let counter = open_counter(sandbox_dir).map(Arc::new);
+        self.lock().insert(name.to_owned(), (token.to_owned(), counter));
+    }
+
     /// Begins to watch; `None` where no control group counts.
-    pub fn watch(&self, name: &str, token: &[u8], sandbox_dir: &Path) -> Option<OomWatch> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = open.get(name).filter(|(of, _)| of == token).map(|(_, file)| file.clone());
-        let counter = match known {
-            Some(counter) => counter,
-            None => {
-                let counter = open_counter(sandbox_dir).map(Arc::new);
-                open.insert(name.to_owned(), (token.to_owned(), counter.clone()));
-                counter
-            }
-        }?;
+    pub fn watch(&self, name: &str, token: &[u8]) -> Option<OomWatch> {
+        let counter = self.lock().get(name).filter(|(of, _)| of == token).and_then(|(_, counter)| counter.clone())?;
         let before = counter.read()?;
         Some(OomWatch { counter, before })
     }
 
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Counter>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The sandbox is gone.
     pub fn forget(&self, name: &str) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.lock().remove(name);
     }
 }
 
@@ -68,6 +74,7 @@ impl OomWatch {
 }
 
 fn open_counter(sandbox_dir: &Path) -> Option<OomCounter> {
-    let identity = reconcile::identity(sandbox_dir).filter(|identity| identity.driver == IsolationDriver::Container)?;
+    let identity =
+        reconcile::read_identity(sandbox_dir).filter(|identity| identity.driver == IsolationDriver::Container)?;
     OomCounter::open(&identity.cgroups)
 }

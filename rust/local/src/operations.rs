@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use microsandbox_contract::{Identity, IsolationReport};
 use microsandbox_core::agent::connections::KeptDialer;
-use microsandbox_core::agent::{AgentClient, Dialer, StreamAgent, Verdict};
+use microsandbox_core::agent::{AgentAddress, AgentClient, Dialer, StreamAgent, Verdict};
 use microsandbox_core::api::{DEFAULT_STOP_TIMEOUT, SandboxRecord};
 use microsandbox_core::backend::{
     Agent, ConnectRequest, CreateRequest, ImageBackend, ListQuery, LiveRecord, Operation, ProgressFn, RecordPage,
@@ -15,11 +16,12 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::lifecycle::{Ending, Force, replace};
 use microsandbox_core::model::{
     DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec,
+    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
 };
-use microsandbox_home::{Home, process};
+use microsandbox_home::{Home, blocking, process};
 use microsandbox_images as images;
 use tokio::net::UnixStream;
+use tokio::sync::OnceCell;
 
 use super::lifecycle::{create, lifeline, remove, start, stop};
 use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records};
@@ -66,15 +68,28 @@ impl LocalBackend {
     }
 }
 
-/// The agent of one sandbox, on its unix socket.
+/// The agent of one sandbox, on its unix socket. One call of the caller's has one of these.
 struct LocalDialer<'a> {
     backend: &'a LocalBackend,
     name: &'a str,
+    /// As of the last dial: reading the token again for each later step of the call would be a file access each.
+    address: OnceCell<AgentAddress>,
 }
 
 impl LocalDialer<'_> {
-    fn kept(&self) -> MicrosandboxResult<KeptDialer<'_>> {
-        let address = self.backend.home.agent_address(self.name)?;
+    /// Reads the token, and opens the kernel's count of kills for lack of memory where this run's is not open yet.
+    async fn kept(&self) -> MicrosandboxResult<KeptDialer<'_>> {
+        let read = || async {
+            validate_sandbox_name(self.name)?;
+            let (name, home, oom) = (self.name.to_owned(), self.backend.home.clone(), self.backend.oom.clone());
+            blocking(move || {
+                let address = AgentAddress::read(&name, home.agent_socket(&name))?;
+                oom.open(&name, &address.token, &home.sandbox_dir(&name));
+                Ok(address)
+            })
+            .await
+        };
+        let address = self.address.get_or_try_init(read).await?.clone();
         Ok(KeptDialer { address, connections: &self.backend.connections })
     }
 }
@@ -83,20 +98,18 @@ impl Dialer for LocalDialer<'_> {
     type Stream = UnixStream;
 
     async fn dial(&self) -> MicrosandboxResult<AgentClient> {
-        self.kept()?.dial().await
+        self.kept().await?.dial().await
     }
     async fn dial_idle(&self) -> MicrosandboxResult<AgentClient> {
-        self.kept()?.dial_idle().await
+        self.kept().await?.dial_idle().await
     }
     fn keep(&self, client: AgentClient) {
-        // Without a token the run is over, and the connection with it.
-        if let Ok(dialer) = self.kept() {
-            dialer.keep(client);
+        if let Some(address) = self.address.get() {
+            KeptDialer { address: address.clone(), connections: &self.backend.connections }.keep(client);
         }
     }
     fn verdict(&self) -> Option<Verdict> {
-        let token = self.kept().ok()?.address.token;
-        let watch = self.backend.oom.watch(self.name, &token, &self.backend.home.sandbox_dir(self.name))?;
+        let watch = self.backend.oom.watch(self.name, &self.address.get()?.token)?;
         Some(Box::new(move |exit| watch.judge(exit)))
     }
     async fn explain(&self, error: MicrosandboxError) -> MicrosandboxError {
@@ -169,14 +182,15 @@ impl SandboxBackend for LocalBackend {
             reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
             let dir = self.home.sandbox_dir(name);
             let logs_dir = dir.join("logs");
-            let alive = move || reconcile::identity(&dir).is_some_and(|identity| process::is_alive(&identity.runtime));
+            let alive =
+                move || reconcile::read_identity(&dir).is_some_and(|identity| process::is_alive(&identity.runtime));
             logs::log_stream(logs_dir, options, alive).await
         })
     }
     fn metrics<'a>(&'a self, name: &'a str, spec: &'a SandboxSpec) -> Operation<'a, SandboxMetrics> {
         Box::pin(async move {
             let (identity, stored) = live_identity(&self.home, name, spec).await?;
-            let address = self.home.agent_address(name)?;
+            let address = self.home.agent_address(name).await?;
             match metrics::sample(&address, &stored, &identity, None).await {
                 Ok(sample) => Ok(sample),
                 Err(error) => Err(self.explain(name, error).await),
@@ -184,21 +198,25 @@ impl SandboxBackend for LocalBackend {
         })
     }
     fn metrics_stream(&self, name: String, spec: SandboxSpec, interval: Duration) -> MetricsStream {
-        let dir = self.home.sandbox_dir(&name);
-        let identity = reconcile::identity(&dir).filter(|identity| process::is_alive(&identity.runtime));
-        metrics::stream(self.home.agent_address(&name), spec, identity, interval)
+        let home = self.home.clone();
+        let stream = async move {
+            let identity = reconcile::identity(&home.sandbox_dir(&name)).await;
+            let identity = identity.filter(|identity| process::is_alive(&identity.runtime));
+            metrics::stream(home.agent_address(&name).await, spec, identity, interval)
+        };
+        Box::pin(stream.flatten_stream())
     }
     fn isolation<'a>(&'a self, name: &'a str) -> Operation<'a, IsolationReport> {
         Box::pin(async move {
             let (row, _) = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-            let identity = reconcile::identity(&self.home.sandbox_dir(name));
+            let identity = reconcile::identity(&self.home.sandbox_dir(name)).await;
             identity
                 .map(|identity| identity.isolation)
                 .ok_or(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status })
         })
     }
     fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a> {
-        Box::new(StreamAgent::new(LocalDialer { backend: self, name }))
+        Box::new(StreamAgent::new(LocalDialer { backend: self, name, address: OnceCell::new() }))
     }
 }
 
@@ -212,7 +230,7 @@ async fn live_identity(home: &Home, name: &str, spec: &SandboxSpec) -> Microsand
     if !row.status.is_live() {
         return Err(unavailable(format!("no live metrics slot: the sandbox is {}", row.status)));
     }
-    let identity = reconcile::identity(&home.sandbox_dir(name));
+    let identity = reconcile::identity(&home.sandbox_dir(name)).await;
     let identity = identity.ok_or_else(|| unavailable("no live metrics slot yet".into()))?;
     // Limits may have been changed since the caller's view of them.
     let stored = serde_json::from_str(&row.config_json).unwrap_or_else(|_| spec.clone());

@@ -9,7 +9,7 @@ use microsandbox_contract::{ExitReason, ExitRecord, Identity, ProcessIdentity};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::SandboxStatus;
 use microsandbox_home::lock::NameLock;
-use microsandbox_home::{Home, process, runtime_process, tree};
+use microsandbox_home::{Home, blocking, process, runtime_process, tree};
 use microsandbox_store::{RunEnd, RunRow, SandboxRow};
 
 /// Reason stored when a creation was cut off; such a record may be replaced by the next creation of the name.
@@ -19,13 +19,24 @@ pub const INTERRUPTED: &str = "creation or start was interrupted";
 const GUEST_GONE: Duration = Duration::from_secs(2);
 
 /// The run that `runtime/identity.json` describes, if there is one.
-pub fn identity(dir: &Path) -> Option<Identity> {
+pub async fn identity(dir: &Path) -> Option<Identity> {
+    let dir = dir.to_owned();
+    blocking(move || Ok(read_identity(&dir))).await.ok().flatten()
+}
+
+/// The same for code that is away from the event loop already.
+pub fn read_identity(dir: &Path) -> Option<Identity> {
     serde_json::from_slice(&std::fs::read(dir.join("runtime/identity.json")).ok()?).ok()
 }
 
-/// Whether something still runs behind the row.
-fn is_live(dir: &Path) -> Option<Identity> {
-    identity(dir).filter(|identity| process::is_alive(&identity.runtime))
+/// Whether a runtime still runs behind the row.
+async fn live(dir: &Path) -> Option<Identity> {
+    let dir = dir.to_owned();
+    blocking(move || Ok(read_live(&dir))).await.ok().flatten()
+}
+
+fn read_live(dir: &Path) -> Option<Identity> {
+    read_identity(dir).filter(|identity| process::is_alive(&identity.runtime))
 }
 
 /// The row as it really is: a live status whose process is gone is settled first. `None`: no such sandbox.
@@ -43,13 +54,62 @@ pub async fn settle(
     row: SandboxRow,
     run: Option<RunRow>,
 ) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
-    let dir = home.sandbox_dir(&row.name);
-    let settled = row.status.is_terminal() && !row.ephemeral || row.status == SandboxStatus::Created;
-    if settled || (row.status != SandboxStatus::Starting && !row.status.is_terminal() && is_live(&dir).is_some()) {
-        return Ok(Some((row, run)));
+    let is_real = match claim(&row) {
+        Claim::Ended => true,
+        Claim::Runs => live(&home.sandbox_dir(&row.name)).await.is_some(),
+        Claim::Unsettled => false,
+    };
+    if is_real { Ok(Some((row, run))) } else { settle_unreal(home, row, run).await }
+}
+
+/// As [`settle`], for a page of rows: their processes are looked at together.
+pub async fn settle_all(
+    home: &Home,
+    rows: Vec<(SandboxRow, Option<RunRow>)>,
+) -> MicrosandboxResult<Vec<(SandboxRow, Option<RunRow>)>> {
+    let dir = |row: &SandboxRow| (claim(row) == Claim::Runs).then(|| home.sandbox_dir(&row.name));
+    let dirs: Vec<Option<PathBuf>> = rows.iter().map(|(row, _)| dir(row)).collect();
+    let look = |dir: Option<PathBuf>| dir.is_some_and(|dir| read_live(&dir).is_some());
+    let runs: Vec<bool> = blocking(move || Ok(dirs.into_iter().map(look).collect())).await?;
+    let mut settled = Vec::with_capacity(rows.len());
+    for ((row, run), runs) in rows.into_iter().zip(runs) {
+        if runs || claim(&row) == Claim::Ended {
+            settled.push((row, run));
+        } else {
+            settled.extend(settle_unreal(home, row, run).await?);
+        }
     }
+    Ok(settled)
+}
+
+/// What a row says without a look at its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// Nothing runs, and nothing is left to do.
+    Ended,
+    /// A process runs: true only if it does.
+    Runs,
+    /// It was being created, or it is ephemeral and has ended.
+    Unsettled,
+}
+
+fn claim(row: &SandboxRow) -> Claim {
+    match row.status {
+        SandboxStatus::Created => Claim::Ended,
+        SandboxStatus::Stopped | SandboxStatus::Crashed if !row.ephemeral => Claim::Ended,
+        SandboxStatus::Stopped | SandboxStatus::Crashed | SandboxStatus::Starting => Claim::Unsettled,
+        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused => Claim::Runs,
+    }
+}
+
+/// A row that does not hold: settled, unless the holder of the lock is changing the sandbox.
+async fn settle_unreal(
+    home: &Home,
+    row: SandboxRow,
+    run: Option<RunRow>,
+) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
     // Whoever holds the lock is changing this very sandbox: what the row says is what is going on.
-    let Some(lock) = NameLock::try_acquire(home.path(), &row.name)? else {
+    let Some(lock) = NameLock::try_acquire(home.path(), &row.name).await? else {
         // An ended ephemeral sandbox is being removed just now: it is gone for everybody else.
         let going = row.ephemeral && row.status.is_terminal();
         return Ok((!going).then_some((row, run)));
@@ -71,7 +131,7 @@ async fn settle_locked(
 ) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
     let store = home.store().await?;
     let Some((row, run)) = store.sandbox(name).await? else {
-        lock.remove_file();
+        lock.remove_file().await;
         return Ok(None);
     };
     let dir = home.sandbox_dir(name);
@@ -80,13 +140,13 @@ async fn settle_locked(
         SandboxStatus::Stopped | SandboxStatus::Crashed => {}
         SandboxStatus::Starting => {
             // Its creator is gone, and with it the sandbox: until the run is recorded, even a detached one ends with it.
-            if let Some(identity) = is_live(&dir) {
+            if let Some(identity) = live(&dir).await {
                 end_by_force(&identity.runtime).await;
             }
             finish(home, &row, SandboxStatus::Crashed, Some(INTERRUPTED)).await?;
         }
         SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused => {
-            if is_live(&dir).is_some() {
+            if live(&dir).await.is_some() {
                 return Ok(Some((row, run)));
             }
             finish(home, &row, SandboxStatus::Crashed, None).await?;
@@ -94,7 +154,7 @@ async fn settle_locked(
     }
     if row.ephemeral {
         remove_all(home, &row).await?;
-        lock.remove_file();
+        lock.remove_file().await;
         return Ok(None);
     }
     store.sandbox(name).await
@@ -110,16 +170,21 @@ pub async fn finish(
 ) -> MicrosandboxResult<()> {
     let store = home.store().await?;
     let dir = home.sandbox_dir(&row.name);
-    let identity = identity(&dir);
+    let identity = identity(&dir).await;
     clear_leftovers(&dir, identity.as_ref()).await;
-    let record = exit_record(&dir).filter(|record| identity.as_ref().is_none_or(|i| i.runtime == record.runtime));
+    let written = dir.clone();
+    let record = blocking(move || Ok(exit_record(&written))).await?;
+    let record = record.filter(|record| identity.as_ref().is_none_or(|i| i.runtime == record.runtime));
     let (end, status) = verdict(record, row.status, fallback, detail);
     store.end_run(row.id, end, status).await?;
-    for gone in ["runtime/agent.sock", "runtime/token", "runtime/token.paused"] {
-        // A stale one is refused by identity anyway.
-        let _ = std::fs::remove_file(dir.join(gone));
-    }
-    Ok(())
+    blocking(move || {
+        for gone in ["runtime/agent.sock", "runtime/token", "runtime/token.paused"] {
+            // A stale one is refused by identity anyway.
+            let _ = std::fs::remove_file(dir.join(gone));
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// How it ended: by the runtime's own record, else by what was asked of it.
@@ -162,7 +227,7 @@ fn verdict(
     }
 }
 
-pub fn exit_record(dir: &Path) -> Option<ExitRecord> {
+fn exit_record(dir: &Path) -> Option<ExitRecord> {
     serde_json::from_slice(&std::fs::read(dir.join("runtime/exit.json")).ok()?).ok()
 }
 
@@ -182,8 +247,8 @@ async fn wait_bounded(pidfd: OwnedFd) {
 /// boot that was cut off before it had an identity too.
 pub async fn clear_leftovers(dir: &Path, identity: Option<&Identity>) {
     let noted = dir.join("runtime/cgroups.json");
-    let mut cgroups: Vec<PathBuf> =
-        std::fs::read(&noted).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let read = move || Ok(std::fs::read(&noted).ok().and_then(|text| serde_json::from_slice(&text).ok()));
+    let mut cgroups: Vec<PathBuf> = blocking(read).await.ok().flatten().unwrap_or_default();
     if let Some(identity) = identity {
         end_by_force(&identity.init).await;
         cgroups.extend(identity.cgroups.iter().cloned());

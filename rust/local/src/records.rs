@@ -71,13 +71,9 @@ pub async fn list(home: &Home, query: ListQuery) -> MicrosandboxResult<RecordPag
     }
     let below = query.cursor.as_deref().map(decode_cursor).transpose()?;
     let page = home.store().await?.sandboxes(below, limit, &query.labels).await?;
-    let mut records = Vec::with_capacity(page.rows.len());
-    for (row, run) in page.rows {
-        // An ephemeral one may turn out to be gone.
-        if let Some((row, run)) = reconcile::settle(home, row, run).await? {
-            records.push(record(row, run));
-        }
-    }
+    // Ephemeral ones may turn out to be gone.
+    let settled = reconcile::settle_all(home, page.rows).await?;
+    let records = settled.into_iter().map(|(row, run)| record(row, run)).collect();
     Ok(RecordPage { records, next_cursor: page.next.map(encode_cursor) })
 }
 
@@ -102,7 +98,7 @@ pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> 
         if now.status.is_terminal() {
             return Ok(now);
         }
-        let identity = reconcile::identity(&home.sandbox_dir(name));
+        let identity = reconcile::identity(&home.sandbox_dir(name)).await;
         match identity.and_then(|identity| process::open(&identity.runtime)) {
             Some(pidfd) => runtime_process::wait_gone(pidfd).await.map_err(|source| MicrosandboxError::Io {
                 context: format!("wait for the runtime of {name}"),

@@ -5,7 +5,7 @@ use microsandbox_contract::{BindSpec, Lower, RootSpec, TmpfsSpec};
 use super::{host_image, runtime_layer};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{EnvVar, ImageDefaults, ImageSource, SandboxSpec};
-use microsandbox_home::Home;
+use microsandbox_home::{Home, blocking};
 use microsandbox_images as images;
 
 const MIB: u64 = 1 << 20;
@@ -88,7 +88,8 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
         }
         ImageSource::Bind { path } => root.lowers.push(Lower { path: path.clone(), host_ids: true }),
         ImageSource::Oci { .. } => {
-            let dirs = images::layer_dirs(home, &spec.image_defaults.diff_ids)?;
+            let (home, diff_ids) = (home.clone(), spec.image_defaults.diff_ids.clone());
+            let dirs = blocking(move || images::layer_dirs(&home, &diff_ids)).await?;
             root.lowers.extend(dirs.into_iter().map(layer));
         }
         ImageSource::DiskImage { .. } => {

@@ -25,10 +25,7 @@ const DIRECTORIES: [(&str, u32); 7] = [
 pub async fn prepare(home: &Home) -> MicrosandboxResult<PathBuf> {
     let (parent, ids) = (home.cache_dir().join("runtime"), home.id_map()?);
     let target = parent.join(name(&ids));
-    if target.is_dir() {
-        return Ok(target);
-    }
-    blocking(move || prepare_in(&parent, &ids)).await
+    blocking(move || if target.is_dir() { Ok(target) } else { prepare_in(&parent, &ids) }).await
 }
 
 fn name(ids: &IdMap) -> String {

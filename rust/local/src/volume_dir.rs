@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::volume_files::Tree;
 use crate::{boot, lifecycle};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_home::blocking;
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, ids, tree};
 
@@ -26,8 +27,8 @@ pub struct VolumeLock(NameLock);
 
 impl VolumeLock {
     /// The volume is gone, and nobody else needs its lock.
-    pub fn remove_file(self) {
-        self.0.remove_file();
+    pub async fn remove_file(self) {
+        self.0.remove_file().await;
     }
 }
 
@@ -62,11 +63,16 @@ impl Volumes<'_> {
     /// they go.
     pub async fn recover(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<()> {
         let (path, aside) = (self.home.config().volume_path(name), self.aside(name));
-        if absent(&aside) {
+        let (there, here) = (aside.clone(), path.clone());
+        let (nothing_aside, no_files) = blocking(move || Ok((absent(&there), absent(&here)))).await?;
+        if nothing_aside {
             return Ok(());
         }
-        if self.home.store().await?.volume(name).await?.is_some() && absent(&path) {
-            return std::fs::rename(&aside, &path).map_err(|error| MicrosandboxError::io("restore", &path, error));
+        if self.home.store().await?.volume(name).await?.is_some() && no_files {
+            return blocking(move || {
+                std::fs::rename(&aside, &path).map_err(|error| MicrosandboxError::io("restore", &path, error))
+            })
+            .await;
         }
         tree::remove(self.home, &aside).await
     }
@@ -84,12 +90,15 @@ impl Volumes<'_> {
 
     /// What other removals left that were cut off, unless somebody is at it.
     pub async fn sweep_removed(&self) {
-        let Ok(entries) = std::fs::read_dir(self.home.volumes_dir()) else { return };
-        for entry in entries.flatten() {
-            let file_name = entry.file_name();
-            let Some(name) = file_name.to_str().and_then(|text| text.strip_prefix(ASIDE)) else { continue };
-            let Ok(Some(lock)) = NameLock::try_acquire(self.home.path(), &key(name)) else { continue };
-            if let Err(error) = self.recover(&VolumeLock(lock), name).await {
+        let volumes = self.home.volumes_dir();
+        let names = blocking(move || {
+            let entries = std::fs::read_dir(volumes).into_iter().flatten().flatten();
+            let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_prefix(ASIDE)?.to_owned());
+            Ok(entries.filter_map(name).collect::<Vec<_>>())
+        });
+        for name in names.await.unwrap_or_default() {
+            let Ok(Some(lock)) = NameLock::try_acquire(self.home.path(), &key(&name)).await else { continue };
+            if let Err(error) = self.recover(&VolumeLock(lock), &name).await {
                 tracing::debug!(%error, "the rest of a removed volume stays for now");
             }
         }
@@ -97,7 +106,8 @@ impl Volumes<'_> {
 
     /// The directory of a volume that has a row; made if it is not there.
     pub async fn root(&self, name: &str) -> MicrosandboxResult<Tree> {
-        if let Some(tree) = self.open(name)? {
+        let (home, owned) = (self.home.clone(), name.to_owned());
+        if let Some(tree) = blocking(move || open(&home, &owned)).await? {
             return Ok(tree);
         }
         let lock = self.lock(name).await?;
@@ -105,44 +115,49 @@ impl Volumes<'_> {
         if self.home.store().await?.volume(name).await?.is_none() {
             return Err(MicrosandboxError::VolumeNotFound(name.into()));
         }
-        self.make(&lock, name)
-    }
-
-    /// The directory, if it is there.
-    fn open(&self, name: &str) -> MicrosandboxResult<Option<Tree>> {
-        let path = self.home.config().volume_path(name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(root) => Ok(Some(Tree::new(root, self.home.id_map()?))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(MicrosandboxError::io("open", &path, error.into())),
-        }
+        self.make(&lock, name).await
     }
 
     /// The directory of a volume that has a row, made if it is not there. It has its owner before it has its name.
-    pub fn make(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<Tree> {
-        if let Some(tree) = self.open(name)? {
-            return Ok(tree);
-        }
-        let volumes = self.home.volumes_dir();
-        microsandbox_home::make_private_directory(&volumes)?;
-        let failed = |action: &'static str| {
-            let path = self.home.config().volume_path(name);
-            move |error: Errno| MicrosandboxError::io(action, &path, error.into())
-        };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent: OwnedFd = rustix::fs::open(&volumes, flags, Mode::empty()).map_err(failed("open"))?;
-        let unowned = format!("{UNOWNED}{name}");
-        match rustix::fs::mkdirat(&parent, &unowned, Mode::from_raw_mode(0o755)) {
-            // One that was cut off here left it.
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed("create")(error)),
-        }
-        if let Some((uid, gid)) = ids::inside_root(&self.home.id_map()?) {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            rustix::fs::chownat(&parent, &unowned, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("own"))?;
-        }
-        rustix::fs::renameat(&parent, &unowned, &parent, name).map_err(failed("create"))?;
-        self.open(name)?.ok_or_else(|| failed("open")(Errno::NOENT))
+    pub async fn make(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<Tree> {
+        let (home, name) = (self.home.clone(), name.to_owned());
+        blocking(move || make(&home, &name)).await
     }
+}
+
+/// The directory, if it is there.
+fn open(home: &Home, name: &str) -> MicrosandboxResult<Option<Tree>> {
+    let path = home.config().volume_path(name);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(&path, flags, Mode::empty()) {
+        Ok(root) => Ok(Some(Tree::new(root, home.id_map()?))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(MicrosandboxError::io("open", &path, error.into())),
+    }
+}
+
+fn make(home: &Home, name: &str) -> MicrosandboxResult<Tree> {
+    if let Some(tree) = open(home, name)? {
+        return Ok(tree);
+    }
+    let volumes = home.volumes_dir();
+    microsandbox_home::make_private_directory(&volumes)?;
+    let failed = |action: &'static str| {
+        let path = home.config().volume_path(name);
+        move |error: Errno| MicrosandboxError::io(action, &path, error.into())
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent: OwnedFd = rustix::fs::open(&volumes, flags, Mode::empty()).map_err(failed("open"))?;
+    let unowned = format!("{UNOWNED}{name}");
+    match rustix::fs::mkdirat(&parent, &unowned, Mode::from_raw_mode(0o755)) {
+        // One that was cut off here left it.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(failed("create")(error)),
+    }
+    if let Some((uid, gid)) = ids::inside_root(&home.id_map()?) {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(&parent, &unowned, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("own"))?;
+    }
+    rustix::fs::renameat(&parent, &unowned, &parent, name).map_err(failed("create"))?;
+    open(home, name)?.ok_or_else(|| failed("open")(Errno::NOENT))
 }

@@ -28,6 +28,7 @@ use self::fresh::{Fresh, Sink};
 use microsandbox_core::agent::READ_BYTES;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink};
+use microsandbox_home::blocking;
 
 /// Read or copied at once.
 const CHUNK: usize = 1 << 20;
@@ -36,15 +37,6 @@ const LIST_MAX: usize = 100_000;
 /// Entries of a tree that are counted for its size.
 const COUNTED: usize = 200_000;
 const PATH_MAX: usize = 4096;
-
-/// Runs work that may wait for the disk.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> MicrosandboxResult<T> + Send + 'static,
-) -> MicrosandboxResult<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))?
-}
 
 /// One volume's root directory.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::volume_dir::Volumes;
-use crate::volume_files::{self, Tree};
+use crate::volume_files::Tree;
 use crate::{LocalBackend, boot, reconcile};
 use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -33,7 +33,7 @@ impl Volumes<'_> {
 
     async fn info(&self, row: VolumeRow) -> MicrosandboxResult<VolumeInfo> {
         let root = self.root(&row.name).await?;
-        let used_bytes = volume_files::blocking(move || Ok(root.used_bytes())).await?;
+        let used_bytes = microsandbox_home::blocking(move || Ok(root.used_bytes())).await?;
         Ok(VolumeInfo {
             name: row.name,
             kind: VolumeKind::Directory,
@@ -60,7 +60,9 @@ impl Volumes<'_> {
         let store = self.home.store().await?;
         let path = self.home.config().volume_path(name);
         let known = store.volume(name).await?.is_some();
-        if !known && path.symlink_metadata().is_ok() {
+        let (place, is_known) = (path.clone(), known);
+        let stranger = microsandbox_home::blocking(move || Ok(!is_known && place.symlink_metadata().is_ok())).await?;
+        if stranger {
             return Err(MicrosandboxError::InvalidConfig(format!(
                 "{} exists, but is no volume of this home; move it away, or use another name",
                 path.display()
@@ -68,7 +70,7 @@ impl Volumes<'_> {
         }
         let row = store.insert_volume(name, &config.labels).await?;
         boot::failpoint("volume_inserted");
-        self.make(&lock, name)?;
+        self.make(&lock, name).await?;
         drop(lock);
         self.info(row).await
     }
@@ -88,7 +90,7 @@ impl Volumes<'_> {
         let recovered = self.recover(&lock, name).await;
         let found = deleted?;
         recovered?;
-        lock.remove_file();
+        lock.remove_file().await;
         self.sweep_removed().await;
         if found { Ok(()) } else { Err(MicrosandboxError::VolumeNotFound(name.into())) }
     }

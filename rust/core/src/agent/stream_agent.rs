@@ -68,8 +68,9 @@ impl<D: Dialer> Agent for StreamAgent<D> {
         self.explained(async move {
             let ExecRequest { spec, cmd, options } = request;
             check_exec(&cmd, &options)?;
-            let verdict = self.dialer.verdict();
             let client = self.dialer.dial_idle().await?;
+            // The count before the program starts; what it belongs to is known once the agent is reached.
+            let verdict = self.dialer.verdict();
             let (output, client) = client.exec_and_keep(spec, cmd, options).await;
             if let Some(client) = client {
                 self.dialer.keep(client);
@@ -85,8 +86,9 @@ impl<D: Dialer> Agent for StreamAgent<D> {
         self.explained(async move {
             let ExecRequest { spec, cmd, options } = request;
             check_exec(&cmd, &options)?;
+            let client = self.dialer.dial().await?;
             let verdict = self.dialer.verdict();
-            let handle = self.dialer.dial().await?.exec_stream(spec, cmd, options)?;
+            let handle = client.exec_stream(spec, cmd, options)?;
             Ok(match verdict {
                 Some(verdict) => handle.with_verdict(verdict),
                 None => handle,

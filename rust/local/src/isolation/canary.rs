@@ -15,7 +15,7 @@ use super::Trial;
 use crate::{boot, reconcile, runtime_layer};
 use microsandbox_core::error::{BootFailure, Lack, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Isolation, SandboxResources, SandboxSpec};
-use microsandbox_home::{Home, make_private_directory, runtime_process, tree};
+use microsandbox_home::{Home, blocking, make_private_directory, runtime_process, tree};
 
 /// Start of the names of canaries' directories.
 const PREFIX: &str = "canary-";
@@ -65,7 +65,8 @@ async fn fly(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
         env: Vec::new(),
         ready_timeout: home.config().boot.canary_deadline(),
     };
-    boot::prepare_directory(dir, &home.id_map()?)?;
+    let (owned, place) = (home.clone(), dir.to_owned());
+    blocking(move || boot::prepare_directory(&place, &owned.id_map()?)).await?;
     let mut trace = BootTrace::begin();
     let booted = boot::launch(home, &spec, ground, &mut trace).await?.ready(&mut trace).await?;
     runtime_process::kill(booted.pidfd.as_fd());
@@ -107,7 +108,7 @@ fn fresh(parent: &Path) -> MicrosandboxResult<PathBuf> {
 }
 
 async fn clear(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
-    reconcile::clear_leftovers(dir, reconcile::identity(dir).as_ref()).await;
+    reconcile::clear_leftovers(dir, reconcile::identity(dir).await.as_ref()).await;
     tree::remove(home, dir).await
 }
 

@@ -44,7 +44,7 @@ pub async fn bring_up(
     boot::failpoint("ready");
     let recorded = async {
         if !patches.is_empty() {
-            patches::apply(&StreamAgent::new(home.agent_address(&spec.name)?), patches).await?;
+            patches::apply(&StreamAgent::new(home.agent_address(&spec.name).await?), patches).await?;
             trace.finish("patches");
         }
         store.begin_run(row_id, pid, SandboxStatus::Running).await
@@ -130,7 +130,7 @@ async fn undo(home: Home, row: SandboxRow, lock: NameLock, keep: bool) {
         reconcile::remove_all(&home, &row).await
     };
     match undone.await {
-        Ok(()) if !keep => lock.remove_file(),
+        Ok(()) if !keep => lock.remove_file().await,
         Ok(()) => {}
         Err(error) => {
             let error: MicrosandboxError = error;

@@ -5,7 +5,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus};
 use microsandbox_core::validate;
 use microsandbox_home::lock::NameLock;
-use microsandbox_home::{Home, tree};
+use microsandbox_home::{Home, blocking, tree};
 use microsandbox_store::SandboxRow;
 
 use super::LOCK_DEADLINE;
@@ -40,7 +40,8 @@ pub async fn create(home: &Home, prepared: Prepared) -> MicrosandboxResult<LiveR
     boot::failpoint("inserted");
     let mut guard = Unfinished::new(home.clone(), row, lock, false);
     let dir = home.sandbox_dir(&spec.name);
-    if dir.exists() {
+    let place = dir.clone();
+    if blocking(move || Ok(place.exists())).await? {
         // A directory without a row: what an earlier, killed removal left.
         tree::remove(home, &dir).await?;
     }
@@ -73,7 +74,8 @@ async fn prepare_spec(home: &Home, spec: &mut SandboxSpec, fallback: &Fallback) 
     spec.image_defaults = root::image_defaults(home, &spec.image).await?;
     if spec.isolation_actual == Some(Isolation::Microvm) {
         validate::microvm(spec)?;
-        root::startable(home, spec)?;
+        let (home, image) = (home.clone(), spec.clone());
+        blocking(move || root::startable(&home, &image)).await?;
     }
     spec.id = microsandbox_core::random::hex::<16>()?;
     Ok(())

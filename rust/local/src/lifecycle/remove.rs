@@ -25,6 +25,6 @@ pub async fn remove(home: &Home, request: RemoveRequest<'_>) -> MicrosandboxResu
         return Err(MicrosandboxError::SandboxStillRunning(name.into()));
     }
     reconcile::remove_all(home, &row).await?;
-    lock.remove_file();
+    lock.remove_file().await;
     Ok(())
 }

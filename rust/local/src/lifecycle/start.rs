@@ -5,8 +5,8 @@ use microsandbox_core::api::{SandboxInner, SandboxLocalState};
 use microsandbox_core::backend::{ConnectRequest, LiveRecord, StartRequest};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Isolation, SandboxStatus, validate_sandbox_name};
-use microsandbox_home::Home;
 use microsandbox_home::lock::NameLock;
+use microsandbox_home::{Home, blocking};
 
 use super::bring_up::{Unfinished, adopt, bring_up};
 use super::{LOCK_DEADLINE, parse_spec};
@@ -26,7 +26,8 @@ pub async fn start(home: &Home, request: StartRequest<'_>) -> MicrosandboxResult
         return Err(MicrosandboxError::SandboxStillRunning(name.into()));
     }
     let mut spec = parse_spec(&row)?;
-    if !home.sandbox_dir(name).is_dir() {
+    let dir = home.sandbox_dir(name);
+    if !blocking(move || Ok(dir.is_dir())).await? {
         return Err(MicrosandboxError::Runtime(format!(
             "sandbox state missing: {} is gone; remove the sandbox and create it anew",
             home.sandbox_dir(name).display()
@@ -64,7 +65,7 @@ pub async fn connect(home: &Home, request: ConnectRequest<'_>) -> MicrosandboxRe
         return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status });
     }
     // The handshake proves that the agent answers.
-    AgentClient::connect(&home.agent_address(name)?, timeout).await?;
+    AgentClient::connect(&home.agent_address(name).await?, timeout).await?;
     let spec = parse_spec(&row)?;
     let inner = SandboxInner::Local(SandboxLocalState { db_id: row.id, owned: false });
     Ok(LiveRecord { inner, spec, boot: Vec::new() })

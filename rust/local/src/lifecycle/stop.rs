@@ -24,7 +24,7 @@ pub async fn stop(home: &Home, name: &str) -> MicrosandboxResult<()> {
     home.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await?;
     boot::failpoint("draining");
     let asked = async {
-        let client = AgentClient::connect(&home.agent_address(name)?, SHUTDOWN_CONNECT).await?;
+        let client = AgentClient::connect(&home.agent_address(name).await?, SHUTDOWN_CONNECT).await?;
         client.shutdown(None).await
     };
     if let Err(error) = asked.await {
@@ -44,7 +44,7 @@ pub async fn drain(home: &Home, name: &str) -> MicrosandboxResult<()> {
     if row.status == SandboxStatus::Paused {
         freeze::resume(home, name).await?;
     }
-    AgentClient::connect(&home.agent_address(name)?, SHUTDOWN_CONNECT).await?.drain().await?;
+    AgentClient::connect(&home.agent_address(name).await?, SHUTDOWN_CONNECT).await?.drain().await?;
     home.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await.map(drop)
 }
 

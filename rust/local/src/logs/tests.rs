@@ -1,5 +1,6 @@
 use super::*;
 use futures::StreamExt;
+use microsandbox_core::error::MicrosandboxError;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 

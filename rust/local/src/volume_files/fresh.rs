@@ -12,10 +12,11 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::Mutex;
 
-use super::{Tree, blocking, failed, kind_of, split};
+use super::{Tree, failed, kind_of, split};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{FsEntryKind, FsWriter};
 use microsandbox_core::writing::Writing;
+use microsandbox_home::blocking;
 
 /// A file in the making: a temporary sibling that is renamed into place, or removed.
 pub struct Fresh {

@@ -144,7 +144,8 @@ pub fn timestamp(out: &mut Vec<u8>, time_ns: u64) {
 }
 
 /// Year, month and day of the proleptic Gregorian calendar, from days since the epoch (Howard Hinnant's
-/// `civil_from_days`).
+/// `civil_from_days`). By hand, because it is all that this program needs of a calendar (no zones, no parsing, one
+/// direction), it runs for every line that a sandbox prints, and the program stays in memory once for each sandbox.
 fn date(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let era = z / 146_097;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use microsandbox_contract::{ExitReason, ExitRecord, Report};
 use microsandbox_protocol::machine::ENDED_WITHOUT_AGENT;
 
-use super::{Phase, Stop, Supervisor, take_frame};
+use super::events::take_frame;
+use super::stop::Stop;
+use super::{Phase, Supervisor};
 use crate::channel::Turn;
 use crate::directory;
 use crate::logs::json_line::now_ns;
@@ -18,7 +20,7 @@ use microsandbox_contract::note::Failure;
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// What a machine's end without its agent's doing is called.
 const KERNEL_ENDED: &str =
-    "the guest's kernel ended by itself: a panic, which logs/kernel.log tells of, or the end of its agent";
+    "the guest's kernel ended without a report of its agent: it panicked (see logs/kernel.log), or the agent exited";
 
 impl Supervisor {
     /// The guest is gone: reads what it left, writes how it ended, removes what was made for it.

@@ -48,7 +48,7 @@ pub async fn agent(
     else {
         return Err(ApiError::too_many("too many concurrent connections to agents: close one first"));
     };
-    let address = local.home().agent_address(&name)?;
+    let address = local.home().agent_address(&name).await?;
     let (stream, greeting) = AgentClient::open_relay(&address, GREETING).await?;
     // Counted from here on: the shutdown waits for it.
     let counted = app.metrics.relay();
