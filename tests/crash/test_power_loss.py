@@ -1,6 +1,6 @@
 """DB7: what a loss of power may leave of the write-ahead log, replayed.
 
-The database promises (rust/core/src/store.rs): after a loss of power the last writes may be missing, never a part of one,
+The database promises (rust/store/src/lib.rs): after a loss of power the last writes may be missing, never a part of one,
 and the file is consistent. The log is written in order, so what may be left is a beginning of it, torn anywhere.
 """
 
