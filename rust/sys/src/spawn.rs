@@ -116,7 +116,7 @@ extern "C" fn child_main(argument: *mut c_void) -> c_int {
 /// The steps between clone and exec. Returns only on failure.
 unsafe fn become_program(shared: &Shared<'_>) -> Result<std::convert::Infallible, SpawnError> {
     let plan = shared.plan;
-    // SAFETY (whole body): every pointer handed to the kernel refers to data that `spawn` keeps alive; raw system calls
+    // SAFETY: of the whole body. Every pointer handed to the kernel refers to data that `spawn` keeps alive; raw system calls
     // are used for ids because glibc's wrappers would try to change the other threads of the agent as well.
     unsafe {
         libc::setsid();
