@@ -8,5 +8,4 @@ mod handle_races;
 mod handle_rules;
 mod peer;
 mod scripted;
-#[path = "../../sdk/tests/warnings/mod.rs"]
 mod warnings;

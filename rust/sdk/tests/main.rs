@@ -8,4 +8,5 @@ mod home;
 mod scripted;
 #[path = "../../remote/tests/service/mod.rs"]
 mod service;
+#[path = "../../core/tests/warnings/mod.rs"]
 mod warnings;
