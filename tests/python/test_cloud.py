@@ -81,7 +81,7 @@ async def test_other_threads_run_while_a_call_waits(service: Service) -> None:
     assert len(ticks) > 10
 
 
-async def test_an_address_where_no_service_listens_is_named_with_the_cause() -> None:
+async def test_an_address_without_a_service_is_named_with_the_cause() -> None:
     with pytest.raises(CloudHttpError, match=r"127\.0\.0\.1:9") as caught:
         await Sandbox.get("box", backend=CloudBackend("http://127.0.0.1:9", KEY))
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)

@@ -114,7 +114,7 @@ async def test_an_agent_of_an_older_version_is_named() -> None:
         await sandbox.exec("true")
 
 
-def test_errors_are_raised_in_destructors_at_the_end_of_the_interpreter() -> None:
+def test_destructors_at_interpreter_exit_raise_our_errors() -> None:
     program = """
 import sys
 from microsandbox import MicrosandboxError

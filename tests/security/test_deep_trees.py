@@ -30,7 +30,7 @@ async def main():
         assert done.exit_code == 0, done.stderr_text
     await box.kill()
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    await volume.fs.remove("d", recursive=True)
+    await volume.fs.remove_dir("d")
     assert await volume.fs.list("/") == []
     await (await Sandbox.get("deep", backend=local)).remove()
     await Volume.remove("deep", backend=local)

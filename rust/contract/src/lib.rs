@@ -13,6 +13,7 @@
 //! | [`identity`] | which processes run a sandbox: `runtime/identity.json` |
 //! | [`exit`] | how a run ended: `runtime/exit.json` |
 //! | [`isolation`] | what separates a sandbox from its host |
+//! | [`text`] | enums that are written as text, one text per value |
 //!
 //! Closed sets are enums; each value has one text, which is what files, the database and users see. Files of a newer or
 //! older version may hold a text that this build does not know. Such a text becomes the `Unknown` value of its enum, so the

@@ -64,7 +64,7 @@ fn surviving_a_kill_is_an_error_with_the_name() {
         let backend = Scripted::new(&[Some(Running)], None);
         for done in [of(&backend, Running).kill(SOON).await, of(&backend, Running).stop(SOON).await] {
             let error = done.unwrap_err();
-            assert!(matches!(error, MicrosandboxError::Runtime(_)), "{error:?}");
+            assert!(matches!(error, MicrosandboxError::KillTimeout { .. }), "{error:?}");
             assert!(error.to_string().contains("box") && error.to_string().contains("after the kill"), "{error}");
         }
         assert_eq!(backend.asked(), ["kill", "stop", "kill"]);

@@ -10,7 +10,7 @@
 //! | [`runtime_process`] | starting `msb-runtime` and reading its reports |
 //! | [`tree`] | removing a directory with files of mapped ids |
 //! | [`layer_tree`] | building a read-only layer: complete or absent |
-//! | [`blocking`] | file work away from the event loop |
+//! | `blocking()` | file work away from the event loop |
 
 pub mod embedded;
 pub mod ids;

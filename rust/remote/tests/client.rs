@@ -61,7 +61,7 @@ async fn answers_that_are_no_answers_are_named_errors() {
     let html = ResponseTemplate::new(200).set_body_raw("<html>welcome</html>", "text/html");
     let cut = ResponseTemplate::new(200).set_body_raw(r#"{"id": "#, "application/json");
     let huge = ResponseTemplate::new(200).set_body_raw(vec![b' '; (16 << 20) + 1], "application/json");
-    for (template, word) in [(html, "text/html"), (cut, "cannot be read"), (huge, "larger than")] {
+    for (template, word) in [(html, "text/html"), (cut, "cannot be decoded"), (huge, "larger than")] {
         let error = get(&serving(template).await).await.unwrap_err();
         assert!(matches!(error, MicrosandboxError::Custom(_)), "{error:?}");
         assert!(error.to_string().contains(word), "{error}");
@@ -432,7 +432,7 @@ async fn a_truncated_or_false_log_is_a_named_error() {
     let bodies = [
         (
             "id: a\nevent: log\ndata: {\"source\":\"stdout\",\"ts\":\"2026-01-01T00:00:00Z\",\"text\":\"x\"}\n\nevent: log\ndata: {\n\n",
-            "cannot be read",
+            "cannot be decoded",
         ),
         (
             "event: log\ndata: {\"source\":\"nowhere\",\"ts\":\"2026-01-01T00:00:00Z\",\"text\":\"x\"}\n\n",

@@ -9,10 +9,10 @@
 //! | [`signal`] | masks, default actions, signals as a descriptor |
 //! | [`handler`] | signal handlers that are put back |
 //! | [`poll`] | `poll(2)` on descriptor numbers |
-//! | `readable` | a descriptor in the async runtime |
+//! | [`readable`] | a descriptor in the async runtime |
 //! | [`file`] | calls on files: `fchmodat2`, the exit status of a guest kernel |
 //! | [`kvm`] | requests to `/dev/kvm` |
-//! | `krunfw` | the guest kernel's library, asked |
+//! | [`krunfw`] | the guest kernel's library, asked |
 //! | [`mount`] | attributes of mounts |
 //! | [`seccomp`] | installing a filter |
 //! | [`network`] | the loopback interface, vsock |
