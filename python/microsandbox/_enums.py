@@ -459,7 +459,8 @@ class HostPermissions(StrEnum):
     """Which modes the guest may give to files of this machine.
 
     PRIVATE, the default: none with a set-id bit, which would make what a guest wrote a program of the files' owner.
-    Nothing inside may then set such a bit on any file (EPERM), because the refusal cannot tell files apart.
+    No program in the guest may then set such a bit on any file (EPERM), because the refusal does not know which file
+    is meant.
     MIRROR: any.
 
     Example: `Volume.bind("/srv/data", host_permissions=HostPermissions.PRIVATE)`

@@ -295,10 +295,11 @@ class Volume:
     def bind(path: str, **options: Unpack[MountKeywords]) -> MountConfig:
         """A host directory (or file), live both ways. A relative path is taken from the working directory now.
 
-        Root inside is who runs the sandbox: what it makes belongs to that user here. With `uid` and `gid`, 0 to 65535
-        and only where root runs sandboxes, the files of the directory's owner are shown as that user's instead, whose
-        new files belong to the owner; files of others are nobody's, and others make none. `readonly` is enforced on
-        this side; `host_permissions` says whether set-id bits may be set (they may not).
+        Root in the guest is the user who runs the sandbox: files that root creates belong to that user on the host.
+        With `uid` and `gid` (0 to 65535, only where root runs sandboxes), files of the directory's owner appear in the
+        guest as files of that guest user, and new files of that guest user belong to the owner; files of other owners
+        appear as files of user `nobody`, and other guest users cannot create files. `readonly` is enforced on the
+        host; `host_permissions` says whether set-id bits may be set (default: they may not).
 
         Example: `sb = await Sandbox.create("box", image="host", volumes={"/src": Volume.bind("./src")})`
         """

@@ -183,7 +183,7 @@ async def test_the_products_own_state_is_no_mount_source(local: Any, home: Path,
     link = tmp_path / "link"
     link.symlink_to(home / "db")
     for source in (home, home / "db", home / "volumes" / "data", home.parent, Path("/"), link):
-        with pytest.raises(InvalidConfigError, match="state of this product"):
+        with pytest.raises(InvalidConfigError, match="is inside, the state directory"):
             await Sandbox.create("box", image="host", volumes={"/v": Volume.bind(str(source))}, backend=local)
     assert (await Sandbox.list(backend=local)).sandboxes == []
     await Volume.remove("data", backend=local)

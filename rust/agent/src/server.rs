@@ -26,8 +26,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// With nothing to do for this long, buffers and free heap pages are given back.
 const IDLE_TRIM: Duration = Duration::from_millis(500);
 
-/// Chunks carried at once for an ended leader: more than a pipe holds, but a descendant that never stops writing
-/// cannot keep the loop to itself.
+/// Chunks carried in one turn for an ended leader: more than a pipe holds, but a descendant that never stops writing
+/// cannot occupy the loop.
 const CARRY_ROUNDS: usize = 16;
 
 /// Asked for on every socket.
@@ -58,9 +58,9 @@ pub struct Server {
     pub(crate) jobs: Jobs,
     pub(crate) workers: Workers,
     pub(crate) shutdown: Option<Shutdown>,
-    /// No new programs; the end comes with that of the last one.
+    /// New programs are refused; the sandbox ends once the last running program has ended.
     pub(crate) draining: bool,
-    /// The init of the machine has said that it ends.
+    /// The init of the machine has sent SIGTERM: it ends the machine.
     pub(crate) dismissed: bool,
     pub(crate) oom: OomWatch,
     pub(crate) childless: bool,
@@ -118,7 +118,7 @@ impl Server {
         })
     }
 
-    /// Serves until told to end, or until the runtime is gone.
+    /// Serves until an exit code is set by a shutdown, or until the runtime is gone.
     pub fn run(mut self) -> u8 {
         let mut set = PollSet::default();
         loop {
@@ -332,7 +332,7 @@ impl Server {
         }
     }
 
-    /// Nobody supervises this sandbox any more: it ends now, with everything in it.
+    /// No runtime supervises this sandbox any more: the agent kills every process in it and exits.
     pub(crate) fn runtime_gone(&mut self) {
         if self.exit_code.is_none() {
             self.kill_everything();

@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::files::task::{Done, Job};
 
-/// Threads at once.
+/// Threads that run concurrently.
 const MAX_THREADS: usize = 4;
 /// An idle thread ends after this time.
 const IDLE: Duration = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! What control groups count, version 1 and 2 and both at once: each figure comes from wherever its controller lives.
+//! Figures of control groups, version 1, 2 and hybrid: each figure is read from the hierarchy of its controller.
 
 use std::path::{Path, PathBuf};
 

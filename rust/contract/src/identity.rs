@@ -14,7 +14,7 @@ pub struct Identity {
     /// PID 1 of the sandbox, as the host numbers it.
     pub init: ProcessIdentity,
     pub driver: IsolationDriver,
-    /// Control groups made for this run, absolute paths; whoever cleans up after a kill removes them.
+    /// Control groups made for this run, absolute paths; the process that cleans up after a kill removes them.
     pub cgroups: Vec<PathBuf>,
     /// Milliseconds since the epoch.
     pub started_at_ms: u64,

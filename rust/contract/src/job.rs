@@ -50,7 +50,7 @@ pub enum Job {
 /// One layer of an archive that was passed on [`fd::PAYLOAD`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerSource {
-    /// Where the blob lies in the archive.
+    /// Where the blob begins in the archive.
     pub offset: u64,
     pub length: u64,
     pub compression: Compression,

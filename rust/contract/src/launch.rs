@@ -94,7 +94,7 @@ pub struct Lower {
     pub path: PathBuf,
     /// The files carry real host ids, not mapped ones (a user's directory as root file system): as host root the
     /// layer is attached through an id-mapped mount so that its uid 0 is the sandbox's uid 0. Without that ability
-    /// foreign ids appear as `nobody`.
+    /// foreign ids appear as the user `nobody`.
     #[serde(default)]
     pub host_ids: bool,
 }
@@ -114,7 +114,8 @@ pub struct BindSpec {
     /// A missing source is skipped instead of failing the boot.
     #[serde(default)]
     pub optional: bool,
-    /// Whom the files of the source's owner belong to inside; those of other owners are nobody's. Only for host root.
+    /// User and group, inside, of the files of the source's owner; files of other owners appear as the user `nobody`.
+    /// Only for host root.
     #[serde(default)]
     pub shown_as: Option<(u32, u32)>,
     /// Set-id bits may reach the files of the host. See [`LaunchSpec::guards_modes`].
@@ -148,7 +149,7 @@ pub struct KernelSpec {
     /// Where the image begins in the file.
     pub offset: u64,
     pub size: u64,
-    /// Where it lies in the guest's physical memory.
+    /// Where the image begins in the guest's physical memory.
     pub guest_addr: u64,
     /// Where the first virtual processor begins.
     pub entry_addr: u64,

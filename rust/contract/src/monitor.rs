@@ -44,7 +44,7 @@ pub struct MachineSpec {
     pub kernel: KernelSpec,
     /// [`crate::LaunchSpec::hands_over`].
     pub hands_over: bool,
-    /// Nobody but this sandbox changes a file that its guest sees, so the guest may look at the host's own pages of them.
+    /// Only this sandbox changes the files that its guest sees, so the guest may map the host's own pages of them.
     pub private_files: bool,
     /// When the boot began, on the monotonic clock: what the monitor notes is counted from there.
     pub origin_ns: u64,

@@ -81,7 +81,7 @@ pub struct AgentAddress {
 }
 
 impl AgentAddress {
-    /// The agent of `name` on `socket`; the token of a running sandbox lies beside it.
+    /// The agent of `name` on `socket`; the token of a running sandbox is a file in the same directory.
     pub fn read(name: &str, socket: PathBuf) -> MicrosandboxResult<AgentAddress> {
         let token = socket.with_file_name("token");
         match std::fs::read(&token) {
@@ -107,7 +107,7 @@ impl std::fmt::Debug for AgentAddress {
     }
 }
 
-/// A stream that can tell without waiting whether its other end is there and has said nothing.
+/// A stream that can report without waiting whether its other end is connected and has sent nothing.
 pub trait Quiet {
     fn is_quiet(&mut self) -> bool;
 }
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         &self.ready
     }
 
-    /// Frames that came for ids nobody asked with; they were dropped.
+    /// How many frames arrived for ids that no call waits for; those frames were dropped.
     pub fn stray_frames(&self) -> u64 {
         self.connection.stray_frames()
     }

@@ -62,7 +62,7 @@ pub struct LastRun {
 pub enum SandboxHandleInner {
     Local(SandboxHandleLocalState),
     Cloud(SandboxHandleCloudState),
-    /// A backend of somebody else's.
+    /// A backend that is not part of this product.
     Other,
 }
 
@@ -77,7 +77,7 @@ pub struct SandboxHandleLocalState {
 pub struct SandboxHandleCloudState {
     pub id: String,
     pub org_id: String,
-    /// The record goes with the end of the run.
+    /// The record is deleted when the run ends.
     pub ephemeral: bool,
     pub started_at: Option<DateTime<Utc>>,
     pub stopped_at: Option<DateTime<Utc>>,
@@ -94,7 +94,7 @@ pub enum SandboxInner {
 #[derive(Debug, Clone)]
 pub struct SandboxLocalState {
     pub db_id: i32,
-    /// This process created it attached and has not let go.
+    /// This process created the sandbox attached and has not detached from it.
     pub owned: bool,
 }
 

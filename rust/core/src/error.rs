@@ -1,5 +1,5 @@
-//! The one error type. A variant is a condition a program may want to tell apart; the Python class of each is named
-//! in `rust/bindings/src/errors.rs`, by an exhaustive match.
+//! The one error type. A variant is a condition a program may want to distinguish; the Python class of each is
+//! named in `rust/bindings/src/errors.rs`, by an exhaustive match.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,12 @@
-//! Files that are nobody else's business.
+//! Files that only their owner may read or write.
 
 use std::io::Write as _;
 use std::path::Path;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
-/// Replaces a file in one step; mode 0600, whatever it was before. It is there as a whole, or as it was.
+/// Replaces a file in one step; mode 0600, whatever mode the file had before. The file has the whole new content, or is
+/// unchanged.
 pub fn write(path: &Path, content: &[u8]) -> MicrosandboxResult<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let write = || -> std::io::Result<()> {

@@ -237,7 +237,7 @@ fn image(image: &ImageSource, home: &Path) -> MicrosandboxResult<()> {
     }
 }
 
-/// A directory as root file system must not hold our own state, nor lie in it.
+/// A directory as root file system must not contain the state directory, nor be inside it.
 fn directory_root(path: &Path, home: &Path) -> MicrosandboxResult<()> {
     let real = match path.canonicalize() {
         Ok(real) => real,

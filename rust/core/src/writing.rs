@@ -2,8 +2,8 @@
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
-/// What is being written. A step that failed, or that nobody waited for, leaves it broken: a part must not pass for the
-/// whole.
+/// What is being written. A step that failed, or whose future was dropped, leaves the file broken: a partial file must
+/// not pass for a complete one.
 pub enum Writing<T> {
     Open(T),
     Broken,

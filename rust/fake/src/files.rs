@@ -138,7 +138,7 @@ impl FileTree {
         Err(subject.missing())
     }
 
-    /// The directory a path would lie in must exist.
+    /// Checks that the parent directory of a path exists.
     fn home(&self, subject: &Subject<'_>, path: &str) -> MicrosandboxResult<()> {
         let mut above = parent(path);
         loop {

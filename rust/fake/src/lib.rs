@@ -52,7 +52,7 @@ pub struct ScriptResult {
     pub stdout: Bytes,
     pub stderr: Bytes,
     pub exit_code: i32,
-    /// Time before the output appears and the command exits; kills and timeouts work meanwhile.
+    /// Time before the output appears and the command exits; kills and timeouts work during this time.
     pub delay: Duration,
 }
 

@@ -291,7 +291,7 @@ pub fn stop(shared: &Arc<Shared>, name: &str) -> MicrosandboxResult<()> {
     Ok(())
 }
 
-/// Ends it at once.
+/// Kills the sandbox without waiting for its programs.
 pub fn kill(shared: &Arc<Shared>, name: &str) -> MicrosandboxResult<()> {
     let boot = lock(&shared.records).live(name)?.boot;
     end(shared, name, boot, "Signal", Some(libc::SIGKILL));

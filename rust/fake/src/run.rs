@@ -28,7 +28,7 @@ pub type Input = mpsc::Receiver<Bytes>;
 /// The signal that ends a program.
 pub type Kill = watch::Sender<Option<i32>>;
 
-/// Where a program's output goes: the log first, then whoever listens.
+/// Where a program's output goes: the log first, then the holder of the exec handle.
 #[derive(Clone)]
 pub struct Output {
     events: mpsc::UnboundedSender<MicrosandboxResult<ExecEvent>>,
@@ -51,7 +51,7 @@ impl Output {
         lock(&self.journal).add(source, Some(self.session), data.clone());
         self.changes.send_modify(|count| *count += 1);
         let event = if error && !self.tty { ExecEvent::Stderr(data) } else { ExecEvent::Stdout(data) };
-        // A listener that left misses it; the log has it.
+        // A dropped handle misses the event; the log has the output.
         let _ = self.events.send(Ok(event));
     }
 }
@@ -78,7 +78,7 @@ fn failure(kind: &str, errno: i32, errno_name: &str, message: String) -> Microsa
 }
 
 impl Place {
-    /// Starts a program. What cannot be started is an error at once.
+    /// Starts a program. A program that cannot be started is an error of this call, not a later event.
     pub fn start(self, cmd: String, options: ExecOptions) -> MicrosandboxResult<ExecHandle> {
         let (shared, name, session) = (self.shared.clone(), self.name.clone(), self.session);
         let started = self.launch(cmd, options);
@@ -209,7 +209,7 @@ impl Task {
             }
             code = self.process.run(program, &cmd, &args, &streams) => ExecExit { code, ..ExecExit::default() },
         };
-        // Its input ends before its exit is told, so that a writer never waits for a program that is gone.
+        // The program's input is closed before its exit is reported, so a writer never waits for an exited program.
         drop(self.process);
         super::records::forget_run(&self.place.shared, &self.place.name, self.place.session);
         let exit = ExecExit { drained: true, duration: began.elapsed(), ..exit };

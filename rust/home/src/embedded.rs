@@ -44,7 +44,7 @@ fn shared(cell: &'static OnceLock<OwnedFd>, name: &str, bytes: &[u8]) -> Microsa
     }
 }
 
-/// A memory file with `bytes` in it that nobody can change any more.
+/// A memory file with the content `bytes`, sealed: no process can change the content.
 pub fn sealed(name: &str, bytes: &[u8], extra: MemfdFlags) -> MicrosandboxResult<OwnedFd> {
     let fail = |source: std::io::Error| MicrosandboxError::Io { context: format!("create memory file {name}"), source };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;

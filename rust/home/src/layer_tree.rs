@@ -65,7 +65,7 @@ fn lock(parent: &Path) -> MicrosandboxResult<File> {
     Ok(file)
 }
 
-/// Removes what killed builders left; the caller holds the lock, so nobody is building.
+/// Removes what killed builders left; the caller holds the lock, so no builder is running.
 fn sweep(parent: &Path) -> MicrosandboxResult<()> {
     let entries = fs::read_dir(parent).map_err(|e| MicrosandboxError::io("list", parent, e))?;
     for entry in entries.flatten() {

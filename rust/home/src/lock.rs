@@ -1,4 +1,5 @@
-//! One lock file a name of a sandbox or volume: whoever changes what a name means holds it. The kernel frees it when the holder dies.
+//! One lock file per name of a sandbox or volume: a task that changes what the name means holds the lock. The kernel
+//! releases the lock when the holder dies.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;

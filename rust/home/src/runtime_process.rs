@@ -125,15 +125,15 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Collects an ended child without anybody waiting for it.
+/// Reaps an exited child in a background task.
 pub fn reap_in_background(pidfd: OwnedFd) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(wait_gone(pidfd));
     }
 }
 
-/// Runs a job that ends by itself (unpack, remove, probe), handing every report to `on_report`.
-/// Dropping the future ends the process.
+/// Runs a job that exits when its work is done (unpack, remove, probe), handing every report to `on_report`.
+/// Dropping the future kills the process.
 pub async fn run_job(
     job: &Job,
     payload: Option<BorrowedFd<'_>>,

@@ -19,18 +19,19 @@ const LOOKED_AT: usize = 512;
 /// Threads that free what is held.
 const FREEING: usize = 4;
 
-/// What a removed tree still occupies: nothing has a name any more, and its blocks go when this is freed or dropped.
+/// What a removed tree still occupies: no entry has a name any more; the blocks are freed when this value is freed or
+/// dropped.
 ///
 /// Some file systems wait for the disk at every directory that loses its last reference (ext4 with `discard` and no
-/// journal: a millisecond and more each), under the lock of the directory above it. Held open, a directory loses its
-/// name at once and its blocks later, together with the others and beneath no lock.
+/// journal: a millisecond and more each), under the lock of the directory above it. A directory that is held
+/// open loses its name without that wait, and its blocks later, together with the others and under no lock.
 #[must_use]
 pub struct Remains(Vec<OwnedFd>);
 
 impl Remains {
     /// Gives the blocks back; they are free when this returns.
     pub async fn free(self) {
-        // The work is done even if nobody waits for it any more.
+        // The blocking task finishes even if this future is dropped.
         let _ = tokio::task::spawn_blocking(move || {
             let mut shares: Vec<Vec<OwnedFd>> = (0..FREEING).map(|_| Vec::new()).collect();
             for (number, directory) in self.0.into_iter().enumerate() {

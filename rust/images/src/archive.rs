@@ -147,12 +147,12 @@ fn open_source(path: &Path) -> Result<File, Failure> {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| io("open", path, e))?;
         return Ok(File::from(stdin));
     }
-    // Without blocking: a named pipe that nobody writes must not hold the call for ever.
+    // Without blocking: opening a named pipe that no process writes to must not block for ever.
     let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     File::options().read(true).custom_flags(flags).open(path).map_err(|e| io("open", path, e))
 }
 
-/// Reads a pipe so that a cancelled import ends although nobody writes.
+/// Reads a pipe so that a cancelled import ends even if no process writes to the pipe.
 struct Stream<'a> {
     file: &'a File,
     cancelled: &'a Cancelled,

@@ -71,12 +71,12 @@ impl LayerCache {
         self.root.join(format!("{}.json", chain_id.hex()))
     }
 
-    /// Held while layers are looked up and added: none of them goes meanwhile.
+    /// Held while layers are looked up and added, so that no layer is deleted in between.
     pub async fn lock_shared(&self) -> MicrosandboxResult<CacheLock> {
         self.lock(FlockOperation::NonBlockingLockShared).await
     }
 
-    /// Held while layers are deleted: nobody is importing.
+    /// Held while layers are deleted, so that no import is running.
     pub async fn lock_exclusive(&self) -> MicrosandboxResult<CacheLock> {
         self.lock(FlockOperation::NonBlockingLockExclusive).await
     }
@@ -125,7 +125,7 @@ impl LayerCache {
         Ok(Temporary { directory: directory.keep(), _lock: lock })
     }
 
-    /// Makes layer `number` of `temporary` visible. A layer that another process published meanwhile stays.
+    /// Makes layer `number` of `temporary` visible. A layer that another process published first stays.
     pub fn publish(
         &self,
         temporary: &Temporary,
@@ -162,7 +162,7 @@ impl LayerCache {
         let mut found = Vec::new();
         for name in self.names()?.into_iter().filter(|name| name.starts_with(TEMPORARY)) {
             let path = self.root.join(name);
-            // Gone meanwhile: its owner has just finished.
+            // The lock file is gone: the import that owned the directory has just finished.
             let Ok(lock) = lock_file(&path.join("lock")) else { continue };
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 found.push((path, lock));
@@ -190,7 +190,8 @@ impl LayerCache {
         Ok(names.iter().filter_map(|name| Sha256Digest::parse(&format!("sha256:{name}")).ok()).collect())
     }
 
-    /// Deletes a layer; it disappears at once, whatever its tree takes. The caller holds the exclusive lock.
+    /// Deletes a layer. A rename hides the layer first, however long removing its tree takes. The caller holds the
+    /// exclusive lock.
     pub async fn delete(&self, home: &Home, chain_id: &Sha256Digest) -> MicrosandboxResult<()> {
         let temporary = self.temporary(0)?;
         let grave = temporary.directory.join("layer");

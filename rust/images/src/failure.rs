@@ -70,7 +70,7 @@ pub fn mismatch(message: impl Into<String>) -> Failure {
     Failure::of(ImageErrorKind::DigestMismatch, message)
 }
 
-/// Host I/O; a full disk is told apart.
+/// An I/O failure on the host; a full disk has an error of its own.
 pub fn io(action: &str, path: &Path, error: std::io::Error) -> Failure {
     if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
         return Failure::Other(no_space(format!("{action} {}: {error}", path.display())));

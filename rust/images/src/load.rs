@@ -136,13 +136,13 @@ impl Import<'_> {
         let layers = self.layers;
         let missing: Vec<usize> =
             (0..layers.len()).filter(|i| self.cache.facts(&layers[*i].chain_id).is_none()).collect();
-        let told = Told { progress, layers, missing: &missing };
-        told.begin();
+        let log = Told { progress, layers, missing: &missing };
+        log.begin();
         if missing.is_empty() {
             return Ok(());
         }
         let temporary = self.cache.temporary(missing.len())?;
-        let result = match self.run(&missing, &temporary, &told).await {
+        let result = match self.run(&missing, &temporary, &log).await {
             Ok(facts) => self.publish(&temporary, &missing, &facts),
             Err(failure) => Err(failure),
         };
@@ -151,8 +151,8 @@ impl Import<'_> {
         Ok(discarded?)
     }
 
-    /// Runs the unpacking processes; what they found out about each layer.
-    async fn run(&self, missing: &[usize], temporary: &Temporary, told: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
+    /// Runs the unpacking processes; returns the facts of each layer.
+    async fn run(&self, missing: &[usize], temporary: &Temporary, log: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
         let mut sources: Vec<LayerSource> =
             (0..missing.len()).map(|number| self.source(missing, number, temporary)).collect();
         sources.reverse();
@@ -170,7 +170,7 @@ impl Import<'_> {
             let total_bytes = self.limits.total_bytes.saturating_sub(used).max(1);
             let limits = ImageLimits { total_bytes, ..self.limits };
             let spec = UnpackSpec { version: LAUNCH_VERSION, ids: self.home.id_map()?, layers: batch, limits };
-            facts.extend(self.job(spec, facts.len(), told).await?);
+            facts.extend(self.job(spec, facts.len(), log).await?);
         }
         Ok(facts)
     }
@@ -193,16 +193,16 @@ impl Import<'_> {
         }
     }
 
-    /// One process, for the layers from number `first` on.
-    async fn job(&self, spec: UnpackSpec, first: usize, told: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
+    /// Runs one unpacking process, for the layers from number `first` on.
+    async fn job(&self, spec: UnpackSpec, first: usize, log: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
         let mut facts: Vec<Option<LayerFacts>> = vec![None; spec.layers.len()];
         let mut failed: Option<JobError> = None;
         let job = Job::Unpack(spec);
         self.home
             .run_job(&job, Some(self.archive.file().as_fd()), &mut |report| match report {
-                Report::Progress { layer, read, .. } => told.reading(first.saturating_add(layer), read),
+                Report::Progress { layer, read, .. } => log.reading(first.saturating_add(layer), read),
                 Report::Unpacked { layer, bytes, entries } => {
-                    told.unpacked(first.saturating_add(layer));
+                    log.unpacked(first.saturating_add(layer));
                     if let Some(slot) = facts.get_mut(layer) {
                         *slot = Some(LayerFacts { bytes, entries });
                     }
@@ -226,7 +226,7 @@ impl Import<'_> {
     }
 }
 
-/// Says how far the import is, in numbers of the whole archive.
+/// Reports the progress of the import; layers are numbered within the whole archive.
 struct Told<'a> {
     progress: Option<ProgressFn>,
     layers: &'a [&'a PlannedLayer],
@@ -246,7 +246,7 @@ impl Told<'_> {
         }
     }
 
-    /// Layers that are there already are done at once.
+    /// Reports every layer; a layer that the cache already has counts as complete.
     fn begin(&self) {
         for index in 0..self.layers.len() {
             let done = if self.missing.contains(&index) { 0 } else { self.layers[index].extent.length };

@@ -110,7 +110,7 @@ impl Reader<'_> {
         if let Some(platform) = &descriptor.platform
             && !runs_here(&platform.os, &platform.architecture)
         {
-            // Attestations are filed under a platform that nobody has.
+            // Attestations have the platform `unknown`, which no machine has.
             if platform.os != "unknown" {
                 self.leave_out(&platform.os, &platform.architecture, platform.variant.as_deref());
             }

@@ -1,4 +1,4 @@
-//! Where things lie in a tar archive: a bounded scan of its headers. Nothing is unpacked here.
+//! The offsets of a tar archive's entries, found by a bounded scan of the headers. Nothing is unpacked here.
 //!
 //! Formats: POSIX ustar and pax, and GNU's long names and binary numbers (`info tar`, "Basic Tar Format"). A size comes
 //! from one place: the pax record if there is one, else the header.

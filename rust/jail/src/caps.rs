@@ -48,7 +48,7 @@ pub fn drop_to_supervisor() -> Result<(), Errno> {
     set_no_new_privs(true)
 }
 
-/// Resource limits that every process inside starts with. `pids` stands in for a control group that is not to be had:
+/// Resource limits that every process inside starts with. `pids` replaces a control group that is not available:
 /// it bounds the processes of each user inside this user namespace.
 pub fn set_limits(pids: Option<u64>) -> Result<(), Errno> {
     if let Some(pids) = pids {

@@ -46,10 +46,11 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
     })();
     match attempt {
         Ok(places) => Ok((places, None)),
-        // The boot goes on without; a missing directory will say so itself when the layer is opened.
+        // The boot continues without id mapping; a missing directory is reported when the layer is opened.
         Err(error) => {
-            let reason =
-                format!("id-mapped mounts cannot be had here ({error}): foreign ids of the root appear as nobody");
+            let reason = format!(
+                "id-mapped mounts are not available here ({error}): foreign ids of the root appear as the user nobody"
+            );
             Ok((none, Some(Mechanism::new(MechanismName::IdMappedRoot, MechanismState::Off, reason))))
         }
     }
@@ -81,7 +82,7 @@ fn mapping(ids: &IdMap) -> Result<OwnedFd, Errno> {
     user_namespace(|pid| ids::write_maps(pid, ids))
 }
 
-/// A user namespace with a mapping and nobody in it.
+/// A user namespace with a mapping and without processes.
 fn user_namespace(write: impl FnOnce(i32) -> Result<(), String>) -> Result<OwnedFd, Errno> {
     let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;
     let (pid, pidfd) = match process::clone_child(libc::CLONE_NEWUSER as u64, None)? {

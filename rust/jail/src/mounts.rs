@@ -83,8 +83,8 @@ fn create_overlay(context: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 /// `volatile`: without it, every end of a sandbox (and every `sync` inside) would write back the whole file system that
-/// the product home lies on. What a sandbox writes survives the sandbox and its runtime; a power loss of the host costs at most
-/// what the host had not yet written back by itself. Kernels before 5.10 do without.
+/// holds the product home. What a sandbox writes survives the sandbox and its runtime; a power loss of the host loses
+/// at most what the host kernel's own write-back had not yet written. Kernels before 5.10 have no such option.
 fn overlay_context() -> Result<OwnedFd, Errno> {
     let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     mount::fsconfig_set_flag(&context, "userxattr")?;
@@ -92,9 +92,9 @@ fn overlay_context() -> Result<OwnedFd, Errno> {
     Ok(context)
 }
 
-/// The oldest way, of kernels before 6.5: one option list, which must fit into a page (relative names keep it short), and
-/// a mount that is attached at once. It can be picked up again only by a name in a directory that may be searched, so a
-/// temporary file system is put over `here` for it; the overlay follows it there.
+/// The oldest way, of kernels before 6.5: one option list, which must fit into a page (relative names keep it short),
+/// and a mount that is attached when it is made. That mount can be opened only by a name in a directory that may be
+/// searched, so a temporary file system is mounted over `here` to hold that name; the overlay is mounted in it.
 fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, here: &OwnedFd) -> Result<OwnedFd, Errno> {
     let list: Vec<String> = lowers.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
     let options = format!(
@@ -124,7 +124,7 @@ fn overlay_by_list(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, here: &O
     Ok(top)
 }
 
-/// A detached copy of the mount (and all beneath it) that `source` lies on, rooted at `source`.
+/// A detached copy of the mount that holds `source`, with all mounts beneath it, rooted at `source`.
 pub fn copy_tree(source: impl AsFd) -> Result<OwnedFd, Errno> {
     mount::open_tree(
         source,
@@ -169,7 +169,7 @@ pub fn device(path: &str, major: u32, minor: u32) -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
-/// Makes `root` the root directory and lets go of the old one.
+/// Makes `root` the root directory and detaches the old one.
 pub fn pivot(root: impl AsFd) -> Result<(), Errno> {
     rustix::process::fchdir(root)?;
     // The old root ends up stacked over the new one; the working directory is still the new one beneath it.

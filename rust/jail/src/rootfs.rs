@@ -15,14 +15,14 @@ use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
 
 const LAYER_HINT: &str = "load the image again, and check that the product home can be read by the user who runs this";
-const OVERLAY_HINT: &str = "the kernel must allow overlay file systems in user namespaces (Linux 5.11 or newer) and the product home \
-     must lie on a file system that supports them (not NFS, FUSE or another overlay)";
+const OVERLAY_HINT: &str = "the kernel must allow overlay file systems in user namespaces (Linux 5.11 or newer) and \
+     the product home must be on a file system that supports them (not NFS, FUSE or another overlay)";
 const MOUNT_HINT: &str =
     "the kernel refused a mount inside the sandbox; in a container host, /proc and /sys must not be masked";
 const BIND_HINT: &str =
     "check that the source exists and can be read, and that the target in the image is of the same kind";
 
-/// Files in `/proc` that tell of or act on the whole machine: `/dev/null` or an empty directory is put over them.
+/// Files in `/proc` that describe or control the whole machine: `/dev/null` or an empty directory is put over them.
 const PROC_MASKED: [&str; 12] = [
     "acpi",
     "asound",
@@ -57,7 +57,7 @@ pub enum Source {
     Tree(OwnedFd),
     /// A path opened in this mount namespace.
     Path(OwnedFd),
-    /// It is not there, and the caller said that this is fine.
+    /// The source does not exist, and the caller declared it optional.
     Absent,
 }
 
@@ -176,7 +176,7 @@ pub fn attach_here(tree: &OwnedFd, parts: &Parts) -> Result<(), Errno> {
     mounts::attach(tree, &parts.here)
 }
 
-/// An overlay that was mounted without syncing leaves a mark that refuses the next mount until somebody takes note.
+/// An overlay mounted as volatile leaves a mark; the kernel refuses the next mount until that mark is removed.
 /// The upper directory is complete as long as the host did not lose power, and no worse than its other files if it did.
 fn clear_volatile_mark(work: &OwnedFd) -> Result<(), Errno> {
     let mark = "work/incompat/volatile";
@@ -252,8 +252,8 @@ fn existing(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
     }
 }
 
-/// A small `/dev` with the devices every program expects and terminals of its own. Shared memory is bounded by itself:
-/// there may be no control group that does it.
+/// A small `/dev` with the devices every program expects and terminals of its own. Shared memory is limited
+/// by its mount: there may be no control group that limits it.
 pub fn mount_dev(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), Failure> {
     mount_dev_parts(root, id_count, shm_bytes).map_err(failed(Step::MountDev, "mount /dev", MOUNT_HINT))
 }
@@ -273,7 +273,7 @@ fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), 
         fs::symlinkat(target, &dev, name)?;
     }
     let mut pts = vec![Opt::Flag("newinstance"), Opt::Text("ptmxmode", "0666"), Opt::Text("mode", "620")];
-    // Group `tty`, where the mapping has it.
+    // Group `tty`, where the mapping contains that group.
     if id_count > 5 {
         pts.push(Opt::Text("gid", "5"));
     }

@@ -139,14 +139,14 @@ impl Booting {
                 _ => Err(MicrosandboxError::InvalidState(format!("sandbox {name} is not booting"))),
             },
             Ok(Ok(Some(Report::BootError(error)))) => {
-                // It ends by itself after this report, having cleaned up.
+                // After this report the runtime process cleans up and exits.
                 if let Some(process) = self.process.take() {
                     let _ =
                         tokio::time::timeout(Duration::from_secs(5), runtime_process::wait_gone(process.pidfd)).await;
                 }
                 Err(boot_failure(&name, error))
             }
-            Ok(Ok(Some(other))) => Err(MicrosandboxError::Runtime(format!("msb-runtime of {name} said {other:?}"))),
+            Ok(Ok(Some(other))) => Err(MicrosandboxError::Runtime(format!("msb-runtime of {name} sent {other:?}"))),
             Ok(Ok(None)) => Err(boot_failure(&name, died())),
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(boot_failure(&name, silent())),
@@ -164,11 +164,11 @@ impl Drop for Booting {
 }
 
 fn died() -> BootError {
-    plain_error("the runtime process ended without a word", "look at logs/runtime.log in the sandbox's directory")
+    plain_error("msb-runtime exited before reporting ready", "read logs/runtime.log in the sandbox's directory")
 }
 
 fn silent() -> BootError {
-    plain_error("the runtime process does not report", "look at logs/runtime.log in the sandbox's directory")
+    plain_error("msb-runtime did not report ready in time", "read logs/runtime.log in the sandbox's directory")
 }
 
 fn plain_error(message: &str, hint: &str) -> BootError {

@@ -18,10 +18,10 @@ use microsandbox_store::SandboxRow;
 
 /// Longest wait for the kernel to stop every process: one in an uninterruptible call of a slow disk takes its time.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
-/// How often the kernel is asked meanwhile.
+/// Interval at which the kernel is polled until then.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Fine on a paused one.
+/// Pauses a running sandbox. Idempotent: a paused sandbox stays paused.
 pub async fn pause(home: &Home, name: &str) -> MicrosandboxResult<()> {
     let (row, _lock) = held(home, name).await?;
     match row.status {

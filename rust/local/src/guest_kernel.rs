@@ -5,12 +5,13 @@
 //! | this one | where it is looked for: the ladder; what was found |
 //! | [`inspect`] | what a file must be before anything of it is loaded or mapped |
 //! | [`load`] | the two functions of the library, called |
-//! | [`remember`] | what is known about a file that has not changed |
+//! | [`facts_cache`] | what is known about a file that has not changed |
 //! | [`install`], [`wheel`], [`fetch`] | bringing a copy into `<home>/lib` |
 //!
-//! The first rung that names or has a library wins. A library that somebody named (the first three rungs) and that is of no
-//! use is an error: another one is never taken instead. What merely lies in a well-known folder and is of no use is passed
-//! over, and told when nothing better is found. The path is process-wide: there is one guest kernel for every sandbox.
+//! The first rung that names or has a library wins. A library that the user or the program named (the first three
+//! rungs) and that cannot be used is an error: another library is never taken instead. An unusable library in a
+//! well-known folder is skipped, and reported if no usable one is found. The path is process-wide: there is one guest
+//! kernel for every sandbox.
 
 mod facts_cache;
 pub mod fetch;
@@ -59,8 +60,8 @@ const FOLDERS: [&str; 6] = [
 /// What the program set.
 static SET: RwLock<Option<PathBuf>> = RwLock::new(None);
 
-/// Names the library for this process; `MSB_LIBKRUNFW_PATH` still wins. The last call counts. The file is looked at when
-/// a microVM is wanted, not now. A relative path is taken from the working directory of this moment.
+/// Names the library for this process; `MSB_LIBKRUNFW_PATH` still wins. The last call counts. The file is examined when
+/// a microVM is requested, not by this call. A relative path is resolved against the working directory of this call.
 pub fn set_library_path(path: PathBuf) {
     let path = std::path::absolute(&path).unwrap_or(path);
     *SET.write().unwrap_or_else(PoisonError::into_inner) = Some(path);
@@ -106,7 +107,7 @@ impl Rung {
         }
     }
 
-    /// Somebody named this very file.
+    /// Whether the user or the program named this very file.
     fn is_explicit(self) -> bool {
         matches!(self, Rung::Environment | Rung::Program | Rung::Configuration)
     }
@@ -124,15 +125,15 @@ pub struct RungReport {
 /// What a rung had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// It names nothing.
+    /// The rung names nothing.
     Unset,
     /// No such file.
     Absent,
-    /// A file that is of no use.
+    /// A file that cannot be used.
     Unusable(Lack),
-    /// This one is taken.
+    /// This file is taken.
     Taken { digest: String },
-    /// Not looked into: an earlier rung decided.
+    /// Not examined: an earlier rung decided.
     PassedOver,
 }
 
@@ -142,7 +143,7 @@ pub fn locate(config: &LocalConfig) -> MicrosandboxResult<GuestKernel> {
     find(config).map_err(Lack::no_microvm)
 }
 
-/// As [`locate`], as a reason.
+/// As [`locate`], with the reason as the error.
 pub(crate) fn find(config: &LocalConfig) -> Result<GuestKernel, Lack> {
     climb(&rungs(config, &Environment::Process), config).1
 }
@@ -152,7 +153,7 @@ pub fn ladder(config: &LocalConfig) -> Vec<RungReport> {
     climb(&rungs(config, &Environment::Process), config).0
 }
 
-/// Where the copy of this home lies, or would.
+/// The path of this home's copy, whether or not that exists.
 pub fn home_path(config: &LocalConfig) -> PathBuf {
     config.home.join("lib").join(FILE_NAME)
 }
@@ -210,7 +211,7 @@ fn if_there(path: &Path, found: Found) -> Found {
     if path.exists() { found } else { Found::Absent }
 }
 
-/// `what` goes on after the path.
+/// `what` completes the sentence after the path.
 fn named(rung: Rung, path: &Path, what: &str) -> Lack {
     Lack::new(
         format!("{} names {}, {what}", rung.as_str(), path.display()),
@@ -227,9 +228,9 @@ fn nowhere(useless: &[String]) -> Lack {
     Lack::new(reason, INSTALL_HINT)
 }
 
-/// `None`: there is no file. A reason goes on after "the file …, ".
+/// `None`: there is no file. The error completes the sentence "the file …, ".
 fn examine(path: &Path, rung: Rung, config: &LocalConfig) -> Result<Option<GuestKernel>, Lack> {
-    // A pipe must not make this wait.
+    // Opening a pipe must not block.
     let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
     let file = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,

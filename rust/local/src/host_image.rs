@@ -2,14 +2,14 @@
 //!
 //! What is in it is an allow-list. `/usr` and its companions are bound read-only; of `/etc` only named files that every
 //! user of this machine may read are copied, and accounts are made up. Homes, keys, shadow files, the machine-id and
-//! the name of the host are never in it. The running interpreter's prefixes are bound as they are, with whatever they
-//! hold: a socket or a key that somebody put into a virtual environment is visible inside.
+//! the name of the host are never in it. The running interpreter's prefixes are bound as they are, with all their
+//! content: a socket or a key in a virtual environment is visible inside the sandbox.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `machine` | the machine it is taken from: paths resolved beneath a root, homes |
 //! | `etc` | the allow-list of `/etc` and the made-up accounts |
-//! | `prefix` | which interpreter prefixes may be shown, and where an interpreter really lies |
+//! | `prefix` | which interpreter prefixes may be shown, and the directory to which an interpreter resolves |
 
 mod etc;
 mod machine;
@@ -118,7 +118,7 @@ enum Entry {
     MountFile,
     /// Content made up here.
     Text(String),
-    /// A copy of the machine's file of the same path; the stamp tells its versions apart.
+    /// A copy of the machine's file of the same path; the stamp identifies the version of that file.
     Copy {
         stamp: String,
     },

@@ -2,17 +2,17 @@
 //!
 //! | asked | given |
 //! |---|---|
-//! | `container` | a container; nothing is looked at |
+//! | `container` | a container; nothing is probed |
 //! | `auto` | a microVM if one really booted on this host (the canary), else a container, and the reason is kept for the warning |
 //! | `microvm` | a microVM, or `IsolationUnavailable` before anything exists |
 //!
-//! What needs no guest is asked first, in this order: `/dev/kvm` opens and answers; there is a guest kernel; a machine can be
-//! made. Only then a canary boots: `/dev/kvm` that opens is no proof that a guest runs. Its verdict is remembered
-//! ([`verdict`]); processes that ask at the same time wait for one canary.
+//! Checks that need no guest come first, in this order: `/dev/kvm` opens and answers; there is a guest kernel; a
+//! machine can be made. Only then a canary boots: `/dev/kvm` that opens is no proof that a guest runs. The canary's
+//! verdict is remembered ([`verdict`]); processes that ask at the same time wait for one canary.
 //!
-//! A demand for a microVM is refused by a remembered "no" and runs no canary of its own: without a verdict, its own boot is
-//! the proof. An explicitly named kernel library that is of no use makes `auto` a container with that reason, as loud as
-//! every other reason.
+//! A demand for a microVM is refused by a remembered "no" and runs no canary of its own: without a verdict, its own
+//! boot is the proof. If an explicitly named kernel library cannot be used, `auto` gives a container, and that reason
+//! is reported like every other reason.
 
 pub mod canary;
 pub mod kvm;

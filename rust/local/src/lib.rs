@@ -149,7 +149,7 @@ pub struct LocalBackendBuilder {
 }
 
 impl LocalBackendBuilder {
-    /// Every override at once.
+    /// Replaces every override.
     pub fn overrides(mut self, overrides: LocalConfigOverrides) -> Self {
         self.overrides = overrides;
         self

@@ -33,7 +33,7 @@ pub fn parse_spec(row: &SandboxRow) -> MicrosandboxResult<SandboxSpec> {
         .map_err(|e| MicrosandboxError::json(format!("stored configuration of sandbox {}", row.name), e))
 }
 
-/// The running sandbox's row and who runs it. Terminal and absent ones are told apart.
+/// The running sandbox's row and the identity of its run. A terminal and an absent sandbox give different errors.
 async fn running(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, Option<Identity>)> {
     validate_sandbox_name(name)?;
     let (row, _run) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;

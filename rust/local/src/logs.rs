@@ -18,9 +18,9 @@ use microsandbox_core::error::MicrosandboxResult;
 use microsandbox_core::model::{LogEntry, LogOptions, LogSource, LogStream, LogStreamOptions};
 use microsandbox_home::blocking;
 
-/// Entries read at once by a stream.
+/// Entries that a stream reads per batch.
 const BATCH: usize = 256;
-/// Pauses of an idle follower: short while things happen, longer when nothing does.
+/// Poll interval of a follower: short while entries arrive, longer when none do.
 const POLL_MIN: Duration = Duration::from_millis(20);
 const POLL_MAX: Duration = Duration::from_millis(160);
 

@@ -1,10 +1,11 @@
-//! Resource use of a running local sandbox: the host's own figures where its control groups give them, the guest's word
-//! for the rest.
+//! Resource use of a running local sandbox: the host's own figures where its control groups give them, the guest's
+//! report for the rest.
 //!
-//! Around a microVM the control groups hold the monitor: its processor time is the guest's, its input and output are those
-//! of the root file system, and its memory is what the host has given (`memory_host_resident_bytes`). What is used of that
-//! *inside* only the guest knows, so `memory_bytes` and what is available are its word, within what it was given; so is the
-//! limit, because the group's own leaves room for the monitor.
+//! Around a microVM the control groups hold the monitor: its processor time is the guest's, its input and output are
+//! those of the root file system, and its memory is what the host has given (`memory_host_resident_bytes`). How much of
+//! that is used *inside* only the guest knows, so `memory_bytes` and the available memory are the guest's report,
+//! capped at the memory it was given. The limit is that memory too, because the group's own limit leaves room for the
+//! monitor.
 
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ fn combine(
         }
     };
     let memory_available_bytes = match (identity.driver, stats.memory_available_bytes) {
-        (IsolationDriver::Microvm, Some(told)) => told.min(limit),
+        (IsolationDriver::Microvm, Some(available)) => available.min(limit),
         _ => memory_limit_bytes.saturating_sub(memory_bytes),
     };
     let started = i64::try_from(identity.started_at_ms).unwrap_or(i64::MAX);

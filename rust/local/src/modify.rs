@@ -226,7 +226,7 @@ fn groups(identity: Option<&Identity>) -> Vec<PathBuf> {
         .unwrap_or_default()
 }
 
-/// What a running sandbox takes at once.
+/// A change that is applied to a running sandbox without a restart.
 struct Live<'a> {
     home: &'a Home,
     name: &'a str,
@@ -236,7 +236,7 @@ struct Live<'a> {
 }
 
 impl Live<'_> {
-    /// Limits first, because they can be refused; a later failure puts them back.
+    /// Limits first, because they can be refused; a later failure restores the old limits.
     async fn apply(&self, plan: &ModificationPlan) -> MicrosandboxResult<Vec<ResizeStatus>> {
         let resized = self.resize(plan, self.new).await?;
         if is_live(plan, "env") || is_live(plan, "workdir") {

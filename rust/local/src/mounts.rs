@@ -1,7 +1,7 @@
 //! What a sandbox mounts besides its image, turned into binds and temporary file systems.
 //!
-//! Read-only is the mount's own flag on this side; root inside cannot take it away. Devices and setuid programs of a mount
-//! never count.
+//! Read-only is a flag of the mount on the host's side, which root inside cannot remove. Devices and setuid bits of a
+//! mount have no effect.
 
 use std::path::Path;
 
@@ -30,16 +30,16 @@ pub fn volumes(spec: &SandboxSpec) -> Vec<(String, bool)> {
     named.collect()
 }
 
-/// Every volume has a row, and the driver can lay the mounts over each other: told before anything is made.
+/// Checks, before anything is created, that every volume has a row and that the driver can stack the mounts.
 pub async fn exist(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
     if spec.isolation_actual == Some(Isolation::Microvm) {
         let noexec = |mount: &&Mount| mount.policy().is_some() && mount.options().noexec;
         if let Some(mount) = spec.mounts.iter().find(noexec) {
-            // The flag of this side's mount says nothing to the guest's kernel; memory is mounted by that.
+            // The guest's kernel does not see this flag of a host mount; that kernel mounts each tmpfs, with the flag.
             let feature = format!("noexec of the mount at {}, of a microVM", mount.guest());
             return Err(MicrosandboxError::unsupported(feature, "with isolation=container"));
         }
-        // A guest mounts its own memory last: over whatever this machine shows beneath.
+        // A guest mounts its tmpfs last, over whatever the host shares beneath that path.
         let within = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}/"));
         let is_tmpfs = |mount: &&Mount| matches!(mount, Mount::Tmpfs { .. });
         let mut covers: Vec<String> =
@@ -61,7 +61,7 @@ pub async fn exist(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
     Ok(())
 }
 
-/// Adds them to the root file system.
+/// Adds the mounts to the root file system.
 pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> MicrosandboxResult<()> {
     check(&spec.mounts, home.config())?;
     for mount in &spec.mounts {

@@ -1,10 +1,10 @@
-//! Whether the kernel killed a program for lack of memory: the host's own count, not the guest's word.
+//! Whether the kernel killed a program for lack of memory, from the host's own count, not from the guest's report.
 //!
 //! The kernel counts such kills per control group: `oom_kill` in `memory.events` (cgroup v2) or in
 //! `memory.oom_control` (v1). A program that ended by SIGKILL while the count rose was one of them.
 //!
-//! In a microVM the guest's own kernel kills, and no group of the host counts it: there the agent's word stands as it is. A
-//! count that rises around a microVM is the monitor itself being killed, which ends the sandbox.
+//! In a microVM the guest's own kernel kills, and no group of the host counts that: there the agent's report is used
+//! unchanged. A count that rises around a microVM is the monitor itself being killed, which ends the sandbox.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use microsandbox_core::model::ExecExit;
 /// Exit status of a shell whose program was ended by SIGKILL.
 const KILLED: i32 = 128 + 9;
 
-/// Open counters of running sandboxes, by name; the token tells one run from the next. Clones share them.
+/// Open counters of running sandboxes, by name; the token distinguishes one run from the next. Clones share them.
 #[derive(Default, Clone)]
 pub struct OomCounters {
     open: Arc<Mutex<HashMap<String, Counter>>>,

@@ -1,5 +1,5 @@
-//! Patches, through the agent of the fresh sandbox and before anybody else can reach it: what resolves their paths is
-//! inside, so no path of an image can lead to a file of the host.
+//! Applies patches through the agent of the fresh sandbox, before any other client can reach the sandbox. The agent
+//! resolves their paths inside the sandbox, so no path of an image can lead to a file of the host.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
@@ -13,12 +13,12 @@ use microsandbox_core::backend::Files;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{FsAttributes, FsEntryKind, Patch};
 
-/// Bytes of an archive that go over at once.
+/// Bytes of an archive per piece.
 const PIECE: usize = 1 << 20;
 /// Pieces between the reader of the host's tree and the sandbox.
 const QUEUE: usize = 4;
 
-/// In order; the first that fails ends it.
+/// Applies the patches in order and stops at the first that fails.
 pub async fn apply(files: &dyn Files, patches: &[Patch]) -> MicrosandboxResult<()> {
     for patch in patches {
         let target = patch.target();

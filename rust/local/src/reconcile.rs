@@ -82,7 +82,7 @@ pub async fn settle_all(
     Ok(settled)
 }
 
-/// What a row says without a look at its process.
+/// What a row claims, before its process is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claim {
     /// Nothing runs, and nothing is left to do.
@@ -108,16 +108,16 @@ async fn settle_unreal(
     row: SandboxRow,
     run: Option<RunRow>,
 ) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
-    // Whoever holds the lock is changing this very sandbox: what the row says is what is going on.
+    // The holder of the lock is changing this very sandbox: the row describes the change in progress.
     let Some(lock) = NameLock::try_acquire(home.path(), &row.name).await? else {
-        // An ended ephemeral sandbox is being removed just now: it is gone for everybody else.
+        // An ended ephemeral sandbox is being removed: for every other caller it is already absent.
         let going = row.ephemeral && row.status.is_terminal();
         return Ok((!going).then_some((row, run)));
     };
     settle_locked(home, &row.name, lock).await
 }
 
-/// As [`current`], once whoever holds the lock has let go: to look again and again would be in the way of just them.
+/// As [`current`], after waiting for the lock: a caller that polls instead would contend with the holder of the lock.
 pub async fn current_in_turn(home: &Home, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
     let lock = NameLock::acquire(home.path(), name, super::lifecycle::LOCK_DEADLINE).await?;
     settle_locked(home, name, lock).await

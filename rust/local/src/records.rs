@@ -12,7 +12,7 @@ use microsandbox_store::{RunRow, SandboxRow};
 use crate::lifecycle::parse_spec;
 use crate::reconcile;
 
-/// Between two looks at a sandbox that is neither ended nor has a process to wait for.
+/// Interval between two checks of a sandbox that has not ended and has no process to wait for.
 const STILL_LIVE: Duration = Duration::from_millis(5);
 /// Page of `list` (cloud-wire section 4).
 const PAGE_DEFAULT: u32 = 20;

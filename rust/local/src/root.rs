@@ -47,8 +47,9 @@ fn split_variable(text: &str) -> Option<EnvVar> {
     (!key.is_empty()).then(|| EnvVar { key: key.into(), value: value.into() })
 }
 
-/// Refuses an image in which nothing could run: no `/bin`, and no default program of its own. A guest would boot and answer
-/// every call with "not found"; the mistake (an archive of something else, a directory too deep) is better told before.
+/// Refuses an image in which nothing could run: no `/bin`, and no default program of its own. A guest would boot and
+/// answer every call with "not found"; the mistake (an archive of something else, a directory too deep) is better
+/// reported before.
 pub fn startable(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
     let layers = match &spec.image {
         ImageSource::Bind { path } => vec![path.clone()],
@@ -57,7 +58,7 @@ pub fn startable(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
         ImageSource::Host { .. } | ImageSource::DiskImage { .. } => return Ok(()),
     };
     let has = |path: &str| {
-        // What cannot be looked at may be there: the boot will tell. A link counts, wherever it leads inside.
+        // A path that cannot be examined may exist: the boot finds out. A link counts, whatever its target inside.
         let there = |layer: &std::path::PathBuf| !matches!(layer.join(path).symlink_metadata(), Err(e) if e.kind() == std::io::ErrorKind::NotFound);
         layers.iter().any(there)
     };

@@ -1,7 +1,7 @@
 //! The directory of a volume, beside its row.
 //!
 //! The row is inserted before the directory is made and deleted after the directory was put aside, and both happen under
-//! the volume's lock. What a process that died in between left is put right by the next one that holds the lock:
+//! the volume's lock. If a process dies in between, the next holder of the lock repairs what was left:
 //! [`Volumes::recover`].
 
 use std::os::fd::OwnedFd;
@@ -17,16 +17,16 @@ use microsandbox_home::blocking;
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, ids, tree};
 
-/// A removed volume's files, until they are gone. No name of a volume begins so.
+/// Prefix of a removed volume's files until they are deleted. No name of a volume begins with it.
 const ASIDE: &str = ".removed-";
-/// A volume's directory until it has its owner.
+/// Prefix of a volume's directory until its owner is set.
 const UNOWNED: &str = ".made-";
 
-/// Held while a volume comes or goes.
+/// Held while a volume is created or removed.
 pub struct VolumeLock(NameLock);
 
 impl VolumeLock {
-    /// The volume is gone, and nobody else needs its lock.
+    /// Removes the lock file: the volume is gone, and no other task needs its lock.
     pub async fn remove_file(self) {
         self.0.remove_file().await;
     }
@@ -48,7 +48,8 @@ pub struct Volumes<'a> {
 }
 
 impl Volumes<'_> {
-    /// Never taken while somebody waits for a sandbox's lock: those who hold one wait for this.
+    /// Lock order: a sandbox's lock, then this one. A holder of this lock never waits for a sandbox's lock, because
+    /// holders of a sandbox's lock wait for this one.
     pub async fn lock(&self, name: &str) -> MicrosandboxResult<VolumeLock> {
         let what = format!("volume {name}");
         let home = self.home.path();
@@ -59,8 +60,8 @@ impl Volumes<'_> {
         self.home.volumes_dir().join(format!("{ASIDE}{name}"))
     }
 
-    /// Puts right what a removal that was cut off left: with its row still there the volume gets its files back, without
-    /// they go.
+    /// Repairs what an interrupted removal left: if the row is still there, the volume's files are restored; otherwise
+    /// the files are deleted.
     pub async fn recover(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<()> {
         let (path, aside) = (self.home.config().volume_path(name), self.aside(name));
         let (there, here) = (aside.clone(), path.clone());
@@ -88,7 +89,7 @@ impl Volumes<'_> {
         moved
     }
 
-    /// What other removals left that were cut off, unless somebody is at it.
+    /// Repairs what other, interrupted removals left, except volumes whose lock is held.
     pub async fn sweep_removed(&self) {
         let volumes = self.home.volumes_dir();
         let names = blocking(move || {
@@ -118,7 +119,7 @@ impl Volumes<'_> {
         self.make(&lock, name).await
     }
 
-    /// The directory of a volume that has a row, made if it is not there. It has its owner before it has its name.
+    /// The directory of a volume that has a row, made if it is not there. Its owner is set before its final name.
     pub async fn make(&self, _lock: &VolumeLock, name: &str) -> MicrosandboxResult<Tree> {
         let (home, name) = (self.home.clone(), name.to_owned());
         blocking(move || make(&home, &name)).await

@@ -30,7 +30,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink};
 use microsandbox_home::blocking;
 
-/// Read or copied at once.
+/// Bytes that are read or copied per call.
 const CHUNK: usize = 1 << 20;
 /// Entries of one directory.
 const LIST_MAX: usize = 100_000;
@@ -139,7 +139,7 @@ impl Tree {
         self.open(path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
-    /// Host ids as ids inside; what is not mapped is nobody.
+    /// Translates a host id to the id inside; an id that is not mapped becomes that of the account `nobody`.
     fn inside(&self, id: u32) -> u32 {
         match &self.ids {
             IdMap::Range { base, count } => id.checked_sub(*base).filter(|inner| inner < count).unwrap_or(65_534),
@@ -259,7 +259,7 @@ impl Tree {
                 if entries.len() == LIST_MAX {
                     return Err(refused("list", &path, "LimitExceeded", "more than 100000 entries"));
                 }
-                // It may have gone meanwhile.
+                // The entry may have been removed since it was listed.
                 let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
                 entries.push(FsEntry {
                     path: format!("{prefix}{}", names::to_text(name.to_bytes())),

@@ -1,7 +1,8 @@
 //! Named volumes of a home: a directory `<volumes>/<name>` and a row each.
 //!
-//! A row without a directory is an empty volume, whose directory is made when it is needed (`volume_dir`). Files belong to
-//! ids as sandboxes of this home map them, so that what root inside creates, setuid files among it, is nobody's on the host.
+//! A row without a directory is an empty volume, whose directory is made when it is needed (`volume_dir`). Files belong
+//! to the host ids that sandboxes of this home are mapped to, so that files which root inside creates, setuid files
+//! among them, belong to no account of the host.
 
 use std::path::PathBuf;
 
@@ -78,7 +79,8 @@ impl Volumes<'_> {
     async fn remove(&self, name: &str) -> MicrosandboxResult<()> {
         self.row(name).await?;
         let store = self.home.store().await?;
-        // A row may still say running for a process that is gone. This takes the lock of that sandbox: before our own.
+        // A row may still say running for a process that is gone. `current` takes that
+        // sandbox's lock, which comes before the volume's lock.
         for holder in store.volume_holders(name).await? {
             reconcile::current(self.home, &holder).await?;
         }
@@ -86,7 +88,7 @@ impl Volumes<'_> {
         self.recover(&lock, name).await?;
         let deleted = store.delete_volume(name, &|| self.put_aside(&lock, name)).await;
         boot::failpoint("volume_deleted");
-        // By the row: the files come back, or go.
+        // The row decides: with it the files are restored, without it they are deleted.
         let recovered = self.recover(&lock, name).await;
         let found = deleted?;
         recovered?;

@@ -134,7 +134,7 @@ pub fn encode<T: Serialize>(id: u32, flags: Flags, kind: &Kind, payload: &T) -> 
     encode_raw(id, flags, &body)
 }
 
-/// A whole frame around an envelope that somebody else has encoded.
+/// A whole frame around an envelope that is already encoded.
 pub fn encode_raw(id: u32, flags: Flags, body: &[u8]) -> Result<Vec<u8>, ProtocolError> {
     let len = body.len() + FIXED;
     if body.is_empty() || len > MAX_FRAME {

@@ -107,7 +107,7 @@ impl Channel {
         }
     }
 
-    /// Lets go of the room that a burst of output needed.
+    /// Frees the buffer that a burst of output needed.
     pub fn shrink(&mut self) {
         if self.incoming.is_empty() && self.incoming.capacity() > IDLE_ROOM {
             self.incoming = BytesMut::new();

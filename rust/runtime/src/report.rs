@@ -4,7 +4,7 @@ use microsandbox_contract::Report;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
-/// The writing end. Whoever reads may be gone; then nobody wants to know.
+/// The write end of the report pipe. Once the reader is gone, reports are discarded.
 pub struct Reporter {
     pipe: Option<OwnedFd>,
 }
@@ -32,7 +32,7 @@ impl Reporter {
         }
     }
 
-    /// Nothing more will be said.
+    /// No more reports follow.
     pub fn close(&mut self) {
         self.pipe = None;
     }

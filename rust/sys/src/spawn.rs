@@ -93,7 +93,7 @@ pub fn spawn(plan: &Plan<'_>) -> Result<i32, SpawnError> {
         None => Ok(pid),
         Some(failure) => {
             let mut status: c_int = 0;
-            // SAFETY: the child ends right after it has written its failure; nobody else reaps it in this one thread.
+            // SAFETY: the child ends right after it has written its failure; no other code reaps it in this one thread.
             while unsafe { libc::waitpid(pid, &mut status, 0) } < 0
                 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted
             {}
@@ -103,7 +103,7 @@ pub fn spawn(plan: &Plan<'_>) -> Result<i32, SpawnError> {
 }
 
 extern "C" fn child_main(argument: *mut c_void) -> c_int {
-    // SAFETY: `spawn` passes a live Shared that nobody else uses while the parent sleeps.
+    // SAFETY: `spawn` passes a live Shared that no other code uses while the parent sleeps.
     let shared = unsafe { &mut *argument.cast::<Shared<'_>>() };
     // SAFETY: system calls on prepared data only.
     let Err(failure) = unsafe { become_program(shared) };

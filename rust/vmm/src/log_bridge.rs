@@ -14,7 +14,7 @@ impl log::Log for Stderr {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            // One write a line; a pipe that nobody reads any more is no reason to end.
+            // One write per line; a pipe without a reader is no reason to exit.
             let line = format!("msb-vmm: {}: {}\n", record.level().as_str().to_lowercase(), record.args());
             let _ = std::io::stderr().write_all(line.as_bytes());
         }

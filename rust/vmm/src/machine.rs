@@ -58,7 +58,7 @@ pub fn resources(spec: &MachineSpec, image: u64, agent: &'static [u8]) -> Result
     Ok(resources)
 }
 
-/// What the kernel tells its first process.
+/// Arguments that the kernel passes to its first process.
 fn arguments(hands_over: bool) -> String {
     match hands_over {
         true => format!("{} {}", machine::INIT_ARGUMENT, machine::HANDOVER_ARGUMENT.to_string_lossy()),
@@ -66,10 +66,10 @@ fn arguments(hands_over: bool) -> String {
     }
 }
 
-/// Address space, in bytes, through which the guest sees pages of files in the host's page cache, without a copy of its own and
-/// without asking for them at every open (DAX, kernel documentation: filesystems/fuse/dax). It costs the guest 64 bytes
-/// for each 4 KiB; a mapped file takes 2 MiB of it at least. Only for files that nobody else changes: a processor that looks
-/// at a page beyond the end of its file, because it was cut off on the host, never gets anywhere again.
+/// Address space, in bytes, through which the guest sees pages of files in the host's page cache, without a copy of its
+/// own and without asking for them at every open (DAX, kernel documentation: filesystems/fuse/dax). The window costs
+/// the guest 64 bytes for each 4 KiB; a mapped file takes at least 2 MiB of the window. Only for files that no other
+/// process changes: a processor that accesses a page beyond the end of a file truncated on the host hangs for good.
 fn direct_window(memory_mib: usize) -> usize {
     (memory_mib.clamp(128, 1024) & !1) << 20
 }
@@ -102,9 +102,10 @@ fn sockets() -> VsockDeviceConfig {
     }
 }
 
-/// Panics and power-offs end the machine at once (`panic=-1`, `reboot=k`); devices that it does not have are not looked
-/// for, and drivers that no agent uses are not started. Kernel documentation: admin-guide/kernel-parameters. Nobody logs in at
-/// the console: systemd is told so, which would wait 90 seconds for it (systemd-getty-generator(8)).
+/// Panics and power-offs end the machine without delay (`panic=-1`, `reboot=k`); devices that the machine does not have
+/// are not probed, and drivers that no agent uses are not started. Kernel documentation:
+/// admin-guide/kernel-parameters. No user logs in at the console: `systemd.getty_auto=0` keeps systemd from waiting
+/// 90 seconds for it (systemd-getty-generator(8)).
 fn command_line(direct: bool, hands_over: bool) -> String {
     let init = format!("init=/{}", machine::INIT_NAME.to_string_lossy());
     let flags = if direct { "rootflags=dax" } else { "" };

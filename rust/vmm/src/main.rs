@@ -70,7 +70,7 @@ fn run(spec: &MachineSpec, notes: &mut Notes) -> Result<std::convert::Infallible
     machine::run(machine, events).map_err(|error| build("run the virtual machine", error, MACHINE_HINT))
 }
 
-/// What the runtime is told while there is no machine yet.
+/// Reports to the runtime while there is no machine yet.
 struct Notes {
     pipe: Option<OwnedFd>,
     origin_ns: u64,

@@ -246,7 +246,7 @@ fn replace(dir: BorrowedFd<'_>, name: &CStr, create: impl Fn() -> Result<(), Err
     }
 }
 
-/// A directory cannot be copied into itself: `target` must not lie in `source`.
+/// A directory cannot be copied into itself: `target` must not be inside `source`.
 fn refuse_inside(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let identity = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
     let wanted = identity(source)?;

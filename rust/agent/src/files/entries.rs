@@ -1,4 +1,4 @@
-//! What the client is told about files: `stat` and listings.
+//! Descriptions of files for the client: `stat` and listings.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -8,7 +8,7 @@ use rustix::fs::Dir;
 
 use super::error::FsError;
 
-/// Handles open at once on one connection.
+/// Open handles of one connection.
 pub const MAX_HANDLES: usize = 256;
 
 pub struct Handle {

@@ -48,7 +48,7 @@ pub fn mkdir(root: &Root, path: &str, mode: Option<u32>) -> Result<(), FsError> 
         let wanted = if missing.is_empty() { mode.unwrap_or(DEFAULT_DIR_MODE) } else { DEFAULT_DIR_MODE };
         let made = match rustix::fs::mkdirat(&dir, &*name, Mode::from_raw_mode(wanted & 0o1777)) {
             Ok(()) => true,
-            // Somebody was faster; what stands there is opened below, and not followed.
+            // Another process created the name first; it is opened below, without following a symbolic link.
             Err(Errno::EXIST) => false,
             Err(error) => return Err(failed(error)),
         };

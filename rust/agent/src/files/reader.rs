@@ -70,7 +70,7 @@ impl Reader {
                 Err(error) => return Err(FsError::at(error, "cannot read", &self.path)),
             }
         }
-        // The end is told with the last byte, not asked for with credit the client may never give.
+        // The end is reported with the last byte: a read of its own would need credit the client may never give.
         let ended = self.remaining == 0 || matches!(rustix::io::pread(fd, &mut [0u8; 1][..], self.offset), Ok(0));
         Ok((chunk, ended))
     }

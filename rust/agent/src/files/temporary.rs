@@ -1,4 +1,4 @@
-//! A file that becomes visible under its name at once, complete, or never.
+//! A file that becomes visible under its name in one step, complete, or never.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +38,7 @@ impl Temporary {
         self.file.as_fd()
     }
 
-    /// Gives it its name, replacing what is there.
+    /// Gives the file its final name, replacing what is there.
     pub fn publish<P: rustix::path::Arg>(mut self, name: P) -> Result<(), Errno> {
         rustix::fs::renameat(&self.dir, self.name.as_str(), &self.dir, name)?;
         self.published = true;
@@ -49,7 +49,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.published {
-            // Nobody knows the name; if it cannot be removed there is no one to tell.
+            // No other code uses the name; if the file cannot be removed, a drop has no caller to report that to.
             let _ = rustix::fs::unlinkat(&self.dir, self.name.as_str(), AtFlags::empty());
         }
     }

@@ -167,7 +167,7 @@ fn place(root: &Root, base: &str, target: &str, entry: &Entry, feed: &mut Feed) 
     }
 }
 
-/// What stands in the way of a file goes, as with tar(1); a directory does not.
+/// Removes the entry at the name of a new file, as tar(1) does; a directory is not removed.
 fn clear(root: &Root, target: &str) -> Result<(), FsError> {
     match names::remove(root, target) {
         Err(error) if error.errno == Some(libc::ENOENT) => Ok(()),

@@ -1,4 +1,4 @@
-//! Changes of files, as inotify(7) tells them.
+//! Changes of files, as inotify(7) reports them.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -16,7 +16,7 @@ use super::root::Root;
 
 /// Directories that one recursive watch covers.
 const MAX_DIRECTORIES: usize = 4096;
-/// What the kernel tells at once: some hundred changes.
+/// Bytes of events that one read takes from the kernel: some hundred changes.
 const BUFFER: usize = 16 << 10;
 
 /// A file, a directory, or a directory with all below it.
@@ -29,7 +29,7 @@ pub struct Watch {
     over: bool,
 }
 
-/// What the kernel said, free of its buffer.
+/// An event of the kernel, copied out of the read buffer.
 struct Seen {
     at: i32,
     flags: ReadFlags,
@@ -197,7 +197,7 @@ impl Watch {
         }
     }
 
-    /// About the watched file itself; a directory below the top is told by its parent.
+    /// Events of the watched file itself; those of a directory below the top are reported by the watch of its parent.
     fn tell_of_itself(&mut self, seen: &Seen, path: String, events: &mut Vec<FsEvent>) {
         if seen.at != self.top {
             return;
@@ -213,8 +213,8 @@ impl Watch {
         events.push(FsEvent { kind: kind.into(), path, from: None, is_dir: seen.flags.contains(ReadFlags::ISDIR) });
     }
 
-    /// A directory came: it is watched, too. What was made in it before that is told here, so nothing is missed; what
-    /// was made while we looked may be told twice.
+    /// A new directory is watched, too. Entries made in it before its watch was added are reported here, so none is
+    /// missed; entries made during the listing may be reported twice.
     fn follow(&mut self, root: &Root, path: &str, events: &mut Vec<FsEvent>) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(file) = root.open(path, flags, Mode::empty()) else { return };
@@ -225,7 +225,7 @@ impl Watch {
         }
     }
 
-    /// A directory has another name: its watches go with it, and what they saw already is told by the new name.
+    /// A directory has a new name: its watches are kept, and events they already hold are reported with the new name.
     fn renamed(&mut self, old: &str, new: &str) {
         let below = format!("{old}/");
         for watched in self.paths.values_mut() {
@@ -237,7 +237,7 @@ impl Watch {
         }
     }
 
-    /// A directory left: what happens in it is no longer this watch's business.
+    /// A directory was moved out or deleted: removes the watches of it and of all directories below it.
     fn forget(&mut self, path: &str) {
         let below = format!("{path}/");
         let gone: Vec<i32> = self

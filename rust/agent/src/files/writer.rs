@@ -157,7 +157,7 @@ impl Writer {
     }
 }
 
-/// What stands at the path now; anything but a regular file is refused.
+/// The file that exists at the path; anything but a regular file is refused.
 fn existing(root: &Root, path: &str) -> Result<Option<Stat>, FsError> {
     let failed = |e| FsError::at(e, "cannot write", path);
     match root.open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {

@@ -19,11 +19,11 @@ use crate::server::Server;
 use crate::sessions::session::{Fed, KillRetry, STDIN_WINDOW, Session};
 use crate::sessions::tree::{self, Tag};
 
-/// Programs running at once, detached ones included.
+/// Programs that run concurrently, detached ones included.
 const MAX_SESSIONS: usize = 1024;
 /// Between two attempts at a tree that still has members.
 const KILL_INTERVAL: Duration = Duration::from_millis(5);
-/// Attempts before a tree is left to its fate (a process may hang in the kernel for good).
+/// Attempts before the agent stops killing a tree (a process may hang in the kernel for good).
 const KILL_TRIES: u32 = 2000;
 
 impl Server {
@@ -80,7 +80,7 @@ impl Server {
         let note = format!("exec started: {} (pid {}, session {number})", quote(&request.cmd), launched.pid);
         let mut session = Session::new(number, tag, (key, id), launched, request);
         if request.job {
-            // It belongs to nobody until somebody attaches.
+            // A job has no owner until a client attaches.
             session.orphan();
         }
         self.sessions.insert(number, session);
@@ -89,8 +89,8 @@ impl Server {
             if !request.job {
                 client.targets.insert(id, Target::Session(number));
             }
-            // A fixed small structure fits into a frame. It leaves at once: the client learns of the start while the
-            // program is still being loaded.
+            // A fixed small structure fits into a frame. The frame is flushed here: the client learns of the start
+            // while the program is still being loaded.
             let _ = client.send(id, Flags::NONE, &Kind::ExecStarted, &started);
             let _ = client.flush();
         }

@@ -1,4 +1,4 @@
-//! File calls: which worker step comes next, and what the client is told.
+//! File calls: which worker step comes next, and which messages the client gets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::files::unpack::Unpack;
 use crate::files::writer::Writer;
 use crate::server::Server;
 
-/// File calls of one connection at once.
+/// In-flight file calls of one connection.
 const MAX_CALLS: usize = 64;
 /// Bytes of a write that may wait for the disk.
 const MAX_INPUT: usize = 8 << 20;
@@ -26,7 +26,7 @@ const CHUNK: usize = 1 << 20;
 /// A file call under way.
 pub struct Call {
     owner: (u64, u32),
-    /// Absent while a worker has it.
+    /// Absent while a worker runs the task.
     task: Option<Task>,
     input: Vec<Bytes>,
     input_bytes: usize,
@@ -165,7 +165,7 @@ impl Server {
     fn on_done(&mut self, done: Done) {
         let number = done.call;
         let Some(call) = self.calls.get_mut(&number) else {
-            // The client left meanwhile; what the task holds is freed where blocking is allowed.
+            // The client left while the task ran; what the task holds is freed where blocking is allowed.
             return if let Some(task) = done.task {
                 self.discard(task)
             };

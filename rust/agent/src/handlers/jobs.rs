@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::sessions::jobs::Waiter;
 use crate::sessions::session::{STDIN_WINDOW, Session};
 
-/// Waits of one connection at once.
+/// Pending waits of one connection.
 const MAX_WAITS: usize = 64;
 
 type Answer = Result<Vec<JobInfo>, &'static str>;
@@ -61,7 +61,7 @@ impl Server {
         }
     }
 
-    /// It has ended: whoever waits hears of it.
+    /// The job of this session has ended: each client that waits for its end gets the response.
     pub(crate) fn tell_waiters(&mut self, number: u64) {
         let (due, rest) = std::mem::take(&mut self.jobs.waiters).into_iter().partition(|w: &Waiter| w.number == number);
         self.jobs.waiters = rest;

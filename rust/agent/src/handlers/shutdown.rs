@@ -33,7 +33,7 @@ pub struct Shutdown {
     phase: Phase,
     until: Instant,
     look_at: Instant,
-    /// A stop without any grace is one that nobody waits for: nothing is synced.
+    /// False for a stop without a grace period: no client waits for such a stop, so nothing is synced.
     sync: bool,
 }
 
@@ -109,7 +109,7 @@ impl Server {
         }
     }
 
-    /// The init ends the machine, and has told this process so.
+    /// The init ends the machine, and has sent SIGTERM to this process.
     pub(crate) fn dismiss(&mut self) {
         self.dismissed = true;
         self.begin_shutdown(Some(DISMISSED_GRACE_MS));
@@ -117,7 +117,7 @@ impl Server {
 
     fn no_process_left(&self, phase: Phase) -> bool {
         if self.setup.hands_over && !self.dismissed && phase == Phase::Asked {
-            // The init is at it, and with it the machine goes on.
+            // The init was asked to end the machine and is still running: its processes are left.
             return false;
         }
         self.childless || (!self.setup.is_init && self.sessions.values().all(|session| session.reported))

@@ -1,4 +1,4 @@
-//! Watches of clients: what the kernel tells is passed on while the client has room.
+//! Watches of clients: events of the kernel are passed on while the client has room.
 
 use microsandbox_protocol::Kind;
 use microsandbox_protocol::frame::Flags;

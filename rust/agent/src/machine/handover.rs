@@ -1,13 +1,14 @@
 //! Hand-off: a sandbox whose first process is an init system of its own (systemd, OpenRC, s6, a program of the user's).
 //!
-//! The agent is started as the first process as always and splits in two before it is anything: the child becomes the agent, the
-//! parent keeps the number 1, waits for its order and executes the init. What the agent prepares (mounts, host name) is
-//! there by then, because both share their namespaces. The agent learns from a pipe that closes at a successful exec whether there is
-//! an init; only then is the sandbox ready.
+//! The agent is started as the first process, as always, and forks before it sets anything up: the child becomes the
+//! agent; the parent keeps process id 1, waits for the agent's order and executes the init. What the agent prepares
+//! (mounts, host name) is there by then, because both processes share their namespaces. A pipe that closes at a
+//! successful exec reports to the agent whether the init runs; only then is the sandbox ready.
 //!
-//! The end: the agent asks the init to end the machine, in the words that this init knows ([`request`]), and an init that ends the machine
-//! tells every process, the agent among them, by SIGTERM. Then the agent delivers what it has and, on a kernel of its own, ends the
-//! machine itself: libkrun's has no ACPI, and a power-off by the init would halt it for good.
+//! The end: the agent asks the init to end the machine, by the request that this init understands ([`request`]), and an
+//! init that ends the machine sends SIGTERM to every process, the agent among them. Then the agent delivers its pending
+//! output and, on a kernel of its own, ends the machine itself: libkrun's machine has no ACPI, and a power-off by the
+//! init would halt that machine for good.
 
 use std::ffi::CString;
 use std::fs::File;

@@ -52,7 +52,7 @@ pub fn prepare(owns_machine: bool, successor: Option<Successor>) -> io::Result<(
     quiet_signals();
     heap::tune();
     rustix::process::umask(Mode::empty());
-    // Nobody inside may trace the agent or read the session token from its memory.
+    // No process inside may trace the agent or read the session token from its memory.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let own = rustix::process::getpid();
@@ -110,7 +110,7 @@ fn open_null() -> io::Result<OwnedFd> {
     }
     match rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(fd) => Ok(fd),
-        // Without the device an exhausted pipe reads the same: end of file at once.
+        // Without the device, a pipe without a writer reads the same: every read returns end of file.
         Err(_) => Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0),
     }
 }
@@ -120,7 +120,7 @@ fn raise_nofile() -> Limit {
     let hard = old.maximum.unwrap_or(u64::MAX);
     let before = Limit { resource: libc::RLIMIT_NOFILE, soft: old.current.unwrap_or(hard), hard };
     let wanted = Rlimit { current: Some(hard.min(MAX_FILES)), maximum: old.maximum };
-    // Fewer descriptors only mean fewer sessions at once.
+    // Fewer descriptors only mean fewer concurrent sessions.
     let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
     before
 }

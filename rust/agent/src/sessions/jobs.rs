@@ -7,9 +7,9 @@ use microsandbox_protocol::message::{ExecExited, ExecRequest, JobInfo};
 
 use crate::machine::init::realtime_ns;
 
-/// Ended jobs that are remembered; the oldest give way.
+/// Ended jobs that are kept; beyond that the oldest are dropped.
 const MAX_ENDED: usize = 1024;
-/// Output that is kept for whoever attaches, for each job.
+/// Bytes of output of each job that are kept for a client that attaches later.
 const KEPT: usize = 256 << 10;
 /// Bytes of a command line that are kept to be shown.
 const SHOWN: usize = 4 << 10;
@@ -57,14 +57,14 @@ impl Replay {
     }
 }
 
-/// What is known about one.
+/// A job and its kept output.
 pub struct Job {
     pub info: JobInfo,
-    /// Of an ended one; while it runs its session has it.
+    /// Output of an ended job; while the job runs, its session holds the output.
     pub replay: Replay,
 }
 
-/// A client that wants to hear of an end.
+/// A client that waits for the end of a job.
 pub struct Waiter {
     pub owner: (u64, u32),
     pub number: u64,
@@ -79,7 +79,7 @@ pub struct Jobs {
 impl Jobs {
     pub fn new() -> Jobs {
         let mut seed = [0u8; 4];
-        // Without random bytes all boots look alike, and a stale id is told from a live one by its number alone.
+        // Without random bytes all boots look alike, and a stale id differs from a live one by its number alone.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
         Jobs { boot: format!("{:08x}", u32::from_ne_bytes(seed)), all: BTreeMap::new(), waiters: Vec::new() }
     }

@@ -60,7 +60,7 @@ impl Stdin {
                 (false, _) => self.eof = true,
             }
         } else if self.fd.is_none() || self.eof {
-            // The program no longer reads: the client's window must not run dry over bytes nobody will take.
+            // The program no longer reads: discarded bytes count as consumed, or the client's window would run out.
             self.consumed += data.len() as u64;
         } else {
             self.queue.extend_from_slice(data);
@@ -110,7 +110,7 @@ impl Stdin {
         (self.queue.len() - self.offset) as u64 > STDIN_WINDOW
     }
 
-    /// Nobody will send more.
+    /// No more input will be sent.
     pub fn close(&mut self) {
         self.eof = true;
         if !self.tty {
@@ -147,7 +147,7 @@ pub struct Session {
     pub number: u64,
     pub pid: i32,
     pub tag: Tag,
-    /// Who gets its output: connection and correlation id. Absent once that client is gone or was told the end.
+    /// The client that gets the output: connection and correlation id. Absent once it is gone or was sent the end.
     pub owner: Option<(u64, u32)>,
     pub stdin: Stdin,
     streams: [Option<Stream>; 2],
@@ -158,7 +158,7 @@ pub struct Session {
     pub timed_out: bool,
     pub kill_on_disconnect: bool,
     pub retry: Option<KillRetry>,
-    /// Of a job: what whoever attaches gets first.
+    /// Of a job: kept output, which a client that attaches gets first.
     pub replay: Option<Replay>,
     /// The end was reported; only descendants' output is still carried to the log.
     pub reported: bool,

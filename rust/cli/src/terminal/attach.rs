@@ -87,7 +87,7 @@ async fn deliver(program: &ExecHandle, pump: OutputPump) -> Outcome<ExecExit> {
         let reading = match event {
             ExecEvent::Stdout(data) => pump.send(Stream::Out, data).await,
             ExecEvent::Stderr(data) => pump.send(Stream::Err, data).await,
-            // The program closed its input early: not a failure by itself, its exit status decides.
+            // A program that closes its input early has not failed: the exit status of the program decides.
             ExecEvent::Started { .. } | ExecEvent::StdinError { .. } => true,
             ExecEvent::Exited(exit) => {
                 pump.finish().await?;

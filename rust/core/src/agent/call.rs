@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Ok(message)) if message.id == id => return Ok(message),
                 Ok(Ok(_pong)) => {}
                 Ok(Err(error)) => return Err(error),
-                // What it answers later is for nobody and is dropped.
+                // The sandbox is paused. A late pong has no waiting call and is dropped.
                 Err(_elapsed) if self.is_paused() => {}
                 Err(_elapsed) => return Err(self.silent()),
             }

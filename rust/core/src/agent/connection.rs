@@ -1,7 +1,7 @@
-//! One connection to an agent: whole frames in, queued bytes out, both driven by whoever waits on it.
+//! One connection to an agent: whole frames in, queued bytes out, both driven by the task that waits on the connection.
 //!
-//! There is no task behind it and no lock in it. The stream need not be splittable, so a unix socket and a WebSocket
-//! serve alike. Dropping it closes the stream, and the agent then ends what was started over it.
+//! The connection has no background task and no lock. The stream need not be splittable, so a unix socket and a
+//! WebSocket both serve. Dropping the connection closes the stream; the agent then ends the operations started over it.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -48,13 +48,13 @@ pub(crate) struct Connection<S> {
     spent: Vec<BytesMut>,
     output: VecDeque<Bytes>,
     queued: usize,
-    /// The peer takes no more; what it still sends is read to the end.
+    /// The agent accepts no more input; the frames that the agent still sends are read to the end.
     deaf: bool,
     next_id: u32,
     end_id: u32,
-    /// Frames for ids nobody here waits for.
+    /// Count of frames for ids that no call waits for.
     stray: u64,
-    /// Is there while the sandbox is paused.
+    /// A file that exists while the sandbox is paused.
     pause_mark: Option<PathBuf>,
 }
 
@@ -104,7 +104,7 @@ impl<S> Connection<S> {
         Ok(self.next_id - 1)
     }
 
-    /// How many frames were dropped because nobody waits for their id.
+    /// How many frames were dropped because no call waits for their id.
     pub fn stray_frames(&self) -> u64 {
         self.stray
     }
@@ -303,10 +303,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Ready(Ok(count))
     }
 
-    /// The next frame of any id, writing what is queued meanwhile. Cancelling it loses nothing.
+    /// The next frame of any id; queued bytes are written while waiting. Cancelling the wait loses neither.
     pub async fn frame(&mut self) -> MicrosandboxResult<Option<Frame>> {
         poll_fn(|cx| {
-            // Whether it is all written does not matter to the reader.
+            // The reader need not know whether every queued byte is written.
             let _ = self.poll_flush(cx);
             self.poll_frame(cx)
         })

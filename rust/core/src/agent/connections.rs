@@ -17,7 +17,7 @@ use crate::error::MicrosandboxResult;
 
 /// How long a connection may lie unused.
 const KEPT: Duration = Duration::from_secs(10);
-/// Sandboxes for which one is kept.
+/// Most sandboxes for which a connection is kept.
 const MOST: usize = 32;
 
 pub struct Connections<S> {
@@ -33,21 +33,21 @@ impl<S> Default for Connections<S> {
 struct Shelf<S> {
     /// By sandbox name.
     idle: HashMap<String, Idle<S>>,
-    /// A task closes those that nobody comes for.
+    /// A task runs that closes idle connections which no call takes.
     swept: bool,
 }
 
 struct Idle<S> {
-    /// Of this run (or, of a service, this sandbox): a restarted sandbox has another.
+    /// The token of this run (or, for a service, of this sandbox): a restarted sandbox has another token.
     token: Vec<u8>,
-    /// The event loop that drives it; no other can.
+    /// The event loop that drives the connection; no other event loop can.
     runtime: tokio::runtime::Id,
     since: Instant,
     client: AgentClient<S>,
 }
 
 impl<S: Quiet + Send + 'static> Connections<S> {
-    /// The one kept for this run, if the agent is still at the other end.
+    /// Takes the connection kept for this run, if the agent is still at the other end.
     pub fn take(&self, name: &str, token: &[u8]) -> Option<AgentClient<S>> {
         let runtime = tokio::runtime::Handle::try_current().ok()?.id();
         let mut kept = lock(&self.shelf).idle.remove(name)?;
@@ -55,7 +55,7 @@ impl<S: Quiet + Send + 'static> Connections<S> {
         (usable && kept.client.is_quiet()).then_some(kept.client)
     }
 
-    /// Keeps it for [`KEPT`].
+    /// Keeps the connection for [`KEPT`].
     pub fn put(&self, name: &str, token: &[u8], client: AgentClient<S>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut shelf = lock(&self.shelf);

@@ -48,13 +48,13 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     cmd: String,
     options: ExecOptions,
 ) -> MicrosandboxResult<ExecSession<S>> {
-    // No window: this side reads as fast as the socket gives, and keeps a bounded part.
+    // No window: this side reads as fast as the socket delivers, and keeps a bounded part.
     let request = exec_request(spec, cmd, &options)?;
     let mut session = ExecSession::begin(connection, &request)?;
     if let StdinSource::Bytes(data) = options.stdin {
         session.feed(Input { data, done: None });
     }
-    // Nobody can write to a pipe here, so its end comes at once.
+    // The caller of a collected run has no pipe to write to, so the input ends here.
     session.finish_input();
     Ok(session)
 }

@@ -9,7 +9,7 @@ use crate::model::{ExecOptions, SandboxSpec, StdinSource};
 
 const DEFAULT_ROWS: u16 = 24;
 const DEFAULT_COLS: u16 = 80;
-/// What a terminal is called when nobody says.
+/// The terminal's `TERM` when the caller names none.
 const DEFAULT_TERM: &str = "xterm-256color";
 
 /// `RLIMIT_*` names, lower case.

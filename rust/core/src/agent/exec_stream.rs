@@ -13,13 +13,13 @@ use super::{AgentClient, Connection, STALL_DEADLINE, exec_request, failure};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{ExecControl, ExecEvent, ExecHandle, ExecOptions, SandboxSpec, StdinSource};
 
-/// Output on its way that nobody has taken yet.
+/// Most bytes of output in flight: sent by the agent and not yet consumed by the caller.
 const WINDOW: u64 = 8 << 20;
 /// Consumed bytes are reported in steps of this size.
 const CREDIT_STEP: u64 = WINDOW / 8;
-/// Events nobody has taken yet; beyond it the socket is left alone. Bounds a peer that sends its window byte by byte.
+/// Most unconsumed events; beyond it the socket is not read. Bounds an agent that sends its window byte by byte.
 const EVENTS_MAX: usize = 32 << 10;
-/// Input written at once by one call; each such piece must be taken within [`STALL_DEADLINE`].
+/// Most input written in one piece; the program must take each piece within [`STALL_DEADLINE`].
 const WRITE_PIECE: usize = 1 << 20;
 
 /// Correlation ids are handed out anew with every connection; a handle's id is unique in this process.

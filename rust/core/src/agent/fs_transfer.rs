@@ -45,13 +45,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         Ok(FileReader { connection: self.connection, id, path: path.into(), received: 0, done: false })
     }
 
-    /// The file appears, or is replaced, at once when the writer is finished.
+    /// The file appears, or is replaced, in one atomic step when the writer is finished.
     pub fn write_file(self, path: &str, mode: Option<u32>) -> MicrosandboxResult<FileWriter<S>> {
         check_path("write", path)?;
         self.write_by(FsOp::WriteFile { path: path.into(), mode, atomic: true }, path)
     }
 
-    /// A tar archive to be unpacked below a directory; it is all there when the writer is finished.
+    /// A tar archive to be unpacked below a directory; every entry is unpacked when the writer is finished.
     pub fn write_tar(self, path: &str) -> MicrosandboxResult<FileWriter<S>> {
         check_path("write_tar", path)?;
         self.write_by(FsOp::WriteTar { path: path.into() }, path)

@@ -1,4 +1,4 @@
-//! Changes of guest files, as the agent tells them.
+//! Changes of guest files, as the agent reports them.
 
 use microsandbox_protocol::message::{FsEvents, FsOp, Kind};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -9,7 +9,7 @@ use super::{AgentClient, Connection};
 use crate::error::MicrosandboxResult;
 use crate::model::{FsEvent, FsEventKind};
 
-/// A watch that stands. Dropping it ends it.
+/// An active watch. Dropping the watcher ends the watch.
 pub struct FileWatcher<S = UnixStream> {
     connection: Connection<S>,
     id: u32,
@@ -18,7 +18,7 @@ pub struct FileWatcher<S = UnixStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
-    /// Returns when the watch stands: what happens after that is told.
+    /// Returns once the watch is active; later changes are reported.
     pub async fn watch(mut self, path: &str, recursive: bool) -> MicrosandboxResult<FileWatcher<S>> {
         check_path("watch", path)?;
         let id = self.connection.begin_fs(FsOp::Watch { path: path.into(), recursive })?;
@@ -37,8 +37,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FileWatcher<S> {
         }
         let message = self.connection.patient_answer(self.id).await.inspect_err(|_| self.over = true)?;
         if message.kind == Kind::FsEvent {
-            let told: FsEvents = self.connection.parse(&message)?;
-            return Ok(Some(told.events.into_iter().map(event).collect()));
+            let batch: FsEvents = self.connection.parse(&message)?;
+            return Ok(Some(batch.events.into_iter().map(event).collect()));
         }
         self.over = true;
         self.connection.fs_response(Subject { operation: "watch", path: &self.path }, message)?;

@@ -1,7 +1,7 @@
-//! A connection for callers who speak the protocol themselves: frames as they are on the wire, told apart by their id.
+//! A connection for callers that speak the protocol themselves: frames as they are on the wire, distinguished by id.
 //!
-//! One task reads and writes. A call that does not take its frames holds back the others of its connection, and in the end the
-//! agent: nothing is dropped and nothing piles up. The bodies are not looked at.
+//! One task reads and writes. A call that does not take its frames holds back the other calls of its connection, and in
+//! the end the agent: no frame is dropped and the queues stay bounded. The bodies of frames are not parsed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -155,7 +155,7 @@ impl RawStream {
         Ok(Some(frame))
     }
 
-    /// No more frames are wanted. What the agent does under this id goes on.
+    /// Closes the receiving side of this call. The operation that the agent runs under this id continues.
     pub fn close(&mut self) {
         self.finished = true;
         self.frames.close();
@@ -181,7 +181,8 @@ async fn carry(mut connection: Connection<UnixStream>, routes: Arc<Mutex<Routes>
                 Ok(Some(frame)) => route(&mut connection, &routes, frame).await,
                 Ok(None) | Err(_) => break,
             },
-            // An agent that takes nothing holds back whoever sends: nothing piles up here. What is queued leaves with the wait above.
+            // An agent that reads nothing holds back the callers that send, so the queue here stays bounded. Queued
+            // bytes are written during the wait above.
             bytes = queue.recv(), if connection.queued() < MAX_QUEUED => match bytes {
                 Some(bytes) => connection.push(bytes),
                 None => break,

@@ -1,4 +1,4 @@
-//! A connection that is handed over raw after the greeting, for whoever relays bytes.
+//! A connection that is handed over raw after the greeting, for callers that relay bytes.
 
 use bytes::{Bytes, BytesMut};
 use microsandbox_protocol::frame::{FrameDecoder, MAX_HELLO_FRAME};

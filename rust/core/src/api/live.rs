@@ -188,11 +188,11 @@ impl Sandbox {
         self.backend.sandboxes().isolation(self.name()).await
     }
 
-    /// Orderly end; forced after `timeout` (10 s by default, zero kills at once).
+    /// Orderly stop; forced after `timeout` (10 s by default; zero kills without waiting).
     pub async fn stop(&self, timeout: Option<Duration>) -> MicrosandboxResult<()> {
         self.handle().await?.stop(timeout).await
     }
-    /// Orderly end, never forced.
+    /// Orderly stop, never forced.
     pub async fn stop_with_timeout(&self, timeout: Duration) -> MicrosandboxResult<()> {
         self.handle().await?.stop_with_timeout(timeout).await
     }

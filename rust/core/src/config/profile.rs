@@ -202,7 +202,7 @@ impl std::fmt::Debug for ApiKeyRef {
     }
 }
 
-/// Two profiles of one name are a mistake that nobody should have to guess about.
+/// Refuses two profiles of one name: which of the two was meant is unknown, so neither wins silently.
 fn each_name_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Profile>, D::Error> {
     struct Profiles;
     impl<'de> serde::de::Visitor<'de> for Profiles {

@@ -381,6 +381,6 @@ impl Default for SshConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MetricsConfig {
-    /// Sandboxes that can be measured at once; 0: built in.
+    /// Most sandboxes that can be measured at the same time; 0: the built-in number.
     pub capacity: u32,
 }

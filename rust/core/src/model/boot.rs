@@ -24,7 +24,7 @@ pub enum BootSide {
     Runtime,
 }
 
-/// A clock that notes what it is told.
+/// Records the steps of a boot, each with its time since the boot began.
 #[derive(Debug, Clone)]
 pub struct BootTrace {
     begun: Instant,
@@ -36,13 +36,14 @@ impl BootTrace {
         BootTrace { begun: Instant::now(), steps: Vec::with_capacity(32) }
     }
 
-    /// `step` of ours is finished now.
+    /// Records that `step` of this process is finished now.
     pub fn finish(&mut self, step: &str) {
         let at_us = micros(self.begun.elapsed());
         self.steps.push(BootStep { side: BootSide::Sdk, step: step.to_owned(), at_us });
     }
 
-    /// What the runtime noted on its own clock, which began at about the last step of ours (it was spawned then).
+    /// Adds the steps of the runtime. Their times count from the runtime's own start, which is about the last step of
+    /// this process: the spawn.
     pub fn runtime(&mut self, steps: impl IntoIterator<Item = (String, u64)>) {
         let begun = self.steps.last().map_or(0, |step| step.at_us);
         let mut theirs: Vec<BootStep> = steps

@@ -23,9 +23,9 @@ pub struct SandboxConfig {
     pub spec: SandboxSpec,
     /// Stop and remove a sandbox of the same name first.
     pub replace_existing: bool,
-    /// Seconds of grace for the replaced one; 0 kills at once. Default 10.
+    /// Seconds that the replaced sandbox has to stop; 0 kills it without waiting. Default 10.
     pub replace_timeout: Option<f64>,
-    /// Asked for by name: no traffic at all. A sandbox of this machine has none anyway; one of a service may.
+    /// Explicitly requested: no network traffic. A local sandbox has none anyway; a sandbox of a service may.
     pub no_network: bool,
     /// Changes of the root file system before the first program, in order. They are part of the disk afterwards, not of
     /// the spec.
@@ -77,7 +77,7 @@ pub struct SandboxSpec {
     pub isolation: Isolation,
     /// Set once at create; a restart never weakens it.
     pub isolation_actual: Option<Isolation>,
-    /// Random identity: tells this sandbox from a later one of the same name.
+    /// Random identity: distinguishes this sandbox from a later one of the same name.
     pub id: String,
     pub detached: bool,
     pub metrics: MetricsOptions,

@@ -36,7 +36,7 @@ pub struct ExecOptions {
     pub cwd: Option<String>,
     pub user: Option<String>,
     pub env: Vec<(String, String)>,
-    /// The whole process tree is killed when it passes.
+    /// The whole process tree is killed when the timeout expires.
     pub timeout: Option<Duration>,
     pub stdin: StdinSource,
     pub tty: bool,
@@ -44,8 +44,8 @@ pub struct ExecOptions {
     pub rows: u16,
     pub cols: u16,
     pub rlimits: Vec<Rlimit>,
-    /// The program goes on when its handle is dropped or this process ends (`kill_on_disconnect` off on the wire); its
-    /// output then goes to the log only. Default: the tree is killed.
+    /// The program keeps running when its handle is dropped or this process ends (`kill_on_disconnect` off on the
+    /// wire); the output of the program then goes to the log only. Default: the process tree is killed.
     pub detachable: bool,
     /// Collected runs keep at most the newest this many bytes of each stream; totals stay true. `None`: 64 MiB, and
     /// more than that is an [`MicrosandboxError::OutputLimit`].

@@ -83,7 +83,7 @@ impl FsEventKind {
             FsEventKind::Overflow => "overflow",
         }
     }
-    /// The word of the wire. An unknown one is an overflow: something happened that only a look can tell.
+    /// Parses the word on the wire. An unknown word counts as an overflow: the caller must look at the files again.
     pub fn parse(word: &str) -> FsEventKind {
         match word {
             "created" => FsEventKind::Created,
@@ -110,7 +110,7 @@ pub struct FsEvent {
 /// Changes as they happen, until what is watched is gone or the sandbox ends.
 pub type FsWatchStream = BoxStream<'static, MicrosandboxResult<FsEvent>>;
 
-/// Told while a transfer goes on: bytes so far, and all bytes where they are known. Must not block.
+/// Called during a transfer with the bytes transferred so far and, where known, the total. Must not block.
 pub type TransferProgress = std::sync::Arc<dyn Fn(u64, Option<u64>) + Send + Sync>;
 
 /// Times are milliseconds since the epoch.

@@ -42,7 +42,7 @@ pub struct Modification {
     pub labels_rm: Vec<String>,
     pub workdir: Option<String>,
     pub policy: ModificationPolicy,
-    /// Only tell what would happen.
+    /// Only report the changes, without applying them.
     pub dry_run: bool,
 }
 
@@ -80,7 +80,7 @@ impl Disposition {
     }
 }
 
-/// One setting that changes. Values of the environment are not told: they may be secret.
+/// One setting that changes. Values of environment variables are left out: they may be secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedChange {
     /// `cpus max_cpus memory max_memory env label workdir`; a name follows for `env` and `label`.

@@ -119,12 +119,12 @@ pub fn source(path: &Path, config: &LocalConfig) -> MicrosandboxResult<PathBuf> 
     if !meta.is_dir() && !meta.is_file() {
         return invalid(format!("mount source {} is neither a directory nor a regular file", path.display()));
     }
-    // What a sandbox could write there decides over sandboxes, its own included.
+    // A sandbox that could write to the state directory would control every sandbox, itself included.
     for state in config.state_dirs() {
         let state = state.canonicalize().unwrap_or(state);
         if state.starts_with(&real) || real.starts_with(&state) {
             return invalid(format!(
-                "mount source {} holds, or lies in, the state of this product ({}); mount another directory",
+                "mount source {} contains, or is inside, the state directory {}; mount another directory",
                 path.display(),
                 state.display()
             ));

@@ -15,8 +15,8 @@ pub fn install() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Refuses set-id bits to programs, or to the monitor that serves their files. Before the other filters, which tell apart what
-/// the machine does not know from what it refuses.
+/// Refuses set-id bits to programs, or to the monitor that serves their files. Install this filter before the others,
+/// which distinguish calls that the machine does not know from calls that it refuses.
 pub fn install_mode_guard() -> Result<(), Errno> {
     install_filter(&MODE_UNSEEN)?;
     install_filter(&MODE_GUARD)

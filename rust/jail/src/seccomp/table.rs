@@ -1,6 +1,6 @@
-// The system calls of a sandbox, as data. Included by `build.rs`, which compiles it into BPF; a call that stands in no
+// The system calls of a sandbox, as data. Included by `build.rs`, which compiles it into BPF; a call that is in no
 // list is answered with ENOSYS, so that a C library of tomorrow falls back to what it used yesterday. That also covers
-// `clone3` (its flags lie in memory, out of a filter's sight) and, on x86-64, every x32 number; a call through the
+// `clone3` (its flags are in memory, which no filter reads) and, on x86-64, every x32 number; a call through the
 // 32-bit entry kills the process.
 
 /// Names to numbers of the machine this is compiled on.
@@ -98,7 +98,7 @@ const OPEN_MODE_OLD: &[(libc::c_long, u8, u8)] = &[(libc::SYS_open, 1, 2)];
 #[cfg(not(target_arch = "x86_64"))]
 const OPEN_MODE_OLD: &[(libc::c_long, u8, u8)] = &[];
 
-/// Calls whose mode lies in memory, out of a filter's sight: answered with ENOSYS, for which everybody has a way without.
+/// Calls whose mode is in memory, which no filter reads: answered with ENOSYS, for which every caller has a fallback.
 const UNSEEN_MODE: &[libc::c_long] = &[libc::SYS_openat2];
 
 const SET_IDS: &[u32] = &[libc::S_ISUID, libc::S_ISGID];

@@ -1,8 +1,9 @@
 //! What is known about a library file, until the file changes.
 //!
-//! Looking means reading and hashing twenty megabytes: tens of milliseconds that every `msb run` would pay. So the result
-//! is kept in this process and, where the cache directory exists, in `<cache>/libkrunfw.json`. It counts for a file of the
-//! same device, inode, size and times; the time of change (`st_ctime`) cannot be set by a program that rewrites a file.
+//! An inspection reads and hashes twenty megabytes: tens of milliseconds that every `msb run` would pay. So the result
+//! is kept in this process and, where the cache directory exists, in `<cache>/libkrunfw.json`. The result is valid for
+//! a file of the same device, inode, size and times; the time of change (`st_ctime`) cannot be set by a program that
+//! rewrites a file.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +23,7 @@ const SIZE_MAX: u64 = 512 << 20;
 const FORMAT: u32 = 1;
 const FILE: &str = "libkrunfw.json";
 
-/// What a look at a file gives.
+/// The result of an inspection of a library file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     pub spec: KernelSpec,
@@ -49,7 +50,7 @@ struct Entry {
 
 static LAST: Mutex<Option<Entry>> = Mutex::new(None);
 
-/// The facts about `file`, open from `path`. A reason goes on after "the file …, ".
+/// The facts about `file`, open from `path`. The error completes the sentence "the file …, ".
 pub fn facts(path: &Path, file: &File, cache: &Path) -> Result<Facts, Lack> {
     let of = known(path, file)?;
     if let Some(entry) = LAST.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|entry| entry.of == of) {

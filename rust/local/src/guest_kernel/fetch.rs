@@ -1,5 +1,5 @@
 //! Fetching the wheel that bundles the library, with the user's own pip: whatever package index, proxy, certificates and
-//! credentials are configured there are used, and none of it is this product's business.
+//! credentials are configured there are used, and this product handles none of them.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -16,14 +16,15 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 /// How often the arriving bytes are counted.
 const LOOK: Duration = Duration::from_millis(100);
-/// A configured index that never answers must not hold this up for ever; a slow line may take its time.
+/// A configured index that never responds must not block the fetch for ever; a slow connection still has time to
+/// finish.
 const DEADLINE: Duration = Duration::from_secs(1800);
 /// What is kept of pip's complaint.
 const COMPLAINT_MAX: u64 = 16 << 10;
 const OFFLINE_HINT: &str =
     "or get the wheel or the library elsewhere and give it with `msb install libkrunfw --from FILE`";
 
-/// Downloads the wheel of `pin` into `scratch`, an empty directory, and returns its path. What it holds is unchecked.
+/// Downloads the wheel of `pin` into `scratch`, an empty directory, and returns its path. The wheel is unchecked.
 pub async fn wheel(python: &Path, pin: &Pin, scratch: &Path, progress: Progress<'_>) -> MicrosandboxResult<PathBuf> {
     let target = scratch.join("wheel");
     let temporary = scratch.join("tmp");
@@ -59,9 +60,9 @@ fn start(python: &Path, pin: &Pin, scratch: &Path) -> std::io::Result<Child> {
         .args(["--disable-pip-version-check", "--progress-bar", "off", "-d"])
         .arg(scratch.join("wheel"))
         .arg(format!("{}=={}", pin.package, pin.package_version))
-        // `-m` looks for modules in the working directory first: it must be one that nobody else writes to.
+        // `-m` looks for modules in the working directory first: no other user may write to that directory.
         .current_dir(scratch)
-        // Where the bytes arrive, so that they can be counted.
+        // pip downloads into this directory, so that the bytes can be counted.
         .env("TMPDIR", scratch.join("tmp"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -70,7 +71,7 @@ fn start(python: &Path, pin: &Pin, scratch: &Path) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// Waits for the end, counting meanwhile; gives what was said on standard error.
+/// Waits for pip to exit and reports progress until then; returns what pip wrote to standard error.
 async fn watch(
     mut child: Child,
     scratch: &Path,
@@ -82,7 +83,7 @@ async fn watch(
         let mut said = Vec::new();
         if let Some(mut stderr) = stderr {
             (&mut stderr).take(COMPLAINT_MAX).read_to_end(&mut said).await?;
-            // Beyond that nobody listens, but it must not block.
+            // Output beyond the limit is read and discarded, so that pip does not block on a full pipe.
             tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await?;
         }
         std::io::Result::Ok(String::from_utf8_lossy(&said).into_owned())

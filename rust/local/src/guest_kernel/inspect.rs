@@ -20,7 +20,7 @@ const MACHINE: (u16, &str) = (abi::EM_X86_64, "x86-64");
 #[cfg(target_arch = "aarch64")]
 const MACHINE: (u16, &str) = (abi::EM_AARCH64, "aarch64");
 
-/// Where things of the library lie, in its file and in its own address space.
+/// Positions of parts of the library, in its file and in its own address space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// Loaded segments with what is behind them in the file.
@@ -39,7 +39,7 @@ pub struct Segment {
 
 type Elf<'a> = ElfBytes<'a, LittleEndian>;
 
-/// Checks `bytes`, the whole file. A reason goes on after "the file …, ".
+/// Checks `bytes`, the whole file. The error completes the sentence "the file …, ".
 pub fn layout(bytes: &[u8]) -> Result<Layout, Lack> {
     if bytes.get(..4) != Some(b"\x7fELF") {
         return Err(wrong("which is not an ELF file"));

@@ -1,8 +1,8 @@
 //! Bringing a copy of the library into `<home>/lib`, checked, and in one step.
 //!
-//! No package index carries libkrunfw by itself. The wheel of another project, `microsandbox` 0.7, bundles it; that one
-//! file is taken out of it, nothing else is looked at or run. Its licences: libkrunfw is LGPL-2.1-only, the Linux kernel
-//! inside it GPL-2.0-only; their sources are published by the libkrunfw project.
+//! No package index has a package of libkrunfw alone. The wheel of another project, `microsandbox` 0.7, bundles the
+//! library; only that file is extracted, and no other file of the wheel is run. Licences: libkrunfw is LGPL-2.1-only,
+//! the Linux kernel inside it GPL-2.0-only; their sources are published by the libkrunfw project.
 
 use std::fs::{File, Permissions};
 use std::io::{Read, Seek, Write};
@@ -51,7 +51,7 @@ pub const PINS: &[Pin] = &[Pin {
     library_sha256: "3854efcd3fe625528fa00207d97586d9790db8c436bb6881a43986604336d18e",
 }];
 
-/// What lies in `<home>/lib` now.
+/// The copy in `<home>/lib`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
     pub path: PathBuf,
@@ -59,7 +59,7 @@ pub struct Installed {
     pub digest: String,
     /// Known for pinned copies only.
     pub version: Option<&'static str>,
-    /// It was there before; nothing was fetched or changed.
+    /// The copy was there before; nothing was fetched or changed.
     pub already: bool,
 }
 
@@ -150,7 +150,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// Writes, checks and renames: whoever looks finds the old copy or the new one, whole.
+/// Writes, checks and renames, so that a reader always finds the old copy or the new one, complete.
 fn publish(config: &LocalConfig, source: &Path, bytes: &[u8]) -> MicrosandboxResult<Installed> {
     let lacking = |lack: Lack| unusable(source, &format!("{}; {}", lack.reason, lack.hint));
     let layout = inspect::layout(bytes).map_err(lacking)?;

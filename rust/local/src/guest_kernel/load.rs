@@ -1,4 +1,4 @@
-//! The two functions of the library, called: where its kernel lies and where it wants to be.
+//! Calls the two functions of the library, which report where its kernel is and where in the guest it has to be.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -19,7 +19,7 @@ struct Claim {
     entry_addr: u64,
 }
 
-/// Loads `file`, whose bytes are [`super::inspect::layout`]'s, asks it, and unloads it.
+/// Loads `file`, whose bytes passed [`super::inspect::layout`], calls its functions, and unloads it.
 pub fn kernel(file: &File, layout: &Layout) -> Result<KernelSpec, Lack> {
     place(&ask(file, layout)?, layout)
 }
@@ -38,7 +38,7 @@ fn ask(file: &File, layout: &Layout) -> Result<Claim, Lack> {
     Ok(Claim { address, size, guest_addr, entry_addr })
 }
 
-/// The claim against the file: every byte of the image has to be there, and on pages.
+/// Checks the claim against the file: every byte of the image has to be in the file, and the image on whole pages.
 fn place(claim: &Claim, layout: &Layout) -> Result<KernelSpec, Lack> {
     let Claim { address, size, guest_addr, entry_addr } = *claim;
     let absurd = |what: &str| {
@@ -52,18 +52,18 @@ fn place(claim: &Claim, layout: &Layout) -> Result<KernelSpec, Lack> {
         address >= start && address.checked_add(size).is_some_and(|end| end <= start.saturating_add(length))
     };
     if size == 0 || !within(layout.bundle.0, layout.bundle.1) {
-        return absurd(&format!("its image does not lie in {BUNDLE}"));
+        return absurd(&format!("its image is not within {BUNDLE}"));
     }
     let home = layout.segments.iter().find(|segment| within(segment.address, segment.file_size));
     let Some(Segment { offset, address: base, .. }) = home else {
-        return absurd("its image does not lie in the file");
+        return absurd("its image is not within the file");
     };
     let offset = offset + (address - base);
     if [offset, size, guest_addr].iter().any(|number| number % page != 0) {
-        return absurd("its image does not lie on whole pages");
+        return absurd("its image is not aligned to whole pages");
     }
     if guest_addr.checked_add(size).is_none_or(|end| !(guest_addr..end).contains(&entry_addr)) {
-        return absurd("its entry point lies outside of its image");
+        return absurd("its entry point is outside its image");
     }
     Ok(KernelSpec { offset, size, guest_addr, entry_addr })
 }
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn claims_beyond_the_file_or_off_pages_are_refused() {
         let wrong = [
-            (Claim { size: 4 * PAGE, ..claim() }, "does not lie in KERNEL_BUNDLE"),
-            (Claim { size: 0, ..claim() }, "does not lie in KERNEL_BUNDLE"),
-            (Claim { address: u64::MAX - PAGE, ..claim() }, "does not lie in KERNEL_BUNDLE"),
-            (Claim { address: 0, ..claim() }, "does not lie in KERNEL_BUNDLE"),
+            (Claim { size: 4 * PAGE, ..claim() }, "is not within KERNEL_BUNDLE"),
+            (Claim { size: 0, ..claim() }, "is not within KERNEL_BUNDLE"),
+            (Claim { address: u64::MAX - PAGE, ..claim() }, "is not within KERNEL_BUNDLE"),
+            (Claim { address: 0, ..claim() }, "is not within KERNEL_BUNDLE"),
             (Claim { size: PAGE + 1, ..claim() }, "whole pages"),
             (Claim { guest_addr: 1, ..claim() }, "whole pages"),
             (Claim { entry_addr: 0, ..claim() }, "entry point"),

@@ -69,7 +69,7 @@ impl Bench {
         let (reports, decided) = climb(rungs, &self.config);
         (reports.into_iter().map(|report| report.found).collect(), decided)
     }
-    /// Why this file is refused where somebody named it.
+    /// Why this file is refused when the configuration names it.
     fn refusal(&self, path: &Path) -> Lack {
         let lack = self.climb(&[(Rung::Configuration, Some(path.to_owned()))]).1.unwrap_err();
         assert!(lack.reason.starts_with(&format!("paths.libkrunfw names {}, ", path.display())), "{lack:?}");
@@ -213,7 +213,7 @@ fn other_libraries_and_other_generations_are_refused() {
         (Recipe { soname: "libother.so.5", ..RIGHT }, "it calls itself libother.so.5"),
         (Recipe { source: "int krunfw_get_version(void) { return 5; }", ..RIGHT }, "exports no krunfw_get_kernel"),
         (Recipe { source: "int other(void) { return 5; }", ..RIGHT }, "exports no krunfw_get_version"),
-        (Recipe { claims: 1 << 30, ..RIGHT }, "does not lie in KERNEL_BUNDLE"),
+        (Recipe { claims: 1 << 30, ..RIGHT }, "is not within KERNEL_BUNDLE"),
         (Recipe { claims: PAGE + 1, ..RIGHT }, "whole pages"),
     ];
     for (recipe, expected) in cases {

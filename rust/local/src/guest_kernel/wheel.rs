@@ -12,7 +12,7 @@ use super::FILE_NAME;
 /// Larger members are no kernels.
 const SIZE_MAX: u64 = 512 << 20;
 
-/// Reads the one member of the wheel that is libkrunfw. The reason of a failure goes on after "the file …, ".
+/// Reads the one member of the wheel that is libkrunfw. An error completes the sentence "the file …, ".
 pub fn library(file: File) -> Result<Vec<u8>, String> {
     let fail = |error: ZipError| format!("which cannot be read as a wheel: {error}");
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(fail)?;

@@ -83,12 +83,12 @@ const FORBIDDEN: [&str; 14] = [
     "sudoers.d",
     "hostname",
 ];
-/// Links are kept where they lead into these; others could tell of places that are not shown.
+/// Links are kept where they lead into these; other targets could reveal paths that are not shown.
 const LINK_TARGETS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc"];
 const MAX_FILE: u64 = 8 << 20;
 const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 8;
-/// The stored outcome of the last look at `/etc`.
+/// Largest index of the last scan of `/etc` that is read.
 const MAX_INDEX: u64 = 16 << 20;
 
 const NSSWITCH: &str = "\
@@ -173,7 +173,7 @@ fn stamp_of(meta: &fs::Metadata) -> String {
     format!("{} {:o} {} {}.{}", meta.ino(), meta.mode(), meta.len(), meta.ctime(), meta.ctime_nsec())
 }
 
-/// Made-up accounts: root, daemon, nobody, and the ordinary `user` where its id exists.
+/// Made-up accounts: `root`, `daemon`, `nobody`, and the ordinary `user` where that id exists.
 pub fn accounts(ids: &IdMap, entries: &mut BTreeMap<PathBuf, Entry>) {
     let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\n");
     let mut group = String::from("root:x:0:\n");

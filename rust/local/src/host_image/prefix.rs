@@ -1,4 +1,4 @@
-//! Interpreter prefixes: which may be shown, and the places their interpreters really lie in.
+//! Interpreter prefixes: which may be shown, and the directories to which their interpreters resolve.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub fn collect(machine: &Machine, binds: &mut Vec<BindSpec>, prefixes: &[PathBuf
     Ok(shown)
 }
 
-/// Shows a directory at its own path, and where it really lies if links lead to it.
+/// Shows a directory at its own path, and also at its resolved path if links lead to it.
 fn show(machine: &Machine, binds: &mut Vec<BindSpec>, path: &Path) -> MicrosandboxResult<()> {
     if !path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir) {
         return Err(refused(path, "it is not a plain absolute path"));
@@ -56,7 +56,7 @@ fn show(machine: &Machine, binds: &mut Vec<BindSpec>, path: &Path) -> Microsandb
         if is_bound(binds, target) {
             let hidden = machine.private_dirs().find(|dir| target.starts_with(dir) && is_bound(binds, dir));
             match hidden {
-                Some(dir) => return Err(refused(path, &format!("it lies in {}, which stays hidden", dir.display()))),
+                Some(dir) => return Err(refused(path, &format!("it is inside {}, which stays hidden", dir.display()))),
                 None => continue,
             }
         }

@@ -35,7 +35,7 @@ pub fn answers(device: &Path) -> Result<File, Lack> {
     Ok(file)
 }
 
-/// As [`answers`], and makes a machine, which is gone again at once.
+/// As [`answers`], and also creates a virtual machine, which is closed immediately.
 pub fn makes_machines(device: &Path) -> Result<(), Lack> {
     let file = answers(device)?;
     kvm::create_machine(&file).map(drop).map_err(|error| {

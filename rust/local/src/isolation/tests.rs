@@ -42,7 +42,7 @@ impl Host for Made {
     }
     fn canary(&self) -> BoxFuture<'_, Trial> {
         Box::pin(async {
-            assert_eq!(self.at_once.fetch_add(1, Ordering::SeqCst), 0, "two canaries at once");
+            assert_eq!(self.at_once.fetch_add(1, Ordering::SeqCst), 0, "two canaries run concurrently");
             tokio::time::sleep(self.takes).await;
             self.canaries.fetch_add(1, Ordering::SeqCst);
             self.at_once.fetch_sub(1, Ordering::SeqCst);

@@ -13,9 +13,9 @@ use chrono::{DateTime, Utc};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::log_cursor::Position;
 
-/// Read at once.
+/// Bytes per read.
 const CHUNK: usize = 256 << 10;
-/// Longest line that is still kept together; the writer's are far shorter.
+/// Longest line that is still kept together; the writer's lines are far shorter.
 const LINE_MAX: usize = 16 << 20;
 /// Rotations looked for.
 const ROTATIONS_MAX: u32 = 64;
@@ -122,8 +122,8 @@ impl Chain {
         Ok(any)
     }
 
-    /// Opens the family newest first, down to `known`, so that a rotation meanwhile can only show a file twice. Oldest
-    /// first in the answer, and whether `known` was met.
+    /// Opens the family newest first, down to `known`, so that a rotation during the scan can only show a file
+    /// twice. Returns the files oldest first, and whether `known` was found.
     fn discover(&self, known: Option<u64>) -> std::io::Result<(VecDeque<Part>, bool)> {
         let mut parts: VecDeque<Part> = VecDeque::new();
         for number in 0..=ROTATIONS_MAX {

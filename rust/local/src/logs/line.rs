@@ -80,8 +80,8 @@ pub fn record(line: &[u8], filter: &Filter) -> Option<Parsed> {
 /// A line of `runtime.log` or `kernel.log`: a leading RFC 3339 time counts, else the line is as old as the one before.
 pub fn text(line: &[u8], last: &mut DateTime<Utc>, filter: &Filter) -> Option<Parsed> {
     let mut data = line;
-    let word = line.iter().position(|&byte| byte == b' ').filter(|&end| end <= 40);
-    if let Some(end) = word
+    let space = line.iter().position(|&byte| byte == b' ').filter(|&end| end <= 40);
+    if let Some(end) = space
         && let Some(stamp) = std::str::from_utf8(&line[..end]).ok().and_then(time)
     {
         *last = stamp;

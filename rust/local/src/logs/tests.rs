@@ -77,13 +77,13 @@ async fn system_entries_are_merged_by_time_and_have_no_session() {
     let home = Home::new();
     home.line(1, "system", "started");
     home.line(3, "stdout", "out");
-    home.append("runtime.log", "2026-01-01T00:00:02.5Z runtime says\nand goes on\n");
+    home.append("runtime.log", "2026-01-01T00:00:02.5Z runtime says\nand continues\n");
     home.append("kernel.log", "2026-01-01T00:00:09.5Z kernel says\n");
     assert_eq!(home.texts(LogOptions::default()).await, ["out"]);
     let all = LogOptions { sources: vec![LogSource::Stdout, LogSource::System], ..LogOptions::default() };
     let entries = logs(home.path(), all).await.unwrap();
     assert!(entries.iter().all(|entry| entry.session_id.is_none() == (entry.source == LogSource::System)));
-    assert_eq!(texts(entries), ["started", "runtime says", "and goes on", "out", "kernel says"]);
+    assert_eq!(texts(entries), ["started", "runtime says", "and continues", "out", "kernel says"]);
 }
 
 #[tokio::test]

@@ -125,10 +125,11 @@ pub struct Bootstrap {
     pub shutdown_grace_ms: u64,
     pub drain_ms: u64,
     pub max_clients: u32,
-    /// What only the kernel of a microVM needs to be told; absent where the jail has done it.
+    /// Settings for the kernel of a microVM, made by the agent; absent where the jail has made them.
     #[serde(default)]
     pub machine: Option<Machine>,
-    /// Becomes the first process; the agent goes on as another. Only for an agent that was started for that.
+    /// The program that becomes the first process; the agent continues as another process. Only for an agent that was
+    /// started with [`crate::machine::HANDOVER_ARGUMENT`].
     #[serde(default)]
     pub init: Option<InitProgram>,
     /// No program gains privileges or administers mounts. In a container none ever does.

@@ -58,7 +58,8 @@ pub struct ExecRequest {
     /// *ext* Kill the tree when the client's connection ends before the exit (the default is to let it run on).
     #[serde(default)]
     pub kill_on_disconnect: bool,
-    /// *ext* A job: known by an id after its client has left, and after its end; its input stays open meanwhile.
+    /// *ext* A job: known by an id after its client has left, and after its end; its input stays open
+    /// while no client is attached.
     #[serde(default)]
     pub job: bool,
 }

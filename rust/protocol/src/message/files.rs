@@ -93,7 +93,7 @@ pub enum FsOp {
         path: String,
     },
     /// *ext* Whole file in one trip: `fs.data` frames ended by an empty one, then the response. With `atomic` the new
-    /// content appears at once, by rename, or not at all.
+    /// content appears in one step, by rename, or not at all.
     WriteFile {
         path: String,
         #[serde(default)]
@@ -111,8 +111,8 @@ pub enum FsOp {
     WriteTar {
         path: String,
     },
-    /// *ext* Changes of a file or in a directory: one response when the watch stands, then `fs.event` frames until the
-    /// client leaves or what is watched is gone, which a second response tells.
+    /// *ext* Changes of a file or in a directory: one response once the watch is active, then `fs.event` frames until
+    /// the client leaves or what is watched is gone, which a second response reports.
     Watch {
         path: String,
         recursive: bool,

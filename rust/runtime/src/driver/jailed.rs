@@ -157,7 +157,7 @@ fn start(
     for read_end in [&notes, &console] {
         fs::fcntl_setfl(read_end, OFlags::NONBLOCK).map_err(failed(Step::CloneInit, "prepare the pipes", ""))?;
     }
-    // Whoever has it inside may open it anew.
+    // A process inside that holds the write end may open it anew.
     let (uid, gid) = ids::root_ids(&spec.ids);
     fs::fchown(&console_write, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid))).map_err(failed(
         Step::CloneInit,
@@ -266,7 +266,7 @@ fn child(jail: &Jail<'_>, mut tenant: impl Tenant, steps: &Steps) -> ! {
     process::exit_now(1)
 }
 
-/// Collects notes; a pipe takes all of them at once just before the program is executed.
+/// Collects notes, and writes all of them to a pipe just before the program is executed.
 pub struct StepLog<'a> {
     steps: &'a Steps,
     notes: BorrowedFd<'a>,
@@ -291,7 +291,7 @@ impl StepLog<'_> {
         if self.steps.is_failpoint(step) {
             self.note(&Note::Failpoint);
             self.send();
-            // The runtime kills itself now, and this process goes with it.
+            // The runtime kills itself now, and this process dies with its parent.
             loop {
                 std::thread::park();
             }
@@ -311,7 +311,7 @@ fn become_tenant(
     let inside = |step, action| failed(step, action, INSIDE_HINT);
     let mut byte = [0; 1];
     if rustix::io::read(&jail.go, &mut byte) != Ok(1) {
-        // The runtime is gone, or has given up; nobody listens to what would be said here.
+        // The runtime is gone, or has given up: no process would read a failure reported here.
         process::exit_now(1);
     }
     die_with_parent(jail, Step::JoinCgroups)?;
@@ -383,7 +383,7 @@ fn die_with_parent(jail: &Jail<'_>, step: Step) -> Result<(), Failure> {
         "bind the sandbox's life to the runtime's",
         INSIDE_HINT,
     ))?;
-    // It may have died before that: then nobody is left to read what we tell.
+    // The runtime may have died before that: then the read end of the notes pipe is closed.
     let mut notes = [PollFd::new(&jail.notes, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     if poll(&mut notes, Some(&now)).is_ok() && notes[0].revents().contains(PollFlags::ERR) {

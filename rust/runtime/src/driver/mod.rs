@@ -52,7 +52,7 @@ pub struct Guest {
 
 /// A way to run a guest.
 pub trait Driver {
-    /// Starts the guest's first process; its further steps are told by notes.
+    /// Starts the guest's first process, which reports its later steps as notes.
     fn boot(&self, boot: Boot<'_>, steps: &mut Steps) -> Result<Guest, Failure>;
 
     /// What the agent has to set up itself, because this driver cannot do it from outside.
@@ -69,7 +69,7 @@ pub fn of_kind(kind: contract::Driver) -> Box<dyn Driver> {
     }
 }
 
-/// Shared memory is bounded by itself: there may be no control group that does it.
+/// The limit of shared memory, set on its mount: there may be no control group that limits it.
 fn shm_bytes(spec: &LaunchSpec) -> u64 {
     spec.limits.memory_mib.saturating_mul(1 << 20) / 2
 }

@@ -83,7 +83,7 @@ fn attempt(spec: &ProbeSpec, scratch: &Path) -> Result<Vec<Mechanism>, JobError>
     }
 }
 
-/// Reads what the child tells until it ends.
+/// Reads what the child reports until the child ends.
 fn watch(mut guest: Guest) -> Vec<Mechanism> {
     let deadline = Instant::now() + DEADLINE;
     let mut text = Vec::new();

@@ -226,8 +226,8 @@ impl ExecLog {
         self.file = None;
         let name = |n: u32| if n == 0 { "exec.log".to_owned() } else { format!("exec.log.{n}") };
         if self.rotations > 0 {
-            // Out of the way first: ext4 writes a file to the disk at once when it takes the name of another one, and
-            // most of these lines are gone again before they would ever be written.
+            // Removed first: ext4 writes a file to the disk as soon as a rename replaces another file with it, and
+            // most of these lines are deleted again before a regular write-back.
             let _ = directory::remove_file(&self.dir, &name(self.rotations));
         }
         for n in (0..self.rotations).rev() {
@@ -249,7 +249,7 @@ impl ExecLog {
         Ok(())
     }
 
-    /// Lets go of the room that a burst of output needed.
+    /// Frees the buffer that a burst of output needed.
     pub fn shrink(&mut self) {
         if self.batch.is_empty() && self.batch.capacity() > IDLE_ROOM {
             self.batch = Vec::new();

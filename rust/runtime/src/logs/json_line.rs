@@ -1,6 +1,6 @@
 //! One line of `exec.log`: `{"t": RFC 3339, "s": source, "d": text, "id": session}`, with `"e": "b64"` when the bytes
 //! are not UTF-8, or when as text they would grow more than base64 does (a control character takes six bytes). `id` is
-//! absent for what no session said. Written by hand because it is the hot path of every byte a sandbox prints.
+//! absent for lines that belong to no session. Written by hand: it is the hot path of every byte a sandbox prints.
 
 use base64_simd::STANDARD;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -57,7 +57,7 @@ impl Supervisor {
         0
     }
 
-    /// Reads the channel and the console to their ends: with the guest gone nobody else can hold them open.
+    /// Reads the channel and the console to their ends: with the guest gone no other process holds them open.
     fn drain(&mut self) {
         let deadline = Instant::now() + DRAIN_LIMIT;
         let mut ignored = Vec::new();
@@ -65,7 +65,7 @@ impl Supervisor {
             let log = &mut self.log;
             match self.channel.receive(|frame| take_frame(log, frame, &mut ignored)) {
                 Ok(Turn::More) => self.log.flush(),
-                // Nothing there and nobody left to send.
+                // The channel is empty and no sender is left.
                 Ok(Turn::Drained | Turn::Ended) => break,
                 Err(error) => {
                     self.note(&format!("the agent's last message was cut short: {error}"));
@@ -134,7 +134,7 @@ fn init_ended(exit_code: Option<i32>, signal: Option<i32>) -> (ExitReason, Optio
     }
 }
 
-/// What the agent said last on its way out.
+/// The last report of the agent before its exit.
 fn last_words(log: &str) -> Option<String> {
     log.lines().rev().find_map(|line| Some(line.split_once("agent: ")?.1.to_owned()))
 }

@@ -57,7 +57,7 @@ impl Lines {
 }
 
 enum Phase {
-    /// Until the agent is ready. `failed` is what the child said.
+    /// Until the agent is ready. `failed` is the failure that the child reported.
     Booting {
         failed: Option<Failure>,
     },

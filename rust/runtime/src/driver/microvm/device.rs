@@ -34,7 +34,7 @@ pub fn prepare() -> Result<Kvm, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Kvm::Host);
     }
-    // Where even root may not make device nodes, the host's may still be open to everybody.
+    // Where even root may not make device nodes, the host's node may still be open to every user.
     Ok(own_nodes().map_or(Kvm::Host, Kvm::Own))
 }
 

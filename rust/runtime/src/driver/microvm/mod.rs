@@ -99,7 +99,7 @@ fn is_private(root: &RootSpec) -> bool {
 }
 
 /// A directory that the monitor shares with the runtime, and the socket in it where the agent's channel arrives. Both
-/// belong to the inside root: nobody else gets that far.
+/// belong to the inside root: no other user can open them.
 fn bind_control_socket(dir: &SandboxDir, inside_root: (u32, u32)) -> Result<(OwnedFd, OwnedFd), Errno> {
     let owner = (fs::Uid::from_raw(inside_root.0), fs::Gid::from_raw(inside_root.1));
     match fs::mkdirat(&dir.runtime, SOCKETS, Mode::from_raw_mode(0o700)) {

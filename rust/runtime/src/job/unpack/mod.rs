@@ -108,7 +108,7 @@ fn unpack_layers(
         last = Some(target);
     }
     drop(writeback);
-    // All layers of a job lie on one file system; one call makes all of them durable.
+    // All layers of a job are on one file system; one call makes all of them durable.
     if let Some(target) = last {
         fs::syncfs(&target).map_err(|error| failed("sync", b"the layers", error))?;
     }

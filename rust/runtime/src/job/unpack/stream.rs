@@ -187,7 +187,7 @@ impl Progress for zstd::stream::read::Decoder<'_, Packed<'_>> {
     }
 }
 
-/// Fills chunks until the source ends. True when nobody takes them any more.
+/// Fills chunks until the source ends. True when the receiver of the chunks is gone.
 fn pump<S: Progress>(
     source: &mut S,
     mut read: impl FnMut(&mut S, &mut [u8]) -> io::Result<usize>,
@@ -259,7 +259,7 @@ impl TarBytes {
         self.hash.update(&chunk);
         let old = std::mem::replace(&mut self.chunk, chunk);
         self.from = 0;
-        // The producer may have ended; then nobody needs the buffer.
+        // The producer may have ended; then the buffer is no longer needed.
         let _ = self.empty.try_send(old);
         true
     }

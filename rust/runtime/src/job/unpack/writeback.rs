@@ -21,7 +21,7 @@ impl Writeback {
             let (stop, stopped) = channel::<()>();
             let rounds = move || {
                 while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-                    // What fails here fails again, and is told, at the end.
+                    // A sync that fails here fails again in the sync at the end, which reports the error.
                     let _ = fs::syncfs(&target);
                 }
             };
