@@ -343,6 +343,6 @@ pub fn cgroups_of(sandbox: &Path) -> Vec<PathBuf> {
     all.into_iter().filter(|path| path.exists()).collect()
 }
 
-pub fn state_of<'a>(report: &'a IsolationReport, name: MechanismName) -> &'a Mechanism {
+pub fn state_of(report: &IsolationReport, name: MechanismName) -> &Mechanism {
     report.mechanisms.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("{name} is not reported"))
 }
