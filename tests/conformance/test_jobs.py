@@ -234,6 +234,8 @@ async def test_jobs_end_with_the_run_of_their_sandbox(harness: Harness, box: San
         await again.get_job(job.id)
 
 
+# Alone: on a loaded machine its end was seen before the last of the log now and then (an open fault, also before the rebuild).
+@pytest.mark.alone
 async def test_an_attachment_continues_at_a_cursor(shared_box: Sandbox) -> None:
     script = "for i in 1 2 3; do echo $i; sleep 0.05; done; read line; echo got $line >&2; exit 6"
     job = await shared_box.exec_detached("sh", ["-c", script], stdin=Stdin.pipe())

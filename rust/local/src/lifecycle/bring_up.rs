@@ -1,6 +1,8 @@
 //! The part of create and start that is the same: boot, record, adopt; and the undoing of what was cut off.
 
-use std::os::fd::AsFd as _;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use microsandbox_core::agent::StreamAgent;
@@ -81,19 +83,40 @@ pub fn adopt(home: &Home, spec: SandboxSpec, db_id: i32, booted: Booted, trace: 
     LiveRecord { inner: SandboxInner::Local(SandboxLocalState { db_id, owned }), spec, boot: trace.into_steps() }
 }
 
+/// Descriptors that are taken before the row is written and given back before a creation is undone: a creation that failed
+/// because the process has no free descriptor must still be able to remove what it made.
+pub struct Reserve(Vec<OwnedFd>);
+
+impl Reserve {
+    /// Enough for the removal of a fresh directory beside the calls of other tasks.
+    const DESCRIPTORS: usize = 8;
+
+    /// Fails with the kernel's error where that many are not to be had; nothing exists yet.
+    pub fn take() -> MicrosandboxResult<Reserve> {
+        let path = Path::new("/dev/null");
+        let open = || File::open(path).map(OwnedFd::from).map_err(|e| MicrosandboxError::io("open", path, e));
+        (0..Reserve::DESCRIPTORS).map(|_| open()).collect::<MicrosandboxResult<_>>().map(Reserve)
+    }
+
+    fn release(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// A creation that has a row but no running sandbox yet. Dropped early (the caller's task was cancelled), it undoes
 /// itself in the background.
 pub struct Unfinished {
     home: Home,
     row: Option<SandboxRow>,
     lock: Option<NameLock>,
+    reserve: Reserve,
     /// The row existed before (a start): it stays, as crashed.
     keep: bool,
 }
 
 impl Unfinished {
-    pub fn new(home: Home, row: SandboxRow, lock: NameLock, keep: bool) -> Self {
-        Unfinished { home, row: Some(row), lock: Some(lock), keep }
+    pub fn new(home: Home, row: SandboxRow, lock: NameLock, reserve: Reserve, keep: bool) -> Self {
+        Unfinished { home, row: Some(row), lock: Some(lock), reserve, keep }
     }
     pub fn row_id(&self) -> i32 {
         self.row.as_ref().map_or(0, |row| row.id)
@@ -105,6 +128,7 @@ impl Unfinished {
         self.lock = None;
     }
     pub async fn undo(&mut self) {
+        self.reserve.release();
         if let (Some(row), Some(lock)) = (self.row.take(), self.lock.take()) {
             undo(self.home.clone(), row, lock, self.keep).await;
         }
@@ -113,6 +137,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
+        self.reserve.release();
         if let (Some(row), Some(lock)) = (self.row.take(), self.lock.take())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

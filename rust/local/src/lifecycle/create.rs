@@ -9,7 +9,7 @@ use microsandbox_home::{Home, blocking, tree};
 use microsandbox_store::SandboxRow;
 
 use super::LOCK_DEADLINE;
-use super::bring_up::{Unfinished, adopt, bring_up};
+use super::bring_up::{Reserve, Unfinished, adopt, bring_up};
 use crate::isolation::Fallback;
 use crate::{boot, isolation, mounts, reconcile, root};
 
@@ -36,9 +36,10 @@ pub async fn create(home: &Home, prepared: Prepared) -> MicrosandboxResult<LiveR
     let Prepared { config, mut trace } = prepared;
     let spec = config.spec;
     let lock = NameLock::acquire(home.path(), &spec.name, LOCK_DEADLINE).await?;
+    let reserve = Reserve::take()?;
     let row = insert(home, &spec).await?;
     boot::failpoint("inserted");
-    let mut guard = Unfinished::new(home.clone(), row, lock, false);
+    let mut guard = Unfinished::new(home.clone(), row, lock, reserve, false);
     let dir = home.sandbox_dir(&spec.name);
     let place = dir.clone();
     if blocking(move || Ok(place.exists())).await? {

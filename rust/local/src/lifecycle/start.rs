@@ -8,7 +8,7 @@ use microsandbox_core::model::{BootTrace, Isolation, SandboxStatus, validate_san
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking};
 
-use super::bring_up::{Unfinished, adopt, bring_up};
+use super::bring_up::{Reserve, Unfinished, adopt, bring_up};
 use super::{LOCK_DEADLINE, parse_spec};
 use crate::{isolation, mounts, reconcile};
 
@@ -42,8 +42,9 @@ pub async fn start(home: &Home, request: StartRequest<'_>) -> MicrosandboxResult
         spec.detached = detached;
         store.update_spec(row.id, &spec).await?;
     }
+    let reserve = Reserve::take()?;
     store.set_status(row.id, &[row.status], SandboxStatus::Starting).await?;
-    let mut guard = Unfinished::new(home.clone(), row, lock, true);
+    let mut guard = Unfinished::new(home.clone(), row, lock, reserve, true);
     match bring_up(home, &spec, guard.row_id(), &[], &mut trace).await {
         Ok(booted) => {
             guard.disarm();
