@@ -88,8 +88,8 @@ pub fn adopt(home: &Home, spec: SandboxSpec, db_id: i32, booted: Booted, trace: 
 pub struct Reserve(Vec<OwnedFd>);
 
 impl Reserve {
-    /// Enough for the removal of a fresh directory beside the calls of other tasks.
-    const DESCRIPTORS: usize = 8;
+    /// Enough for the removal of a fresh directory; few, because every creation in flight holds them.
+    const DESCRIPTORS: usize = 4;
 
     /// Fails with the kernel's error where that many are not to be had; nothing exists yet.
     pub fn take() -> MicrosandboxResult<Reserve> {
