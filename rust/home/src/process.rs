@@ -1,6 +1,7 @@
 //! Who a process is: pid, start time and boot id together. A bare pid is never signalled.
 
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use microsandbox_contract::ProcessIdentity;
 use rustix::process::{Pid, PidfdFlags};
@@ -21,9 +22,14 @@ pub fn is_alive(identity: &ProcessIdentity) -> bool {
     open(identity).is_some()
 }
 
-/// Changes with every boot of the machine.
-pub fn boot_id() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+/// Changes with every boot of the machine, and so never while this process runs: read once.
+pub fn boot_id() -> Option<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(known) = BOOT_ID.get() {
+        return Some(known);
+    }
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(BOOT_ID.get_or_init(|| read.trim().to_owned()))
 }
 
 /// State letter and start time (fields 3 and 22 of `/proc/<pid>/stat`, proc_pid_stat(5)).

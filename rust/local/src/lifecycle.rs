@@ -36,10 +36,15 @@ pub fn parse_spec(row: &SandboxRow) -> MicrosandboxResult<SandboxSpec> {
 /// The running sandbox's row and the identity of its run. A terminal and an absent sandbox give different errors.
 async fn running(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, Option<Identity>)> {
     validate_sandbox_name(name)?;
-    let (row, _run) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let row = now.row;
     if row.status.is_terminal() || row.status == SandboxStatus::Created {
         return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status });
     }
-    let identity = reconcile::identity(&home.sandbox_dir(name)).await;
+    let identity = match now.identity {
+        // Starting, or being changed under the lock: there may be a process before the row says so.
+        None => reconcile::identity(&home.sandbox_dir(name)).await,
+        seen => seen,
+    };
     Ok((row, identity))
 }

@@ -60,8 +60,8 @@ impl LocalBackend {
         }
         match reconcile::current(&self.home, name).await {
             Ok(None) => reconcile::not_found(name),
-            Ok(Some((row, _))) if !row.status.is_live() => {
-                MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status }
+            Ok(Some(now)) if !now.row.status.is_live() => {
+                MicrosandboxError::SandboxNotRunning { name: name.into(), status: now.row.status }
             }
             _ => error,
         }
@@ -208,11 +208,15 @@ impl SandboxBackend for LocalBackend {
     }
     fn isolation<'a>(&'a self, name: &'a str) -> Operation<'a, IsolationReport> {
         Box::pin(async move {
-            let (row, _) = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-            let identity = reconcile::identity(&self.home.sandbox_dir(name)).await;
+            let now = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+            let identity = match now.identity {
+                // The report of the last run outlives it.
+                None => reconcile::identity(&self.home.sandbox_dir(name)).await,
+                seen => seen,
+            };
             identity
                 .map(|identity| identity.isolation)
-                .ok_or(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status })
+                .ok_or(MicrosandboxError::SandboxNotRunning { name: name.into(), status: now.row.status })
         })
     }
     fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a> {
@@ -225,13 +229,13 @@ async fn live_identity(home: &Home, name: &str, spec: &SandboxSpec) -> Microsand
     if spec.metrics.effective_interval_ms().is_none() {
         return Err(MicrosandboxError::MetricsDisabled(name.into()));
     }
-    let (row, _) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let row = now.row;
     let unavailable = |reason: String| MicrosandboxError::MetricsUnavailable { name: name.into(), reason };
     if !row.status.is_live() {
         return Err(unavailable(format!("no live metrics slot: the sandbox is {}", row.status)));
     }
-    let identity = reconcile::identity(&home.sandbox_dir(name)).await;
-    let identity = identity.ok_or_else(|| unavailable("no live metrics slot yet".into()))?;
+    let identity = now.identity.ok_or_else(|| unavailable("no live metrics slot yet".into()))?;
     // Limits may have been changed since the caller's view of them.
     let stored = serde_json::from_str(&row.config_json).unwrap_or_else(|_| spec.clone());
     Ok((identity, stored))

@@ -29,6 +29,21 @@ pub fn read_identity(dir: &Path) -> Option<Identity> {
     serde_json::from_slice(&std::fs::read(dir.join("runtime/identity.json")).ok()?).ok()
 }
 
+/// A sandbox as it really is.
+pub struct Current {
+    pub row: SandboxRow,
+    /// Its newest run.
+    pub run: Option<RunRow>,
+    /// The run whose process was just seen alive. `None`: nothing runs, or the holder of the lock is changing it.
+    pub identity: Option<Identity>,
+}
+
+impl Current {
+    fn without_process((row, run): (SandboxRow, Option<RunRow>)) -> Self {
+        Self { row, run, identity: None }
+    }
+}
+
 /// Whether a runtime still runs behind the row.
 async fn live(dir: &Path) -> Option<Identity> {
     let dir = dir.to_owned();
@@ -40,7 +55,7 @@ fn read_live(dir: &Path) -> Option<Identity> {
 }
 
 /// The row as it really is: a live status whose process is gone is settled first. `None`: no such sandbox.
-pub async fn current(home: &Home, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+pub async fn current(home: &Home, name: &str) -> MicrosandboxResult<Option<Current>> {
     let store = home.store().await?;
     let Some((row, run)) = store.sandbox(name).await? else {
         return Ok(None);
@@ -49,17 +64,17 @@ pub async fn current(home: &Home, name: &str) -> MicrosandboxResult<Option<(Sand
 }
 
 /// As [`current`], for a row already read.
-pub async fn settle(
-    home: &Home,
-    row: SandboxRow,
-    run: Option<RunRow>,
-) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
-    let is_real = match claim(&row) {
-        Claim::Ended => true,
-        Claim::Runs => live(&home.sandbox_dir(&row.name)).await.is_some(),
-        Claim::Unsettled => false,
-    };
-    if is_real { Ok(Some((row, run))) } else { settle_unreal(home, row, run).await }
+pub async fn settle(home: &Home, row: SandboxRow, run: Option<RunRow>) -> MicrosandboxResult<Option<Current>> {
+    match claim(&row) {
+        Claim::Ended => return Ok(Some(Current { row, run, identity: None })),
+        Claim::Runs => {
+            if let Some(identity) = live(&home.sandbox_dir(&row.name)).await {
+                return Ok(Some(Current { row, run, identity: Some(identity) }));
+            }
+        }
+        Claim::Unsettled => {}
+    }
+    settle_unreal(home, row, run).await
 }
 
 /// As [`settle`], for a page of rows: their processes are looked at together.
@@ -76,7 +91,7 @@ pub async fn settle_all(
         if runs || claim(&row) == Claim::Ended {
             settled.push((row, run));
         } else {
-            settled.extend(settle_unreal(home, row, run).await?);
+            settled.extend(settle_unreal(home, row, run).await?.map(|now| (now.row, now.run)));
         }
     }
     Ok(settled)
@@ -103,40 +118,43 @@ fn claim(row: &SandboxRow) -> Claim {
 }
 
 /// A row that does not hold: settled, unless the holder of the lock is changing the sandbox.
-async fn settle_unreal(
-    home: &Home,
-    row: SandboxRow,
-    run: Option<RunRow>,
-) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+async fn settle_unreal(home: &Home, row: SandboxRow, run: Option<RunRow>) -> MicrosandboxResult<Option<Current>> {
     // The holder of the lock is changing this very sandbox: the row describes the change in progress.
     let Some(lock) = NameLock::try_acquire(home.path(), &row.name).await? else {
         // An ended ephemeral sandbox is being removed: for every other caller it is already absent.
         let going = row.ephemeral && row.status.is_terminal();
-        return Ok((!going).then_some((row, run)));
+        return Ok((!going).then_some(Current { row, run, identity: None }));
     };
     settle_locked(home, &row.name, lock).await
 }
 
 /// As [`current`], after waiting for the lock: a caller that polls instead would contend with the holder of the lock.
-pub async fn current_in_turn(home: &Home, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+pub async fn current_in_turn(home: &Home, name: &str) -> MicrosandboxResult<Option<Current>> {
     let lock = NameLock::acquire(home.path(), name, super::lifecycle::LOCK_DEADLINE).await?;
     settle_locked(home, name, lock).await
 }
 
 /// Settles under the lock, reading the row again first.
-async fn settle_locked(
-    home: &Home,
-    name: &str,
-    lock: NameLock,
-) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
-    let store = home.store().await?;
-    let Some((row, run)) = store.sandbox(name).await? else {
-        lock.remove_file().await;
-        return Ok(None);
+async fn settle_locked(home: &Home, name: &str, lock: NameLock) -> MicrosandboxResult<Option<Current>> {
+    let settled = match home.store().await?.sandbox(name).await? {
+        Some((row, run)) => settle_held(home, row, run).await?,
+        None => None,
     };
+    if settled.is_none() {
+        lock.remove_file().await;
+    }
+    Ok(settled)
+}
+
+/// Settles a row that was read under the lock. `None`: it was ephemeral and is removed.
+pub async fn settle_held(home: &Home, row: SandboxRow, run: Option<RunRow>) -> MicrosandboxResult<Option<Current>> {
+    let name = &row.name;
     let dir = home.sandbox_dir(name);
     match row.status {
-        SandboxStatus::Created => return Ok(Some((row, run))),
+        SandboxStatus::Created => return Ok(Some(Current { row, run, identity: None })),
+        SandboxStatus::Stopped | SandboxStatus::Crashed if !row.ephemeral => {
+            return Ok(Some(Current { row, run, identity: None }));
+        }
         SandboxStatus::Stopped | SandboxStatus::Crashed => {}
         SandboxStatus::Starting => {
             // Its creator is gone, and with it the sandbox: until the run is recorded, even a detached one ends with it.
@@ -146,18 +164,17 @@ async fn settle_locked(
             finish(home, &row, SandboxStatus::Crashed, Some(INTERRUPTED)).await?;
         }
         SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused => {
-            if live(&dir).await.is_some() {
-                return Ok(Some((row, run)));
+            if let Some(identity) = live(&dir).await {
+                return Ok(Some(Current { row, run, identity: Some(identity) }));
             }
             finish(home, &row, SandboxStatus::Crashed, None).await?;
         }
     }
     if row.ephemeral {
         remove_all(home, &row).await?;
-        lock.remove_file().await;
         return Ok(None);
     }
-    store.sandbox(name).await
+    Ok(home.store().await?.sandbox(name).await?.map(Current::without_process))
 }
 
 /// Records the end of a run and clears what a killed runtime left: the guest's processes and control groups.
@@ -170,10 +187,10 @@ pub async fn finish(
 ) -> MicrosandboxResult<()> {
     let store = home.store().await?;
     let dir = home.sandbox_dir(&row.name);
-    let identity = identity(&dir).await;
-    clear_leftovers(&dir, identity.as_ref()).await;
     let written = dir.clone();
-    let record = blocking(move || Ok(exit_record(&written))).await?;
+    let read = move || Ok((read_identity(&written), noted_cgroups(&written), exit_record(&written)));
+    let (identity, cgroups, record) = blocking(read).await?;
+    clear(cgroups, identity.as_ref()).await;
     let record = record.filter(|record| identity.as_ref().is_none_or(|i| i.runtime == record.runtime));
     let (end, status) = verdict(record, row.status, fallback, detail);
     store.end_run(row.id, end, status).await?;
@@ -245,10 +262,20 @@ async fn wait_bounded(pidfd: OwnedFd) {
 
 /// The guest ends with its runtime (parent-death signal); this waits for it and removes the control groups, those of a
 /// boot that was cut off before it had an identity too.
-pub async fn clear_leftovers(dir: &Path, identity: Option<&Identity>) {
-    let noted = dir.join("runtime/cgroups.json");
-    let read = move || Ok(std::fs::read(&noted).ok().and_then(|text| serde_json::from_slice(&text).ok()));
-    let mut cgroups: Vec<PathBuf> = blocking(read).await.ok().flatten().unwrap_or_default();
+pub async fn clear_leftovers(dir: &Path) {
+    let dir = dir.to_owned();
+    let read = move || Ok((noted_cgroups(&dir), read_identity(&dir)));
+    if let Ok((cgroups, identity)) = blocking(read).await {
+        clear(cgroups, identity.as_ref()).await;
+    }
+}
+
+fn noted_cgroups(dir: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read(dir.join("runtime/cgroups.json")).ok();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+async fn clear(mut cgroups: Vec<PathBuf>, identity: Option<&Identity>) {
     if let Some(identity) = identity {
         end_by_force(&identity.init).await;
         cgroups.extend(identity.cgroups.iter().cloned());

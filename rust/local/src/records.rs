@@ -20,8 +20,8 @@ const PAGE_MAX: u32 = 100;
 
 pub async fn get(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
     validate_sandbox_name(name)?;
-    let (row, run) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-    Ok(record(row, run))
+    let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    Ok(record(now.row, now.run))
 }
 
 pub async fn get_by_id(home: &Home, id: &str) -> MicrosandboxResult<SandboxRecord> {
@@ -30,7 +30,7 @@ pub async fn get_by_id(home: &Home, id: &str) -> MicrosandboxResult<SandboxRecor
         None => None,
     };
     // Settling reads the row again by its name, which a replacement may have taken.
-    let record = found.map(|(row, run)| record(row, run)).filter(|record| record.id == id);
+    let record = found.map(|now| record(now.row, now.run)).filter(|record| record.id == id);
     record.ok_or_else(|| reconcile::not_found(id))
 }
 
@@ -93,12 +93,16 @@ fn decode_cursor(text: &str) -> MicrosandboxResult<i32> {
 
 /// Waits on the runtime process itself, then reads the settled row.
 pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
+    validate_sandbox_name(name)?;
     loop {
-        let now = get(home, name).await?;
-        if now.status.is_terminal() {
-            return Ok(now);
+        let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+        if now.row.status.is_terminal() {
+            return Ok(record(now.row, now.run));
         }
-        let identity = reconcile::identity(&home.sandbox_dir(name)).await;
+        let identity = match now.identity {
+            None => reconcile::identity(&home.sandbox_dir(name)).await,
+            seen => seen,
+        };
         match identity.and_then(|identity| process::open(&identity.runtime)) {
             Some(pidfd) => runtime_process::wait_gone(pidfd).await.map_err(|source| MicrosandboxError::Io {
                 context: format!("wait for the runtime of {name}"),
@@ -106,9 +110,9 @@ pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> 
             })?,
             // Booting, or being settled under the lock: the outcome is known once the lock is free.
             None => {
-                let (row, _run) =
+                let now =
                     reconcile::current_in_turn(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-                if !row.status.is_terminal() {
+                if !now.row.status.is_terminal() {
                     tokio::time::sleep(STILL_LIVE).await;
                 }
             }

@@ -108,7 +108,7 @@ fn fresh(parent: &Path) -> MicrosandboxResult<PathBuf> {
 }
 
 async fn clear(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
-    reconcile::clear_leftovers(dir, reconcile::identity(dir).await.as_ref()).await;
+    reconcile::clear_leftovers(dir).await;
     tree::remove(home, dir).await
 }
 

@@ -33,7 +33,7 @@ impl Subject {
         Subject {
             format: FORMAT,
             // Without one nothing is remembered beyond the current answer: no two unknown boots are the same.
-            boot_id: process::boot_id().unwrap_or_else(|| format!("unknown-{}", now_ms())),
+            boot_id: process::boot_id().map_or_else(|| format!("unknown-{}", now_ms()), str::to_owned),
             kernel: kernel.to_owned(),
             product: env!("CARGO_PKG_VERSION").to_owned(),
             uid: rustix::process::geteuid().as_raw(),

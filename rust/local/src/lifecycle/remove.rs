@@ -7,15 +7,21 @@ use microsandbox_home::Home;
 use microsandbox_home::lock::NameLock;
 
 use super::{LOCK_DEADLINE, parse_spec};
-use crate::reconcile;
+use crate::reconcile::{self, Current};
 
 /// Refuses a live sandbox, and one with another id than the expected one.
 pub async fn remove(home: &Home, request: RemoveRequest<'_>) -> MicrosandboxResult<()> {
     let RemoveRequest { name, expected_id } = request;
     validate_sandbox_name(name)?;
-    reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
-    let (row, _run) = home.store().await?.sandbox(name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let settled = match home.store().await?.sandbox(name).await? {
+        Some((row, run)) => reconcile::settle_held(home, row, run).await?,
+        None => None,
+    };
+    let Some(Current { row, .. }) = settled else {
+        lock.remove_file().await;
+        return Err(reconcile::not_found(name));
+    };
     if let Some(expected) = expected_id
         && parse_spec(&row).is_ok_and(|spec| !spec.id.is_empty() && spec.id != expected)
     {

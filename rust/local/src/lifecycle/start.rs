@@ -61,7 +61,7 @@ pub async fn start(home: &Home, request: StartRequest<'_>) -> MicrosandboxResult
 pub async fn connect(home: &Home, request: ConnectRequest<'_>) -> MicrosandboxResult<LiveRecord> {
     let ConnectRequest { name, timeout } = request;
     validate_sandbox_name(name)?;
-    let (row, _run) = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let row = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?.row;
     if !row.status.is_live() {
         return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status });
     }
