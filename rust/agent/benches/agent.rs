@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p microsandbox-agent`; set `MSB_AGENT` to measure another build, e.g. the embedded static one, and
 //! `ONLY` to `idle`, `exec`, `stdout` or `files` for one part.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "functions that tests share are tests")]
 #![allow(clippy::disallowed_methods, reason = "the yardstick is a plain fork and exec")]
 
 #[path = "../tests/support/mod.rs"]

@@ -137,10 +137,12 @@ fn an_interrupt_cancels_a_waiting_verb() {
     drop(input);
 }
 
-/// From `/proc/<pid>/status`: whether the process has a handler of its own.
+/// From `/proc/<pid>/status`: whether the command has a handler. The shell that starts it can catch `number` too, but not the
+/// change of the window size, which is caught last.
 fn wait_until_caught(child: &Child, number: i32) {
     let begun = Instant::now();
-    while mask(child, "SigCgt") & (1 << (number - 1)) == 0 {
+    let all = (1 << (number - 1)) | (1 << (libc::SIGWINCH - 1));
+    while mask(child, "SigCgt") & all != all {
         assert!(begun.elapsed() < DEADLINE, "signal {number} is never caught");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -68,15 +68,24 @@ impl Ending<'_> {
     }
 
     pub async fn request_stop(&self) -> MicrosandboxResult<()> {
-        self.unless_ended(self.backend.stop(self.name()).await).await
+        if self.has_ended().await? {
+            return Ok(());
+        }
+        self.unless_ended(self.backend.stop(self.name()).await)
     }
 
     pub async fn request_kill(&self) -> MicrosandboxResult<()> {
-        self.unless_ended(self.backend.kill(self.name()).await).await
+        if self.has_ended().await? {
+            return Ok(());
+        }
+        self.unless_ended(self.backend.kill(self.name()).await)
     }
 
     pub async fn request_drain(&self) -> MicrosandboxResult<()> {
-        self.unless_ended(self.backend.drain(self.name()).await).await
+        if self.has_ended().await? {
+            return Ok(());
+        }
+        self.unless_ended(self.backend.drain(self.name()).await)
     }
 
     async fn has_ended(&self) -> MicrosandboxResult<bool> {
@@ -87,16 +96,14 @@ impl Ending<'_> {
         }
     }
 
-    /// A request that was refused because the sandbox has ended got what was asked for. The sandbox is looked at after the
-    /// refusal and not before the request: a status that was read before is old when the request arrives.
-    async fn unless_ended(&self, requested: MicrosandboxResult<()>) -> MicrosandboxResult<()> {
-        let refused = match requested {
-            Ok(()) => return Ok(()),
-            Err(MicrosandboxError::SandboxNotRunning { status, .. }) if status.is_terminal() => return Ok(()),
-            Err(MicrosandboxError::SandboxNotFound(_)) if self.removes_itself() => return Ok(()),
-            Err(refused) => refused,
-        };
-        if self.has_ended().await.unwrap_or(false) { Ok(()) } else { Err(refused) }
+    /// The status that was read before a request is old when the request arrives: an end in between is the end that was
+    /// asked for.
+    fn unless_ended(&self, requested: MicrosandboxResult<()>) -> MicrosandboxResult<()> {
+        match requested {
+            Err(MicrosandboxError::SandboxNotRunning { status, .. }) if status.is_terminal() => Ok(()),
+            Err(MicrosandboxError::SandboxNotFound(_)) if self.removes_itself() => Ok(()),
+            other => other,
+        }
     }
 
     /// Waits for any end without asking for it. An ephemeral sandbox whose record is gone counts as stopped.

@@ -110,8 +110,7 @@ pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> 
             })?,
             // Booting, or being settled under the lock: the outcome is known once the lock is free.
             None => {
-                let now =
-                    reconcile::current_in_turn(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+                let now = reconcile::current_in_turn(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
                 if !now.row.status.is_terminal() {
                     tokio::time::sleep(STILL_LIVE).await;
                 }

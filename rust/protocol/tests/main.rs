@@ -1,4 +1,5 @@
 //! The protocol from outside: one binary, a module for each subject.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "functions that tests share are tests")]
 
 mod hostile_frames;
 mod round_trips;

@@ -1,4 +1,5 @@
 //! The runtime, run as it is shipped: one binary, a module for each subject.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "functions that tests share are tests")]
 
 mod boot;
 mod confined;

@@ -1,4 +1,5 @@
 //! What the state database says when something is wrong with its file, its disk or its neighbours.
+#![allow(unsafe_code, reason = "system calls that no safe wrapper makes")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -17,7 +17,8 @@
 //! | [`seccomp`] | installing a filter |
 //! | [`network`] | the loopback interface, vsock |
 //! | [`heap`] | tuning and trimming of the C library's heap |
-#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+#![allow(unsafe_code, reason = "this crate is the home of unsafe code")]
+#![deny(unsafe_op_in_unsafe_fn)]
 
 use std::io;
 

@@ -1,4 +1,5 @@
 //! Starts the real agent binary and speaks the protocol to it over real sockets.
+#![allow(unsafe_code, reason = "system calls that no safe wrapper makes")]
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "starts the agent under test, as the runtime does")]
 

@@ -72,6 +72,23 @@ async fn rotations_are_read_oldest_first_and_a_torn_line_is_none() {
     assert_eq!(home.texts(stderr).await, ["l6"]);
 }
 
+// hazard: G1
+#[tokio::test]
+async fn a_rotation_in_progress_hides_no_older_file() {
+    let home = Home::new();
+    for second in 0..3 {
+        home.line(second, "stdout", &format!("l{second}"));
+        if second < 2 {
+            home.rotate();
+        }
+    }
+    // As the writer leaves the names between two of its renames.
+    for (from, to) in [("exec.log.2", "exec.log.3"), ("exec.log.1", "exec.log.2")] {
+        std::fs::rename(home.path().join(from), home.path().join(to)).unwrap();
+    }
+    assert_eq!(home.texts(LogOptions::default()).await, ["l0", "l1", "l2"]);
+}
+
 #[tokio::test]
 async fn system_entries_are_merged_by_time_and_have_no_session() {
     let home = Home::new();

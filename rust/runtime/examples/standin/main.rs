@@ -1,7 +1,8 @@
 //! A stand-in for the agent: reads its settings from the private channel, says it is ready, then does what the
 //! variable `STANDIN` asks for.
 #![allow(clippy::disallowed_methods, reason = "a program of its own, which ends as the tests tell it to")]
-#![allow(clippy::unwrap_used, reason = "an example counts as a test here")]
+#![allow(unsafe_code, reason = "descriptors by number")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "an example counts as a test here")]
 
 use std::fs::File;
 use std::io::{Read, Write};

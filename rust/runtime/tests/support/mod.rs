@@ -1,4 +1,5 @@
 //! Starts the runtime as the SDK would: job and reports on agreed descriptors, nothing else inherited.
+#![allow(unsafe_code, reason = "system calls that no safe wrapper makes")]
 #![allow(dead_code)]
 
 use std::fs::File;
