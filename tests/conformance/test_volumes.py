@@ -218,6 +218,21 @@ async def test_a_mount_within_memory_is_seen_or_refused(harness: Harness) -> Non
     await Volume.remove("inner", backend=harness.backend)
 
 
+@pytest.mark.needs("host_paths")
+async def test_no_mount_point_is_made_in_a_bound_directory(harness: Harness, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "place").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "f").write_text("seen")
+    mine, other = Volume.bind(str(tmp_path / "mine")), Volume.bind(str(tmp_path / "other"))
+    for inner in (other, Volume.tmpfs(size_mib=4)):
+        with pytest.raises(InvalidConfigError, match="has no missing/place: make it there first"):
+            await harness.create("box", volumes={"/data": mine, "/data/missing/place": inner})
+    assert (await Sandbox.list(backend=harness.backend)).sandboxes == []
+    box = await harness.create("box", volumes={"/data": mine, "/data/place": other})
+    assert (await box.shell("cat /data/place/f")).stdout_text == "seen"
+    assert [path.name for path in (tmp_path / "mine").rglob("*")] == ["place"]
+
+
 @pytest.mark.needs("mounts")
 async def test_noexec_is_kept_or_refused(harness: Harness) -> None:
     await Volume.create("plain", backend=harness.backend)

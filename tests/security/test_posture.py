@@ -181,7 +181,7 @@ async def test_limits_are_what_the_report_says(make: Make, home: Path) -> None:
         # The agent and its page tables come on top.
         assert 128 << 20 <= found["memory_limit"] <= (128 + 8) << 20
     if "pids_limit" in found:
-        assert found["pids_limit"] == 1024 + 1  # and the agent
+        assert found["pids_limit"] == 4096 + 1  # and the agent
     # Inside, every process is in those groups: none escaped into the caller's.
     inside = (await box.exec("cat", ["/proc/self/cgroup"])).stdout_text
     assert all(line.endswith(":/") or line.count("..") for line in inside.splitlines()), inside

@@ -278,3 +278,77 @@ def test_a_read_only_database_still_reads(run: Run) -> None:
     assert answer["create"] == "StateReadOnlyError", answer
     assert "msb.db" in str(answer["text"])
     assert answer["list"] in (["box"], "StateReadOnlyError"), answer
+
+
+# Runs a command in a user namespace of the maps "inside,outside,count/…", as its root.
+NAMESPACE = """
+import ctypes, os, sys
+maps, command = sys.argv[1], sys.argv[2:]
+made, ready = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    if ctypes.CDLL(None).unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER, CLONE_NEWNS
+        os._exit(99)
+    os.write(made[1], b"x")
+    os.read(ready[0], 1)
+    os.setgid(0)
+    os.setuid(0)
+    os.execvp(command[0], command)
+os.read(made[0], 1)
+for file in ("uid_map", "gid_map"):
+    with open(f"/proc/{pid}/{file}", "w") as out:
+        out.write(maps.replace(",", " ").replace("/", "\\n") + "\\n")
+os.write(ready[1], b"x")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def in_namespace(maps: str, package: Path, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "MSB_HOME": str(home),
+        "PYTHONPATH": str(package),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    words = ["python3", "-c", NAMESPACE, maps, str(PYTHON), *command]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("maps", "ids"), [("0,100000,65536", 65_535), ("0,100000,1000", 999), ("0,100000,1/1,200000,65536", 65_536)]
+)
+def test_root_of_a_rootless_container_gets_the_mapped_ids(package: Path, tmp_path: Path, maps: str, ids: int) -> None:
+    home = Path(tempfile.mkdtemp(prefix="n", dir="/tmp"))
+    os.chown(home, 100_000, 100_000)
+    body = """
+async def main():
+    async with await Sandbox.create("x", image="host", isolation="container") as box:
+        print((await box.exec("cat", ["/proc/self/uid_map"])).stdout_text)
+asyncio.run(main())
+"""
+    try:
+        done = in_namespace(maps, package, home, "-c", PRELUDE + body)
+        assert done.stdout.split() == ["0", "1", str(ids)], done.stdout + done.stderr
+        report = json.loads(
+            in_namespace(maps, package, home, "-m", "microsandbox", "doctor", "--format", "json").stdout
+        )
+        (identities,) = [check for check in report["checks"] if check["name"] == "identities"]
+        assert identities["state"] == ("on" if ids == 65_536 else "degraded"), identities
+    finally:
+        shutil.rmtree(home)
+
+
+def test_a_namespace_of_one_id_is_refused_by_name(package: Path, tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="n", dir="/tmp"))
+    os.chown(home, 100_000, 100_000)
+    body = """
+async def main():
+    await Sandbox.create("x", image="host", isolation="container")
+asyncio.run(main())
+"""
+    try:
+        done = in_namespace("0,100000,1", package, home, "-c", PRELUDE + body)
+        assert "maps the ids 0 to 0 and no other id" in done.stderr, done.stderr
+        assert in_namespace("0,100000,1", package, home, "-m", "microsandbox", "doctor").returncode != 0
+    finally:
+        shutil.rmtree(home)

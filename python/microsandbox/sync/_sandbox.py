@@ -116,9 +116,10 @@ class Sandbox(SandboxCalls):
         """Makes and boots a sandbox.
 
         `name` is 1 to 128 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit. Exactly one of `image` and
-        `from_snapshot` is needed; `image="host"` is this machine's own system, read-only. `memory` is in MiB (512),
-        `cpus` 1 to 255 (1), durations are in seconds. `replace` stops and removes a sandbox of the same name first,
-        with `replace_with_timeout` seconds of grace (10). `detached` lets the sandbox outlive this process, `ephemeral`
+        `from_snapshot` is needed; `image="host"` is this machine's own system, read-only; text that begins with `/`,
+        `./` or `../` and a `Path` are directories; other text is the name of an image. `memory` is in MiB (512), `cpus`
+        1 to 255 (1), durations are in seconds. `replace` stops and removes a sandbox of the same name first, with
+        `replace_with_timeout` seconds of grace (10). `detached` lets the sandbox outlive this process, `ephemeral`
         removes it when its run ends, `idle_timeout` ends it after that much inactivity, `max_duration` limits one run.
         `isolation` is a demand, `backend` the place (the ambient one by default).
 

@@ -299,6 +299,9 @@ class Volume:
         appear as files of user `nobody`, and other guest users cannot create files. `readonly` is enforced on the
         host; `host_permissions` says whether set-id bits may be set (default: they may not).
 
+        Nothing is made in the directory: another mount within it needs its place to exist there
+        (`InvalidConfigError`), and a part of `image="host"` whose place is missing there is covered.
+
         Example: `sb = Sandbox.create("box", image="host", volumes={"/src": Volume.bind("./src")})`
         """
         return MountConfig(MountKind.BIND, bind=os.fspath(path), **policies(options))

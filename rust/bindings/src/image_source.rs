@@ -1,6 +1,6 @@
 //! Where a root file system comes from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use microsandbox_core::model::ImageSource;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -51,8 +51,7 @@ fn from_text(py: Python<'_>, text: &str) -> PyResult<Image> {
     if text == "host" {
         return Ok(Image::plain(host(py)?));
     }
-    let looks_local = [".", ".."].contains(&text) || ["/", "./", "../"].iter().any(|start| text.starts_with(start));
-    if looks_local || Path::new(text).exists() {
+    if ImageSource::is_path(text) {
         return Ok(Image::plain(local(PathBuf::from(text))));
     }
     Ok(Image::plain(ImageSource::Oci { reference: text.into() }))

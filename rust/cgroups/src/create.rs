@@ -77,7 +77,10 @@ impl Cgroups {
         for controller in Controller::ALL {
             let outcome = groups.limit(&hierarchies, &name, controller, limits);
             let (state, reason) = match (outcome, controller) {
-                (Ok(reason), _) => (MechanismState::On, reason),
+                (Ok(group), Controller::Pids) => {
+                    (MechanismState::On, format!("{group}, {} processes and threads", limits.pids))
+                }
+                (Ok(group), _) => (MechanismState::On, group),
                 (Err(reason), Controller::Pids) => {
                     (MechanismState::Degraded, format!("by RLIMIT_NPROC, for each user inside: {reason}"))
                 }

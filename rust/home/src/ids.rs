@@ -1,5 +1,6 @@
 //! Which host ids a sandbox's ids become. Host id 0 is never mapped in.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use microsandbox_contract::IdMap;
@@ -14,14 +15,15 @@ pub use microsandbox_core::validate::ID_RANGE as RANGE;
 const FIRST_BASE: u32 = 0x3000_0000;
 const SLOTS: u32 = 8192;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     base: u32,
     count: u32,
 }
 
-/// The mapping for sandboxes of `home`. As host root it is a range private to the home, chosen once and kept in
-/// `<home>/idmap.json`, because the files of images and sandboxes carry these ids. An ordinary user gets the ranges of
+/// The mapping for sandboxes of `home`. As root it is a range private to the home, chosen once and kept in
+/// `<home>/idmap.json`, because the files of images and sandboxes carry these ids. In a user namespace that maps only some ids (a
+/// rootless container, a CI runner) the range is taken from those, but for id 0. An ordinary user gets the ranges of
 /// `/etc/subuid` and `/etc/subgid` if there are any and `newuidmap` is installed, else a single id.
 pub fn resolve(home: &Path) -> MicrosandboxResult<IdMap> {
     let uid = rustix::process::geteuid().as_raw();
@@ -42,13 +44,24 @@ pub fn inside_root(ids: &IdMap) -> Option<(u32, u32)> {
 
 fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
     let path = home.join("idmap.json");
+    let mapped = mapped_ids()?;
     if let Some(stored) = read(&path)? {
-        return Ok(stored);
+        let (base, count) = (stored.base, stored.count);
+        if !mapped.iter().any(|ids| ids.start <= base && base + count <= ids.end) {
+            return Err(MicrosandboxError::InvalidConfig(format!(
+                "{}: its files belong to the ids {base} to {}, and the user namespace of this process maps {}: use another home \
+                 here (MSB_HOME), or map these ids",
+                path.display(),
+                base + count - 1,
+                in_words(&mapped)
+            )));
+        }
+        return Ok(IdMap::Range { base, count });
     }
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(home.as_os_str().as_encoded_bytes());
     let slot = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % SLOTS;
-    let stored = Stored { base: FIRST_BASE + slot * RANGE, count: RANGE };
+    let stored = choose(&mapped, FIRST_BASE + slot * RANGE)?;
     let text = serde_json::to_vec(&stored).map_err(|e| MicrosandboxError::json("id map", e))?;
     std::fs::create_dir_all(home).map_err(|e| MicrosandboxError::io("create", home, e))?;
     let mut file =
@@ -57,11 +70,63 @@ fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
     match file.persist_noclobber(&path) {
         Ok(_) => Ok(IdMap::Range { base: stored.base, count: stored.count }),
         // Another process was first: its choice counts.
-        Err(_) => read(&path)?.ok_or_else(|| MicrosandboxError::Runtime(format!("{} vanished", path.display()))),
+        Err(_) => read(&path)?
+            .map(|stored| IdMap::Range { base: stored.base, count: stored.count })
+            .ok_or_else(|| MicrosandboxError::Runtime(format!("{} vanished", path.display()))),
     }
 }
 
-fn read(path: &Path) -> MicrosandboxResult<Option<IdMap>> {
+/// The preferred range if all of it is mapped, else the end of the longest one that is.
+fn choose(mapped: &[Range<u32>], preferred: u32) -> MicrosandboxResult<Stored> {
+    if mapped.iter().any(|ids| ids.start <= preferred && preferred + RANGE <= ids.end) {
+        return Ok(Stored { base: preferred, count: RANGE });
+    }
+    let usable = mapped.iter().map(|ids| ids.start.max(1)..ids.end);
+    match usable.max_by_key(|ids| ids.len()).filter(|ids| !ids.is_empty()) {
+        Some(ids) => {
+            let count = RANGE.min(ids.end - ids.start);
+            Ok(Stored { base: ids.end - count, count })
+        }
+        None => Err(MicrosandboxError::InvalidConfig(format!(
+            "the user namespace of this process maps {} and no other id: a sandbox needs ids besides 0; map subordinate ids \
+             (newuidmap, `--userns` of a container engine), or run as the ordinary user",
+            in_words(mapped)
+        ))),
+    }
+}
+
+/// Ids that exist as users and as groups in the user namespace of this process (user_namespaces(7)).
+fn mapped_ids() -> MicrosandboxResult<Vec<Range<u32>>> {
+    let read = |file: &str| {
+        let path = Path::new("/proc/self").join(file);
+        let text = std::fs::read_to_string(&path).map_err(|e| MicrosandboxError::io("read", &path, e))?;
+        Ok::<_, MicrosandboxError>(ranges_of(&text))
+    };
+    Ok(common(&read("uid_map")?, &read("gid_map")?))
+}
+
+fn ranges_of(map: &str) -> Vec<Range<u32>> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
+        let (start, _outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some(start..start.saturating_add(count))
+    };
+    map.lines().filter_map(line).collect()
+}
+
+fn common(users: &[Range<u32>], groups: &[Range<u32>]) -> Vec<Range<u32>> {
+    let both = users
+        .iter()
+        .flat_map(|users| groups.iter().map(move |groups| users.start.max(groups.start)..users.end.min(groups.end)));
+    both.filter(|ids| !ids.is_empty()).collect()
+}
+
+fn in_words(mapped: &[Range<u32>]) -> String {
+    let words: Vec<String> = mapped.iter().map(|ids| format!("{} to {}", ids.start, ids.end - 1)).collect();
+    format!("the ids {}", words.join(", "))
+}
+
+fn read(path: &Path) -> MicrosandboxResult<Option<Stored>> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -76,7 +141,7 @@ fn read(path: &Path) -> MicrosandboxResult<Option<IdMap>> {
             stored.count
         )));
     }
-    Ok(Some(IdMap::Range { base: stored.base, count: stored.count }))
+    Ok(Some(stored))
 }
 
 fn subordinate(uid: u32, gid: u32) -> Option<IdMap> {
@@ -121,4 +186,38 @@ fn range(file: &Path, user: &str, uid: u32) -> Option<(u32, u32)> {
         let count: u32 = fields.next()?.parse().ok()?;
         ((owner == user || owner.parse() == Ok(uid)) && start > 0 && count > 0).then_some((start, count))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "         0          0 4294967295\n";
+
+    #[test]
+    fn a_machines_root_gets_the_range_of_its_home() {
+        let ids = common(&ranges_of(WHOLE), &ranges_of(WHOLE));
+        let chosen = choose(&ids, FIRST_BASE).unwrap();
+        assert_eq!((chosen.base, chosen.count), (FIRST_BASE, RANGE));
+    }
+
+    #[test]
+    fn a_rootless_container_gets_the_ids_that_are_mapped() {
+        let users = ranges_of("0 1000 1\n1 100000 65536\n");
+        let groups = ranges_of("0 1000 1\n1 100000 5000\n");
+        let chosen = choose(&common(&users, &users), FIRST_BASE).unwrap();
+        assert_eq!((chosen.base, chosen.count), (1, 65_536));
+        let chosen = choose(&common(&users, &groups), FIRST_BASE).unwrap();
+        assert_eq!((chosen.base, chosen.count), (1, 5_000));
+        let wide = ranges_of("0 100000 200000\n");
+        let chosen = choose(&common(&wide, &wide), FIRST_BASE).unwrap();
+        assert_eq!((chosen.base, chosen.count), (200_000 - RANGE, RANGE));
+    }
+
+    #[test]
+    fn a_namespace_that_maps_one_id_is_refused_by_name() {
+        let one = ranges_of("0 1000 1\n");
+        let error = choose(&common(&one, &one), FIRST_BASE).unwrap_err().to_string();
+        assert!(error.contains("maps the ids 0 to 0") && error.contains("newuidmap"), "{error}");
+    }
 }

@@ -55,7 +55,9 @@ pub async fn get(home: &Home, reference: &str) -> MicrosandboxResult<ImageInfo> 
 pub async fn inspect(home: &Home, reference: &str) -> MicrosandboxResult<ImageDetail> {
     match find(home, reference).await? {
         Some(detail) => Ok(detail),
-        None => Err(MicrosandboxError::ImageNotFound(format!("{reference}; load an archive of it first"))),
+        None => Err(MicrosandboxError::ImageNotFound(format!(
+            "{reference}; load an archive of it first (the path of a directory begins with / or ./)"
+        ))),
     }
 }
 

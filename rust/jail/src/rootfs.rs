@@ -300,6 +300,8 @@ pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result
         spec.tmpfs.iter().map(|t| (depth(&t.target), Wanted::Tmpfs(t))).collect();
     wanted.extend(spec.binds.iter().zip(&parts.sources).map(|(b, s)| (depth(&b.target), Wanted::Bind(b, s))));
     wanted.sort_by_key(|(depth, _)| *depth);
+    // What belongs to the user stays as it is: a mount point that is missing there is an error.
+    let mut closed = make::Mounts::default();
     for (depth, item) in &wanted {
         let target = match item {
             Wanted::Tmpfs(tmpfs) => &tmpfs.target,
@@ -313,25 +315,25 @@ pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result
             ));
         }
         let mounted = match item {
-            Wanted::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs),
-            Wanted::Bind(bind, source) => mount_bind(root, bind, source),
+            Wanted::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs, &closed),
+            Wanted::Bind(bind, source) => mount_bind(root, bind, source, &mut closed),
         };
         mounted.map_err(failed(Step::MountBinds, format!("mount on {target}"), BIND_HINT))?;
     }
     Ok(())
 }
 
-fn mount_tmpfs(root: &OwnedFd, spec: &TmpfsSpec) -> Result<(), Errno> {
+fn mount_tmpfs(root: &OwnedFd, spec: &TmpfsSpec, closed: &make::Mounts) -> Result<(), Errno> {
     let size = spec.size_bytes.to_string();
     let mode = format!("{:o}", spec.mode & 0o7777);
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, spec.readonly);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, spec.noexec);
     let tree = mounts::fresh("tmpfs", &[Opt::Text("size", &size), Opt::Text("mode", &mode)], attributes)?;
-    mounts::attach(tree, make::ensure_dir(root, &spec.target)?)
+    mounts::attach(tree, make::ensure_dir_outside(root, &spec.target, closed)?)
 }
 
-fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source) -> Result<(), Errno> {
+fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source, closed: &mut make::Mounts) -> Result<(), Errno> {
     let own;
     let tree: BorrowedFd<'_> = match source {
         Source::Absent => return Ok(()),
@@ -342,11 +344,15 @@ fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source) -> Result<(), Er
         }
     };
     let target = if make::is_dir(tree)? {
-        make::ensure_dir(root, &bind.target)?
+        make::ensure_dir_outside(root, &bind.target, closed)?
     } else {
-        make::ensure_file(root, &bind.target)?
+        make::ensure_file_outside(root, &bind.target, closed)?
     };
-    mounts::attach(tree, target)
+    mounts::attach(tree, target)?;
+    if bind.host_ids {
+        closed.add(tree)?;
+    }
+    Ok(())
 }
 
 /// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`, on the first boot of a sandbox: what the image ships of them

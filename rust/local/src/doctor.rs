@@ -42,14 +42,17 @@ pub async fn doctor(home: &Home, recheck: bool) -> MicrosandboxResult<DoctorRepo
 pub async fn doctor_of(home: &Home, host: Arc<dyn Host>, recheck: bool) -> MicrosandboxResult<DoctorReport> {
     let path = home.path();
     microsandbox_home::make_private_directory(path)?;
-    let ids = home.id_map()?;
+    let ids = home.id_map();
     let config = home.config().clone();
     let (ladder, kvm) = microsandbox_home::blocking(move || {
         Ok((guest_kernel::ladder(&config), kvm::makes_machines(Path::new(kvm::DEVICE))))
     })
     .await?;
     let finding = isolation::judge(host, recheck).await?;
-    let probed = probe(home, &ids, path).await;
+    let probed = match &ids {
+        Ok(ids) => probe(home, ids, path).await,
+        Err(error) => Err(MicrosandboxError::Runtime(error.to_string())),
+    };
     let mut checks = vec![kvm_check(&kvm), library(&ladder), microvm(&finding)];
     match &probed {
         Ok(report) => checks.extend(report.mechanisms.iter().map(mechanism)),
@@ -57,7 +60,7 @@ pub async fn doctor_of(home: &Home, host: Arc<dyn Host>, recheck: bool) -> Micro
             checks.push(check("container", MechanismState::Off, error.to_string(), Some(USER_NAMESPACE_HINT)))
         }
     }
-    checks.extend([identities(&ids), file_system(path), disk_space(path)]);
+    checks.extend([identities(ids.as_ref()), file_system(path), disk_space(path)]);
     let (isolation, lack) = verdict(&probed, &finding);
     let (reason, hint) = lack.map_or((None, None), |lack| (Some(lack.reason), Some(lack.hint)));
     Ok(DoctorReport { isolation, reason, hint, checks, libkrunfw: ladder.into_iter().map(rung).collect() })
@@ -208,9 +211,19 @@ const ID_HINT: &str = "install newuidmap and newgidmap (package uidmap or shadow
      /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER)";
 
 /// Which ids exist inside.
-fn identities(ids: &IdMap) -> DoctorCheck {
+fn identities(ids: Result<&IdMap, &MicrosandboxError>) -> DoctorCheck {
     let name = "identities";
+    let ids = match ids {
+        Ok(ids) => ids,
+        Err(error) => return check(name, MechanismState::Off, error.to_string(), Some(ID_HINT)),
+    };
     match ids {
+        IdMap::Range { base, count } if *count < microsandbox_home::ids::RANGE => {
+            let detail = format!(
+                "the user namespace of this process maps {count} ids from {base}: users beyond are unknown inside"
+            );
+            check(name, MechanismState::Degraded, detail, Some(ID_HINT))
+        }
         IdMap::Range { base, count } => {
             check(name, MechanismState::On, format!("host root: a private range of {count} ids from {base}"), None)
         }
@@ -280,8 +293,8 @@ mod tests {
 
     #[test]
     fn a_single_id_is_no_full_identity() {
-        assert_eq!(identities(&IdMap::Single { uid: 1, gid: 1 }).state, MechanismState::Degraded);
-        assert_eq!(identities(&IdMap::Range { base: 1 << 28, count: 65_536 }).state, MechanismState::On);
+        assert_eq!(identities(Ok(&IdMap::Single { uid: 1, gid: 1 })).state, MechanismState::Degraded);
+        assert_eq!(identities(Ok(&IdMap::Range { base: 1 << 28, count: 65_536 })).state, MechanismState::On);
     }
 
     #[test]

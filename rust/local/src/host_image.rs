@@ -39,13 +39,14 @@ const STANDARD_PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbi
 /// System directories, where they are directories; on merged-`/usr` machines all but the first are symlinks.
 const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libo32"];
 /// Empty directories that programs expect, beyond those of the runtime layer.
-const DIRECTORIES: [(&str, u32); 12] = [
+const DIRECTORIES: [(&str, u32); 13] = [
     ("/etc", 0o755),
     ("/home", 0o755),
     ("/media", 0o755),
     ("/mnt", 0o755),
     ("/opt", 0o755),
     ("/srv", 0o755),
+    ("/tmp", 0o1777),
     ("/var", 0o755),
     ("/var/cache", 0o755),
     ("/var/lib", 0o755),
@@ -56,7 +57,7 @@ const DIRECTORIES: [(&str, u32); 12] = [
 /// Shown in place of a directory that lies beneath a bound one and must not be seen.
 const EMPTY: &str = "/.msb/empty";
 /// Never a place for mount points in the skeleton: other layers or fresh file systems are there.
-const VOLATILE: [&str; 5] = ["/proc", "/sys", "/dev", "/tmp", "/run"];
+const VOLATILE: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
 /// What makes a `host` root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::volume_dir::Volumes;
 use microsandbox_contract::{BindSpec, RootSpec, TmpfsSpec};
 use microsandbox_core::backend::available_when;
+use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{HostPermissions, Isolation, Mount, MountOptions, SandboxSpec};
 use microsandbox_core::validate::mounts::{check, normalised, source};
@@ -42,9 +43,8 @@ pub async fn exist(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
         // A guest mounts its tmpfs last, over whatever the host shares beneath that path.
         let within = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}/"));
         let is_tmpfs = |mount: &&Mount| matches!(mount, Mount::Tmpfs { .. });
-        let mut covers: Vec<String> =
+        let covers: Vec<String> =
             spec.mounts.iter().filter(is_tmpfs).filter_map(|mount| normalised(mount.guest()).ok()).collect();
-        covers.push("/tmp".into());
         for mount in spec.mounts.iter().filter(|mount| !is_tmpfs(mount)) {
             let target = normalised(mount.guest()).unwrap_or_default();
             if let Some(cover) = covers.iter().find(|cover| within(&target, cover)) {
@@ -53,12 +53,57 @@ pub async fn exist(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
             }
         }
     }
+    let (mounts, config) = (spec.mounts.clone(), home.config().clone());
+    blocking(move || have_places(&mounts, &config)).await?;
     for (name, _) in volumes(spec) {
         if home.store().await?.volume(&name).await?.is_none() {
             return Err(MicrosandboxError::VolumeNotFound(name));
         }
     }
     Ok(())
+}
+
+/// Refuses a mount within a directory of the user's in which its place is missing: nothing is made in what the user binds.
+fn have_places(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<()> {
+    let targets: Vec<(String, &Mount)> =
+        mounts.iter().filter_map(|mount| Some((normalised(mount.guest()).ok()?, mount))).collect();
+    for (target, _) in &targets {
+        let outer = targets.iter().filter(|(outer, _)| is_within(target, outer)).max_by_key(|(outer, _)| outer.len());
+        let Some((outer, Mount::Bind { host, .. })) = outer else { continue };
+        let host = source(Path::new(host), config)?;
+        if !host.join(&target[outer.len() + 1..]).exists() {
+            return invalid(format!(
+                "the mount at {target} is within the mount at {outer}, and {} has no {}: make it there first, or mount it \
+                 elsewhere",
+                host.display(),
+                &target[outer.len() + 1..]
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_within(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// What of the `host` image is shown beside the mounts of the user: a part whose place is within one of them is shown only
+/// where the place exists already. Otherwise the user's mount covers it, as it covers what an image has there.
+pub fn shown_beside(of_host: Vec<BindSpec>, mounted: &[BindSpec]) -> Vec<BindSpec> {
+    let is_shown = |bind: &BindSpec| {
+        let outer = mounted.iter().filter(|mount| is_within(&bind.target, &mount.target));
+        let Some(outer) = outer.max_by_key(|mount| mount.target.len()) else { return true };
+        let has_place = outer.source.join(&bind.target[outer.target.len() + 1..]).exists();
+        if !has_place {
+            tracing::warn!(
+                hidden = bind.target,
+                mount = outer.target,
+                "a part of the host image is not shown: the mount covers its place"
+            );
+        }
+        has_place
+    };
+    of_host.into_iter().filter(is_shown).collect()
 }
 
 /// Adds the mounts to the root file system.

@@ -1,16 +1,12 @@
 //! From an image source to layers, binds and tmpfs.
 
-use microsandbox_contract::{BindSpec, Lower, RootSpec, TmpfsSpec};
+use microsandbox_contract::{BindSpec, Lower, RootSpec};
 
 use super::{host_image, runtime_layer};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{EnvVar, ImageDefaults, ImageSource, SandboxSpec};
 use microsandbox_home::{Home, blocking};
 use microsandbox_images as images;
-
-const MIB: u64 = 1 << 20;
-/// Largest default `/tmp`; it is a quarter of the memory otherwise.
-const TMP_MAX: u64 = 512 * MIB;
 
 /// What the image gives a sandbox for good; resolved once, at create.
 pub async fn image_defaults(home: &Home, image: &ImageSource) -> MicrosandboxResult<ImageDefaults> {
@@ -100,22 +96,13 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
             ));
         }
     }
-    let quarter = u64::from(spec.resources.memory_mib) * MIB / 4;
-    // A mount of the caller's own takes its place.
-    let own_tmp = spec
-        .mounts
-        .iter()
-        .any(|mount| microsandbox_core::validate::mounts::normalised(mount.guest()).as_deref() == Ok("/tmp"));
-    if !matches!(spec.image, ImageSource::Bind { .. }) && !own_tmp {
-        root.tmpfs.push(TmpfsSpec {
-            target: "/tmp".into(),
-            size_bytes: quarter.clamp(MIB, TMP_MAX),
-            mode: 0o1777,
-            readonly: false,
-            noexec: false,
-        });
-    }
+    let of_host = std::mem::take(&mut root.binds);
     super::mounts::add(home, spec, &mut root).await?;
+    let shown = blocking({
+        let mounted = root.binds.clone();
+        move || Ok(super::mounts::shown_beside(of_host, &mounted))
+    });
+    root.binds.splice(0..0, shown.await?);
     if !spec.runtime.scripts.is_empty() {
         let source = home.sandbox_dir(&spec.name).join("scripts");
         root.binds.push(BindSpec {

@@ -3,10 +3,38 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::open::{Rule, open};
+
+/// Mounts in which nothing is made. Told by their ids (statx(2), `stx_mnt_id`), so that links inside cannot lead around the check.
+#[derive(Debug, Default)]
+pub struct Mounts(Vec<u64>);
+
+impl Mounts {
+    /// Adds the mount that is attached at `place`.
+    pub fn add(&mut self, place: impl AsFd) -> Result<(), Errno> {
+        self.0.extend(mount_id(place)?);
+        Ok(())
+    }
+
+    fn refuse(&self, place: impl AsFd) -> Result<(), Errno> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        match mount_id(place)? {
+            Some(id) if !self.0.contains(&id) => Ok(()),
+            // A kernel that does not tell mounts apart (before 5.8): nothing is made rather than in the wrong place.
+            _ => Err(Errno::NOENT),
+        }
+    }
+}
+
+fn mount_id(place: impl AsFd) -> Result<Option<u64>, Errno> {
+    let found = fs::statx(place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok((found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id))
+}
 
 /// What `path` leads to beneath `root`.
 fn find(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -15,6 +43,11 @@ fn find(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errn
 
 /// The directory `path` beneath `root`, made with its parents where it is missing.
 pub fn ensure_dir(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
+    ensure_dir_outside(root, path, &Mounts::default())
+}
+
+/// As [`ensure_dir`], but nothing is made in one of the mounts `closed`: there a missing directory is `ENOENT`.
+pub fn ensure_dir_outside(root: impl AsFd, path: &str, closed: &Mounts) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
     match find(root, path, OFlags::DIRECTORY) {
         Err(Errno::NOENT) => {}
@@ -27,6 +60,7 @@ pub fn ensure_dir(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
         so_far.push_str(name);
         at = match find(root, &so_far, OFlags::DIRECTORY) {
             Err(Errno::NOENT) => {
+                closed.refuse(&at)?;
                 fs::mkdirat(&at, name, Mode::from_raw_mode(0o755))?;
                 fs::openat(
                     &at,
@@ -41,15 +75,17 @@ pub fn ensure_dir(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     Ok(at)
 }
 
-/// The file `path` beneath `root` for something to be mounted on: an empty one is made where none is.
-pub fn ensure_file(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
+/// The file `path` beneath `root` for something to be mounted on: an empty one is made where none is, but not in one of the
+/// mounts `closed`.
+pub fn ensure_file_outside(root: impl AsFd, path: &str, closed: &Mounts) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
     match find(root, path, OFlags::empty()) {
         Err(Errno::NOENT) => {}
         result => return result,
     }
     let (parent, name) = split(path)?;
-    let parent = ensure_dir(root, parent)?;
+    let parent = ensure_dir_outside(root, parent, closed)?;
+    closed.refuse(&parent)?;
     let made = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     drop(fs::openat(&parent, name, made, Mode::from_raw_mode(0o644))?);
     fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())

@@ -6,7 +6,7 @@ use microsandbox_core::model::ImageSource;
 
 use crate::output::failure::{Failure, Outcome};
 
-/// `host`, a path, or a reference. Text that begins with `/`, `./` or `../`, or that names an existing file, is a path.
+/// `host`, a path, or a reference.
 pub fn parse_image(text: &str) -> Outcome<ImageSource> {
     if text == "host" {
         return Ok(ImageSource::Host { prefixes: interpreter_prefixes() });
@@ -14,13 +14,12 @@ pub fn parse_image(text: &str) -> Outcome<ImageSource> {
     if text.is_empty() {
         return Err(Failure::Usage("IMAGE must not be empty; examples: host, debian:12, ./rootfs".into()));
     }
-    let looks_like_path = text == "." || text == ".." || ["/", "./", "../"].iter().any(|start| text.starts_with(start));
-    let path = Path::new(text);
-    if !looks_like_path && !path.exists() {
+    if !ImageSource::is_path(text) {
         return Ok(ImageSource::Oci { reference: text.to_owned() });
     }
-    let path =
-        path.canonicalize().map_err(|error| Failure::message(format!("cannot use {text} as an image: {error}")))?;
+    let path = Path::new(text)
+        .canonicalize()
+        .map_err(|error| Failure::message(format!("cannot use {text} as an image: {error}")))?;
     if path.is_dir() {
         return Ok(ImageSource::Bind { path });
     }

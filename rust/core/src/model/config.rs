@@ -15,7 +15,7 @@ pub const DEFAULT_SHELL: &str = "/bin/sh";
 /// Milliseconds between metrics samples.
 pub const DEFAULT_METRICS_SAMPLE_INTERVAL_MS: u64 = 1000;
 /// Processes and threads of one sandbox.
-pub const DEFAULT_PIDS: u32 = 1024;
+pub const DEFAULT_PIDS: u32 = 4096;
 
 /// A create request: the spec that is stored, plus what matters only at creation.
 #[derive(Debug, Clone, Default)]

@@ -37,6 +37,12 @@ impl Default for ImageSource {
 }
 
 impl ImageSource {
+    /// Whether text that names an image is a path: by its spelling alone. A directory `./python` of the caller does not change
+    /// what the image `python` is.
+    pub fn is_path(text: &str) -> bool {
+        text == "." || text == ".." || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+    }
+
     /// One word or path for tables.
     pub fn describe(&self) -> String {
         match self {

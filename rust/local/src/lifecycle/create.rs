@@ -2,7 +2,7 @@
 
 use microsandbox_core::backend::LiveRecord;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{BootTrace, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus};
+use microsandbox_core::model::{BootTrace, ImageSource, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus};
 use microsandbox_core::validate;
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking, tree};
@@ -75,6 +75,8 @@ async fn prepare_spec(home: &Home, spec: &mut SandboxSpec, fallback: &Fallback) 
     spec.image_defaults = root::image_defaults(home, &spec.image).await?;
     if spec.isolation_actual == Some(Isolation::Microvm) {
         validate::microvm(spec)?;
+    }
+    if !matches!(spec.image, ImageSource::Host { .. }) {
         let (home, image) = (home.clone(), spec.clone());
         blocking(move || root::startable(&home, &image)).await?;
     }
