@@ -378,5 +378,6 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "serve-exec": served.serve_exec,
     "serve-many": served.serve_many,
     "serve-stream": served.serve_stream,
+    "serve-known": served.serve_known,
     "serve-cycles": served.serve_cycles,
 }

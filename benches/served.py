@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from microsandbox import CloudBackend, ExecEventType, Sandbox, SandboxNotFoundError
 
-from benches.measure import Row, at_least, milliseconds, p50, timed_async
+from benches.measure import Row, at_least, at_most, milliseconds, p50, timed_async
 
 if TYPE_CHECKING:
     from benches.rows import Bench
@@ -152,6 +153,47 @@ async def serve_stream(bench: Bench) -> list[Row]:
         speed >= 200,
     )
     return [row]
+
+
+async def serve_known(bench: Bench) -> list[Row]:
+    """Creations through the server that knows few sandboxes, and when it knows a thousand."""
+    known = bench.count(950)
+    image = "debian-python:latest"
+
+    async def create(name: str) -> float:
+        begin = time.perf_counter()
+        box = await Sandbox.create(name, image=image, memory=128, backend=served.backend)
+        took = time.perf_counter() - begin
+        await box.stop()
+        return took
+
+    async def remove(name: str) -> None:
+        await (await Sandbox.get(name, backend=served.backend)).remove()
+
+    async with serving(bench) as served:
+        few = [await create(f"known-few{n}") for n in range(23)][3:]
+        async with asyncio.TaskGroup() as group:
+            for worker in range(4):
+
+                async def fill(numbers: range) -> None:
+                    for n in numbers:
+                        await create(f"known{n}")
+
+                group.create_task(fill(range(worker, known, 4)))
+        many = [await create(f"known-many{n}") for n in range(20)]
+        names = [f"known-few{n}" for n in range(23)] + [f"known{n}" for n in range(known)]
+        for name in [*names, *(f"known-many{n}" for n in range(20))]:
+            await remove(name)
+    return [
+        at_most(
+            f"served creation with {known + 23} sandboxes known (p50)",
+            p50(many),
+            "with 3 to 23 known",
+            p50(few),
+            1.2,
+            milliseconds,
+        )
+    ]
 
 
 async def serve_cycles(bench: Bench) -> list[Row]:

@@ -129,7 +129,7 @@ fn by_code(route: &Route<'_>, found: &ErrorBody, plain: &str) -> Option<Microsan
             _ => MicrosandboxError::SandboxAlreadyExists(subject.into()),
         },
         code::INVALID_REQUEST | code::INVALID_SANDBOX_CONFIG | code::INVALID_VOLUME_PATH => {
-            MicrosandboxError::InvalidConfig(plain.into())
+            said_once(MicrosandboxError::InvalidConfig, plain)
         }
         "orchestrator_unreachable" | "nomad_job_failed" => MicrosandboxError::Runtime(labelled()),
         code::INVALID_CURSOR => MicrosandboxError::InvalidCursor(text("cursor")),
@@ -142,13 +142,18 @@ fn by_code(route: &Route<'_>, found: &ErrorBody, plain: &str) -> Option<Microsan
         code::SANDBOX_REPLACED => MicrosandboxError::SandboxReplaced(subject.into()),
         code::VOLUME_IN_USE => MicrosandboxError::VolumeInUse { name: named, holder: text("holder") },
         code::UNSUPPORTED => MicrosandboxError::unsupported(text("feature"), text("available_when")),
-        code::EXEC_FAILED => MicrosandboxError::ExecFailed(Box::new(ExecFailure {
-            kind: text("kind"),
-            message: plain.into(),
-            errno: number(&found.details, "errno"),
-            errno_name: optional(&found.details, "errno_name"),
-            stage: optional(&found.details, "stage"),
-        })),
+        code::EXEC_FAILED => {
+            let failed = |message| {
+                MicrosandboxError::ExecFailed(Box::new(ExecFailure {
+                    kind: text("kind"),
+                    message,
+                    errno: number(&found.details, "errno"),
+                    errno_name: optional(&found.details, "errno_name"),
+                    stage: optional(&found.details, "stage"),
+                }))
+            };
+            said_once(failed, plain)
+        }
         code::EXEC_TIMEOUT => {
             let secs = found.details.get("secs").and_then(Value::as_f64).unwrap_or_default();
             MicrosandboxError::ExecTimeout { secs, output: None }
@@ -158,7 +163,7 @@ fn by_code(route: &Route<'_>, found: &ErrorBody, plain: &str) -> Option<Microsan
         code::IMAGE_NOT_FOUND => MicrosandboxError::ImageNotFound(text("reference")),
         code::NO_DEFAULT_COMMAND => MicrosandboxError::NoDefaultCommand { image: text("image") },
         code::RESOURCE_EXHAUSTED => {
-            MicrosandboxError::ResourceExhausted { resource: text("resource"), message: plain.into() }
+            said_once(|message| MicrosandboxError::ResourceExhausted { resource: text("resource"), message }, plain)
         }
         code::ISOLATION_UNAVAILABLE => MicrosandboxError::IsolationUnavailable {
             demanded: text("demanded"),
@@ -179,6 +184,14 @@ fn by_code(route: &Route<'_>, found: &ErrorBody, plain: &str) -> Option<Microsan
     Some(error)
 }
 
+/// The error with this message. `msb serve` sends the whole text of an error, and the error made of it here begins with the same
+/// words: they are said once.
+fn said_once(error: impl Fn(String) -> MicrosandboxError, message: &str) -> MicrosandboxError {
+    let whole = error(message.into()).to_string();
+    let begin = whole.strip_suffix(message).unwrap_or_default();
+    error(message.strip_prefix(begin).unwrap_or(message).into())
+}
+
 fn number(details: &Value, key: &str) -> Option<i32> {
     details.get(key).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok())
 }
@@ -193,7 +206,15 @@ fn filesystem(label: &str, details: &Value, message: String) -> MicrosandboxErro
     let path = optional(details, "path").unwrap_or_default();
     match optional(details, "kind") {
         Some(kind) if kind != "ENOENT" => {
-            MicrosandboxError::Filesystem { operation, path, kind, errno: number(details, "errno"), message }
+            let errno = number(details, "errno");
+            let failed = |message| MicrosandboxError::Filesystem {
+                operation: operation.clone(),
+                path: path.clone(),
+                kind: kind.clone(),
+                errno,
+                message,
+            };
+            said_once(failed, &message)
         }
         _ => MicrosandboxError::PathNotFound { operation, path },
     }
@@ -234,6 +255,19 @@ mod tests {
         assert!(matches!(of(ROUTE, 502), E::Runtime(_)));
         for status in [401, 403, 409, 418, 429, 500, 503, 504] {
             assert!(matches!(of(ROUTE, status), E::CloudHttp { status: got, .. } if got == status), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_served_error_says_its_kind_once() {
+        let config = MicrosandboxError::InvalidConfig("cpus must be 1 to 255".into());
+        let room = MicrosandboxError::ResourceExhausted { resource: "sandboxes".into(), message: "remove one".into() };
+        for (code, details, error) in [
+            ("invalid_request", "{}", config),
+            ("resource_exhausted", r#"{"resource":"sandboxes"}"#, room),
+        ] {
+            let body = format!(r#"{{"error":{{"code":"{code}","message":"{error}","details":{details}}}}}"#);
+            assert_eq!(refusal(&ROUTE, 500, body.as_bytes()).to_string(), error.to_string());
         }
     }
 
