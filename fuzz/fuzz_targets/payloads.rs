@@ -42,6 +42,11 @@ fuzz_target!(|input: &[u8]| {
         Kind::ExecFailed => cross::<ExecFailed>(&message),
         Kind::ExecResize => cross::<Resize>(&message),
         Kind::ExecSignal => cross::<Signal>(&message),
+        Kind::JobAttach => cross::<JobAttach>(&message),
+        Kind::JobRequest => cross::<JobRequest>(&message),
+        Kind::JobResponse => cross::<JobResponse>(&message),
+        Kind::Settings => cross::<Settings>(&message),
+        Kind::FsEvent => cross::<FsEvents>(&message),
         Kind::FsRequest => cross::<FsRequest>(&message),
         Kind::FsResponse => cross::<FsResponse>(&message),
         Kind::Bootstrap => cross::<Bootstrap>(&message),
@@ -53,6 +58,12 @@ fuzz_target!(|input: &[u8]| {
                 assert_eq!(slice, whole.data);
             }
         }
-        Kind::Ping | Kind::Pong | Kind::Touch | Kind::StatsRequest | Kind::Unknown(_) => cross::<Empty>(&message),
+        Kind::Ping
+        | Kind::Pong
+        | Kind::Touch
+        | Kind::StatsRequest
+        | Kind::Drain
+        | Kind::Settled
+        | Kind::Unknown(_) => cross::<Empty>(&message),
     }
 });
