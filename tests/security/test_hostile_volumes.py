@@ -213,20 +213,16 @@ async def test_a_write_that_was_given_up_does_not_pass_for_whole(local: Any) -> 
     volume = await Volume.create("cut", backend=local)
     sink = await volume.fs.write_stream("f")
     await sink.write(b"a")
-    task = asyncio.ensure_future(sink.write(bytes(64 << 20)))
+    # More than any machine writes before the cancellation arrives.
+    task = asyncio.ensure_future(sink.write(bytes(1 << 30)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    try:
+    with pytest.raises(MicrosandboxError, match="given up"):
         await sink.close()
-    except MicrosandboxError as error:
-        assert "given up" in str(error)
-        # The step whose result was given up ends later, and removes its temporary file.
-        async with asyncio.timeout(within(10)):
-            while await volume.fs.list(""):
-                await asyncio.sleep(0.01)
-    else:
-        # On a busy machine the write can be complete before it is cancelled: then the file is whole.
-        assert (await volume.fs.stat("f")).size == 1 + (64 << 20)
+    # The step whose result was given up ends later, and removes its temporary file.
+    async with asyncio.timeout(within(60)):
+        while await volume.fs.list(""):
+            await asyncio.sleep(0.01)
     await Volume.remove("cut", backend=local)

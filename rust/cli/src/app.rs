@@ -238,7 +238,7 @@ fn report_parse(error: &clap::Error, console: &Console) -> i32 {
     if error.use_stderr() {
         let colored = console.may_color && console.err_is_terminal;
         let shown = if colored { text.ansi().to_string() } else { text.to_string() };
-        console.note(shown.trim_end());
+        console.note_styled(shown.trim_end());
         if let Some(hint) = separator_hint(error) {
             console.note(&hint);
         }

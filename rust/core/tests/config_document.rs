@@ -234,6 +234,7 @@ fn a_malformed_file_is_named_with_position_and_remedy() {
         ("{\"database\": {\"max_connections\": \"many\"}}", "line 1, column"),
         ("", "line 1, column 0"),
         ("[1, 2]", "line 1, column"),
+        (" []", "line 1, column"),
         ("{\"log_level\": \"loud\"}", "line 1, column"),
     ] {
         let document = Document::of(text);

@@ -15,6 +15,12 @@ pub use microsandbox_core::validate::ID_RANGE as RANGE;
 const FIRST_BASE: u32 = 0x3000_0000;
 const SLOTS: u32 = 8192;
 
+/// Whether the ids of a mapping lie where users of the machine (or of the user namespace around it) have theirs, so that a
+/// guest's root can read and write what those users own.
+pub fn is_shared(ids: &IdMap) -> bool {
+    matches!(ids, IdMap::Range { base, .. } if *base < RANGE)
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     base: u32,
@@ -111,7 +117,15 @@ fn ranges_of(map: &str) -> Vec<Range<u32>> {
         let (start, _outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
         Some(start..start.saturating_add(count))
     };
-    map.lines().filter_map(line).collect()
+    let mut ranges: Vec<Range<u32>> = map.lines().filter_map(line).collect();
+    ranges.sort_by_key(|ids| ids.start);
+    // Neighbours are one range: a container engine may map each of them by a line of its own.
+    ranges.dedup_by(|next, before| {
+        let is_next = before.end == next.start;
+        before.end = if is_next { next.end } else { before.end };
+        is_next
+    });
+    ranges
 }
 
 fn common(users: &[Range<u32>], groups: &[Range<u32>]) -> Vec<Range<u32>> {
@@ -209,6 +223,8 @@ mod tests {
         assert_eq!((chosen.base, chosen.count), (1, 65_536));
         let chosen = choose(&common(&users, &groups), FIRST_BASE).unwrap();
         assert_eq!((chosen.base, chosen.count), (1, 5_000));
+        let lines = ranges_of("0 1 100\n200 300 50\n100 101 50\n150 500 50\n");
+        assert_eq!(lines, [0..250]);
         let wide = ranges_of("0 100000 200000\n");
         let chosen = choose(&common(&wide, &wide), FIRST_BASE).unwrap();
         assert_eq!((chosen.base, chosen.count), (200_000 - RANGE, RANGE));

@@ -218,6 +218,13 @@ fn identities(ids: Result<&IdMap, &MicrosandboxError>) -> DoctorCheck {
         Err(error) => return check(name, MechanismState::Off, error.to_string(), Some(ID_HINT)),
     };
     match ids {
+        IdMap::Range { base, count } if microsandbox_home::ids::is_shared(ids) => {
+            let detail = format!(
+                "the user namespace of this process maps {count} ids from {base}, which its other users have as well: a \
+                 sandbox can use files of theirs that it is shown"
+            );
+            check(name, MechanismState::Degraded, detail, Some(ID_HINT))
+        }
         IdMap::Range { base, count } if *count < microsandbox_home::ids::RANGE => {
             let detail = format!(
                 "the user namespace of this process maps {count} ids from {base}: users beyond are unknown inside"

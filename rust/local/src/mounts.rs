@@ -87,12 +87,14 @@ fn is_within(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// What of the `host` image is shown beside the mounts of the user: a part whose place is within one of them is shown only
-/// where the place exists already. Otherwise the user's mount covers it, as it covers what an image has there.
+/// What of the `host` image is shown beside the mounts of the user: a part whose place is within a directory of the user's is shown
+/// only where the place exists already. Otherwise the user's mount covers it, as it covers what an image has there.
 pub fn shown_beside(of_host: Vec<BindSpec>, mounted: &[BindSpec]) -> Vec<BindSpec> {
     let is_shown = |bind: &BindSpec| {
         let outer = mounted.iter().filter(|mount| is_within(&bind.target, &mount.target));
-        let Some(outer) = outer.max_by_key(|mount| mount.target.len()) else { return true };
+        // In a volume the place is made: its files are the product's.
+        let outer = outer.max_by_key(|mount| mount.target.len()).filter(|mount| mount.host_ids);
+        let Some(outer) = outer else { return true };
         let has_place = outer.source.join(&bind.target[outer.target.len() + 1..]).exists();
         if !has_place {
             tracing::warn!(

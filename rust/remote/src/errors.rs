@@ -262,10 +262,9 @@ mod tests {
     fn a_served_error_says_its_kind_once() {
         let config = MicrosandboxError::InvalidConfig("cpus must be 1 to 255".into());
         let room = MicrosandboxError::ResourceExhausted { resource: "sandboxes".into(), message: "remove one".into() };
-        for (code, details, error) in [
-            ("invalid_request", "{}", config),
-            ("resource_exhausted", r#"{"resource":"sandboxes"}"#, room),
-        ] {
+        for (code, details, error) in
+            [("invalid_request", "{}", config), ("resource_exhausted", r#"{"resource":"sandboxes"}"#, room)]
+        {
             let body = format!(r#"{{"error":{{"code":"{code}","message":"{error}","details":{details}}}}}"#);
             assert_eq!(refusal(&ROUTE, 500, body.as_bytes()).to_string(), error.to_string());
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, redirect};
 use serde::Serialize;
@@ -349,8 +350,18 @@ fn patience(response: &Response, retry: Retry) -> Option<Option<Duration>> {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => retry == Retry::Safe,
         _ => false,
     };
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    again.then(|| seconds.map(Duration::from_secs))
+    let after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, Utc::now()));
+    again.then_some(after)
+}
+
+/// Seconds, or a date (RFC 9110 section 10.2.3); a date that has passed is no pause.
+fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = DateTime::parse_from_rfc2822(value).ok()?;
+    Some((at.with_timezone(&Utc) - now).to_std().unwrap_or_default())
 }
 
 fn is_without_response(error: &reqwest::Error) -> bool {
@@ -423,4 +434,19 @@ fn no_tls() -> MicrosandboxResult<rustls::ClientConfig> {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_in_seconds_or_until_a_date() {
+        let now = DateTime::parse_from_rfc3339("2026-11-30T10:00:00Z").unwrap().with_timezone(&Utc);
+        let of = |value| retry_after(value, now);
+        assert_eq!(of(" 3 "), Some(Duration::from_secs(3)));
+        assert_eq!(of("Mon, 30 Nov 2026 10:00:09 GMT"), Some(Duration::from_secs(9)));
+        assert_eq!(of("Mon, 30 Nov 2026 09:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(of("soon"), None);
+    }
 }

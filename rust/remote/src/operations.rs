@@ -191,8 +191,8 @@ impl SandboxBackend for CloudBackend {
                 (None, Wire::Spec) => call = call.query("limit", DEFAULT_LIMIT.to_string()),
                 (None, Wire::Flat) => {}
             }
-            if let Some(cursor) = query.cursor {
-                call = call.query("cursor", cursor);
+            if let Some(cursor) = &query.cursor {
+                call = call.query("cursor", cursor.clone());
             }
             if !query.labels.is_empty() {
                 let labels = serde_json::to_string(&query.labels);
@@ -200,7 +200,14 @@ impl SandboxBackend for CloudBackend {
             }
             let page: CloudPaginated<CloudSandbox> = self.http.json(call).await?;
             let records = page.data.into_iter().map(response::record).collect::<MicrosandboxResult<_>>()?;
-            Ok(RecordPage { records, next_cursor: page.next_cursor.filter(|cursor| !cursor.is_empty()) })
+            let next_cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+            if next_cursor.is_some() && next_cursor == query.cursor {
+                // Followed, it would be a list without an end.
+                return Err(MicrosandboxError::Runtime(
+                    "list sandboxes: the service gives the cursor of this page as that of the next one".into(),
+                ));
+            }
+            Ok(RecordPage { records, next_cursor })
         })
     }
     fn remove<'a>(&'a self, request: RemoveRequest<'a>) -> Operation<'a, ()> {

@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::output::failure::{Failure, Outcome};
-use crate::terminal::console::{Console, printable};
+use crate::terminal::console::{Console, json_for_terminals, printable};
 
 /// The format of results.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -39,7 +39,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
 pub fn print_json(console: &Console, value: &impl Serialize) -> Outcome<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::message(format!("cannot write the result as JSON: {error}")))?;
-    console.line(&text)
+    console.line(&json_for_terminals(&text))
 }
 
 /// `-` for an unknown value.

@@ -73,8 +73,14 @@ impl Console {
         out.write_all(data).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
     }
 
-    /// A remark on standard error. A failure to write it is ignored: there is no other place to report it.
+    /// A remark on standard error, made safe for a terminal. A failure to write it is ignored: there is no other place to
+    /// report it.
     pub fn note(&self, text: &str) {
+        self.note_styled(&printable(text));
+    }
+
+    /// As [`Console::note`], for text whose control sequences are our own.
+    pub fn note_styled(&self, text: &str) {
         let mut err = lock(&self.err);
         let _ = err.write_all(format!("{text}\n").as_bytes()).and_then(|()| err.flush());
     }
@@ -114,16 +120,56 @@ impl Write for HostStream {
     }
 }
 
-/// Untrusted text made safe for a terminal: control characters other than line ends and tabs are escaped, so that a
-/// name or a message cannot move the cursor or set the title. Bytes of names that are not UTF-8 are shown as `\xff`.
+/// JSON text whose strings are safe for a terminal as well: JSON itself escapes the controls below U+0020 only.
+pub fn json_for_terminals(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if (c.is_control() && c > '\u{1f}') || turns_text(c) {
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Embeddings, overrides and isolates of direction, and the marks.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Untrusted text made safe for a terminal: control characters other than line ends and tabs, and marks of direction (Unicode
+/// UAX 9), are escaped, so that a name or a message cannot move the cursor, set the title or show another order. Bytes of names that are not UTF-8 are shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in names::shown(text).chars() {
-        if c.is_control() && c != '\n' && c != '\t' {
+        if (c.is_control() && c != '\n' && c != '\t') || turns_text(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
         }
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_the_cursor_or_turns_text_is_escaped() {
+        assert_eq!(
+            printable("a\x1b]0;t\x07b\x7f\u{9b}\u{202e}\tc\n"),
+            "a\\u{1b}]0;t\\u{7}b\\u{7f}\\u{9b}\\u{202e}\tc\n"
+        );
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_no_control_character() {
+        let text = serde_json::to_string("\u{9b}31m \x7f \u{2066} é").unwrap();
+        let shown = json_for_terminals(&text);
+        assert_eq!(shown, r#""\u009b31m \u007f \u2066 é""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), "\u{9b}31m \x7f \u{2066} é");
+    }
 }

@@ -12,6 +12,7 @@ use crate::flags::duration::parse_moment;
 use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};
 use crate::output::units::timestamp;
+use crate::terminal::console::{json_for_terminals, printable};
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -49,6 +50,9 @@ pub struct LogsArgs {
     /// Print JSON Lines: t (time), s (source), d (text), id (session); e is b64 where d is base64, not text.
     #[arg(long, conflicts_with_all = ["timestamps", "show_id", "color_sessions"])]
     json: bool,
+    /// Pass control characters of the guest to a terminal; other destinations always get the bytes.
+    #[arg(long)]
+    raw: bool,
     /// When to colour standard error and system messages.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: ColorWhen,
@@ -179,6 +183,14 @@ fn sources(asked: &[Source]) -> Vec<LogSource> {
     asked.iter().map(one).collect()
 }
 
+/// A line for a terminal. The line end of a pseudo-terminal's output is one, not a control character.
+fn for_terminal(line: &str) -> String {
+    match line.strip_suffix("\r\n") {
+        Some(text) => format!("{}\n", printable(text)),
+        None => printable(line),
+    }
+}
+
 /// Prints entries.
 struct Writer<'a> {
     args: &'a LogsArgs,
@@ -213,7 +225,8 @@ impl<'a> Writer<'a> {
         if self.args.json {
             return self.json(entry);
         }
-        if !by_line && !self.color && entry.source != LogSource::System {
+        let escapes = self.call.console.out_is_terminal && !self.args.raw;
+        if !by_line && !self.color && !escapes && entry.source != LogSource::System {
             return self.call.console.print_bytes(&entry.data);
         }
         let text = String::from_utf8_lossy(&entry.data);
@@ -222,7 +235,8 @@ impl<'a> Writer<'a> {
             if self.args.grep.as_ref().is_some_and(|grep| !grep.is_match(line.trim_end_matches('\n'))) {
                 continue;
             }
-            self.put_line(entry, line, by_line || entry.source == LogSource::System, &mut shown);
+            let safe = if escapes { for_terminal(line) } else { line.to_owned() };
+            self.put_line(entry, &safe, by_line || entry.source == LogSource::System, &mut shown);
         }
         self.call.console.print(&shown)
     }
@@ -273,7 +287,7 @@ impl<'a> Writer<'a> {
         let line = JsonEntry { t: timestamp(entry.timestamp), s: entry.source.as_str(), d, id: entry.session_id, e };
         let line = serde_json::to_string(&line)
             .map_err(|error| Failure::message(format!("cannot write the entry as JSON: {error}")))?;
-        self.call.console.line(&line)
+        self.call.console.line(&json_for_terminals(&line))
     }
 }
 
@@ -281,4 +295,15 @@ impl<'a> Writer<'a> {
 fn base64(data: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_terminal;
+
+    #[test]
+    fn a_terminal_gets_no_control_characters_of_the_guest() {
+        assert_eq!(for_terminal("\x1b[2Jgone\r\n"), "\\u{1b}[2Jgone\n");
+        assert_eq!(for_terminal("back\rover\n"), "back\\rover\n");
+    }
 }

@@ -25,6 +25,12 @@ struct Versioned {
 /// `None`: there is no file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> MicrosandboxResult<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
+    // serde reads an empty list as a document without keys, and a demand that was meant to be there would be lost.
+    if text.trim_start().starts_with('[') {
+        let what =
+            "malformed at line 1, column 1: it must be a JSON object, {…}; correct it, or move it away to use defaults";
+        return Err(invalid_value(path, what));
+    }
     // Asked first: what a newer version wrote may not fit at all.
     if let Ok(Versioned { version: Some(version) }) = serde_json::from_str(&text)
         && version > VERSION
