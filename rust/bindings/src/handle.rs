@@ -13,6 +13,7 @@ use crate::enums::Member;
 use crate::isolation::IsolationReport;
 use crate::jobs::NativeJobs;
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
+use crate::made;
 use crate::metrics::SandboxMetrics;
 use crate::modify::{ModifyKeywords, Plan};
 use crate::runtime::{Owned, Pending};
@@ -136,17 +137,17 @@ impl NativeHandle {
     fn connect(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let timeout = optional::<Seconds>(timeout, "timeout")?.map(|seconds| seconds.duration());
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.connect(timeout).await.map(NativeSandbox::new) }))
+        Ok(Pending::new(async move { handle.connect(timeout).await.map(Arc::new).map(NativeSandbox::new) }))
     }
     fn start(&self, py: Python<'_>, detached: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Flag(detached) = argument(detached, "detached")?;
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.start(detached).await.map(NativeSandbox::new) }))
+        Ok(made::sandbox(async move { handle.start(detached).await }))
     }
     fn connect_or_start(&self, py: Python<'_>, detached: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Flag(detached) = argument(detached, "detached")?;
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.connect_or_start(detached).await.map(NativeSandbox::new) }))
+        Ok(made::sandbox(async move { handle.connect_or_start(detached).await }))
     }
     /// Without a timeout it waits without limit.
     fn stop(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {

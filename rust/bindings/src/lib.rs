@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`runtime`] | the tokio runtime, and `Pending`: a call that was checked but has not run yet |
+//! | [`made`] | what a call makes, until its caller has it |
 //! | [`errors`] | the one conversion from the core's errors to exceptions |
 //! | [`enums`] | the enums of both sides, one table each |
 //! | [`arguments`] | typed arguments |
@@ -32,6 +33,7 @@ mod init;
 mod isolation;
 mod jobs;
 mod logs;
+mod made;
 mod memory;
 mod metrics;
 mod modify;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use pyo3_async_runtimes::generic::{self, ContextExt, Runtime};
 
 use crate::enums::Member;
 use crate::errors;
+use crate::made::Made;
 
 /// How long a blocking wait goes without looking for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
@@ -194,6 +195,8 @@ impl<'py> IntoPyObject<'py> for Outcome {
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct Pending {
     work: Mutex<Option<Work>>,
+    /// What it makes, if its caller must have that or nothing may be left of it.
+    made: Option<Arc<Made>>,
 }
 
 struct Work {
@@ -225,12 +228,7 @@ impl Pending {
         T: for<'py> IntoPyObject<'py> + Send + 'static,
     {
         Pending::new(async move {
-            let guard = Unattended::new();
-            let task = tokio::spawn(async move {
-                let _guard = guard;
-                work.await
-            });
-            match task.await {
+            match tokio::spawn(counted(work)).await {
                 Ok(result) => result,
                 Err(gone) => Err(MicrosandboxError::Runtime(format!("the work was lost: {gone}"))),
             }
@@ -248,7 +246,23 @@ impl Pending {
                 Err(error) => Err(errors::to_python(py, error)),
             }))
         });
-        Pending { work: Mutex::new(Some(Work { future, likely_ready })) }
+        Pending { work: Mutex::new(Some(Work { future, likely_ready })), made: None }
+    }
+
+    /// As [`Pending::new`], for work whose result is in `made` until the caller has it.
+    pub fn making<T>(work: impl Future<Output = MicrosandboxResult<T>> + Send + 'static, made: Arc<Made>) -> Pending
+    where
+        T: for<'py> IntoPyObject<'py> + Send + 'static,
+    {
+        let mut pending = Pending::new(work);
+        pending.made = Some(made);
+        pending
+    }
+
+    fn drop_work(&self) {
+        // What the work holds may spawn its farewell when it is dropped.
+        let _context = current().map(|slot| slot.handle.enter());
+        self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
     fn take(&self) -> PyResult<Work> {
@@ -266,6 +280,9 @@ impl Drop for Pending {
         let runtime = current();
         let _context = runtime.map(|slot| slot.handle.enter());
         self.work.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(made) = &self.made {
+            made.abandon_in_background();
+        }
     }
 }
 
@@ -296,6 +313,22 @@ impl Unattended {
     fn new() -> Self {
         UNATTENDED.fetch_add(1, Ordering::AcqRel);
         Unattended
+    }
+}
+
+/// `work`, for which the exit of the interpreter waits.
+fn counted<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let guard = Unattended::new();
+    async move {
+        let _guard = guard;
+        work.await
+    }
+}
+
+/// Runs `work` to its end in the background, if this process has a runtime: else there is nothing that it could be about.
+pub fn spawn_unattended(work: impl Future<Output = ()> + Send + 'static) {
+    if let Some(slot) = current() {
+        slot.handle.spawn(counted(work));
     }
 }
 
@@ -344,9 +377,29 @@ impl Pending {
 
     /// Gives it up.
     fn cancel(&self) {
-        let runtime = current();
-        let _context = runtime.map(|slot| slot.handle.enter());
-        self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        self.drop_work();
+        if let Some(made) = &self.made {
+            made.abandon_in_background();
+        }
+    }
+
+    /// The caller has the result: from now on it is theirs.
+    fn keep(&self) {
+        if let Some(made) = &self.made {
+            made.keep();
+        }
+    }
+
+    /// Gives it up, and what it made; to be awaited: nothing is left then.
+    fn undone(&self) -> Pending {
+        self.drop_work();
+        let made = self.made.clone();
+        Pending::unattended(async move {
+            if let Some(made) = made {
+                made.undone().await;
+            }
+            Ok(())
+        })
     }
 
     /// Runs it here, blocking this thread only. Ctrl-C ends the wait and drops the work.
@@ -368,6 +421,10 @@ impl Pending {
                     let _context = handle.enter();
                     drop(work);
                 });
+                // A second Ctrl-C ends this wait, too.
+                if self.made.is_some() {
+                    self.undone().wait(py)?;
+                }
                 return Err(interrupt);
             }
         }

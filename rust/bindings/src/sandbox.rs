@@ -22,6 +22,7 @@ use crate::handle::{NativeHandle, SandboxStopResult};
 use crate::isolation::{IsolationReport, boot_steps};
 use crate::jobs::{JobInfo, NativeJobs};
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
+use crate::made;
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
 use crate::runtime::{Owned, Pending};
 
@@ -43,7 +44,7 @@ pub fn create(
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
     let config = options.request(py, name, &defaults(&backend))?;
-    Ok(Pending::new(async move { Sandbox::create(&backend, config).await.map(NativeSandbox::new) }))
+    Ok(made::sandbox(async move { Sandbox::create(&backend, config).await }))
 }
 
 #[pyfunction]
@@ -57,7 +58,7 @@ pub fn connect_or_create(
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
     let config = options.request(py, name, &defaults(&backend))?;
-    Ok(Pending::new(async move { Sandbox::connect_or_create(&backend, config).await.map(NativeSandbox::new) }))
+    Ok(made::sandbox(async move { Sandbox::connect_or_create(&backend, config).await }))
 }
 
 #[pyfunction]
@@ -70,7 +71,7 @@ pub fn start(
 ) -> PyResult<Pending> {
     let (Text(name), Flag(detached)) = (argument(name, "name")?, argument(detached, "detached")?);
     let backend = chosen(py, backend)?;
-    Ok(Pending::new(async move { Sandbox::start(&backend, &name, detached).await.map(NativeSandbox::new) }))
+    Ok(made::sandbox(async move { Sandbox::start(&backend, &name, detached).await }))
 }
 
 #[pyfunction]
@@ -123,8 +124,8 @@ pub struct NativeSandbox {
 }
 
 impl NativeSandbox {
-    pub fn new(sandbox: Sandbox) -> Self {
-        NativeSandbox { sandbox: Owned::new(Arc::new(sandbox)) }
+    pub fn new(sandbox: Arc<Sandbox>) -> Self {
+        NativeSandbox { sandbox: Owned::new(sandbox) }
     }
 
     fn share(&self, py: Python<'_>) -> PyResult<Arc<Sandbox>> {

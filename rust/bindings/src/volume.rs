@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::api::VolumeFs;
 use microsandbox_core::model::{self, VolumeConfig};
@@ -12,6 +13,7 @@ use crate::arguments::{self, Count, Data, GuestPath, StrMap, Text, argument, opt
 use crate::backend::{NativeBackend, chosen};
 use crate::enums::Member;
 use crate::files::{Chunk, FsEntry, FsMetadata, NativeReadStream, NativeWriteSink};
+use crate::made;
 use crate::runtime::{Owned, Pending};
 
 type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
@@ -117,10 +119,12 @@ pub fn volume_create(
         return Err(PyValueError::new_err("size_mib is for disk volumes; a directory has a quota_mib"));
     }
     let backend = chosen(py, backend)?;
-    Ok(Pending::new(async move {
+    Ok(made::call(async move {
         model::validate_volume_name(&config.name)?;
         let info = backend.volumes().create(config).await?;
-        Ok(NativeVolume::new(&backend, info))
+        let volume = NativeVolume::new(&backend, info.clone());
+        let undo = async move { drop(backend.volumes().remove(&info.name).await) };
+        Ok((volume, undo.boxed()))
     }))
 }
 

@@ -3,11 +3,13 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use microsandbox_contract::{Job, Report, fd};
 use microsandbox_sys::{posix_spawn, readable};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 
@@ -97,7 +99,10 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
 
 /// Waits until the process behind `pidfd` is gone, and reaps it if it was our child.
 pub async fn wait_gone(pidfd: OwnedFd) -> std::io::Result<()> {
-    let fd = readable::register(pidfd)?;
+    gone(&readable::register(pidfd)?).await
+}
+
+async fn gone(fd: &AsyncFd<OwnedFd>) -> std::io::Result<()> {
     fd.readable().await?.retain_ready();
     // A stranger's process cannot be waited for; that is fine, it is gone.
     let _ = rustix::process::waitid(
@@ -111,6 +116,19 @@ pub async fn wait_gone(pidfd: OwnedFd) -> std::io::Result<()> {
 pub fn kill(pidfd: BorrowedFd<'_>) {
     // Already gone is what was wanted.
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+}
+
+/// How long a killed runtime may take to vanish.
+const GONE: Duration = Duration::from_secs(5);
+
+/// Ends a runtime of ours, by SIGKILL after `grace`, and waits until it is gone: what it was doing at that moment is done
+/// then.
+pub async fn end(pidfd: OwnedFd, grace: Duration) {
+    let Ok(fd) = readable::register(pidfd) else { return };
+    if tokio::time::timeout(grace, fd.readable()).await.is_err() {
+        kill(fd.get_ref().as_fd());
+    }
+    let _ = tokio::time::timeout(GONE, gone(&fd)).await;
 }
 
 /// Ends a job's process if the caller stops waiting for it.

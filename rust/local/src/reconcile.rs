@@ -248,6 +248,13 @@ fn exit_record(dir: &Path) -> Option<ExitRecord> {
     serde_json::from_slice(&std::fs::read(dir.join("runtime/exit.json")).ok()?).ok()
 }
 
+/// SIGKILL to the runtime of a sandbox, if there is one, and the wait until it is gone.
+pub async fn end_runtime(home: &Home, name: &str) {
+    if let Some(identity) = live(&home.sandbox_dir(name)).await {
+        end_by_force(&identity.runtime).await;
+    }
+}
+
 /// SIGKILL to a process of ours, and wait until it is gone.
 async fn end_by_force(identity: &ProcessIdentity) {
     if let Some(pidfd) = process::open(identity) {
