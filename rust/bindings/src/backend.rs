@@ -18,6 +18,7 @@ use crate::arguments::{self, Count, Cpus, Flag, Location, Mib, Seconds, Text, ar
 use crate::enums::Member;
 use crate::errors;
 use crate::runtime::Owned;
+use crate::values::{self, Reduced};
 
 /// Any backend.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
@@ -36,6 +37,9 @@ impl NativeBackend {
 
 #[pymethods]
 impl NativeBackend {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn kind(&self, py: Python<'_>) -> PyResult<Member<BackendKind>> {
         Ok(Member(self.backend.get(py)?.kind()))
@@ -357,20 +361,23 @@ pub fn default_backend_kind() -> Member<BackendKind> {
 pub struct BackendInfo {
     /// `local` or `cloud`.
     #[pyo3(get)]
-    kind: String,
+    pub kind: String,
     /// Address of the service; `None` for local.
     #[pyo3(get)]
-    api_url: Option<String>,
+    pub api_url: Option<String>,
     /// Which rung decided: `programmatic`, `MSB_BACKEND`, `MSB_PROFILE`, `active_profile`, `default` …
     #[pyo3(get)]
-    source: String,
+    pub source: String,
     /// Name of the profile, if one decided.
     #[pyo3(get)]
-    profile: Option<String>,
+    pub profile: Option<String>,
 }
 
 #[pymethods]
 impl BackendInfo {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     fn __repr__(&self) -> String {
         format!("BackendInfo(kind={:?}, source={:?})", self.kind, self.source)
     }

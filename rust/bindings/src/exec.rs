@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::arguments::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Text, Texts, keywords};
 use crate::enums::{ExecEventType, Member, PythonEnum, RlimitResource, StdinMode};
 use crate::runtime::{Owned, Pending};
+use crate::values::{self, Reduced};
 
 keywords! {
     /// What every call that runs a program takes.
@@ -131,7 +132,7 @@ impl ExecKeywords {
 /// Example: `out = await sb.exec("make"); print(out.exit_code, out.stdout_text, out.duration)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ExecOutput {
-    output: model::ExecOutput,
+    pub output: model::ExecOutput,
     stdout: PyOnceLock<Py<PyBytes>>,
     stderr: PyOnceLock<Py<PyBytes>>,
 }
@@ -148,6 +149,9 @@ fn decode<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyString>> {
 
 #[pymethods]
 impl ExecOutput {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// What a notebook shows.
     fn _repr_html_(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         slf.py().import("microsandbox._notebook")?.call_method1("exec_output", (slf,))
@@ -236,11 +240,14 @@ impl ExecOutput {
 /// Example: `print(event.event_type, event.pid, event.data, event.code)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ExecEvent {
-    event: model::ExecEvent,
+    pub event: model::ExecEvent,
 }
 
 #[pymethods]
 impl ExecEvent {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// What kind of event this is.
     #[getter]
     fn event_type(&self) -> Member<ExecEventType> {
@@ -324,6 +331,9 @@ impl NativeExec {
 
 #[pymethods]
 impl NativeExec {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn id(&self) -> &str {
         &self.id
@@ -447,6 +457,9 @@ pub struct NativeSink {
 
 #[pymethods]
 impl NativeSink {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Data(data) = data.extract().map_err(|e| arguments::named(py, "data", e))?;
         let sink = self.sink.get(py)?.clone();

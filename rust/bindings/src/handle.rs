@@ -18,13 +18,14 @@ use crate::metrics::SandboxMetrics;
 use crate::modify::{ModifyKeywords, Plan};
 use crate::runtime::{Owned, Pending};
 use crate::sandbox::NativeSandbox;
+use crate::values::{self, Reduced};
 
 /// How a sandbox ended, as a wait for its end saw it.
 ///
 /// Example: `result = await sb.wait_until_stopped(); print(result.status, result.exit_code)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct SandboxStopResult {
-    result: model::SandboxStopResult,
+    pub result: model::SandboxStopResult,
 }
 
 impl SandboxStopResult {
@@ -35,6 +36,9 @@ impl SandboxStopResult {
 
 #[pymethods]
 impl SandboxStopResult {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// Name of the sandbox.
     #[getter]
     fn name(&self) -> &str {
@@ -89,6 +93,9 @@ impl NativeHandle {
 
 #[pymethods]
 impl NativeHandle {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<&str> {
         Ok(self.handle.get(py)?.name())

@@ -11,6 +11,7 @@ use pyo3::types::PyDict;
 use crate::arguments::{Count, Integer, Text, argument, optional};
 use crate::exec::NativeExec;
 use crate::runtime::{Owned, Pending};
+use crate::values;
 
 /// What is known about a job, for `jobs.JobInfo`; also the log's number of it.
 pub struct JobInfo(pub model::JobInfo);
@@ -61,6 +62,9 @@ impl NativeJobs {
 
 #[pymethods]
 impl NativeJobs {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn list(&self, py: Python<'_>) -> PyResult<Pending> {
         self.call(py, JobCall::List)
     }

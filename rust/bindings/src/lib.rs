@@ -9,6 +9,7 @@
 //! | [`arguments`] | typed arguments |
 //! | [`create`] | the keywords of `create`; [`image_source`], [`init`], [`mounts`], [`network`], [`patches`], [`registry`] and [`secrets`] hold one kind each |
 //! | [`sandbox`], [`handle`], [`modify`], [`exec`], [`attach`], [`jobs`], [`files`], [`logs`], [`metrics`], [`image`], [`volume`], [`agent`] | one noun each |
+//! | [`values`] | results as plain data, for other processes |
 //! | [`backend`], [`memory`] | backend objects, the ambient one, the fake one |
 //! | [`isolation`] | reports on what separates a sandbox from its host |
 //! | [`cli`] | the `msb` command |
@@ -44,6 +45,7 @@ mod registry;
 mod runtime;
 mod sandbox;
 mod secrets;
+mod values;
 mod volume;
 
 use pyo3::exceptions::PyAttributeError;
@@ -89,6 +91,8 @@ mod _microsandbox {
     use super::runtime::{Pending, resolve, shutdown};
     #[pymodule_export]
     use super::sandbox::{NativeSandbox, connect_or_create, create, get, list, remove, start};
+    #[pymodule_export]
+    use super::values::restore;
     #[pymodule_export]
     use super::version;
     #[pymodule_export]

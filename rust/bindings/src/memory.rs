@@ -15,6 +15,7 @@ use pyo3::types::PyBytes;
 use crate::backend::NativeBackend;
 use crate::errors::Class;
 use crate::runtime::Owned;
+use crate::values;
 
 /// Sandboxes in memory.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
@@ -26,6 +27,9 @@ type Scripted = (Vec<u8>, Vec<u8>, i32, f64);
 
 #[pymethods]
 impl NativeMemory {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[new]
     fn new() -> Self {
         NativeMemory { memory: Owned::new(MemoryBackend::new()) }

@@ -24,6 +24,7 @@ use pyo3_async_runtimes::generic::{self, ContextExt, Runtime};
 use crate::enums::Member;
 use crate::errors;
 use crate::made::Made;
+use crate::values;
 
 /// How long a blocking wait goes without looking for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
@@ -352,6 +353,9 @@ fn look(work: &mut Work, handle: &tokio::runtime::Handle) -> Option<Outcome> {
 
 #[pymethods]
 impl Pending {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn __await__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let mut work = self.take()?;
         let handle = handle()?;

@@ -25,6 +25,7 @@ use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::made;
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
 use crate::runtime::{Owned, Pending};
+use crate::values;
 
 pub type Backend<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
@@ -181,6 +182,9 @@ fn default_of(sandbox: &Sandbox) -> Command {
 
 #[pymethods]
 impl NativeSandbox {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<&str> {
         Ok(self.sandbox.get(py)?.name())

@@ -15,6 +15,7 @@ use crate::enums::Member;
 use crate::files::{Chunk, FsEntry, FsMetadata, NativeReadStream, NativeWriteSink};
 use crate::made;
 use crate::runtime::{Owned, Pending};
+use crate::values;
 
 type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
@@ -33,6 +34,9 @@ impl NativeVolume {
 
 #[pymethods]
 impl NativeVolume {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn is_default(&self) -> bool {
         self.info.is_default
@@ -186,6 +190,9 @@ fn inside(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
 
 #[pymethods]
 impl NativeVolumeFs {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))
