@@ -25,53 +25,14 @@ from pace import within
 
 # Bound to the process that made them: a connection, a stream, a backend. Or without instances: a namespace of
 # constructors, or what is not built yet.
-BOUND = set(
-    [
-        "AgentClient",
-        "AgentStream",
-        "BackendScope",
-        "CloudBackend",
-        "LocalBackend",
-        "ExecHandle",
-        "ExecSink",
-        "FsReadStream",
-        "FsWatch",
-        "FsWriteSink",
-        "SandboxFsOps",
-        "SandboxHandle",
-        "SandboxPage",
-        "ImageHandle",
-        "ImageDetail",
-        "Job",
-        "JobAttachment",
-        "JobLogStream",
-        "LogStream",
-        "MetricsStream",
-        "PullProgressIter",
-        "PullSession",
-        "Sandbox",
-        "Snapshot",
-        "SnapshotHandle",
-        "SnapshotCopyBuilder",
-        "SandboxSshOps",
-        "SftpClient",
-        "SshClient",
-        "SshServer",
-        "SshOutput",
-        "Storage",
-        "Volume",
-        "VolumeFs",
-        "VolumeHandle",
-        "MemoryBackend",
-        "Instrumentation",
-        "Progress",
-        "Image",
-        "RootDisk",
-        "Destination",
-        "Patch",
-        "Secret",
-    ]
-)
+NAMES = """
+    AgentClient AgentStream BackendScope CloudBackend LocalBackend ExecHandle ExecSink FsReadStream FsWatch FsWriteSink
+    SandboxFsOps SandboxHandle SandboxPage ImageHandle ImageDetail Job JobAttachment JobLogStream LogStream MetricsStream
+    PullProgressIter PullSession Sandbox Snapshot SnapshotHandle SnapshotCopyBuilder SandboxSshOps SftpClient SshClient
+    SshServer SshOutput Storage Volume VolumeFs VolumeHandle MemoryBackend Instrumentation Progress
+    Image RootDisk Destination Patch Secret
+"""
+BOUND = set(NAMES.split())
 EXIT = ((137, 9, True, True), (False, 2, 1, 500_000_000))
 # Values of Rust: their parts, as `__reduce__` gives them. Every field differs from what is usual.
 NATIVE: dict[str, tuple[Any, ...]] = {

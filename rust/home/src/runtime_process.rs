@@ -131,8 +131,22 @@ pub async fn end(pidfd: OwnedFd, grace: Duration) {
     let _ = tokio::time::timeout(GONE, gone(&fd)).await;
 }
 
-/// Ends a job's process if the caller stops waiting for it.
-struct KillOnDrop(Option<OwnedFd>);
+/// Ends a process if the caller stops waiting for it.
+pub struct KillOnDrop(Option<OwnedFd>);
+
+impl KillOnDrop {
+    /// Of a child that nothing has waited for yet.
+    pub fn child(child: &std::process::Child) -> std::io::Result<KillOnDrop> {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))?;
+        Ok(KillOnDrop(Some(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)))
+    }
+
+    /// It has ended.
+    pub fn disarm(mut self) {
+        self.0.take();
+    }
+}
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {

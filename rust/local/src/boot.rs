@@ -12,16 +12,16 @@ use microsandbox_contract::{
 };
 use microsandbox_protocol::message::{BASE_PATH, Bootstrap, InitProgram, Rlimit};
 
-use super::{isolation, root};
+use super::{isolation, reconcile, root};
 use crate::guest_kernel::{self, GuestKernel};
 use microsandbox_core::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, LogLevel, SandboxSpec, SecurityProfile};
 use microsandbox_core::undo::Cut;
-use microsandbox_home::{Home, blocking, embedded, runtime_process};
+use microsandbox_home::{Home, blocking, embedded, process, runtime_process};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
-/// What a runtime that reported a failure gets to clean up and exit.
+/// What a runtime whose boot failed, or is not wanted any more, gets to clean up and exit.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 /// From TERM to KILL inside.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -38,8 +38,6 @@ pub struct Booting {
     lifeline: Option<OwnedFd>,
     name: String,
     ready_timeout: Duration,
-    /// What the runtime gets to exit before it is killed.
-    grace: Duration,
 }
 
 /// A sandbox whose agent answers.
@@ -105,13 +103,7 @@ pub async fn launch(
     };
     let process = runtime_process::spawn(&Job::Launch(Box::new(launch)), handover)?;
     trace.finish("spawn");
-    Ok(Booting {
-        process: Some(process),
-        lifeline: Some(lifeline_write),
-        name: spec.name.clone(),
-        ready_timeout,
-        grace: Duration::ZERO,
-    })
+    Ok(Booting { process: Some(process), lifeline: Some(lifeline_write), name: spec.name.clone(), ready_timeout })
 }
 
 /// Rows of earlier versions have no isolation: they were containers.
@@ -152,7 +144,7 @@ impl Booting {
                 _ => Err(MicrosandboxError::InvalidState(format!("sandbox {name} is not booting"))),
             },
             Ok(Ok(Some(Report::BootError(error)))) => {
-                self.grace = CLEAN_UP;
+                // After this report the runtime process cleans up and exits.
                 Err(boot_failure(&name, error))
             }
             Ok(Ok(Some(other))) => Err(MicrosandboxError::Runtime(format!("msb-runtime of {name} sent {other:?}"))),
@@ -162,11 +154,26 @@ impl Booting {
         }
     }
 
-    /// Ends it. Until its runtime is gone, that may still be making what is to be removed.
+    /// Ends it. Until its runtime is gone, that may still be making what is to be removed; it ends by itself when its lifeline
+    /// does, and takes in the first process of the sandbox.
     pub async fn end(mut self) {
+        drop(self.lifeline.take());
         if let Some(process) = self.process.take() {
-            runtime_process::end(process.pidfd, self.grace).await;
+            runtime_process::end(process.pidfd, CLEAN_UP).await;
         }
+    }
+}
+
+impl Booted {
+    /// Ends it by force, as [`reconcile::kill`] does.
+    pub async fn end(self, dir: &Path) {
+        drop(self.lifeline);
+        if let Some(identity) = reconcile::identity(dir).await
+            && let Some(init) = process::open(&identity.init)
+        {
+            runtime_process::kill(init.as_fd());
+        }
+        runtime_process::end(self.pidfd, CLEAN_UP).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The two sides of the database: one connection that writes, and a few that read, made when first needed.
 //!
 //! Every connection is a thread of the SQLite driver, so they are kept few and idle readers end. None survives a fork: the
-//! process that opened is recorded, and a child gets an error instead of a hang or a damaged file.
+//! process that opened is recorded, and a child gets an error instead of a hang or a damaged file. What a child opens itself
+//! has nothing in common with its parent's.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -48,6 +49,7 @@ impl Pools {
     /// Opens, creates or migrates, whichever is needed; a current schema costs a few small reads.
     pub async fn open(path: &Path, config: &DatabaseConfig) -> MicrosandboxResult<Pools> {
         let deadline = Instant::now() + connect_timeout(config);
+        microsandbox_sys::sqlite::separate_from_parent();
         make_directory(path)?;
         if !is_writable(path) {
             return open_read_only(path, config).await;

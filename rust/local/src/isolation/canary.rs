@@ -5,7 +5,7 @@
 //! next canary of the home; its guest ended with it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use microsandbox_contract::{RootSpec, Stage};
 
@@ -13,7 +13,7 @@ use super::Trial;
 use crate::{boot, reconcile, runtime_layer};
 use microsandbox_core::error::{BootFailure, Lack, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Isolation, SandboxResources, SandboxSpec};
-use microsandbox_home::{Home, blocking, make_private_directory, runtime_process, tree};
+use microsandbox_home::{Home, blocking, make_private_directory, tree};
 
 /// Start of the names of canaries' directories.
 const PREFIX: &str = "canary-";
@@ -67,7 +67,7 @@ async fn fly(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
     let mut booting = boot::launch(home, &spec, ground, &mut trace).await?;
     let booted = booting.ready(&mut trace).await;
     booting.end().await;
-    runtime_process::end(booted?.pidfd, Duration::ZERO).await;
+    booted?.end(dir).await;
     Ok(())
 }
 

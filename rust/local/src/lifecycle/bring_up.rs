@@ -67,7 +67,7 @@ pub async fn bring_up(
         cut.check()
     };
     if let Err(error) = recorded.await {
-        runtime_process::end(booted.pidfd, Duration::ZERO).await;
+        booted.end(&home.sandbox_dir(&spec.name)).await;
         return Err(error);
     }
     trace.finish("recorded");
@@ -174,7 +174,7 @@ pub async fn take_back(home: Home, record: LiveRecord, before: Option<SandboxSta
             return Ok(());
         };
         drop(lifeline::take(id));
-        reconcile::end_runtime(&home, name).await;
+        reconcile::kill_named(&home, name).await;
         let end = before.map_or((SandboxStatus::Crashed, reconcile::INTERRUPTED), |status| (status, UNWANTED));
         undo(&home, &row, lock, before.is_some(), end).await;
         Ok(())
