@@ -14,7 +14,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMapping, PyTuple};
 
-use crate::arguments::{self, Count, Cpus, Flag, Location, Mib, Seconds, Text, argument, from_here, keywords};
+use crate::arguments::{self, Count, Cpus, Flag, Location, Mib, Seconds, Text, Word, argument, from_here, keywords};
 use crate::enums::Member;
 use crate::errors;
 use crate::runtime::Owned;
@@ -132,8 +132,8 @@ keywords! {
         busy_timeout: Seconds,
         cpus: Cpus,
         memory: Mib,
-        shell: Text,
-        workdir: Text,
+        shell: Word,
+        workdir: Word,
         log_level: Member<model::LogLevel>,
         metrics_interval: Seconds,
         disable_metrics: Flag,

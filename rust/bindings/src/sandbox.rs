@@ -11,7 +11,7 @@ use microsandbox_local::LocalBackend;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::arguments::{Flag, Integer, Seconds, StrMap, Text, argument, optional};
+use crate::arguments::{Flag, Integer, Seconds, StrMap, Text, Word, argument, optional};
 use crate::backend::{NativeBackend, chosen};
 use crate::create::CreateKeywords;
 use crate::enums::Member;
@@ -224,19 +224,19 @@ impl NativeSandbox {
     }
 
     fn exec(&self, py: Python<'_>, cmd: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(cmd) = argument(cmd, "cmd")?;
+        let Word(cmd) = argument(cmd, "cmd")?;
         self.run(py, |_| Ok((cmd, None)), options)
     }
     fn exec_stream(&self, py: Python<'_>, cmd: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(cmd) = argument(cmd, "cmd")?;
+        let Word(cmd) = argument(cmd, "cmd")?;
         self.run_stream(py, |_| Ok((cmd, None)), options)
     }
     fn shell(&self, py: Python<'_>, script: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(script) = argument(script, "script")?;
+        let Word(script) = argument(script, "script")?;
         self.run(py, shell_of(script), options)
     }
     fn shell_stream(&self, py: Python<'_>, script: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(script) = argument(script, "script")?;
+        let Word(script) = argument(script, "script")?;
         self.run_stream(py, shell_of(script), options)
     }
     fn exec_default(&self, py: Python<'_>, options: ExecKeywords) -> PyResult<Pending> {
@@ -247,7 +247,7 @@ impl NativeSandbox {
     }
 
     fn exec_detached(&self, py: Python<'_>, cmd: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let (Text(cmd), options, sandbox) = (argument(cmd, "cmd")?, options.request()?, self.share(py)?);
+        let (Word(cmd), options, sandbox) = (argument(cmd, "cmd")?, options.request()?, self.share(py)?);
         Ok(Pending::new(async move { sandbox.exec_detached(cmd, options).await.map(JobInfo) }))
     }
     fn jobs(&self, py: Python<'_>) -> PyResult<NativeJobs> {
@@ -263,8 +263,8 @@ impl NativeSandbox {
         detach_keys: &Bound<'_, PyAny>,
     ) -> PyResult<Pending> {
         let sandbox = self.share(py)?;
-        let command = match optional::<Text>(cmd, "cmd")? {
-            Some(Text(cmd)) => (cmd, None),
+        let command = match optional::<Word>(cmd, "cmd")? {
+            Some(Word(cmd)) => (cmd, None),
             None => {
                 let (cmd, args) = sandbox.default_command().map_err(|error| errors::to_python(py, error))?;
                 (cmd, Some(args))
