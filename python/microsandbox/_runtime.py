@@ -125,7 +125,10 @@ def require_loop() -> None:
     try:
         get_running_loop()
     except RuntimeError:
-        text = "no running event loop: await this inside a coroutine, or use microsandbox.sync"
+        text = (
+            "no running event loop of asyncio: await this inside a coroutine of asyncio or uvloop; elsewhere, and under "
+            "trio, use microsandbox.sync (trio.to_thread.run_sync)"
+        )
         raise RuntimeError(text) from None
 
 

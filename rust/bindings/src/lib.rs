@@ -48,7 +48,9 @@ mod secrets;
 mod values;
 mod volume;
 
-use pyo3::exceptions::PyAttributeError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::{PyAttributeError, PyImportError};
 use pyo3::prelude::*;
 
 /// Native half of `microsandbox`. Import the names from there; these are private except where the package documents
@@ -103,7 +105,23 @@ mod _microsandbox {
     /// Not an export, which would list it in `__all__`.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::one_interpreter(module.py())?;
         module.setattr("__getattr__", wrap_pyfunction!(super::from_the_package, module)?)
+    }
+}
+
+/// Classes, threads and connections are those of one interpreter. A second one would get the first one's: objects that no
+/// `isinstance` and no `except` of its own knows.
+fn one_interpreter(py: Python<'_>) -> PyResult<()> {
+    static FIRST: AtomicUsize = AtomicUsize::new(0);
+    // Each interpreter has a module `sys` of its own, for as long as it lives.
+    let own = py.import("sys")?.as_ptr() as usize;
+    match FIRST.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
+        Err(first) if first != own => Err(PyImportError::new_err(
+            "microsandbox is loaded in another interpreter of this process and works in one only: use it there, or in a \
+             process of its own (multiprocessing)",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -32,6 +32,9 @@ const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 const FORKED: &str = "this object belongs to the process that made it; after a fork, look the sandbox up again";
 
+const NO_LOOP: &str = "no running event loop of asyncio: await this inside a coroutine of asyncio or uvloop; elsewhere, and under trio, \
+    use microsandbox.sync (trio.to_thread.run_sync)";
+
 /// One runtime of one process; a list that only grows, so that reading it takes no lock that a fork could freeze.
 struct Slot {
     pid: u32,
@@ -363,7 +366,7 @@ impl Pending {
             let value = outcome.into_pyobject(py)?.unbind();
             return Ok(Bound::new(py, Ready(Mutex::new(Some(value))))?.into_any());
         }
-        let locals = TaskLocals::with_running_loop(py)?;
+        let locals = TaskLocals::with_running_loop(py).map_err(|_| PyRuntimeError::new_err(NO_LOOP))?;
         let future = work.future;
         let future =
             generic::future_into_py_with_locals::<Reactor, _, Outcome>(py, locals, async move { Ok(future.await) })?;
