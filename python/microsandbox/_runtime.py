@@ -62,7 +62,8 @@ async def _uncancelled(call: _microsandbox.Pending[None]) -> None:
 
     running = ensure_future(run(call))
     while not running.done():
-        with suppress(CancelledError):
+        # Also what it fails with: the reason for the undoing is the one to report.
+        with suppress(CancelledError, Exception):
             await shield(running)
 
 
@@ -126,8 +127,8 @@ def require_loop() -> None:
         get_running_loop()
     except RuntimeError:
         text = (
-            "no running event loop of asyncio: await this inside a coroutine of asyncio or uvloop; elsewhere, and under "
-            "trio, use microsandbox.sync (trio.to_thread.run_sync)"
+            "no running event loop of asyncio: await this inside a coroutine of asyncio or uvloop; elsewhere, and "
+            "under trio, use microsandbox.sync (trio.to_thread.run_sync)"
         )
         raise RuntimeError(text) from None
 

@@ -149,7 +149,7 @@ async def test_a_result_that_nobody_takes_is_undone(local: Any, home: Path) -> N
         assert await left(local, home, "box") == []
 
 
-async def test_connecting_to_a_sandbox_and_being_cancelled_ends_nothing(local: Any) -> None:
+async def test_a_cancelled_connection_ends_nothing(local: Any) -> None:
     box = await Sandbox.create("box", image="host", backend=local)
     for pause in (0, 0.001, 0.002, 0.004, 0.008):
         task = asyncio.ensure_future(Sandbox.connect_or_create("box", image="host", backend=local))
