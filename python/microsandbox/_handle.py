@@ -12,7 +12,7 @@ from . import _checks, _isolation, _modify
 from ._calls import SandboxCalls
 from ._enums import GuestFlush, SandboxStatus
 from ._modify import ModifyKeywords
-from ._runtime import STOP_TIMEOUT, run
+from ._runtime import STOP_TIMEOUT, make, run
 from ._signature import spelled_out
 from ._unsupported import SNAPSHOTS, STORAGE, refused, unsupported
 
@@ -122,18 +122,14 @@ class SandboxHandle(SandboxCalls):
 
         Example: `sb = await handle.start(detached=True)`
         """
-        native = await run(self._native.start(detached))
-        await _isolation.notice(native)
-        return _sandbox(native)
+        return _sandbox(await make(self._native.start(detached), _isolation.notice))
 
     async def connect_or_start(self, *, detached: bool = False) -> Sandbox:
         """Connects to it if it runs, else starts it.
 
         Example: `sb = await handle.connect_or_start()`
         """
-        native = await run(self._native.connect_or_start(detached))
-        await _isolation.notice(native)
-        return _sandbox(native)
+        return _sandbox(await make(self._native.connect_or_start(detached), _isolation.notice))
 
     @spelled_out(ModifyKeywords)
     async def modify(self, **options: Unpack[ModifyKeywords]) -> SandboxModificationPlan:

@@ -25,11 +25,10 @@ async def doctor(*, recheck: bool = False, backend: _backend.BackendObject | Non
     return await run(_microsandbox.doctor(recheck, _backend.pick(backend)))
 
 
-async def notice(native: NativeSandbox, *, made: bool = False) -> None:
+async def notice(native: NativeSandbox) -> None:
     """Warns, once per process, when no call demanded a container and the sandbox is one.
 
-    Where a filter turns the warning into an error, the caller gets no sandbox: what was `made` is removed, what was
-    started is ended.
+    Where a filter turns the warning into an error, the caller gets no sandbox (`_runtime.make`).
     """
     if noticed or native.isolation is not Isolation.CONTAINER or native.asked_isolation != "auto":
         return
@@ -44,11 +43,7 @@ async def notice(native: NativeSandbox, *, made: bool = False) -> None:
         "details; pass isolation=Isolation.CONTAINER to accept it, or Isolation.MICROVM to demand a virtual machine"
     )
     try:
-        warnings.warn(text, IsolationWarning, stacklevel=4)
+        warnings.warn(text, IsolationWarning, stacklevel=5)
     except IsolationWarning:
         noticed.clear()
-        if made:
-            await run(native.destroy(True, None))
-        elif native.owns_lifecycle:
-            await run(native.kill(None))
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +37,47 @@ async def run(call: _microsandbox.Pending[_T]) -> _T:
 def wait(call: _microsandbox.Pending[_T]) -> _T:
     """Runs `call` here, blocking this thread only; the sync face's `run`."""
     return call.wait()
+
+
+async def make(call: _microsandbox.Pending[_T], finish: Callable[[_T], Coroutine[Any, Any, None]] | None = None) -> _T:
+    """Runs `call`, which makes something, and `finish` with it: the caller gets it, or nothing is left of it, also when
+    the task is cancelled. A cancellation is delivered once everything is undone."""
+    try:
+        made = await call
+        if finish is not None:
+            await finish(made)
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        # Nothing can be awaited any more; what was made is undone in the background when `call` is dropped.
+        raise
+    except BaseException:
+        await _uncancelled(call.undone())
+        raise
+    call.keep()
+    return made
+
+
+async def _uncancelled(call: _microsandbox.Pending[None]) -> None:
+    """Runs `call` to its end, whatever is asked of this task in the meantime."""
+    from asyncio import CancelledError, ensure_future, shield
+
+    running = ensure_future(run(call))
+    while not running.done():
+        # Also what it fails with: the reason for the undoing is the one to report.
+        with suppress(CancelledError, Exception):
+            await shield(running)
+
+
+def make_here(call: _microsandbox.Pending[_T], finish: Callable[[_T], None] | None = None) -> _T:
+    """The sync face's `make`."""
+    made = call.wait()
+    try:
+        if finish is not None:
+            finish(made)
+    except BaseException:
+        call.undone().wait()
+        raise
+    call.keep()
+    return made
 
 
 def on_loop(progress: Callable[[int, int | None], None] | None) -> Callable[[int, int | None], None] | None:
@@ -85,7 +126,10 @@ def require_loop() -> None:
     try:
         get_running_loop()
     except RuntimeError:
-        text = "no running event loop: await this inside a coroutine, or use microsandbox.sync"
+        text = (
+            "no running event loop of asyncio: await this inside a coroutine of asyncio or uvloop; elsewhere, and "
+            "under trio, use microsandbox.sync (trio.to_thread.run_sync)"
+        )
         raise RuntimeError(text) from None
 
 

@@ -29,7 +29,7 @@ from ._metrics_stream import MetricsStream
 from ._modify import ModifyKeywords
 from ._pull import PullSession
 from ._restore import RestoreKeywords
-from ._runtime import STOP_TIMEOUT, AwaitableBool, AwaitableStr, eager, mark_eager, require_loop, run
+from ._runtime import STOP_TIMEOUT, AwaitableBool, AwaitableStr, eager, make, mark_eager, require_loop, run
 from ._signature import spelled_out
 from ._snapshot import Snapshot, SnapshotHandle
 from ._ssh import SandboxSshOps
@@ -55,17 +55,8 @@ _List = list
 
 
 async def _opened(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
-    """The sandbox that `call` starts; warns if its isolation is weaker than a virtual machine."""
-    native = await run(call)
-    await _isolation.notice(native)
-    return Sandbox(native)
-
-
-async def _made(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
-    """As `_opened`, for a sandbox that did not exist before."""
-    native = await run(call)
-    await _isolation.notice(native, made=True)
-    return Sandbox(native)
+    """The sandbox that `call` brings up; warns if its isolation is weaker than a virtual machine."""
+    return Sandbox(await make(call, _isolation.notice))
 
 
 async def _job(owner: NativeSandbox, call: _microsandbox.Pending[Mapping[str, Any]]) -> Job:
@@ -140,7 +131,7 @@ class Sandbox(SandboxCalls):
         """
         call = _create.call(_microsandbox.create, name, options)
         require_loop()
-        return _made(call)
+        return _opened(call)
 
     @staticmethod
     @spelled_out(CreateKeywords)
@@ -149,7 +140,7 @@ class Sandbox(SandboxCalls):
 
         Example: `sb = await Sandbox.create_with_progress("box", image="host").result()`
         """
-        return PullSession(_create.call(_microsandbox.create, name, options), _made)
+        return PullSession(_create.call(_microsandbox.create, name, options), _opened)
 
     @staticmethod
     @spelled_out(CreateKeywords)

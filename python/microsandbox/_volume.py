@@ -11,7 +11,7 @@ from ._checks import Path
 from ._enums import DiskImageFormat, MountKind, NamedVolumeMode, VolumeKind
 from ._files import FsReadStream, FsWriteSink
 from ._mount import FlagKeywords, MountConfig, MountKeywords, policies
-from ._runtime import mark_eager, require_loop, run
+from ._runtime import make, mark_eager, require_loop, run
 from ._signature import spelled_out
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ class Volume:
 
 
 async def _made(call: _microsandbox.Pending[NativeVolume]) -> Volume:
-    return Volume(await run(call))
+    return Volume(await make(call))
 
 
 mark_eager(Volume.create)

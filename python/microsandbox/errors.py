@@ -80,6 +80,24 @@ class MicrosandboxError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class again, as exceptions do: a class may want other arguments, and fields are set later.
+        fields = dict(self.__dict__)
+        if isinstance(self, OSError):
+            # These are no entries of the dictionary.
+            names = ("errno", "strerror", "filename", "filename2")
+            fields |= {name: value for name in names if (value := getattr(self, name)) is not None}
+        return _again, (type(self), self.args, fields)
+
+
+def _again(kind: type[MicrosandboxError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> MicrosandboxError:
+    """An error that came from another process, or a copy."""
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    for name, value in fields.items():
+        setattr(error, name, value)
+    return error
+
 
 class InvalidConfigError(MicrosandboxError, ValueError):
     """A configuration, a name or a backend's settings were refused.
@@ -592,6 +610,9 @@ class PublishedSnapshotArtifact:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"PublishedSnapshotArtifact is frozen: {name} cannot be set")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PublishedSnapshotArtifact, (self.kind, self.path, self.snapshot_id, self.digest)
 
     def __repr__(self) -> str:
         return f"PublishedSnapshotArtifact(kind={self.kind!r}, path={self.path!r}, snapshot_id={self.snapshot_id!r})"

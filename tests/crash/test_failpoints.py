@@ -38,16 +38,17 @@ def runtime_steps() -> list[str]:
 
 
 def core_steps() -> set[str]:
-    """Named in core as `failpoint("…")`."""
+    """Named in core as `failpoint("…")` or `step("…", cut)`."""
     found: set[str] = set()
     for path in sorted((REPOSITORY / "rust").glob("*/src/**/*.rs")):
-        found |= set(re.findall(r'failpoint\(\s*"([^"]+)"', path.read_text()))
+        found |= set(re.findall(r'\b(?:failpoint|step)\(\s*"([^"]+)"', path.read_text()))
     return found
 
 
 RUNTIME = runtime_steps()
 # Which operation passes which step of core.
 CORE = [
+    ("create", "locked"),
     ("create", "inserted"),
     ("create", "rootfs"),
     ("create", "spawned"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,144 @@ def test_workers_make_find_and_leave_sandboxes(home: Path, tmp_path: Path, metho
         "alive",
         "['parent']",
     ]
+
+
+def run_program(tmp_path: Path, text: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
+    program = tmp_path / "program.py"
+    program.write_text(text)
+    done = subprocess.run(
+        [*before, sys.executable, str(program), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within(60),
+        env={**os.environ, "MSB_ISOLATION": "container"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+ZOMBIES = """
+import os, time, warnings
+warnings.simplefilter("ignore")
+from microsandbox import sync, MicrosandboxError
+assert os.getpid() == 1
+def zombies():
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            name, rest = open(f"/proc/{pid}/stat").read().split(") ", 1)
+        except OSError:
+            continue
+        if rest.startswith("Z"):
+            found.append(name)
+    return found
+for _ in range(4):
+    with sync.Sandbox.create("one", image="host") as box:
+        box.shell("true")
+sync.Sandbox.create("two", image="host", detached=True).destroy(force=True)
+box = sync.Sandbox.create("three", image="host"); box.stop(); sync.Sandbox.remove("three")
+box = sync.Sandbox.create("four", image="host"); box.pause(); box.kill(); sync.Sandbox.remove("four")
+# Its runtime is killed by somebody else: the caller is its first process's parent then, and takes it in when it looks.
+import json, signal
+box = sync.Sandbox.create("five", image="host")
+home = os.environ["MSB_HOME"]
+os.kill(json.load(open(f"{home}/sandboxes/five/runtime/identity.json"))["runtime"]["pid"], signal.SIGKILL)
+box.wait_until_stopped(); sync.Sandbox.remove("five")
+try:
+    sync.Sandbox.create("six", image="host", init="/no/such/init")
+except MicrosandboxError:
+    pass
+deadline = time.monotonic() + 5
+while zombies() and time.monotonic() < deadline:
+    time.sleep(0.02)
+print(zombies())
+"""
+
+
+@pytest.mark.root
+def test_a_caller_that_is_process_one_is_left_no_zombies(home: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a process namespace of its own")
+    assert run_program(tmp_path, ZOMBIES, before=("unshare", "-p", "-f", "--mount-proc")) == "[]\n"
+
+
+DAEMON = """
+import os, subprocess, sys, time, warnings
+warnings.simplefilter("ignore")
+from microsandbox import sync
+home = os.environ["MSB_HOME"]
+with sync.Sandbox.create("before", image="host") as box:
+    box.shell("true")
+said, parent = f"{home}/said", os.getpid()
+if os.fork() == 0:
+    os.setsid()
+    for number in range(3):
+        os.dup2(os.open("/dev/null", os.O_RDWR), number)
+    if os.fork():
+        os._exit(0)
+    while os.path.exists(f"/proc/{parent}"):
+        time.sleep(0.01)
+    text = "nothing"
+    if sys.argv[1] == "closes":
+        os.closerange(3, 1024)
+        # Files of its own take the numbers of the library's.
+        mine = [open(f"{home}/mine-{number}", "w+") for number in range(40)]
+        for number, file in enumerate(mine):
+            file.write(str(number)); file.flush()
+    try:
+        with sync.Sandbox.create("after", image="host") as box:
+            text = box.shell("echo worked").stdout_text.strip()
+        # Another process comes and goes: it must not take itself for the last one with the database.
+        look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM sandbox').fetchall(); c.close()"
+        subprocess.run([sys.executable, "-c", look, f"{home}/db/msb.db"], check=True)
+        with sync.Sandbox.create("later", image="host") as box:
+            text += " " + box.shell("echo again").stdout_text.strip()
+        if sys.argv[1] == "closes":
+            for number, file in enumerate(mine):
+                file.seek(0)
+                assert file.read() == str(number), number
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}"
+    open(said + ".new", "w").write(text)
+    os.rename(said + ".new", said)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("way", ["closes", "keeps"])
+def test_a_daemon_starts_the_library_anew(home: Path, tmp_path: Path, way: str) -> None:
+    run_program(tmp_path, DAEMON, way)
+    deadline = time.monotonic() + within(30)
+    while not (home / "said").exists():
+        assert time.monotonic() < deadline, "the daemon says nothing"
+        time.sleep(0.02)
+    assert (home / "said").read_text() == "worked again"
+
+
+LAST_WORDS = """
+import atexit, warnings
+warnings.simplefilter("ignore")
+from microsandbox import MicrosandboxError, sync
+class Held:
+    def __init__(self):
+        self.box = sync.Sandbox.create("x", image="host", detached=True)
+    def __del__(self):
+        try:
+            self.box.fs.read("/nope")
+        except MicrosandboxError as error:
+            print(type(error).__name__, error.path)
+        self.box.destroy(force=True)
+def last():
+    try:
+        sync.Sandbox.get("nobody")
+    except MicrosandboxError as error:
+        print(type(error).__name__, error.name)
+atexit.register(last)
+held = Held()
+"""
+
+
+def test_errors_are_the_documented_classes_at_the_end(home: Path, tmp_path: Path) -> None:
+    said = run_program(tmp_path, LAST_WORDS)
+    assert said.splitlines() == ["SandboxNotFoundError nobody", "PathNotFoundError /nope"]

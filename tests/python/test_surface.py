@@ -468,21 +468,25 @@ def test_a_container_by_fallback_is_announced_once() -> None:
     """The notice of `Isolation.AUTO`, with a stand-in for the native sandbox: what it says does not need a real one."""
     code = """
 import asyncio, warnings
-from microsandbox import Isolation, IsolationWarning, Sandbox
+from microsandbox import Isolation, IsolationWarning, Sandbox, _create, _microsandbox
 from microsandbox._isolation import notice
+from microsandbox._runtime import make
 from microsandbox.testing import MemoryBackend
 
 class Native:
-    isolation, asked_isolation, owns_lifecycle = Isolation.CONTAINER, "auto", True
-    def __init__(self, real): self.real, self.backend = real, real.backend
-    def destroy(self, force, timeout): return self.real.destroy(force, timeout)
+    isolation, asked_isolation = Isolation.CONTAINER, "auto"
+    def __init__(self, real): self.backend = real.backend
 
 async def main():
     backend = MemoryBackend()
-    native = Native((await Sandbox.create("box", image="host", backend=backend))._native)
+    natives = []
+    async def as_a_container(made):
+        natives.append(Native(made))
+        await notice(natives[0])
     warnings.simplefilter("error")
+    call = _create.call(_microsandbox.create, "box", {"image": "host", "backend": backend})
     try:
-        await notice(native, made=True)
+        await make(call, as_a_container)
     except IsolationWarning as warning:
         assert "msb doctor" in str(warning) and "Isolation.CONTAINER" in str(warning)
     else:
@@ -490,8 +494,8 @@ async def main():
     assert (await Sandbox.list(backend=backend)).sandboxes == []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        await notice(native)
-        await notice(native)
+        await notice(natives[0])
+        await notice(natives[0])
     assert [w.category for w in caught] == [IsolationWarning]
 
 asyncio.run(main())

@@ -186,3 +186,10 @@ def test_a_program_in_a_sandbox_becomes_a_command(msb: Msb, home: Path, tmp_path
     assert "msb run" not in msb("install", "host", "-n", "x", "-m", "lots", "--", "true", code=2).stderr
     assert "--from is for libkrunfw only" in msb("install", "host", "--from", "x", code=2).stderr
     msb("rm", "-f", "upper")
+
+
+def test_words_of_a_command_line_are_bytes(msb: Msb) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    script = 'printf %s "$WORD-$1" | od -An -c'
+    done = msb("exec", "box", "-e", f"WORD={odd}", "-w", "/tmp", "--", "sh", "-c", script, "sh", odd)
+    assert done.stdout.split() == ["c", "a", "f", "351", "-", "c", "a", "f", "351"]

@@ -12,6 +12,7 @@ from .. import _checks, _modify
 from .._enums import GuestFlush, SandboxStatus
 from .._modify import ModifyKeywords
 from .._runtime import STOP_TIMEOUT
+from .._runtime import make_here as make
 from .._runtime import wait as run
 from .._signature import spelled_out
 from .._unsupported import SNAPSHOTS, STORAGE, refused, unsupported
@@ -124,18 +125,14 @@ class SandboxHandle(SandboxCalls):
 
         Example: `sb = handle.start(detached=True)`
         """
-        native = run(self._native.start(detached))
-        _isolation.notice(native)
-        return _sandbox(native)
+        return _sandbox(make(self._native.start(detached), _isolation.notice))
 
     def connect_or_start(self, *, detached: bool = False) -> Sandbox:
         """Connects to it if it runs, else starts it.
 
         Example: `sb = handle.connect_or_start()`
         """
-        native = run(self._native.connect_or_start(detached))
-        _isolation.notice(native)
-        return _sandbox(native)
+        return _sandbox(make(self._native.connect_or_start(detached), _isolation.notice))
 
     @spelled_out(ModifyKeywords)
     def modify(self, **options: Unpack[ModifyKeywords]) -> SandboxModificationPlan:

@@ -27,11 +27,10 @@ def doctor(*, recheck: bool = False, backend: _backend.BackendObject | None = No
     return run(_microsandbox.doctor(recheck, _backend.pick(backend)))
 
 
-def notice(native: NativeSandbox, *, made: bool = False) -> None:
+def notice(native: NativeSandbox) -> None:
     """Warns, once per process, when no call demanded a container and the sandbox is one.
 
-    Where a filter turns the warning into an error, the caller gets no sandbox: what was `made` is removed, what was
-    started is ended.
+    Where a filter turns the warning into an error, the caller gets no sandbox (`_runtime.make`).
     """
     if noticed or native.isolation is not Isolation.CONTAINER or native.asked_isolation != "auto":
         return
@@ -43,11 +42,7 @@ def notice(native: NativeSandbox, *, made: bool = False) -> None:
     remedy = f"To change that: {hint}. " if hint else ""
     text = f"sandboxes are containers on the host's kernel, not virtual machines: {reason}. {remedy}Run `msb doctor` for details; pass isolation=Isolation.CONTAINER to accept it, or Isolation.MICROVM to demand a virtual machine"
     try:
-        warnings.warn(text, IsolationWarning, stacklevel=4)
+        warnings.warn(text, IsolationWarning, stacklevel=5)
     except IsolationWarning:
         noticed.clear()
-        if made:
-            run(native.destroy(True, None))
-        elif native.owns_lifecycle:
-            run(native.kill(None))
         raise

@@ -14,6 +14,7 @@ from .._exec_request import AttachKeywords, DetachedKeywords, ExecKeywords
 from .._modify import ModifyKeywords
 from .._restore import RestoreKeywords
 from .._runtime import STOP_TIMEOUT
+from .._runtime import make_here as make
 from .._runtime import wait as run
 from .._signature import spelled_out
 from .._unsupported import SNAPSHOTS, refused, unsupported
@@ -46,17 +47,8 @@ _List = list
 
 
 def _opened(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
-    """The sandbox that `call` starts; warns if its isolation is weaker than a virtual machine."""
-    native = run(call)
-    _isolation.notice(native)
-    return Sandbox(native)
-
-
-def _made(call: _microsandbox.Pending[NativeSandbox]) -> Sandbox:
-    """As `_opened`, for a sandbox that did not exist before."""
-    native = run(call)
-    _isolation.notice(native, made=True)
-    return Sandbox(native)
+    """The sandbox that `call` brings up; warns if its isolation is weaker than a virtual machine."""
+    return Sandbox(make(call, _isolation.notice))
 
 
 def _job(owner: NativeSandbox, call: _microsandbox.Pending[Mapping[str, Any]]) -> Job:
@@ -130,7 +122,7 @@ class Sandbox(SandboxCalls):
         Example: `sb = Sandbox.create("demo", image="host", memory=256)`
         """
         call = _create.call(_microsandbox.create, name, options)
-        return _made(call)
+        return _opened(call)
 
     @staticmethod
     @spelled_out(CreateKeywords)
@@ -139,7 +131,7 @@ class Sandbox(SandboxCalls):
 
         Example: `sb = Sandbox.create_with_progress("box", image="host").result()`
         """
-        return PullSession(_create.call(_microsandbox.create, name, options), _made)
+        return PullSession(_create.call(_microsandbox.create, name, options), _opened)
 
     @staticmethod
     @spelled_out(CreateKeywords)

@@ -11,6 +11,7 @@ from .. import _backend, _microsandbox
 from .._checks import Path
 from .._enums import DiskImageFormat, MountKind, NamedVolumeMode, VolumeKind
 from .._mount import FlagKeywords, MountConfig, MountKeywords, policies
+from .._runtime import make_here as make
 from .._runtime import wait as run
 from .._signature import spelled_out
 from ._files import FsReadStream, FsWriteSink
@@ -370,4 +371,4 @@ class Volume:
 
 
 def _made(call: _microsandbox.Pending[NativeVolume]) -> Volume:
-    return Volume(run(call))
+    return Volume(make(call))

@@ -18,6 +18,7 @@ use crate::backend::chosen;
 use crate::errors;
 use crate::runtime::{Owned, Pending};
 use crate::sandbox::Backend;
+use crate::values;
 
 /// A frame, for `agent.RawFrame`.
 struct Frame(RawFrame);
@@ -98,6 +99,9 @@ impl NativeAgent {
 
 #[pymethods]
 impl NativeAgent {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn request(&self, py: Python<'_>, flags: u8, body: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let (client, Data(body)) = (self.client.get(py)?.clone(), argument(body, "body")?);
         Ok(Pending::new(async move { client.request(flags, &body).await.map(Frame) }))
@@ -137,6 +141,9 @@ impl NativeAgentStream {
 
 #[pymethods]
 impl NativeAgentStream {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn id(&self) -> u32 {
         self.id

@@ -8,7 +8,7 @@ mod text;
 
 pub use dataclasses::{count_of, dataclass, items_of};
 pub use numbers::{Cells, Count, Cpus, Flag, Integer, Mib, Millis, Seconds, integer, millis};
-pub use text::{Data, Env, GuestPath, Location, StrMap, Text, Texts, from_here, guest_path};
+pub use text::{Data, Env, GuestPath, Location, StrMap, Text, Texts, Word, WordMap, Words, from_here, guest_path};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

@@ -14,10 +14,11 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMapping, PyTuple};
 
-use crate::arguments::{self, Count, Cpus, Flag, Location, Mib, Seconds, Text, argument, from_here, keywords};
+use crate::arguments::{self, Count, Cpus, Flag, Location, Mib, Seconds, Text, Word, argument, from_here, keywords};
 use crate::enums::Member;
 use crate::errors;
 use crate::runtime::Owned;
+use crate::values::{self, Reduced};
 
 /// Any backend.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
@@ -36,6 +37,9 @@ impl NativeBackend {
 
 #[pymethods]
 impl NativeBackend {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn kind(&self, py: Python<'_>) -> PyResult<Member<BackendKind>> {
         Ok(Member(self.backend.get(py)?.kind()))
@@ -128,8 +132,8 @@ keywords! {
         busy_timeout: Seconds,
         cpus: Cpus,
         memory: Mib,
-        shell: Text,
-        workdir: Text,
+        shell: Word,
+        workdir: Word,
         log_level: Member<model::LogLevel>,
         metrics_interval: Seconds,
         disable_metrics: Flag,
@@ -357,20 +361,23 @@ pub fn default_backend_kind() -> Member<BackendKind> {
 pub struct BackendInfo {
     /// `local` or `cloud`.
     #[pyo3(get)]
-    kind: String,
+    pub kind: String,
     /// Address of the service; `None` for local.
     #[pyo3(get)]
-    api_url: Option<String>,
+    pub api_url: Option<String>,
     /// Which rung decided: `programmatic`, `MSB_BACKEND`, `MSB_PROFILE`, `active_profile`, `default` …
     #[pyo3(get)]
-    source: String,
+    pub source: String,
     /// Name of the profile, if one decided.
     #[pyo3(get)]
-    profile: Option<String>,
+    pub profile: Option<String>,
 }
 
 #[pymethods]
 impl BackendInfo {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     fn __repr__(&self) -> String {
         format!("BackendInfo(kind={:?}, source={:?})", self.kind, self.source)
     }

@@ -8,7 +8,7 @@ use microsandbox_core::model::{
 use pyo3::exceptions::{PyFileNotFoundError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::arguments::{Cpus, Env, Flag, Location, Mib, Seconds, StrMap, Text, Texts, keywords, newtype};
+use crate::arguments::{Cpus, Env, Flag, Location, Mib, Seconds, StrMap, Text, Word, Words, keywords, newtype};
 use crate::enums::{Member, ViolationAction};
 use crate::errors::invalid_config;
 use crate::image_source::Image;
@@ -28,13 +28,13 @@ keywords! {
         cpus: Cpus,
         max_memory: Mib,
         max_cpus: Cpus,
-        workdir: Text,
-        shell: Text,
+        workdir: Word,
+        shell: Word,
         security: Member<model::SecurityProfile>,
         hostname: Text,
-        user: Text,
-        entrypoint: Texts,
-        cmd: Texts,
+        user: Word,
+        entrypoint: Words,
+        cmd: Words,
         init: Init,
         replace: Flag,
         replace_with_timeout: Seconds,

@@ -11,16 +11,17 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use tokio::sync::oneshot;
 
-use crate::arguments::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Text, Texts, keywords};
+use crate::arguments::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Word, Words, keywords};
 use crate::enums::{ExecEventType, Member, PythonEnum, RlimitResource, StdinMode};
 use crate::runtime::{Owned, Pending};
+use crate::values::{self, Reduced};
 
 keywords! {
     /// What every call that runs a program takes.
     pub struct ExecKeywords {
         args: Args,
-        cwd: Text,
-        user: Text,
+        cwd: Word,
+        user: Word,
         env: Env,
         timeout: Seconds,
         stdin: Stdin,
@@ -37,7 +38,7 @@ pub struct Args(Vec<String>);
 impl<'a, 'py> FromPyObject<'a, 'py> for Args {
     type Error = PyErr;
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let texts = object.extract::<Texts>().map_err(|_| PyTypeError::new_err("args must be a list of strings"))?;
+        let texts = object.extract::<Words>().map_err(|_| PyTypeError::new_err("args must be a list of strings"))?;
         Ok(Args(texts.0))
     }
 }
@@ -131,7 +132,7 @@ impl ExecKeywords {
 /// Example: `out = await sb.exec("make"); print(out.exit_code, out.stdout_text, out.duration)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ExecOutput {
-    output: model::ExecOutput,
+    pub output: model::ExecOutput,
     stdout: PyOnceLock<Py<PyBytes>>,
     stderr: PyOnceLock<Py<PyBytes>>,
 }
@@ -142,12 +143,18 @@ impl ExecOutput {
     }
 }
 
-fn decode<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyString>> {
-    PyString::from_encoded_object(bytes, Some(c"utf-8"), Some(c"strict"))
+/// `characters` is `bytes` less what was cut off at an end.
+fn decode<'py>(bytes: &Bound<'py, PyBytes>, characters: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    let py = bytes.py();
+    let cut = (characters.len() < bytes.as_bytes().len()).then(|| PyBytes::new(py, characters));
+    PyString::from_encoded_object(cut.as_ref().unwrap_or(bytes), Some(c"utf-8"), Some(c"strict"))
 }
 
 #[pymethods]
 impl ExecOutput {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// What a notebook shows.
     fn _repr_html_(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         slf.py().import("microsandbox._notebook")?.call_method1("exec_output", (slf,))
@@ -172,15 +179,16 @@ impl ExecOutput {
     fn stderr_bytes<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
         self.stderr.get_or_init(py, || PyBytes::new(py, &self.output.stderr).unbind()).bind(py)
     }
-    /// Standard output as UTF-8 text. Raises UnicodeDecodeError for anything else.
+    /// Standard output as UTF-8 text. Raises UnicodeDecodeError for anything else. Parts of a character that
+    /// `max_output_bytes` or a timeout cut are left out.
     #[getter]
     fn stdout_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        decode(self.stdout_bytes(py))
+        decode(self.stdout_bytes(py), self.output.stdout_characters())
     }
-    /// Standard error as UTF-8 text. Raises UnicodeDecodeError for anything else.
+    /// Standard error as UTF-8 text, as `stdout_text`.
     #[getter]
     fn stderr_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        decode(self.stderr_bytes(py))
+        decode(self.stderr_bytes(py), self.output.stderr_characters())
     }
     /// Whether the sandbox's memory limit ended a process of this run.
     #[getter]
@@ -236,11 +244,14 @@ impl ExecOutput {
 /// Example: `print(event.event_type, event.pid, event.data, event.code)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ExecEvent {
-    event: model::ExecEvent,
+    pub event: model::ExecEvent,
 }
 
 #[pymethods]
 impl ExecEvent {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// What kind of event this is.
     #[getter]
     fn event_type(&self) -> Member<ExecEventType> {
@@ -324,6 +335,9 @@ impl NativeExec {
 
 #[pymethods]
 impl NativeExec {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn id(&self) -> &str {
         &self.id
@@ -447,6 +461,9 @@ pub struct NativeSink {
 
 #[pymethods]
 impl NativeSink {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Data(data) = data.extract().map_err(|e| arguments::named(py, "data", e))?;
         let sink = self.sink.get(py)?.clone();

@@ -16,6 +16,7 @@ use crate::arguments::{self, Data, GuestPath, Location};
 use crate::enums::Member;
 use crate::errors;
 use crate::runtime::{Owned, Pending};
+use crate::values::{self, Reduced};
 
 /// Bytes on their way to Python.
 pub struct Chunk(pub bytes::Bytes);
@@ -46,7 +47,7 @@ impl<'py> IntoPyObject<'py> for Inside {
 /// Example: `print([(entry.path, entry.size) for entry in await sb.fs.list("/etc")])`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct FsEntry {
-    entry: model::FsEntry,
+    pub entry: model::FsEntry,
 }
 
 impl FsEntry {
@@ -57,6 +58,9 @@ impl FsEntry {
 
 #[pymethods]
 impl FsEntry {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// Full guest path.
     #[getter]
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -97,7 +101,7 @@ impl FsEntry {
 /// Example: `meta = await sb.fs.stat("/etc/passwd"); print(meta.size, oct(meta.mode))`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct FsMetadata {
-    metadata: model::FsMetadata,
+    pub metadata: model::FsMetadata,
 }
 
 impl FsMetadata {
@@ -108,6 +112,9 @@ impl FsMetadata {
 
 #[pymethods]
 impl FsMetadata {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// File, directory, symlink or other.
     #[getter]
     fn kind(&self) -> Member<model::FsEntryKind> {
@@ -182,6 +189,9 @@ fn location(object: &Bound<'_, PyAny>, name: &str) -> PyResult<std::path::PathBu
 
 #[pymethods]
 impl NativeFs {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))
@@ -342,11 +352,14 @@ impl From<Attributes> for model::FsAttributes {
 /// Example: `async for change in watch: print(change.kind, change.path, change.moved_from)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct FsEvent {
-    event: model::FsEvent,
+    pub event: model::FsEvent,
 }
 
 #[pymethods]
 impl FsEvent {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// What happened.
     #[getter]
     fn kind(&self) -> Member<model::FsEventKind> {
@@ -390,6 +403,9 @@ impl NativeWatch {
 
 #[pymethods]
 impl NativeWatch {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     /// The next change; `None` at the end.
     fn next(&self, py: Python<'_>) -> PyResult<Pending> {
         let stream = self.stream.get(py)?.clone();
@@ -418,6 +434,9 @@ impl NativeReadStream {
 
 #[pymethods]
 impl NativeReadStream {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     /// The next chunk; `None` at the end.
     fn next(&self, py: Python<'_>) -> PyResult<Pending> {
         let stream = self.stream.get(py)?.clone();
@@ -458,6 +477,9 @@ impl NativeWriteSink {
 
 #[pymethods]
 impl NativeWriteSink {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Data(data) = data.extract().map_err(|e| arguments::named(py, "data", e))?;
         let sink = self.open(py)?;

@@ -13,17 +13,19 @@ use crate::enums::Member;
 use crate::isolation::IsolationReport;
 use crate::jobs::NativeJobs;
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
+use crate::made;
 use crate::metrics::SandboxMetrics;
 use crate::modify::{ModifyKeywords, Plan};
 use crate::runtime::{Owned, Pending};
 use crate::sandbox::NativeSandbox;
+use crate::values::{self, Reduced};
 
 /// How a sandbox ended, as a wait for its end saw it.
 ///
 /// Example: `result = await sb.wait_until_stopped(); print(result.status, result.exit_code)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct SandboxStopResult {
-    result: model::SandboxStopResult,
+    pub result: model::SandboxStopResult,
 }
 
 impl SandboxStopResult {
@@ -34,6 +36,9 @@ impl SandboxStopResult {
 
 #[pymethods]
 impl SandboxStopResult {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// Name of the sandbox.
     #[getter]
     fn name(&self) -> &str {
@@ -88,6 +93,9 @@ impl NativeHandle {
 
 #[pymethods]
 impl NativeHandle {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<&str> {
         Ok(self.handle.get(py)?.name())
@@ -136,17 +144,17 @@ impl NativeHandle {
     fn connect(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let timeout = optional::<Seconds>(timeout, "timeout")?.map(|seconds| seconds.duration());
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.connect(timeout).await.map(NativeSandbox::new) }))
+        Ok(Pending::new(async move { handle.connect(timeout).await.map(Arc::new).map(NativeSandbox::new) }))
     }
     fn start(&self, py: Python<'_>, detached: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Flag(detached) = argument(detached, "detached")?;
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.start(detached).await.map(NativeSandbox::new) }))
+        Ok(made::sandbox(async move { handle.start(detached).await }))
     }
     fn connect_or_start(&self, py: Python<'_>, detached: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let Flag(detached) = argument(detached, "detached")?;
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.connect_or_start(detached).await.map(NativeSandbox::new) }))
+        Ok(made::sandbox(async move { handle.connect_or_start(detached).await }))
     }
     /// Without a timeout it waits without limit.
     fn stop(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Pending> {

@@ -12,6 +12,7 @@ use crate::arguments::{self, Flag, Location, Text, argument, optional};
 use crate::backend::{NativeBackend, chosen};
 use crate::files;
 use crate::runtime::{Owned, Pending};
+use crate::values::{self, Reduced};
 
 type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
@@ -34,6 +35,9 @@ fn all(infos: Vec<model::ImageInfo>, backend: &SharedBackend) -> Vec<NativeImage
 
 #[pymethods]
 impl NativeImage {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn reference(&self) -> &str {
         &self.info.reference
@@ -82,6 +86,9 @@ pub struct NativeImageDetail {
 
 #[pymethods]
 impl NativeImageDetail {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn handle(&self, py: Python<'_>) -> Py<NativeImage> {
         self.handle.clone_ref(py)
@@ -121,11 +128,14 @@ impl<'py> IntoPyObject<'py> for Detail {
 /// Example: `print((await Image.inspect("debian:12")).config)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ImageConfigDetail {
-    config: model::ImageConfigDetail,
+    pub config: model::ImageConfigDetail,
 }
 
 #[pymethods]
 impl ImageConfigDetail {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// `sha256:…` of the configuration.
     #[getter]
     fn digest(&self) -> &str {
@@ -173,11 +183,14 @@ impl ImageConfigDetail {
 /// Example: `print([layer.diff_id for layer in (await Image.inspect("debian:12")).layers])`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ImageLayerDetail {
-    layer: model::ImageLayerDetail,
+    pub layer: model::ImageLayerDetail,
 }
 
 #[pymethods]
 impl ImageLayerDetail {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// `sha256:…` of the unpacked layer.
     #[getter]
     fn diff_id(&self) -> &str {
@@ -215,11 +228,14 @@ impl ImageLayerDetail {
 /// Example: `print((await Image.prune()).bytes_reclaimed)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ImagePruneReport {
-    report: model::ImagePruneReport,
+    pub report: model::ImagePruneReport,
 }
 
 #[pymethods]
 impl ImagePruneReport {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// References removed.
     #[getter]
     fn image_refs_removed(&self) -> u64 {

@@ -8,9 +8,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{Count, Integer, Text, argument, optional};
+use crate::arguments::{Count, Integer, Text, argument, guest_path, optional};
 use crate::exec::NativeExec;
 use crate::runtime::{Owned, Pending};
+use crate::values;
 
 /// What is known about a job, for `jobs.JobInfo`; also the log's number of it.
 pub struct JobInfo(pub model::JobInfo);
@@ -26,7 +27,8 @@ impl<'py> IntoPyObject<'py> for JobInfo {
         dict.set_item("id", id)?;
         dict.set_item("runtime_boot_id", boot)?;
         dict.set_item("session", session)?;
-        dict.set_item("command", command)?;
+        let words = command.iter().map(|word| guest_path(py, word)).collect::<PyResult<Vec<_>>>()?;
+        dict.set_item("command", words)?;
         dict.set_item("tty", tty)?;
         dict.set_item("pid", pid)?;
         dict.set_item("stdin_closed", stdin_closed)?;
@@ -61,6 +63,9 @@ impl NativeJobs {
 
 #[pymethods]
 impl NativeJobs {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn list(&self, py: Python<'_>) -> PyResult<Pending> {
         self.call(py, JobCall::List)
     }

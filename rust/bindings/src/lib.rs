@@ -3,11 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`runtime`] | the tokio runtime, and `Pending`: a call that was checked but has not run yet |
+//! | [`made`] | what a call makes, until its caller has it |
 //! | [`errors`] | the one conversion from the core's errors to exceptions |
 //! | [`enums`] | the enums of both sides, one table each |
 //! | [`arguments`] | typed arguments |
 //! | [`create`] | the keywords of `create`; [`image_source`], [`init`], [`mounts`], [`network`], [`patches`], [`registry`] and [`secrets`] hold one kind each |
 //! | [`sandbox`], [`handle`], [`modify`], [`exec`], [`attach`], [`jobs`], [`files`], [`logs`], [`metrics`], [`image`], [`volume`], [`agent`] | one noun each |
+//! | [`values`] | results as plain data, for other processes |
 //! | [`backend`], [`memory`] | backend objects, the ambient one, the fake one |
 //! | [`isolation`] | reports on what separates a sandbox from its host |
 //! | [`cli`] | the `msb` command |
@@ -32,6 +34,7 @@ mod init;
 mod isolation;
 mod jobs;
 mod logs;
+mod made;
 mod memory;
 mod metrics;
 mod modify;
@@ -42,9 +45,12 @@ mod registry;
 mod runtime;
 mod sandbox;
 mod secrets;
+mod values;
 mod volume;
 
-use pyo3::exceptions::PyAttributeError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::{PyAttributeError, PyImportError};
 use pyo3::prelude::*;
 
 /// Native half of `microsandbox`. Import the names from there; these are private except where the package documents
@@ -88,6 +94,8 @@ mod _microsandbox {
     #[pymodule_export]
     use super::sandbox::{NativeSandbox, connect_or_create, create, get, list, remove, start};
     #[pymodule_export]
+    use super::values::restore;
+    #[pymodule_export]
     use super::version;
     #[pymodule_export]
     use super::volume::{
@@ -97,7 +105,23 @@ mod _microsandbox {
     /// Not an export, which would list it in `__all__`.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::one_interpreter(module.py())?;
         module.setattr("__getattr__", wrap_pyfunction!(super::from_the_package, module)?)
+    }
+}
+
+/// Classes, threads and connections are those of one interpreter. A second one would get the first one's: objects that no
+/// `isinstance` and no `except` of its own knows.
+fn one_interpreter(py: Python<'_>) -> PyResult<()> {
+    static FIRST: AtomicUsize = AtomicUsize::new(0);
+    // Each interpreter has a module `sys` of its own, for as long as it lives.
+    let own = py.import("sys")?.as_ptr() as usize;
+    match FIRST.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
+        Err(first) if first != own => Err(PyImportError::new_err(
+            "microsandbox is loaded in another interpreter of this process and works in one only: use it there, or in a \
+             process of its own (multiprocessing)",
+        )),
+        _ => Ok(()),
     }
 }
 

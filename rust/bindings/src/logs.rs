@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use crate::arguments::{self, Count, Flag, Millis, Text, keywords};
 use crate::enums::{LogReadSource, Member};
 use crate::runtime::{Owned, Pending};
+use crate::values::{self, Reduced};
 
 keywords! {
     /// A bounded read.
@@ -90,7 +91,7 @@ impl LogStreamKeywords {
 /// Example: `print([(entry.source, entry.data) for entry in await sb.logs()])`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct LogEntry {
-    entry: model::LogEntry,
+    pub entry: model::LogEntry,
 }
 
 impl LogEntry {
@@ -101,6 +102,9 @@ impl LogEntry {
 
 #[pymethods]
 impl LogEntry {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// Milliseconds since the epoch.
     #[getter]
     fn timestamp_ms(&self) -> f64 {
@@ -151,6 +155,9 @@ impl NativeLogStream {
 
 #[pymethods]
 impl NativeLogStream {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     /// The next entry; `None` at the end.
     fn next(&self, py: Python<'_>) -> PyResult<Pending> {
         let stream = self.stream.get(py)?.clone();

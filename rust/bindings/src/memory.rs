@@ -1,6 +1,5 @@
 //! The fake backend of `microsandbox.testing`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +9,13 @@ use microsandbox_core::model::SandboxStatus;
 use microsandbox_fake::{MemoryBackend, ScriptCall, ScriptResult};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{IntoPyDict as _, PyBytes};
 
+use crate::arguments::guest_path;
 use crate::backend::NativeBackend;
 use crate::errors::Class;
 use crate::runtime::Owned;
+use crate::values;
 
 /// Sandboxes in memory.
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
@@ -26,6 +27,9 @@ type Scripted = (Vec<u8>, Vec<u8>, i32, f64);
 
 #[pymethods]
 impl NativeMemory {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[new]
     fn new() -> Self {
         NativeMemory { memory: Owned::new(MemoryBackend::new()) }
@@ -57,10 +61,16 @@ impl NativeMemory {
 
 /// A handler that fails is a program that fails, with the reason on its standard error.
 fn answer(py: Python<'_>, handler: &Py<PyAny>, call: &ScriptCall) -> ScriptResult {
-    let env: BTreeMap<_, _> = call.env.iter().cloned().collect();
-    let stdin = PyBytes::new(py, &call.stdin);
-    let arguments = (&call.cmd, &call.args, env, &call.cwd, &call.user, stdin);
-    match handler.call1(py, arguments).and_then(|result| result.extract::<Scripted>(py)) {
+    let call_it = || {
+        let word = |text: &String| guest_path(py, text);
+        let args = call.args.iter().map(word).collect::<PyResult<Vec<_>>>()?;
+        let env = call.env.iter().map(|(key, value)| Ok((word(key)?, word(value)?))).collect::<PyResult<Vec<_>>>()?;
+        let user = call.user.as_ref().map(word).transpose()?;
+        let arguments =
+            (word(&call.cmd)?, args, env.into_py_dict(py)?, word(&call.cwd)?, user, PyBytes::new(py, &call.stdin));
+        handler.call1(py, arguments)?.extract::<Scripted>(py)
+    };
+    match call_it() {
         Ok((stdout, stderr, exit_code, delay)) => ScriptResult {
             stdout: stdout.into(),
             stderr: stderr.into(),

@@ -9,13 +9,14 @@ use tokio::sync::Mutex;
 
 use crate::arguments;
 use crate::runtime::{Owned, Pending};
+use crate::values::{self, Reduced};
 
 /// One sample of a sandbox's resource use; counters run since boot.
 ///
 /// Example: `now = await sb.metrics(); print(now.cpu_percent, now.memory_bytes)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct SandboxMetrics {
-    sample: model::SandboxMetrics,
+    pub sample: model::SandboxMetrics,
 }
 
 impl SandboxMetrics {
@@ -26,6 +27,9 @@ impl SandboxMetrics {
 
 #[pymethods]
 impl SandboxMetrics {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
+        values::reduce(py, self)
+    }
     /// 100 is one vCPU busy, since the previous sample (since boot for the first).
     #[getter]
     fn cpu_percent(&self) -> f64 {
@@ -121,6 +125,9 @@ impl NativeMetricsStream {
 
 #[pymethods]
 impl NativeMetricsStream {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     /// The next sample; `None` at the end.
     fn next(&self, py: Python<'_>) -> PyResult<Pending> {
         let stream = self.stream.get(py)?.clone();

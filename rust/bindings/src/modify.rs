@@ -4,7 +4,7 @@ use microsandbox_core::model::{self, Modification};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::arguments::{Cpus, Env, Flag, Mib, StrMap, Text, Texts, keywords};
+use crate::arguments::{Cpus, Env, Flag, Mib, StrMap, Texts, Word, Words, keywords};
 use crate::enums::Member;
 
 keywords! {
@@ -15,10 +15,10 @@ keywords! {
         memory: Mib,
         max_memory: Mib,
         env: Env,
-        env_rm: Texts,
+        env_rm: Words,
         labels: StrMap,
         labels_rm: Texts,
-        workdir: Text,
+        workdir: Word,
         policy: Member<model::ModificationPolicy>,
         dry_run: Flag,
     }

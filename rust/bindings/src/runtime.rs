@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,17 @@ use pyo3_async_runtimes::generic::{self, ContextExt, Runtime};
 
 use crate::enums::Member;
 use crate::errors;
+use crate::made::Made;
+use crate::values;
 
 /// How long a blocking wait goes without looking for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 /// How long the exit of the interpreter waits for stops and removals that were left to finish in the background.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 const FORKED: &str = "this object belongs to the process that made it; after a fork, look the sandbox up again";
+
+const NO_LOOP: &str = "no running event loop of asyncio: await this inside a coroutine of asyncio or uvloop; elsewhere, and under trio, \
+    use microsandbox.sync (trio.to_thread.run_sync)";
 
 /// One runtime of one process; a list that only grows, so that reading it takes no lock that a fork could freeze.
 struct Slot {
@@ -194,6 +199,8 @@ impl<'py> IntoPyObject<'py> for Outcome {
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct Pending {
     work: Mutex<Option<Work>>,
+    /// What it makes, if its caller must have that or nothing may be left of it.
+    made: Option<Arc<Made>>,
 }
 
 struct Work {
@@ -225,12 +232,7 @@ impl Pending {
         T: for<'py> IntoPyObject<'py> + Send + 'static,
     {
         Pending::new(async move {
-            let guard = Unattended::new();
-            let task = tokio::spawn(async move {
-                let _guard = guard;
-                work.await
-            });
-            match task.await {
+            match tokio::spawn(counted(work)).await {
                 Ok(result) => result,
                 Err(gone) => Err(MicrosandboxError::Runtime(format!("the work was lost: {gone}"))),
             }
@@ -248,7 +250,23 @@ impl Pending {
                 Err(error) => Err(errors::to_python(py, error)),
             }))
         });
-        Pending { work: Mutex::new(Some(Work { future, likely_ready })) }
+        Pending { work: Mutex::new(Some(Work { future, likely_ready })), made: None }
+    }
+
+    /// As [`Pending::new`], for work whose result is in `made` until the caller has it.
+    pub fn making<T>(work: impl Future<Output = MicrosandboxResult<T>> + Send + 'static, made: Arc<Made>) -> Pending
+    where
+        T: for<'py> IntoPyObject<'py> + Send + 'static,
+    {
+        let mut pending = Pending::new(work);
+        pending.made = Some(made);
+        pending
+    }
+
+    fn drop_work(&self) {
+        // What the work holds may spawn its farewell when it is dropped.
+        let _context = current().map(|slot| slot.handle.enter());
+        self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
     fn take(&self) -> PyResult<Work> {
@@ -266,6 +284,9 @@ impl Drop for Pending {
         let runtime = current();
         let _context = runtime.map(|slot| slot.handle.enter());
         self.work.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(made) = &self.made {
+            made.abandon_in_background();
+        }
     }
 }
 
@@ -299,6 +320,22 @@ impl Unattended {
     }
 }
 
+/// `work`, for which the exit of the interpreter waits.
+fn counted<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let guard = Unattended::new();
+    async move {
+        let _guard = guard;
+        work.await
+    }
+}
+
+/// Runs `work` to its end in the background, if this process has a runtime: else there is nothing that it could be about.
+pub fn spawn_unattended(work: impl Future<Output = ()> + Send + 'static) {
+    if let Some(slot) = current() {
+        slot.handle.spawn(counted(work));
+    }
+}
+
 impl Drop for Unattended {
     fn drop(&mut self) {
         UNATTENDED.fetch_sub(1, Ordering::AcqRel);
@@ -319,6 +356,9 @@ fn look(work: &mut Work, handle: &tokio::runtime::Handle) -> Option<Outcome> {
 
 #[pymethods]
 impl Pending {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn __await__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let mut work = self.take()?;
         let handle = handle()?;
@@ -326,7 +366,7 @@ impl Pending {
             let value = outcome.into_pyobject(py)?.unbind();
             return Ok(Bound::new(py, Ready(Mutex::new(Some(value))))?.into_any());
         }
-        let locals = TaskLocals::with_running_loop(py)?;
+        let locals = TaskLocals::with_running_loop(py).map_err(|_| PyRuntimeError::new_err(NO_LOOP))?;
         let future = work.future;
         let future =
             generic::future_into_py_with_locals::<Reactor, _, Outcome>(py, locals, async move { Ok(future.await) })?;
@@ -344,9 +384,29 @@ impl Pending {
 
     /// Gives it up.
     fn cancel(&self) {
-        let runtime = current();
-        let _context = runtime.map(|slot| slot.handle.enter());
-        self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        self.drop_work();
+        if let Some(made) = &self.made {
+            made.abandon_in_background();
+        }
+    }
+
+    /// The caller has the result: from now on it is theirs.
+    fn keep(&self) {
+        if let Some(made) = &self.made {
+            made.keep();
+        }
+    }
+
+    /// Gives it up, and what it made; to be awaited: nothing is left then.
+    fn undone(&self) -> Pending {
+        self.drop_work();
+        let made = self.made.clone();
+        Pending::unattended(async move {
+            if let Some(made) = made {
+                made.undone().await;
+            }
+            Ok(())
+        })
     }
 
     /// Runs it here, blocking this thread only. Ctrl-C ends the wait and drops the work.
@@ -368,6 +428,10 @@ impl Pending {
                     let _context = handle.enter();
                     drop(work);
                 });
+                // A second Ctrl-C ends this wait, too.
+                if self.made.is_some() {
+                    self.undone().wait(py)?;
+                }
                 return Err(interrupt);
             }
         }

@@ -11,7 +11,7 @@ use microsandbox_local::LocalBackend;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::arguments::{Flag, Integer, Seconds, StrMap, Text, argument, optional};
+use crate::arguments::{Flag, Integer, Seconds, StrMap, Text, Word, argument, optional};
 use crate::backend::{NativeBackend, chosen};
 use crate::create::CreateKeywords;
 use crate::enums::Member;
@@ -22,8 +22,10 @@ use crate::handle::{NativeHandle, SandboxStopResult};
 use crate::isolation::{IsolationReport, boot_steps};
 use crate::jobs::{JobInfo, NativeJobs};
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
+use crate::made;
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
 use crate::runtime::{Owned, Pending};
+use crate::values;
 
 pub type Backend<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
@@ -43,7 +45,7 @@ pub fn create(
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
     let config = options.request(py, name, &defaults(&backend))?;
-    Ok(Pending::new(async move { Sandbox::create(&backend, config).await.map(NativeSandbox::new) }))
+    Ok(made::sandbox(async move { Sandbox::create(&backend, config).await }))
 }
 
 #[pyfunction]
@@ -57,7 +59,7 @@ pub fn connect_or_create(
     let Text(name) = argument(name, "name")?;
     let backend = chosen(py, backend)?;
     let config = options.request(py, name, &defaults(&backend))?;
-    Ok(Pending::new(async move { Sandbox::connect_or_create(&backend, config).await.map(NativeSandbox::new) }))
+    Ok(made::sandbox(async move { Sandbox::connect_or_create(&backend, config).await }))
 }
 
 #[pyfunction]
@@ -70,7 +72,7 @@ pub fn start(
 ) -> PyResult<Pending> {
     let (Text(name), Flag(detached)) = (argument(name, "name")?, argument(detached, "detached")?);
     let backend = chosen(py, backend)?;
-    Ok(Pending::new(async move { Sandbox::start(&backend, &name, detached).await.map(NativeSandbox::new) }))
+    Ok(made::sandbox(async move { Sandbox::start(&backend, &name, detached).await }))
 }
 
 #[pyfunction]
@@ -123,8 +125,8 @@ pub struct NativeSandbox {
 }
 
 impl NativeSandbox {
-    pub fn new(sandbox: Sandbox) -> Self {
-        NativeSandbox { sandbox: Owned::new(Arc::new(sandbox)) }
+    pub fn new(sandbox: Arc<Sandbox>) -> Self {
+        NativeSandbox { sandbox: Owned::new(sandbox) }
     }
 
     fn share(&self, py: Python<'_>) -> PyResult<Arc<Sandbox>> {
@@ -180,6 +182,9 @@ fn default_of(sandbox: &Sandbox) -> Command {
 
 #[pymethods]
 impl NativeSandbox {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<&str> {
         Ok(self.sandbox.get(py)?.name())
@@ -219,19 +224,19 @@ impl NativeSandbox {
     }
 
     fn exec(&self, py: Python<'_>, cmd: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(cmd) = argument(cmd, "cmd")?;
+        let Word(cmd) = argument(cmd, "cmd")?;
         self.run(py, |_| Ok((cmd, None)), options)
     }
     fn exec_stream(&self, py: Python<'_>, cmd: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(cmd) = argument(cmd, "cmd")?;
+        let Word(cmd) = argument(cmd, "cmd")?;
         self.run_stream(py, |_| Ok((cmd, None)), options)
     }
     fn shell(&self, py: Python<'_>, script: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(script) = argument(script, "script")?;
+        let Word(script) = argument(script, "script")?;
         self.run(py, shell_of(script), options)
     }
     fn shell_stream(&self, py: Python<'_>, script: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let Text(script) = argument(script, "script")?;
+        let Word(script) = argument(script, "script")?;
         self.run_stream(py, shell_of(script), options)
     }
     fn exec_default(&self, py: Python<'_>, options: ExecKeywords) -> PyResult<Pending> {
@@ -242,7 +247,7 @@ impl NativeSandbox {
     }
 
     fn exec_detached(&self, py: Python<'_>, cmd: &Bound<'_, PyAny>, options: ExecKeywords) -> PyResult<Pending> {
-        let (Text(cmd), options, sandbox) = (argument(cmd, "cmd")?, options.request()?, self.share(py)?);
+        let (Word(cmd), options, sandbox) = (argument(cmd, "cmd")?, options.request()?, self.share(py)?);
         Ok(Pending::new(async move { sandbox.exec_detached(cmd, options).await.map(JobInfo) }))
     }
     fn jobs(&self, py: Python<'_>) -> PyResult<NativeJobs> {
@@ -258,8 +263,8 @@ impl NativeSandbox {
         detach_keys: &Bound<'_, PyAny>,
     ) -> PyResult<Pending> {
         let sandbox = self.share(py)?;
-        let command = match optional::<Text>(cmd, "cmd")? {
-            Some(Text(cmd)) => (cmd, None),
+        let command = match optional::<Word>(cmd, "cmd")? {
+            Some(Word(cmd)) => (cmd, None),
             None => {
                 let (cmd, args) = sandbox.default_command().map_err(|error| errors::to_python(py, error))?;
                 (cmd, Some(args))

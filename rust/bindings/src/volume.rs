@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::api::VolumeFs;
 use microsandbox_core::model::{self, VolumeConfig};
@@ -12,7 +13,9 @@ use crate::arguments::{self, Count, Data, GuestPath, StrMap, Text, argument, opt
 use crate::backend::{NativeBackend, chosen};
 use crate::enums::Member;
 use crate::files::{Chunk, FsEntry, FsMetadata, NativeReadStream, NativeWriteSink};
+use crate::made;
 use crate::runtime::{Owned, Pending};
+use crate::values;
 
 type Given<'a, 'py> = Option<&'a Bound<'py, NativeBackend>>;
 
@@ -31,6 +34,9 @@ impl NativeVolume {
 
 #[pymethods]
 impl NativeVolume {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     #[getter]
     fn is_default(&self) -> bool {
         self.info.is_default
@@ -117,10 +123,12 @@ pub fn volume_create(
         return Err(PyValueError::new_err("size_mib is for disk volumes; a directory has a quota_mib"));
     }
     let backend = chosen(py, backend)?;
-    Ok(Pending::new(async move {
+    Ok(made::call(async move {
         model::validate_volume_name(&config.name)?;
         let info = backend.volumes().create(config).await?;
-        Ok(NativeVolume::new(&backend, info))
+        let volume = NativeVolume::new(&backend, info.clone());
+        let undo = async move { drop(backend.volumes().remove(&info.name).await) };
+        Ok((volume, undo.boxed()))
     }))
 }
 
@@ -182,6 +190,9 @@ fn inside(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
 
 #[pymethods]
 impl NativeVolumeFs {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
     fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))

@@ -60,8 +60,9 @@ fn inode(path: &Path) -> Option<u64> {
 }
 
 impl Cgroups {
-    /// Makes the leaves and sets the limits.
-    pub fn create(sandbox: &str, dir: &Path, limits: &ResourceLimits) -> Cgroups {
+    /// Makes the leaves and sets the limits. `note` gets every path at which a leaf may be made, before the first one is:
+    /// a process that is killed in between must not leave groups that no record names.
+    pub fn create(sandbox: &str, dir: &Path, limits: &ResourceLimits, note: impl FnOnce(&[PathBuf])) -> Cgroups {
         let mut groups = Cgroups::default();
         let hierarchies = match hierarchy::read() {
             Ok(hierarchies) => hierarchies,
@@ -74,6 +75,9 @@ impl Cgroups {
             }
         };
         let name = leaf_name(sandbox, dir);
+        let possible: Vec<PathBuf> =
+            hierarchies.iter().flat_map(|h| parents(h).map(|parent| parent.join(&name)).collect::<Vec<_>>()).collect();
+        note(&possible);
         for controller in Controller::ALL {
             let outcome = groups.limit(&hierarchies, &name, controller, limits);
             let (state, reason) = match (outcome, controller) {
@@ -248,10 +252,14 @@ fn leaf_name(sandbox: &str, dir: &Path) -> String {
 
 /// The group itself where this process is, then its ancestors: on v2 a group with processes cannot give controllers
 /// to children, and a user may be allowed only some of them.
+fn parents(hierarchy: &Hierarchy) -> impl Iterator<Item = &Path> {
+    hierarchy.own.ancestors().take_while(|path| path.starts_with(&hierarchy.mount))
+}
+
+/// The leaf in the first of the [`parents`] that takes it.
 fn make_leaf(hierarchy: &Hierarchy, name: &str, controller: Option<Controller>) -> Result<PathBuf, String> {
     let mut first_refusal = None;
-    let candidates = hierarchy.own.ancestors().take_while(|path| path.starts_with(&hierarchy.mount));
-    for parent in candidates {
+    for parent in parents(hierarchy) {
         let path = parent.join(name);
         let made = match fs::create_dir(&path) {
             Ok(()) => true,

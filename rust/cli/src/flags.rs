@@ -7,6 +7,7 @@
 //! | `image_source` | the IMAGE argument |
 //! | `selection` | sandboxes by name and by label, and an action on each of them |
 //! | `unsupported` | flags and verbs of the specification that this version refuses by name |
+//! | `word` | words of a program inside, also those that are not UTF-8 |
 //! | `duration`, `size`, `key_value` | notations: `5m`, `512M`, `KEY=VALUE` |
 
 pub mod duration;
@@ -18,3 +19,4 @@ pub mod sandbox_flags;
 pub mod selection;
 pub mod size;
 pub mod unsupported;
+pub mod word;

@@ -7,6 +7,7 @@
 //! | [`files`] | the trait `Files`, for sandboxes and volumes |
 //! | [`lifecycle`] | stop and its escalation, replacing: in terms of the traits, once for every backend |
 //! | [`agent`] | the client of the agent protocol, over any stream |
+//! | [`undo`] | work that leaves nothing behind when its caller stops waiting |
 //! | [`model`] | plain data: configuration, status, results |
 //! | [`validate`] | what a specification must satisfy |
 //! | [`config`] | the configuration document, profiles |
@@ -28,6 +29,7 @@ pub mod log_cursor;
 pub mod model;
 pub mod private;
 pub mod random;
+pub mod undo;
 pub mod validate;
 pub mod writing;
 

@@ -28,7 +28,7 @@ impl Ending<'_> {
         }
         self.request_stop().await?;
         match tokio::time::timeout(timeout, self.wait()).await {
-            Ok(result) => result.map(|_| ()),
+            Ok(result) => ended(result),
             Err(_elapsed) => {
                 tracing::warn!(
                     sandbox = self.name(),
@@ -45,7 +45,7 @@ impl Ending<'_> {
     pub async fn stop_unforced(&self, timeout: Duration) -> MicrosandboxResult<()> {
         self.request_stop().await?;
         match tokio::time::timeout(timeout, self.wait()).await {
-            Ok(result) => result.map(|_| ()),
+            Ok(result) => ended(result),
             Err(_elapsed) => {
                 Err(MicrosandboxError::StopTimeout { name: self.name().into(), secs: timeout.as_secs_f64() })
             }
@@ -60,7 +60,7 @@ impl Ending<'_> {
 
     async fn observe_stop(&self, timeout: Duration) -> MicrosandboxResult<()> {
         match tokio::time::timeout(timeout, self.wait()).await {
-            Ok(result) => result.map(|_| ()),
+            Ok(result) => ended(result),
             Err(_elapsed) => {
                 Err(MicrosandboxError::KillTimeout { name: self.name().into(), secs: timeout.as_secs_f64() })
             }
@@ -142,6 +142,14 @@ impl Ending<'_> {
     pub async fn remove(&self) -> MicrosandboxResult<()> {
         let expected_id = (!self.record.id.is_empty()).then_some(self.record.id.as_str());
         self.backend.remove(RemoveRequest { name: self.name(), expected_id }).await
+    }
+}
+
+/// The result of a wait that follows a request to end: who removed the sandbox since then found it ended.
+fn ended(waited: MicrosandboxResult<SandboxStopResult>) -> MicrosandboxResult<()> {
+    match waited {
+        Ok(_) | Err(MicrosandboxError::SandboxNotFound(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -16,32 +16,61 @@ static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/msb-agent"));
 
 /// The host-side program that boots and supervises one sandbox.
 pub fn runtime() -> MicrosandboxResult<BorrowedFd<'static>> {
-    static FILE: OnceLock<OwnedFd> = OnceLock::new();
+    static FILE: Cell = Cell::new();
     shared(&FILE, "msb-runtime", RUNTIME)
 }
 
 /// The host-side program that runs one virtual machine.
 pub fn vmm() -> MicrosandboxResult<BorrowedFd<'static>> {
-    static FILE: OnceLock<OwnedFd> = OnceLock::new();
+    static FILE: Cell = Cell::new();
     shared(&FILE, "msb-vmm", VMM)
 }
 
 /// PID 1 of every sandbox.
 pub fn agent() -> MicrosandboxResult<BorrowedFd<'static>> {
-    static FILE: OnceLock<OwnedFd> = OnceLock::new();
+    static FILE: Cell = Cell::new();
     shared(&FILE, "msb-agent", AGENT)
 }
 
-fn shared(cell: &'static OnceLock<OwnedFd>, name: &str, bytes: &[u8]) -> MicrosandboxResult<BorrowedFd<'static>> {
-    if cell.get().is_none() {
-        let made = sealed(name, bytes, MemfdFlags::EXEC)?;
-        // Losing the race only means that this copy is dropped.
-        let _ = cell.set(made);
+/// Memory files of one program: the first usable one counts. The list only grows, so that no lock is needed that a fork could
+/// freeze.
+type Cell = OnceLock<Box<Made>>;
+
+struct Made {
+    fd: OwnedFd,
+    id: FileId,
+    next: Cell,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// A daemon closes all descriptors, and the number may then be that of another file, which must not be executed.
+fn shared(first: &'static Cell, name: &str, bytes: &[u8]) -> MicrosandboxResult<BorrowedFd<'static>> {
+    let all = || std::iter::successors(first.get(), |made| made.next.get());
+    if let Some(made) = all().find(|made| file_id(&made.fd).is_ok_and(|id| id == made.id)) {
+        return Ok(made.fd.as_fd());
     }
-    match cell.get() {
-        Some(fd) => Ok(fd.as_fd()),
+    let fd = sealed(name, bytes, MemfdFlags::EXEC)?;
+    let id = file_id(&fd)
+        .map_err(|e| MicrosandboxError::Io { context: format!("look at memory file {name}"), source: e.into() })?;
+    let mut made = Box::new(Made { fd, id, next: OnceLock::new() });
+    loop {
+        let end = all().last().map_or(first, |last| &last.next);
+        match end.set(made) {
+            Ok(()) => break,
+            // Another thread was faster: both are kept.
+            Err(ours) => made = ours,
+        }
+    }
+    match all().find(|made| made.id == id) {
+        Some(made) => Ok(made.fd.as_fd()),
         None => Err(MicrosandboxError::Runtime(format!("memory file {name} vanished"))),
     }
+}
+
+fn file_id(fd: &OwnedFd) -> rustix::io::Result<FileId> {
+    rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// A memory file with the content `bytes`, sealed: no process can change the content.

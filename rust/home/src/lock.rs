@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::undo::Cut;
 
 /// Held until dropped.
 pub struct NameLock {
@@ -49,8 +50,28 @@ impl NameLock {
         NameLock::acquire_for(home, name, &format!("sandbox {name}"), deadline).await
     }
 
+    /// The same for a caller who may be gone before it is free.
+    pub async fn acquire_unless(
+        home: &Path,
+        name: &str,
+        deadline: Duration,
+        cut: &Cut,
+    ) -> MicrosandboxResult<NameLock> {
+        NameLock::wait_for(home, name, &format!("sandbox {name}"), deadline, Some(cut)).await
+    }
+
     /// The same for `what`, which errors call by that name.
     pub async fn acquire_for(home: &Path, name: &str, what: &str, deadline: Duration) -> MicrosandboxResult<NameLock> {
+        NameLock::wait_for(home, name, what, deadline, None).await
+    }
+
+    async fn wait_for(
+        home: &Path,
+        name: &str,
+        what: &str,
+        deadline: Duration,
+        cut: Option<&Cut>,
+    ) -> MicrosandboxResult<NameLock> {
         let begin = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
@@ -63,6 +84,7 @@ impl NameLock {
                     deadline.as_secs()
                 )));
             }
+            cut.map_or(Ok(()), Cut::check)?;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(25));
         }

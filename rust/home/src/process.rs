@@ -1,10 +1,10 @@
 //! Who a process is: pid, start time and boot id together. A bare pid is never signalled.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::OnceLock;
 
 use microsandbox_contract::ProcessIdentity;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
 
 /// The process, held by a descriptor, if it still is the one that `identity` names and has not ended. A zombie has.
 pub fn open(identity: &ProcessIdentity) -> Option<OwnedFd> {
@@ -16,6 +16,17 @@ pub fn open(identity: &ProcessIdentity) -> Option<OwnedFd> {
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
     let (state, start_time) = stat(identity.pid)?;
     (start_time == identity.start_time && !matches!(state, b'Z' | b'X')).then_some(pidfd)
+}
+
+/// Takes in the process if it has ended and this process became its parent, as process 1 of a container does.
+pub fn reap(identity: &ProcessIdentity) {
+    let Some(pid) = Pid::from_raw(identity.pid) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) else { return };
+    let is_same = stat(identity.pid).is_some_and(|(_, start_time)| start_time == identity.start_time);
+    if is_same && boot_id() == Some(identity.boot_id.as_str()) {
+        // A process that is not ours, or lives, is none of our business.
+        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
 }
 
 pub fn is_alive(identity: &ProcessIdentity) -> bool {

@@ -3,11 +3,13 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use microsandbox_contract::{Job, Report, fd};
 use microsandbox_sys::{posix_spawn, readable};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 
@@ -97,7 +99,10 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
 
 /// Waits until the process behind `pidfd` is gone, and reaps it if it was our child.
 pub async fn wait_gone(pidfd: OwnedFd) -> std::io::Result<()> {
-    let fd = readable::register(pidfd)?;
+    gone(&readable::register(pidfd)?).await
+}
+
+async fn gone(fd: &AsyncFd<OwnedFd>) -> std::io::Result<()> {
     fd.readable().await?.retain_ready();
     // A stranger's process cannot be waited for; that is fine, it is gone.
     let _ = rustix::process::waitid(
@@ -113,8 +118,35 @@ pub fn kill(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
 }
 
-/// Ends a job's process if the caller stops waiting for it.
-struct KillOnDrop(Option<OwnedFd>);
+/// How long a killed runtime may take to vanish.
+const GONE: Duration = Duration::from_secs(5);
+
+/// Ends a runtime of ours, by SIGKILL after `grace`, and waits until it is gone: what it was doing at that moment is done
+/// then.
+pub async fn end(pidfd: OwnedFd, grace: Duration) {
+    let Ok(fd) = readable::register(pidfd) else { return };
+    if tokio::time::timeout(grace, fd.readable()).await.is_err() {
+        kill(fd.get_ref().as_fd());
+    }
+    let _ = tokio::time::timeout(GONE, gone(&fd)).await;
+}
+
+/// Ends a process if the caller stops waiting for it.
+pub struct KillOnDrop(Option<OwnedFd>);
+
+impl KillOnDrop {
+    /// Of a child that nothing has waited for yet.
+    pub fn child(child: &std::process::Child) -> std::io::Result<KillOnDrop> {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))?;
+        Ok(KillOnDrop(Some(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)))
+    }
+
+    /// It has ended.
+    pub fn disarm(mut self) {
+        self.0.take();
+    }
+}
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {

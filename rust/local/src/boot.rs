@@ -12,14 +12,17 @@ use microsandbox_contract::{
 };
 use microsandbox_protocol::message::{BASE_PATH, Bootstrap, InitProgram, Rlimit};
 
-use super::{isolation, root};
+use super::{isolation, reconcile, root};
 use crate::guest_kernel::{self, GuestKernel};
 use microsandbox_core::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, LogLevel, SandboxSpec, SecurityProfile};
-use microsandbox_home::{Home, blocking, embedded, runtime_process};
+use microsandbox_core::undo::Cut;
+use microsandbox_home::{Home, blocking, embedded, process, runtime_process};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
+/// What a runtime whose boot failed, or is not wanted any more, gets to clean up and exit.
+const CLEAN_UP: Duration = Duration::from_secs(5);
 /// From TERM to KILL inside.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// `exec.drain_deadline`.
@@ -55,7 +58,7 @@ pub struct Ground<'a> {
 }
 
 /// Prepares the directory and starts the runtime.
-pub async fn begin(home: &Home, spec: &SandboxSpec, trace: &mut BootTrace) -> MicrosandboxResult<Booting> {
+pub async fn begin(home: &Home, spec: &SandboxSpec, trace: &mut BootTrace, cut: &Cut) -> MicrosandboxResult<Booting> {
     let dir = home.sandbox_dir(&spec.name);
     let (owned, place, scripts) = (home.clone(), dir.clone(), spec.clone());
     blocking(move || {
@@ -64,8 +67,10 @@ pub async fn begin(home: &Home, spec: &SandboxSpec, trace: &mut BootTrace) -> Mi
     })
     .await?;
     trace.finish("directory");
-    let (root, env) = root::assemble(home, spec).await?;
-    failpoint("rootfs");
+    // What it makes is in the cache, complete or not there, and belongs to no sandbox.
+    let (root, env) = cut.or(root::assemble(home, spec)).await?;
+    step("rootfs", cut).await;
+    cut.check()?;
     trace.finish("image");
     let ready_timeout = isolation::ready_timeout(home, spec.isolation_actual).await;
     launch(home, spec, Ground { dir: &dir, root, env, ready_timeout }, trace).await
@@ -119,8 +124,8 @@ impl Booting {
         self.process.as_ref().map_or(0, |process| process.pid)
     }
 
-    /// Waits for the agent, or for the reason why there will be none.
-    pub async fn ready(mut self, trace: &mut BootTrace) -> MicrosandboxResult<Booted> {
+    /// Waits for the agent, or for the reason why there will be none. May be dropped anywhere; [`Booting::end`] then ends it.
+    pub async fn ready(&mut self, trace: &mut BootTrace) -> MicrosandboxResult<Booted> {
         let name = self.name.clone();
         let report = match &mut self.process {
             // The runtime has its own deadline; this one only guards against a runtime that hangs.
@@ -140,10 +145,6 @@ impl Booting {
             },
             Ok(Ok(Some(Report::BootError(error)))) => {
                 // After this report the runtime process cleans up and exits.
-                if let Some(process) = self.process.take() {
-                    let _ =
-                        tokio::time::timeout(Duration::from_secs(5), runtime_process::wait_gone(process.pidfd)).await;
-                }
                 Err(boot_failure(&name, error))
             }
             Ok(Ok(Some(other))) => Err(MicrosandboxError::Runtime(format!("msb-runtime of {name} sent {other:?}"))),
@@ -151,6 +152,28 @@ impl Booting {
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(boot_failure(&name, silent())),
         }
+    }
+
+    /// Ends it. Until its runtime is gone, that may still be making what is to be removed; it ends by itself when its lifeline
+    /// does, and takes in the first process of the sandbox.
+    pub async fn end(mut self) {
+        drop(self.lifeline.take());
+        if let Some(process) = self.process.take() {
+            runtime_process::end(process.pidfd, CLEAN_UP).await;
+        }
+    }
+}
+
+impl Booted {
+    /// Ends it by force, as [`reconcile::kill`] does.
+    pub async fn end(self, dir: &Path) {
+        drop(self.lifeline);
+        if let Some(identity) = reconcile::identity(dir).await
+            && let Some(init) = process::open(&identity.init)
+        {
+            runtime_process::kill(init.as_fd());
+        }
+        runtime_process::end(self.pidfd, CLEAN_UP).await;
     }
 }
 
@@ -361,15 +384,28 @@ fn derived_hostname(name: &str) -> String {
     format!("{}-{}", &name[..55], &hex::encode(sha2::Sha256::digest(name.as_bytes()))[..8])
 }
 
+/// A named step of a creation or a start: [`failpoint`], and with `MSB_FAILPOINT=hold.<step>` the place where it makes the
+/// file that `MSB_FAILPOINT_MARK` names and waits for the end of its caller, so that tests can cancel it right there.
+pub async fn step(name: &str, cut: &Cut) {
+    failpoint(name);
+    #[cfg(not(feature = "failpoints"))]
+    let _ = cut;
+    #[cfg(feature = "failpoints")]
+    if wanted("hold.").as_deref() == Some(name) {
+        if let Some(mark) = std::env::var_os("MSB_FAILPOINT_MARK") {
+            let _ = std::fs::write(mark, name);
+        }
+        cut.happens().await;
+    }
+}
+
 /// Tests kill the process that uses this library at a named step: `MSB_FAILPOINT=core.<step>`. Programs of a release are
 /// built without the feature, so no variable of the environment can kill them.
 pub fn failpoint(step: &str) {
     #[cfg(not(feature = "failpoints"))]
     let _ = step;
     #[cfg(feature = "failpoints")]
-    if let Some(wanted) = std::env::var_os("MSB_FAILPOINT")
-        && wanted.to_str().and_then(|text| text.strip_prefix("core.")) == Some(step)
-    {
+    if wanted("core.").as_deref() == Some(step) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
@@ -377,7 +413,13 @@ pub fn failpoint(step: &str) {
 /// `MSB_FAILPOINT=runtime.<step>` kills the runtime there.
 #[cfg(feature = "failpoints")]
 fn runtime_failpoint() -> Option<Step> {
-    std::env::var("MSB_FAILPOINT").ok()?.strip_prefix("runtime.").map(Step::parse)
+    wanted("runtime.").as_deref().map(Step::parse)
+}
+
+/// The step that `MSB_FAILPOINT` names after `prefix`.
+#[cfg(feature = "failpoints")]
+fn wanted(prefix: &str) -> Option<String> {
+    Some(std::env::var("MSB_FAILPOINT").ok()?.strip_prefix(prefix)?.to_owned())
 }
 
 #[cfg(not(feature = "failpoints"))]

@@ -15,6 +15,8 @@ use microsandbox_store::{RunEnd, RunRow, SandboxRow};
 /// Reason stored when a creation was cut off; such a record may be replaced by the next creation of the name.
 pub const INTERRUPTED: &str = "creation or start was interrupted";
 
+/// What a runtime gets to exit once the first process of its sandbox was killed.
+const RUNTIME_ENDS: Duration = Duration::from_secs(1);
 /// Longest wait for the processes of a killed guest to vanish before its control groups are removed.
 const GUEST_GONE: Duration = Duration::from_secs(2);
 
@@ -159,7 +161,7 @@ pub async fn settle_held(home: &Home, row: SandboxRow, run: Option<RunRow>) -> M
         SandboxStatus::Starting => {
             // Its creator is gone, and with it the sandbox: until the run is recorded, even a detached one ends with it.
             if let Some(identity) = live(&dir).await {
-                end_by_force(&identity.runtime).await;
+                kill(&identity).await;
             }
             finish(home, &row, SandboxStatus::Crashed, Some(INTERRUPTED)).await?;
         }
@@ -217,13 +219,15 @@ fn verdict(
             let status =
                 if asked || record.reason.is_orderly() { SandboxStatus::Stopped } else { SandboxStatus::Crashed };
             let mut detail = record.detail;
-            if record.oom_killed {
+            // A kill that was asked for looks like one of the kernel's where memory ran out before.
+            let oom_killed = record.oom_killed && !asked;
+            if oom_killed {
                 detail = Some(detail.map_or_else(|| "oom_killed".into(), |text| format!("oom_killed: {text}")));
             }
             let end = RunEnd {
                 exit_code: record.exit_code,
                 exit_signal: record.signal,
-                reason: Some(record.reason),
+                reason: Some(if record.oom_killed && asked { ExitReason::Signal } else { record.reason }),
                 detail,
                 signals_sent: None,
             };
@@ -248,12 +252,31 @@ fn exit_record(dir: &Path) -> Option<ExitRecord> {
     serde_json::from_slice(&std::fs::read(dir.join("runtime/exit.json")).ok()?).ok()
 }
 
+/// Ends a run by force and waits until its runtime is gone. What is killed is the first process of the sandbox: the runtime, its
+/// parent, then takes it in, removes its groups and exits. Killed first itself, it would leave an orphan, a zombie for ever
+/// where process 1 reaps nothing. A runtime that hangs is killed as well.
+pub async fn kill(identity: &Identity) {
+    let Some(runtime) = process::open(&identity.runtime) else { return };
+    if let Some(init) = process::open(&identity.init) {
+        runtime_process::kill(init.as_fd());
+    }
+    runtime_process::end(runtime, RUNTIME_ENDS).await;
+}
+
+/// As [`kill`], by the name of the sandbox, if it runs.
+pub async fn kill_named(home: &Home, name: &str) {
+    if let Some(identity) = live(&home.sandbox_dir(name)).await {
+        kill(&identity).await;
+    }
+}
+
 /// SIGKILL to a process of ours, and wait until it is gone.
 async fn end_by_force(identity: &ProcessIdentity) {
     if let Some(pidfd) = process::open(identity) {
         runtime_process::kill(pidfd.as_fd());
         wait_bounded(pidfd).await;
     }
+    process::reap(identity);
 }
 
 async fn wait_bounded(pidfd: OwnedFd) {
@@ -278,6 +301,7 @@ fn noted_cgroups(dir: &Path) -> Vec<PathBuf> {
 async fn clear(mut cgroups: Vec<PathBuf>, identity: Option<&Identity>) {
     if let Some(identity) = identity {
         end_by_force(&identity.init).await;
+        process::reap(&identity.runtime);
         cgroups.extend(identity.cgroups.iter().cloned());
     }
     cgroups.sort();

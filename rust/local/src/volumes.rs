@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 
 use crate::volume_dir::Volumes;
 use crate::volume_files::Tree;
@@ -16,7 +17,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, validate_volume_name,
 };
-use microsandbox_core::validate;
+use microsandbox_core::{undo, validate};
 use microsandbox_store::VolumeRow;
 
 impl Volumes<'_> {
@@ -106,7 +107,18 @@ impl LocalBackend {
 
 impl VolumeBackend for LocalBackend {
     fn create(&self, config: VolumeConfig) -> Operation<'_, VolumeInfo> {
-        Box::pin(async move { self.volume_rows().create(config).await })
+        let (home, for_undo) = (self.home.clone(), self.home.clone());
+        let create = |_cut| async move { Volumes { home: &home }.create(config).await };
+        let remove = move |made: VolumeInfo| {
+            let home = for_undo.clone();
+            async move {
+                if let Err(error) = (Volumes { home: &home }).remove(&made.name).await {
+                    tracing::warn!(volume = made.name, %error, "a volume whose caller is gone could not be removed");
+                }
+            }
+            .boxed()
+        };
+        Box::pin(undo::whole(create, remove))
     }
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, VolumeInfo> {
         Box::pin(async move {

@@ -42,11 +42,12 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 /// Longest wait for the response to one call.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client of one control plane with one key. Constructing it sends no request.
+/// A client of one control plane with one key. Constructing it sends no request. Clones share everything.
+#[derive(Clone)]
 pub struct CloudBackend {
-    http: http::Client,
+    http: Arc<http::Client>,
     wire: Wire,
-    sockets: Connections<socket::Socket>,
+    sockets: Arc<Connections<socket::Socket>>,
     profile: Option<String>,
 }
 
@@ -182,7 +183,7 @@ impl CloudBackendBuilder {
             timeout: self.request_timeout.unwrap_or(REQUEST_TIMEOUT),
             ca_certs: self.ca_certs,
         })?;
-        Ok(CloudBackend { http, wire: self.wire, sockets: Connections::default(), profile: None })
+        Ok(CloudBackend { http: Arc::new(http), wire: self.wire, sockets: Arc::default(), profile: None })
     }
 }
 

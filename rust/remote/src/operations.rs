@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use microsandbox_contract::IsolationReport;
+use microsandbox_core::Sandbox;
 use microsandbox_core::agent::{AgentClient, Dialer, StreamAgent, check_exec};
 use microsandbox_core::api::SandboxRecord;
 use microsandbox_core::backend::{
     Agent, ConnectRequest, CreateRequest, ExecRequest, Files, ListQuery, LiveRecord, Operation, RecordPage,
-    RemoveRequest, SandboxBackend, StartRequest,
+    RemoveRequest, SandboxBackend, SharedBackend, StartRequest,
 };
 use microsandbox_core::config::Wire;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -17,6 +19,7 @@ use microsandbox_core::model::{
     ExecHandle, ExecOutput, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions, MetricsStream,
     SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
 };
+use microsandbox_core::undo;
 use microsandbox_wire::flat::ExecResponse;
 use microsandbox_wire::paths;
 use microsandbox_wire::sandbox::{CloudPaginated, CloudSandbox};
@@ -81,6 +84,30 @@ impl CloudBackend {
         Ok(sandbox)
     }
 
+    async fn created(&self, config: SandboxConfig, start: bool) -> MicrosandboxResult<LiveRecord> {
+        let sandbox = self.post_create(&config, start).await?;
+        self.sockets.forget(&sandbox.name);
+        let inner = response::inner(&sandbox);
+        Ok(LiveRecord { inner, spec: SandboxSpec { id: sandbox.id, ..config.spec }, boot: Vec::new() })
+    }
+
+    async fn started(&self, name: &str) -> MicrosandboxResult<LiveRecord> {
+        let known = match self.wire {
+            // The response to start may lack the configuration.
+            Wire::Spec => Some(self.find(name).await?),
+            Wire::Flat => None,
+        };
+        let mut sandbox = self.post_start(name).await?;
+        self.sockets.forget(name);
+        if let Some(known) = known
+            && sandbox.configuration().is_none()
+        {
+            sandbox.spec = known.spec;
+            sandbox.config = known.config;
+        }
+        Ok(response::live(&sandbox))
+    }
+
     /// In steps, because the wire has no replace: if another client takes the name between the steps, the creation fails.
     async fn make_room(&self, config: &SandboxConfig) -> MicrosandboxResult<()> {
         // A configuration that the service would refuse is refused before anything is removed.
@@ -115,6 +142,20 @@ impl CloudBackend {
     }
 }
 
+/// Undoes a creation whose caller is gone.
+async fn removed(sandbox: Sandbox) {
+    if let Err(error) = sandbox.destroy(true, None).await {
+        tracing::warn!(sandbox = sandbox.name(), %error, "a sandbox whose caller is gone could not be removed");
+    }
+}
+
+/// Undoes a start whose caller is gone.
+async fn stopped(sandbox: Sandbox) {
+    if let Err(error) = sandbox.stop(None).await {
+        tracing::warn!(sandbox = sandbox.name(), %error, "a sandbox whose caller is gone could not be stopped");
+    }
+}
+
 fn unsupported<'a, T: Send + 'a>(feature: &'static str, when: &'static str) -> Operation<'a, T> {
     Box::pin(std::future::ready(Err(MicrosandboxError::unsupported(feature, when))))
 }
@@ -133,30 +174,19 @@ impl SandboxBackend for CloudBackend {
             if config.replace_existing && self.wire == Wire::Spec {
                 self.make_room(&config).await?;
             }
-            let sandbox = self.post_create(&config, start).await?;
-            self.sockets.forget(&sandbox.name);
-            let inner = response::inner(&sandbox);
-            Ok(LiveRecord { inner, spec: SandboxSpec { id: sandbox.id, ..config.spec }, boot: Vec::new() })
+            let (backend, shared) = (self.clone(), SharedBackend::from(self.clone()));
+            // The service creates to the end, whether or not somebody waits for its response.
+            let create = |_cut| async move { backend.created(config, start).await };
+            undo::whole(create, move |live| removed(Sandbox::new(shared.clone(), live)).boxed()).await
         })
     }
     fn start<'a>(&'a self, request: StartRequest<'a>) -> Operation<'a, LiveRecord> {
         Box::pin(async move {
-            let name = request.name;
-            validate_sandbox_name(name)?;
-            let known = match self.wire {
-                // The response to start may lack the configuration.
-                Wire::Spec => Some(self.find(name).await?),
-                Wire::Flat => None,
-            };
-            let mut sandbox = self.post_start(name).await?;
-            self.sockets.forget(name);
-            if let Some(known) = known
-                && sandbox.configuration().is_none()
-            {
-                sandbox.spec = known.spec;
-                sandbox.config = known.config;
-            }
-            Ok(response::live(&sandbox))
+            let name = request.name.to_owned();
+            validate_sandbox_name(&name)?;
+            let (backend, shared) = (self.clone(), SharedBackend::from(self.clone()));
+            let start = |_cut| async move { backend.started(&name).await };
+            undo::whole(start, move |live| stopped(Sandbox::new(shared.clone(), live)).boxed()).await
         })
     }
     fn connect<'a>(&'a self, request: ConnectRequest<'a>) -> Operation<'a, LiveRecord> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use futures::stream;
+use futures::{FutureExt as _, stream};
 use microsandbox_protocol::names;
 use microsandbox_wire::paths;
 use microsandbox_wire::volume::{
@@ -23,6 +23,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind,
 };
+use microsandbox_core::undo;
 use microsandbox_core::writing::Writing;
 
 /// Pieces of a body that are queued.
@@ -172,11 +173,15 @@ fn panicked(error: tokio::task::JoinError) -> MicrosandboxError {
 
 impl VolumeBackend for CloudBackend {
     fn create(&self, config: VolumeConfig) -> Operation<'_, VolumeInfo> {
-        self.spec_only(
-            "Volume::create",
-            dialect::flat::VOLUMES,
-            async move { Ok(info(self.post_volume(&config).await?)) },
-        )
+        self.spec_only("Volume::create", dialect::flat::VOLUMES, async move {
+            let (backend, for_undo) = (self.clone(), self.clone());
+            let create = |_cut| async move { Ok(info(backend.post_volume(&config).await?)) };
+            let remove = move |made: VolumeInfo| {
+                let backend = for_undo.clone();
+                async move { drop(VolumeBackend::remove(&backend, &made.name).await) }.boxed()
+            };
+            undo::whole(create, remove).await
+        })
     }
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, VolumeInfo> {
         self.spec_only("Volume::get", dialect::flat::VOLUMES, async move { Ok(info(self.volume(name).await?)) })

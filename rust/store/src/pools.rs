@@ -1,18 +1,18 @@
 //! The two sides of the database: one connection that writes, and a few that read, made when first needed.
 //!
 //! Every connection is a thread of the SQLite driver, so they are kept few and idle readers end. None survives a fork: the
-//! process that opened is recorded, and a child gets an error instead of a hang or a damaged file.
+//! process that opened is recorded, and a child gets an error instead of a hang or a damaged file. What a child opens itself
+//! has nothing in common with its parent's.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Access;
-use sea_orm::sqlx::ConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::{ConnectOptions, query};
 use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, SqlxSqliteConnector};
 use sea_orm_migration::MigratorTrait;
 
@@ -42,15 +42,14 @@ pub(super) struct Pools {
 /// The write side.
 struct Writer {
     connection: DatabaseConnection,
-    /// Counts connections the pool made; normally one for good.
-    generation: Arc<AtomicU64>,
-    identity: Identity,
+    identity: Arc<Identity>,
 }
 
 impl Pools {
     /// Opens, creates or migrates, whichever is needed; a current schema costs a few small reads.
     pub async fn open(path: &Path, config: &DatabaseConfig) -> MicrosandboxResult<Pools> {
         let deadline = Instant::now() + connect_timeout(config);
+        microsandbox_sys::sqlite::separate_from_parent();
         make_directory(path)?;
         if !is_writable(path) {
             return open_read_only(path, config).await;
@@ -59,11 +58,10 @@ impl Pools {
             return open_read_only(path, config).await;
         };
         if path.exists() {
-            let (pool, generation) =
-                connect_writer(path, config, false).await.map_err(|fault| fault.into_error(path))?;
-            let state = migration::inspect(&pool, path).await.map_err(|fault| fault.into_error(path))?;
+            let writer = connect_writer(path, config, false).await.map_err(|fault| fault.into_error(path))?;
+            let state = migration::inspect(&writer.connection, path).await.map_err(|fault| fault.into_error(path))?;
             if state == SchemaState::Current {
-                return Pools::assemble(path, config, pool, generation);
+                return Ok(Pools::assemble(path, config, writer));
             }
             if state == SchemaState::Empty && lock.has_witness() {
                 return Err(errors::corrupt(path, "the file is empty, though it held a complete database"));
@@ -78,33 +76,27 @@ impl Pools {
             return Err(errors::read_only(path, "its schema is not current and cannot be brought up to date"));
         };
         let to_error = |fault: Fault| fault.into_error(path);
-        let (pool, generation) = connect_writer(path, config, true).await.map_err(to_error)?;
+        let writer = connect_writer(path, config, true).await.map_err(to_error)?;
         let mut retry = Retry::within(deadline.saturating_duration_since(Instant::now()));
         loop {
-            match bring_up_to_date(&pool, path).await {
+            match bring_up_to_date(&writer.connection, path).await {
                 Ok(()) => break,
                 Err(fault) if retry.again(&fault).await => {}
                 Err(fault) => return Err(to_error(fault)),
             }
         }
         lock.leave_witness()?;
-        Pools::assemble(path, config, pool, generation)
+        Ok(Pools::assemble(path, config, writer))
     }
 
-    fn assemble(
-        path: &Path,
-        config: &DatabaseConfig,
-        connection: DatabaseConnection,
-        generation: Arc<AtomicU64>,
-    ) -> MicrosandboxResult<Pools> {
-        let identity = Identity::record(path, generation.load(Ordering::Acquire));
-        Ok(Pools {
+    fn assemble(path: &Path, config: &DatabaseConfig, writer: Writer) -> Pools {
+        Pools {
             path: path.to_owned(),
             pid: std::process::id(),
             read: readers(config, options(path, config).read_only(true)),
-            writer: Some(Writer { connection, generation, identity }),
+            writer: Some(writer),
             busy: Duration::from_secs(config.busy_timeout_secs),
-        })
+        }
     }
 
     /// True in a child made by fork.
@@ -127,7 +119,8 @@ impl Pools {
         let Some(writer) = &self.writer else {
             return Err(Fault::Refused(errors::read_only(&self.path, "it is opened for reading only")));
         };
-        self.refuse_loss(writer)?;
+        let lost = |what| Fault::Refused(errors::lost(&self.path, what));
+        writer.identity.check().map_err(lost)?;
         let mut retry = Retry::within(self.busy);
         let result = loop {
             match attempt(&writer.connection).await {
@@ -135,13 +128,8 @@ impl Pools {
                 result => break result,
             }
         };
-        self.refuse_loss(writer)?;
+        writer.identity.check().map_err(lost)?;
         result
-    }
-
-    fn refuse_loss(&self, writer: &Writer) -> Result<(), Fault> {
-        let generation = writer.generation.load(Ordering::Acquire);
-        writer.identity.check(generation).map_err(|what| Fault::Refused(errors::lost(&self.path, what)))
     }
 
     fn refuse_fork(&self) -> MicrosandboxResult<()> {
@@ -215,28 +203,34 @@ fn connect_timeout(config: &DatabaseConfig) -> Duration {
     Duration::from_secs(config.connect_timeout_secs.max(1))
 }
 
-async fn connect_writer(
-    path: &Path,
-    config: &DatabaseConfig,
-    create: bool,
-) -> Result<(DatabaseConnection, Arc<AtomicU64>), Fault> {
+async fn connect_writer(path: &Path, config: &DatabaseConfig, create: bool) -> Result<Writer, Fault> {
     let options = options(path, config).create_if_missing(create).journal_mode(SqliteJournalMode::Wal);
-    let generation = Arc::new(AtomicU64::new(0));
-    let counter = generation.clone();
+    let identity = Arc::new(Identity::of(path));
+    let seen = identity.clone();
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(connect_timeout(config))
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .after_connect(move |_, _| {
-            counter.fetch_add(1, Ordering::AcqRel);
-            Box::pin(async { Ok(()) })
+        .after_connect(move |connection, _| {
+            let seen = seen.clone();
+            Box::pin(async move {
+                // Opens log and index. What is wrong is reported by the first statement that needs it.
+                let has_read = query("SELECT 1 FROM sqlite_schema LIMIT 1").execute(&mut *connection).await.is_ok();
+                let mark = seen.opened(has_read);
+                // The driver drops the hook right before it closes the connection, whatever the reason; there is no other
+                // notice of the close. The hook itself has nothing to do.
+                connection.lock_handle().await?.set_rollback_hook(move || {
+                    let _held_while_open = &mark;
+                });
+                Ok(())
+            })
         })
         .connect_with(options)
         .await
         .map_err(connection_error)?;
-    Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), generation))
+    Ok(Writer { connection: SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), identity })
 }
 
 fn readers(config: &DatabaseConfig, options: SqliteConnectOptions) -> DatabaseConnection {

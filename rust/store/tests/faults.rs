@@ -279,6 +279,29 @@ fn a_file_replaced_while_open_is_noticed() {
     });
 }
 
+/// A runtime that ends before it has returned the connection to the pool closes it, and SQLite then removes log and index: what
+/// happens when the interpreter ends right after a call.
+#[test]
+fn a_connection_closed_by_the_end_of_its_runtime_is_no_loss() {
+    // With one thread nothing that the write leaves behind has run when `block_on` returns.
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let home = Home::new();
+    let mut last = runtime();
+    let store = last.block_on(home.open()).unwrap();
+    for turn in 0..3 {
+        last.block_on(store.insert_sandbox(&spec(&format!("s{turn}")), CREATED)).unwrap();
+        drop(last);
+        last = runtime();
+        last.block_on(home.settle());
+    }
+    let all = last.block_on(store.sandboxes(None, 100, &Default::default())).unwrap();
+    assert_eq!(all.rows.len(), 3, "acknowledged writes are there");
+    last.block_on(store.insert_sandbox(&spec("now"), CREATED)).unwrap();
+    std::fs::remove_file(home.beside("-wal")).unwrap();
+    let error = error_of(last.block_on(store.insert_sandbox(&spec("lost"), CREATED)));
+    assert!(matches!(error, MicrosandboxError::StateLost { .. }), "of a connection made later, too: {error:?}");
+}
+
 // hazard: DB2
 #[test]
 fn a_home_that_cannot_be_written_can_be_read() {

@@ -16,6 +16,7 @@
 //! | [`mount`] | attributes of mounts |
 //! | [`seccomp`] | installing a filter |
 //! | [`network`] | the loopback interface, vsock |
+//! | [`sqlite`] | SQLite in a forked child |
 //! | [`heap`] | tuning and trimming of the C library's heap |
 #![allow(unsafe_code, reason = "this crate is the home of unsafe code")]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -41,6 +42,8 @@ pub mod readable;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 /// The result of a call that returns a negative number on failure and sets `errno`.
 fn check<T: Copy + Into<i64>>(value: T) -> Result<T> {

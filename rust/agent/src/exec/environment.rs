@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use microsandbox_protocol::message::BASE_PATH;
 
+use super::c_word;
 use super::failure::{Failure, FailureKind, quote};
 use super::user::Account;
 
@@ -44,7 +45,8 @@ impl Environment {
 
     /// As `execve` wants it.
     pub fn to_c(&self) -> Result<Vec<CString>, Failure> {
-        self.entries.iter().map(|(k, v)| CString::new(format!("{k}={v}")).map_err(|_| nul_in(k))).collect()
+        let entry = |(k, v): &(String, String)| c_word(&format!("{k}={v}")).map_err(|_| nul_in(k));
+        self.entries.iter().map(entry).collect()
     }
 
     fn put_entry(&mut self, entry: &str) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::files::root::{self, Root};
 
+use super::c_word;
 use super::environment::Environment;
 use super::failure::{Failure, FailureKind, quote};
 use super::limits;
@@ -91,7 +92,7 @@ fn arguments(request: &ExecRequest) -> Result<Vec<CString>, Failure> {
     words
         .enumerate()
         .map(|(index, word)| {
-            CString::new(word.as_str())
+            c_word(word)
                 .map_err(|_| Failure::new(FailureKind::BadArgs, "exec", format!("argument {index} holds a NUL byte")))
         })
         .collect()

@@ -3,11 +3,13 @@
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
+use microsandbox_protocol::names;
 use microsandbox_sys::spawn::SpawnError;
 use rustix::fs::{Mode, OFlags};
 
 use crate::files::root::Root;
 
+use super::c_word;
 use super::failure::{Failure, FailureKind, quote};
 
 /// More directories than this on a `PATH` are not searched.
@@ -19,7 +21,7 @@ pub fn candidates(program: &str, path: &str) -> Result<Vec<CString>, Failure> {
     if program.is_empty() {
         return Err(bad("the program name is empty"));
     }
-    let own = |text: String| CString::new(text).map_err(|_| bad("the program name or PATH holds a NUL byte"));
+    let own = |text: String| c_word(&text).map_err(|_| bad("the program name or PATH holds a NUL byte"));
     if program.contains('/') {
         return Ok(vec![own(program.to_owned())?]);
     }
@@ -29,8 +31,8 @@ pub fn candidates(program: &str, path: &str) -> Result<Vec<CString>, Failure> {
 
 /// Explains an `execve` that failed.
 pub fn explain(root: &Root, cwd: BorrowedFd<'_>, program: &str, tried: &[CString], error: SpawnError) -> Failure {
-    let path = tried.get(error.index).and_then(|c| c.to_str().ok()).unwrap_or(program);
-    let name = quote(path);
+    let path = tried.get(error.index).map_or(program.into(), |tried| names::to_text(tried.to_bytes()));
+    let (name, path) = (quote(&path), &*path);
     let fail = |kind, text: &str| Failure::with_errno(kind, "exec", error.errno, text);
     match error.errno {
         libc::ENOENT | libc::ENOTDIR => match head(root, cwd, path) {

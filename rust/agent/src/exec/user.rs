@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io::Read;
 use std::time::Duration;
 
+use microsandbox_protocol::names;
 use rustix::fs::{Mode, OFlags};
 
 use crate::files::root::Root;
@@ -101,7 +102,7 @@ fn read(root: &Root, path: &str) -> String {
         // A file that cannot be read to its end counts as what was read: names missing from it are reported.
         let _ = std::fs::File::from(file).take(MAX_FILE).read_to_end(&mut bytes);
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    names::to_text(&bytes).into_owned()
 }
 
 fn resolve_in(text: &str, passwd: &str, group: &str) -> Result<Account, Failure> {

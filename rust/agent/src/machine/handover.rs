@@ -27,6 +27,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::exec::c_word;
 use crate::machine;
 
 /// Longest order: arguments and environment fit into a frame.
@@ -131,8 +132,8 @@ fn execute_one(candidate: &str, program: &InitProgram) -> Errno {
     let path = systemd(candidate).map_or_else(|| candidate.into(), |real| real.into_os_string().into_vec());
     let (Ok(path), Ok(argv), Ok(envp)) = (
         CString::new(path),
-        words.map(CString::new).collect::<Result<Vec<_>, _>>(),
-        program.env.iter().map(|pair| CString::new(pair.as_str())).collect::<Result<Vec<_>, _>>(),
+        words.map(c_word).collect::<Result<Vec<_>, _>>(),
+        program.env.iter().map(|pair| c_word(pair)).collect::<Result<Vec<_>, _>>(),
     ) else {
         return Errno::INVAL;
     };

@@ -21,16 +21,31 @@ newtype!(
     }
 );
 
-newtype!(
-    /// A path inside: `str`, whose lone surrogates are bytes that are not UTF-8 (PEP 383), as `os.fsdecode` makes them.
-    GuestPath(String) = |object| {
-        let Ok(text) = object.cast::<PyString>() else { return refuse(object, "str") };
-        if let Ok(plain) = text.to_str() {
-            return Ok(names::to_text(plain.as_bytes()).into_owned());
-        }
-        let bytes = text.call_method1("encode", ("utf-8", "surrogateescape"))?;
-        Ok(names::to_text(bytes.cast::<PyBytes>()?.as_bytes()).into_owned())
+/// Text that is bytes inside: its lone surrogates are bytes that are not UTF-8 (PEP 383), as `os.fsdecode` makes them.
+fn of_bytes(text: &Bound<'_, PyString>) -> PyResult<String> {
+    if let Ok(plain) = text.to_str() {
+        return Ok(names::to_text(plain.as_bytes()).into_owned());
     }
+    let bytes = text.call_method1("encode", ("utf-8", "surrogateescape"))?;
+    Ok(names::to_text(bytes.cast::<PyBytes>()?.as_bytes()).into_owned())
+}
+
+/// The same, of any object.
+fn word(object: &Bound<'_, PyAny>) -> PyResult<String> {
+    match object.cast::<PyString>() {
+        Ok(text) => of_bytes(text),
+        Err(_) => refuse(object, "str"),
+    }
+}
+
+newtype!(
+    /// A path inside.
+    GuestPath(String) = word
+);
+
+newtype!(
+    /// A program, an argument, a directory or a user of a program: bytes to the kernel.
+    Word(String) = word
 );
 
 /// A path of this machine, from the working directory of this moment on; it is looked at again when the sandbox starts.
@@ -38,7 +53,7 @@ pub fn from_here(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// A path from inside, the other way.
+/// A path or another word from inside, the other way.
 pub fn guest_path<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyAny>> {
     if !names::is_escaped(path) {
         return Ok(PyString::new(py, path).into_any());
@@ -74,37 +89,56 @@ newtype!(
     }
 );
 
+fn each<T>(object: &Bound<'_, PyAny>, read: fn(&Bound<'_, PyString>) -> PyResult<T>) -> PyResult<Vec<T>> {
+    if !object.is_instance_of::<PyList>() && !object.is_instance_of::<PyTuple>() {
+        return refuse(object, "a list of strings");
+    }
+    let read_one = |item: PyResult<Bound<'_, PyAny>>| match item?.cast::<PyString>() {
+        Ok(text) => read(text),
+        Err(_) => Err(PyTypeError::new_err("{} must be a list of strings")),
+    };
+    object.try_iter()?.map(read_one).collect()
+}
+
 newtype!(
     /// A list or tuple of `str`.
-    Texts(Vec<String>) = |object| {
-        if !object.is_instance_of::<PyList>() && !object.is_instance_of::<PyTuple>() {
-            return refuse(object, "a list of strings");
-        }
-        object.try_iter()?.map(|item| match item?.cast::<PyString>() {
-            Ok(text) => text.extract(),
-            Err(_) => Err(PyTypeError::new_err("{} must be a list of strings")),
-        }).collect()
-    }
+    Texts(Vec<String>) = |object| each(object, |text| text.extract())
 );
 
 newtype!(
+    /// A list or tuple of what [`Word`] is one of.
+    Words(Vec<String>) = |object| each(object, of_bytes)
+);
+
+fn pairs(
+    object: &Bound<'_, PyAny>,
+    read: fn(&Bound<'_, PyString>) -> PyResult<String>,
+) -> PyResult<BTreeMap<String, String>> {
+    let Ok(mapping) = object.cast::<PyMapping>() else { return refuse(object, "a mapping of str to str") };
+    let read_one = |item: Bound<'_, PyAny>| {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        match (key.cast::<PyString>(), value.cast::<PyString>()) {
+            (Ok(key), Ok(value)) => Ok((read(key)?, read(value)?)),
+            _ => Err(PyTypeError::new_err("{} must be a mapping of str to str")),
+        }
+    };
+    mapping.items()?.iter().map(read_one).collect()
+}
+
+newtype!(
     /// A mapping of `str` to `str`.
-    StrMap(BTreeMap<String, String>) = |object| {
-        let Ok(mapping) = object.cast::<PyMapping>() else { return refuse(object, "a mapping of str to str") };
-        mapping.items()?.iter().map(|item| {
-            let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
-            match (key.cast::<PyString>(), value.cast::<PyString>()) {
-                (Ok(key), Ok(value)) => Ok((key.extract()?, value.extract()?)),
-                _ => Err(PyTypeError::new_err("{} must be a mapping of str to str")),
-            }
-        }).collect()
-    }
+    StrMap(BTreeMap<String, String>) = |object| pairs(object, |text| text.extract())
+);
+
+newtype!(
+    /// The same of what [`Word`] is one of.
+    WordMap(BTreeMap<String, String>) = |object| pairs(object, of_bytes)
 );
 
 newtype!(
     /// Environment variables.
     Env(BTreeMap<String, String>) = |object| {
-        let StrMap(map) = object.extract()?;
+        let WordMap(map) = object.extract()?;
         for (key, value) in &map {
             if key.is_empty() || key.contains('=') || key.contains('\0') || value.contains('\0') {
                 let text = format!("{{}}: {key:?} cannot be set; a name is not empty and has no '=', neither side has a null byte");

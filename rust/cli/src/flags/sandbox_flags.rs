@@ -15,6 +15,7 @@ use crate::flags::mount::MountFlags;
 use crate::flags::patch::PatchFlags;
 use crate::flags::size::parse_mib;
 use crate::flags::unsupported::UnsupportedFlags;
+use crate::flags::word::{parsed, word};
 use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};
 
@@ -41,31 +42,31 @@ pub struct SandboxFlags {
     #[arg(long, value_name = "POLICY", value_parser = ["always", "madvise", "never"])]
     thp: Option<String>,
     /// Environment variable; may be repeated.
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_env)]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parsed(parse_env))]
     env: Vec<EnvVar>,
     /// Working directory of programs [default: that of the image, else /].
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = word())]
     workdir: Option<String>,
     /// User of programs: name, uid or uid:gid [default: that of the image, else root].
-    #[arg(short, long, value_name = "USER")]
+    #[arg(short, long, value_name = "USER", value_parser = word())]
     user: Option<String>,
     /// Shell that runs scripts [default: /bin/sh].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = word())]
     shell: Option<String>,
     /// Host name in the sandbox [default: derived from the sandbox's name].
     #[arg(short = 'H', long, value_name = "NAME")]
     hostname: Option<String>,
     /// Program that replaces the entrypoint of the image (one word; arguments follow `--`).
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", value_parser = word())]
     entrypoint: Option<String>,
     /// Init system that becomes PID 1: a path in the sandbox, or `auto` for that of the image.
-    #[arg(long, value_name = "PATH|auto")]
+    #[arg(long, value_name = "PATH|auto", value_parser = word())]
     init: Option<String>,
     /// Argument of the init system; may be repeated.
-    #[arg(long, value_name = "ARG", requires = "init", allow_hyphen_values = true)]
+    #[arg(long, value_name = "ARG", requires = "init", allow_hyphen_values = true, value_parser = word())]
     init_arg: Vec<String>,
     /// Environment variable of the init system; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair, requires = "init")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parsed(parse_pair), requires = "init")]
     init_env: Vec<(String, String)>,
     /// Resource limit of every program, like nofile=1024 or cpu=10:20; may be repeated.
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_rlimit)]

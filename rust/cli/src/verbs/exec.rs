@@ -5,6 +5,7 @@ use microsandbox_core::model::{EnvVar, Rlimit, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
 use crate::flags::key_value::{parse_env, parse_rlimit};
+use crate::flags::word::{parsed, word};
 use crate::invocation::Invocation;
 use crate::output::failure::Outcome;
 use crate::output::progress;
@@ -20,16 +21,16 @@ pub struct ExecArgs {
     #[arg(value_name = "NAME")]
     name: String,
     /// Program and arguments [default: those of the sandbox, else a shell if on a terminal].
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", value_parser = word())]
     command: Vec<String>,
     /// Environment variable; may be repeated.
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_env)]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parsed(parse_env))]
     env: Vec<EnvVar>,
     /// Working directory of the program.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = word())]
     workdir: Option<String>,
     /// User of the program: name, uid or uid:gid.
-    #[arg(short, long, value_name = "USER")]
+    #[arg(short, long, value_name = "USER", value_parser = word())]
     user: Option<String>,
     /// Resource limit of the program, like nofile=1024 or cpu=10:20; may be repeated.
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_rlimit)]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::flags::key_value::{parse_env, parse_pair};
 use crate::flags::size::parse_mib;
+use crate::flags::word::{parsed, word};
 use crate::invocation::Invocation;
 use crate::output::failure::Outcome;
 use crate::output::tables::{Format, or_dash, print_json, table};
@@ -34,10 +35,10 @@ pub struct ModifyArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_mib)]
     max_memory: Option<u32>,
     /// Environment variable; may be repeated.
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_env)]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parsed(parse_env))]
     env: Vec<EnvVar>,
     /// Remove an environment variable; may be repeated.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = word())]
     env_rm: Vec<String>,
     /// Label; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
@@ -46,7 +47,7 @@ pub struct ModifyArgs {
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
     /// Working directory of programs.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = word())]
     workdir: Option<String>,
     /// Print the changes without applying them.
     #[arg(long)]

@@ -6,6 +6,7 @@ use microsandbox_core::{MicrosandboxError, Sandbox};
 
 use crate::app::GivenFlags;
 use crate::flags::sandbox_flags::SandboxFlags;
+use crate::flags::word::word;
 use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};
 use crate::terminal::session::{Program, SessionEnd, SessionFlags};
@@ -30,7 +31,7 @@ pub struct RunArgs {
     #[arg(value_name = "IMAGE", required_unless_present = "name")]
     image: Option<String>,
     /// Program and arguments [default: those of the image, else a shell if on a terminal].
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", value_parser = word())]
     command: Vec<String>,
     /// Print the duration of each boot step on standard error.
     #[arg(long)]

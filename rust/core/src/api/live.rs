@@ -23,6 +23,15 @@ pub struct Sandbox {
     inner: SandboxInner,
     spec: SandboxSpec,
     boot: Arc<[BootStep]>,
+    origin: Origin,
+}
+
+/// What this object did to come by its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Created,
+    Started,
+    Connected,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -37,7 +46,11 @@ impl std::fmt::Debug for Sandbox {
 impl Sandbox {
     /// Binds what a backend returned to the backend.
     pub fn new(backend: SharedBackend, live: LiveRecord) -> Self {
-        Sandbox { backend, inner: live.inner, spec: live.spec, boot: live.boot.into() }
+        Sandbox { backend, inner: live.inner, spec: live.spec, boot: live.boot.into(), origin: Origin::Connected }
+    }
+
+    fn by(self, origin: Origin) -> Self {
+        Sandbox { origin, ..self }
     }
 
     /// Creates and boots. With `replace_existing`, a sandbox of the same name is stopped and removed first.
@@ -45,7 +58,7 @@ impl Sandbox {
         validate_sandbox_name(&config.spec.name)?;
         backend.sandboxes().check_options(&config)?;
         let request = CreateRequest { config, start: true };
-        Ok(Sandbox::new(backend.clone(), backend.sandboxes().create(request).await?))
+        Ok(Sandbox::new(backend.clone(), backend.sandboxes().create(request).await?).by(Origin::Created))
     }
     /// Running: connect; stopped: start; absent: create.
     pub async fn connect_or_create(backend: &SharedBackend, config: SandboxConfig) -> MicrosandboxResult<Sandbox> {
@@ -70,7 +83,7 @@ impl Sandbox {
     }
     pub async fn start(backend: &SharedBackend, name: &str, detached: bool) -> MicrosandboxResult<Sandbox> {
         let request = StartRequest { name, detached };
-        Ok(Sandbox::new(backend.clone(), backend.sandboxes().start(request).await?))
+        Ok(Sandbox::new(backend.clone(), backend.sandboxes().start(request).await?).by(Origin::Started))
     }
     pub async fn get(backend: &SharedBackend, name: &str) -> MicrosandboxResult<SandboxHandle> {
         Ok(SandboxHandle::new(backend.clone(), backend.sandboxes().get(name).await?))
@@ -214,17 +227,39 @@ impl Sandbox {
     /// Stop (or kill), then remove.
     pub async fn destroy(&self, force: bool, timeout: Option<Duration>) -> MicrosandboxResult<()> {
         let handle = self.handle().await?;
-        match if force { handle.kill(timeout).await } else { handle.stop(timeout).await } {
-            // Where there is no force, asking has to do.
-            Err(MicrosandboxError::Unsupported { .. }) => {
-                handle.stop_with_timeout(timeout.unwrap_or(DEFAULT_STOP_TIMEOUT).max(DEFAULT_STOP_TIMEOUT)).await?;
-            }
-            done => done?,
-        }
+        self.end(&handle, force, timeout).await?;
         match handle.remove().await {
             // An ephemeral one may have removed itself.
             Err(MicrosandboxError::SandboxNotFound(_)) => Ok(()),
             other => other,
+        }
+    }
+    async fn end(&self, handle: &SandboxHandle, force: bool, timeout: Option<Duration>) -> MicrosandboxResult<()> {
+        match if force { handle.kill(timeout).await } else { handle.stop(timeout).await } {
+            // Where there is no force, asking has to do.
+            Err(MicrosandboxError::Unsupported { .. }) => {
+                handle.stop_with_timeout(timeout.unwrap_or(DEFAULT_STOP_TIMEOUT).max(DEFAULT_STOP_TIMEOUT)).await
+            }
+            done => done,
+        }
+    }
+    /// For a caller who is gone: removes what this object created, ends what it started, leaves alone what ran before.
+    pub async fn take_back(&self) {
+        if let Err(error) = self.try_take_back().await {
+            tracing::warn!(sandbox = self.name(), %error, "a sandbox whose caller is gone could not be ended");
+        }
+    }
+    async fn try_take_back(&self) -> MicrosandboxResult<()> {
+        let handle = match self.handle().await {
+            Err(MicrosandboxError::SandboxNotFound(_)) => return Ok(()),
+            found => found?,
+        };
+        // By now the name may be that of another sandbox.
+        match self.origin {
+            Origin::Connected => Ok(()),
+            _ if handle.id() != self.id() => Ok(()),
+            Origin::Created => self.destroy(true, None).await,
+            Origin::Started => self.end(&handle, true, None).await,
         }
     }
     /// It keeps running after this process ends.

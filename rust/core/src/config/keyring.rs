@@ -1,6 +1,7 @@
 //! `keyring:<service>:<name>`: a secret of the caller's session, from its Secret Service (freedesktop.org, Secret Service API).
 
 use std::collections::HashMap;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use secret_service::{EncryptionType, Error, SecretService};
@@ -10,23 +11,25 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The secret, or the reason why it cannot be had: the end of a sentence that begins with the reference. Blocks for 10 s at
 /// most.
+///
+/// The D-Bus client runs on the executor of its own crate and not on tokio, whose support it would bring processes and signals
+/// with: a handler of SIGCHLD in the caller's process, and a pipe that a forked daemon closes.
 pub fn secret(service: &str, name: &str) -> Result<String, String> {
     let (service, name) = (service.to_owned(), name.to_owned());
-    // On a thread of its own: the caller may run inside a tokio runtime, which must not start another one.
-    let lookup = std::thread::Builder::new().name("keyring".into()).spawn(move || look_up(&service, &name));
-    let lookup = lookup.map_err(|error| format!("cannot be looked up: {error}"))?;
-    lookup.join().unwrap_or_else(|_panic| Err("cannot be looked up: the D-Bus client panicked".into()))
-}
-
-fn look_up(service: &str, name: &str) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot be looked up: {error}"))?;
-    // When the deadline passes the connection closes, and the service dismisses a prompt that is still open.
-    let found = runtime.block_on(async { tokio::time::timeout(DEADLINE, ask(service, name)).await });
-    runtime.shutdown_background();
-    found.unwrap_or_else(|_elapsed| {
-        Err(format!("was not answered within {} s; unlock the keyring, or use env:NAME", DEADLINE.as_secs()))
-    })
+    let (answer, answered) = std::sync::mpsc::channel();
+    let ask = move || {
+        // Nobody listens any more once the deadline has passed.
+        let _ = answer.send(futures::executor::block_on(ask(&service, &name)));
+    };
+    let asking = std::thread::Builder::new().name("keyring".into()).spawn(ask);
+    asking.map_err(|error| format!("cannot be looked up: {error}"))?;
+    match answered.recv_timeout(DEADLINE) {
+        Ok(found) => found,
+        Err(RecvTimeoutError::Timeout) => {
+            Err(format!("was not answered within {} s; unlock the keyring, or use env:NAME", DEADLINE.as_secs()))
+        }
+        Err(RecvTimeoutError::Disconnected) => Err("cannot be looked up: the D-Bus client panicked".into()),
+    }
 }
 
 async fn ask(service: &str, name: &str) -> Result<String, String> {

@@ -109,6 +109,35 @@ impl ExecOutput {
     pub fn stderr_truncated(&self) -> bool {
         self.stderr_total > self.stderr.len() as u64
     }
+    /// Standard output less the parts of characters that a bound or the end of the wait cut.
+    pub fn stdout_characters(&self) -> &[u8] {
+        whole_characters(&self.stdout, self.stdout_truncated(), self.is_cut_short())
+    }
+    pub fn stderr_characters(&self) -> &[u8] {
+        whole_characters(&self.stderr, self.stderr_truncated(), self.is_cut_short())
+    }
+    fn is_cut_short(&self) -> bool {
+        self.exit.timed_out || !self.exit.drained
+    }
+}
+
+/// `bytes` without the parts of a character at an end that was cut: at the front by a bound, at the back by the end of the wait.
+/// What a program wrote there itself is left as it is.
+pub fn whole_characters(bytes: &[u8], cut_front: bool, cut_back: bool) -> &[u8] {
+    const LONGEST_REST: usize = 3;
+    let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
+    let skipped = if cut_front { bytes.iter().take(LONGEST_REST).take_while(is_rest).count() } else { 0 };
+    let bytes = &bytes[skipped..];
+    if !cut_back {
+        return bytes;
+    }
+    let near = bytes.len().saturating_sub(LONGEST_REST);
+    // The last character begins at most three bytes before the end, if it is not whole.
+    let begin = (near..bytes.len()).rev().find(|index| bytes[*index] & 0xc0 != 0x80).unwrap_or(bytes.len());
+    match std::str::from_utf8(&bytes[begin..]) {
+        Err(error) if error.error_len().is_none() => &bytes[..begin],
+        _ => bytes,
+    }
 }
 
 /// The backend's side of a running program.
@@ -244,5 +273,29 @@ impl ExecHandle {
 
     pub async fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<()> {
         self.control.resize(rows, cols).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_cut_is_dropped_from_a_character() {
+        let text = "aé漢🦀z".as_bytes();
+        for front in 0..=text.len() {
+            for back in front..=text.len() {
+                let part = &text[front..back];
+                let whole = whole_characters(part, true, true);
+                assert!(std::str::from_utf8(whole).is_ok(), "{part:?} gives {whole:?}");
+                assert!(part.len() - whole.len() <= 6, "{part:?} gives {whole:?}");
+                assert_eq!(whole_characters(part, false, false), part);
+            }
+        }
+        // Bytes that are no part of a character at all are the program's own.
+        for own in [&b"\xff\xfe"[..], b"\x80\x80\x80\x80a", b"a\xc3("] {
+            assert!(std::str::from_utf8(whole_characters(own, true, true)).is_err(), "{own:?}");
+        }
+        assert_eq!(whole_characters(b"", true, true), b"");
     }
 }

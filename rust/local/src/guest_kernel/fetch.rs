@@ -1,15 +1,14 @@
 //! Fetching the wheel that bundles the library, with the user's own pip: whatever package index, proxy, certificates and
 //! credentials are configured there are used, and this product handles none of them.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
-
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
 
 use super::install::Pin;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_home::runtime_process;
 
 /// Bytes that have arrived, and how many there will be.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
@@ -67,27 +66,29 @@ fn start(python: &Path, pin: &Pin, scratch: &Path) -> std::io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
         .spawn()
 }
 
-/// Waits for pip to exit and reports progress until then; returns what pip wrote to standard error.
+/// Waits for pip to exit and reports progress until then; returns what pip wrote to standard error. Dropped early, it kills pip.
+///
+/// Not with the process support of tokio: that installs a handler of SIGCHLD in the caller's process, and a pipe of signals
+/// that a forked daemon closes.
 async fn watch(
     mut child: Child,
     scratch: &Path,
     total: u64,
     progress: Progress<'_>,
 ) -> std::io::Result<(ExitStatus, String)> {
-    let stderr = child.stderr.take();
-    let listen = async {
+    let killed = runtime_process::KillOnDrop::child(&child)?;
+    let wait = tokio::task::spawn_blocking(move || {
         let mut said = Vec::new();
-        if let Some(mut stderr) = stderr {
-            (&mut stderr).take(COMPLAINT_MAX).read_to_end(&mut said).await?;
+        if let Some(mut stderr) = child.stderr.take() {
+            (&mut stderr).take(COMPLAINT_MAX).read_to_end(&mut said)?;
             // Output beyond the limit is read and discarded, so that pip does not block on a full pipe.
-            tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await?;
+            std::io::copy(&mut stderr, &mut std::io::sink())?;
         }
-        std::io::Result::Ok(String::from_utf8_lossy(&said).into_owned())
-    };
+        Ok((child.wait()?, String::from_utf8_lossy(&said).into_owned()))
+    });
     let count = async {
         loop {
             progress(size_beneath(scratch).min(total), total);
@@ -95,7 +96,10 @@ async fn watch(
         }
     };
     tokio::select! {
-        ended = async { tokio::try_join!(child.wait(), listen) } => ended,
+        ended = wait => {
+            killed.disarm();
+            ended.unwrap_or_else(|gone| Err(std::io::Error::other(gone)))
+        }
         () = count => Err(std::io::Error::other("the count ended")),
     }
 }

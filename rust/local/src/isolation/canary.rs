@@ -5,9 +5,7 @@
 //! next canary of the home; its guest ended with it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use std::os::fd::AsFd as _;
+use std::time::Instant;
 
 use microsandbox_contract::{RootSpec, Stage};
 
@@ -15,14 +13,12 @@ use super::Trial;
 use crate::{boot, reconcile, runtime_layer};
 use microsandbox_core::error::{BootFailure, Lack, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Isolation, SandboxResources, SandboxSpec};
-use microsandbox_home::{Home, blocking, make_private_directory, runtime_process, tree};
+use microsandbox_home::{Home, blocking, make_private_directory, tree};
 
 /// Start of the names of canaries' directories.
 const PREFIX: &str = "canary-";
 /// Enough for the kernel and the agent.
 const MEMORY_MIB: u32 = 128;
-/// Longest wait for a killed runtime to vanish.
-const GONE: Duration = Duration::from_secs(5);
 const HINT: &str = "`msb doctor --recheck` tries again; MSB_CANARY_DEADLINE gives it more seconds";
 
 /// Boots one. The caller holds the lock.
@@ -68,9 +64,10 @@ async fn fly(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
     let (owned, place) = (home.clone(), dir.to_owned());
     blocking(move || boot::prepare_directory(&place, &owned.id_map()?)).await?;
     let mut trace = BootTrace::begin();
-    let booted = boot::launch(home, &spec, ground, &mut trace).await?.ready(&mut trace).await?;
-    runtime_process::kill(booted.pidfd.as_fd());
-    let _ = tokio::time::timeout(GONE, runtime_process::wait_gone(booted.pidfd)).await;
+    let mut booting = boot::launch(home, &spec, ground, &mut trace).await?;
+    let booted = booting.ready(&mut trace).await;
+    booting.end().await;
+    booted?.end(dir).await;
     Ok(())
 }
 

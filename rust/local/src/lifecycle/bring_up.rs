@@ -1,7 +1,7 @@
-//! The part of create and start that is the same: boot, record, adopt; and the undoing of what was cut off.
+//! The part of create and start that is the same: boot, record, adopt; and the undoing of what failed or was cut off.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,11 +10,13 @@ use microsandbox_core::api::{SandboxInner, SandboxLocalState};
 use microsandbox_core::backend::LiveRecord;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Patch, SandboxSpec, SandboxStatus};
+use microsandbox_core::undo::Cut;
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, runtime_process};
 use microsandbox_store::SandboxRow;
 
 use super::lifeline::{self, release};
+use super::{LOCK_DEADLINE, parse_spec};
 use crate::boot::{self, Booted};
 use crate::{mounts, patches, reconcile};
 
@@ -22,13 +24,17 @@ use crate::{mounts, patches, reconcile};
 /// the lock.
 const AFTER_FOREGROUND: Duration = Duration::from_millis(3);
 
-/// Boots and records: `Starting` with a pid, then `Running`.
+/// Detail of a run that ended because the caller of its start was gone.
+const UNWANTED: &str = "the start was cancelled";
+
+/// Boots and records: `Starting` with a pid, then `Running`. On an error no process of it is left.
 pub async fn bring_up(
     home: &Home,
     spec: &SandboxSpec,
     row_id: i32,
     patches: &[Patch],
     trace: &mut BootTrace,
+    cut: &Cut,
 ) -> MicrosandboxResult<Booted> {
     let store = home.store().await?;
     let rootfs_mode = if spec.image_defaults.manifest_digest.is_some() { "erofs" } else { "bind" };
@@ -39,24 +45,31 @@ pub async fn bring_up(
         store.attach_volumes(row_id, rustix::process::getpid().as_raw_nonzero().get(), &volumes).await?;
     }
     trace.finish("row");
-    let booting = boot::begin(home, spec, trace).await?;
-    boot::failpoint("spawned");
+    let mut booting = boot::begin(home, spec, trace, cut).await?;
+    boot::step("spawned", cut).await;
     let pid = booting.pid();
-    let booted = booting.ready(trace).await?;
-    boot::failpoint("ready");
+    let booted = match cut.or(booting.ready(trace)).await {
+        Ok(booted) => booted,
+        Err(error) => {
+            booting.end().await;
+            return Err(error);
+        }
+    };
+    boot::step("ready", cut).await;
     let recorded = async {
         if !patches.is_empty() {
-            patches::apply(&StreamAgent::new(home.agent_address(&spec.name).await?), patches).await?;
+            let agent = StreamAgent::new(home.agent_address(&spec.name).await?);
+            cut.or(patches::apply(&agent, patches)).await?;
             trace.finish("patches");
         }
-        store.begin_run(row_id, pid, SandboxStatus::Running).await
+        store.begin_run(row_id, pid, SandboxStatus::Running).await?;
+        boot::step("recorded", cut).await;
+        cut.check()
     };
     if let Err(error) = recorded.await {
-        runtime_process::kill(booted.pidfd.as_fd());
-        runtime_process::reap_in_background(booted.pidfd);
+        booted.end(&home.sandbox_dir(&spec.name)).await;
         return Err(error);
     }
-    boot::failpoint("recorded");
     trace.finish("recorded");
     if spec.detached {
         release(&booted.lifeline, &spec.name)?;
@@ -103,56 +116,42 @@ impl Reserve {
     }
 }
 
-/// A creation that has a row but no running sandbox yet. Dropped early (the caller's task was cancelled), it undoes
-/// itself in the background.
+/// A creation or a start that has a row but no running sandbox yet.
 pub struct Unfinished {
     home: Home,
-    row: Option<SandboxRow>,
-    lock: Option<NameLock>,
+    row: SandboxRow,
+    lock: NameLock,
     reserve: Reserve,
-    /// The row existed before (a start): it stays, as crashed.
+    /// The row existed before (a start): it stays.
     keep: bool,
 }
 
 impl Unfinished {
     pub fn new(home: Home, row: SandboxRow, lock: NameLock, reserve: Reserve, keep: bool) -> Self {
-        Unfinished { home, row: Some(row), lock: Some(lock), reserve, keep }
+        Unfinished { home, row, lock, reserve, keep }
     }
     pub fn row_id(&self) -> i32 {
-        self.row.as_ref().map_or(0, |row| row.id)
+        self.row.id
     }
-    pub fn finished_row_id(&mut self) -> i32 {
-        self.row.take().map_or(0, |row| row.id)
-    }
-    pub fn disarm(&mut self) {
-        self.lock = None;
-    }
-    pub async fn undo(&mut self) {
+    /// After an error of [`bring_up`]. Of a creation nothing is left; a start that failed leaves its sandbox crashed, and one
+    /// that was cut off leaves it as it was.
+    pub async fn undo(mut self, cut: &Cut) {
         self.reserve.release();
-        if let (Some(row), Some(lock)) = (self.row.take(), self.lock.take()) {
-            undo(self.home.clone(), row, lock, self.keep).await;
-        }
+        let (status, detail) = match cut.check() {
+            Err(_) if self.keep => (self.row.status, UNWANTED),
+            _ => (SandboxStatus::Crashed, reconcile::INTERRUPTED),
+        };
+        undo(&self.home, &self.row, self.lock, self.keep, (status, detail)).await;
     }
 }
 
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        self.reserve.release();
-        if let (Some(row), Some(lock)) = (self.row.take(), self.lock.take())
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(undo(self.home.clone(), row, lock, self.keep));
-        }
-    }
-}
-
-async fn undo(home: Home, row: SandboxRow, lock: NameLock, keep: bool) {
+async fn undo(home: &Home, row: &SandboxRow, lock: NameLock, keep: bool, end: (SandboxStatus, &str)) {
     let undone = async {
-        reconcile::finish(&home, &row, SandboxStatus::Crashed, Some(reconcile::INTERRUPTED)).await?;
+        reconcile::finish(home, row, end.0, Some(end.1)).await?;
         if keep {
             return Ok(());
         }
-        reconcile::remove_all(&home, &row).await
+        reconcile::remove_all(home, row).await
     };
     match undone.await {
         Ok(()) if !keep => lock.remove_file().await,
@@ -161,5 +160,27 @@ async fn undo(home: Home, row: SandboxRow, lock: NameLock, keep: bool) {
             let error: MicrosandboxError = error;
             tracing::warn!(sandbox = row.name, %error, "a failed creation could not be undone; the next one will");
         }
+    }
+}
+
+/// Ends what was brought up for a caller who is gone: removes what was created, and leaves what was started as it was, in
+/// `before`.
+pub async fn take_back(home: Home, record: LiveRecord, before: Option<SandboxStatus>) {
+    let (name, id) = (&record.spec.name, &record.spec.id);
+    let taken = async {
+        let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
+        let found = home.store().await?.sandbox(name).await?;
+        let Some((row, _run)) = found.filter(|(row, _)| parse_spec(row).is_ok_and(|spec| spec.id == *id)) else {
+            return Ok(());
+        };
+        drop(lifeline::take(id));
+        reconcile::kill_named(&home, name).await;
+        let end = before.map_or((SandboxStatus::Crashed, reconcile::INTERRUPTED), |status| (status, UNWANTED));
+        undo(&home, &row, lock, before.is_some(), end).await;
+        Ok(())
+    };
+    if let Err(error) = taken.await {
+        let error: MicrosandboxError = error;
+        tracing::warn!(sandbox = name, %error, "a sandbox whose creator is gone could not be ended");
     }
 }

@@ -1,15 +1,17 @@
 //! Creating a sandbox: everything is checked, then the row, the directory and the boot.
 
+use futures::FutureExt as _;
 use microsandbox_core::backend::LiveRecord;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, ImageSource, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus};
+use microsandbox_core::undo::{self, Cut};
 use microsandbox_core::validate;
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking, tree};
 use microsandbox_store::SandboxRow;
 
 use super::LOCK_DEADLINE;
-use super::bring_up::{Reserve, Unfinished, adopt, bring_up};
+use super::bring_up::{Reserve, Unfinished, adopt, bring_up, take_back};
 use crate::isolation::Fallback;
 use crate::{boot, isolation, mounts, reconcile, root};
 
@@ -31,31 +33,50 @@ pub async fn prepare(home: &Home, mut config: SandboxConfig, fallback: &Fallback
     Ok(Prepared { config, trace })
 }
 
-/// Creates and boots. A sandbox that is to be replaced is gone already.
+/// Creates and boots. A sandbox that is to be replaced is gone already. If the caller stops waiting, nothing is left.
 pub async fn create(home: &Home, prepared: Prepared) -> MicrosandboxResult<LiveRecord> {
+    let (home, for_undo) = (home.clone(), home.clone());
+    let take_back = move |record| take_back(for_undo.clone(), record, None).boxed();
+    undo::whole(|cut| async move { make(&home, prepared, &cut).await }, take_back).await
+}
+
+async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<LiveRecord> {
     let Prepared { config, mut trace } = prepared;
     let spec = config.spec;
-    let lock = NameLock::acquire(home.path(), &spec.name, LOCK_DEADLINE).await?;
-    let reserve = Reserve::take()?;
-    let row = insert(home, &spec).await?;
-    boot::failpoint("inserted");
-    let mut guard = Unfinished::new(home.clone(), row, lock, reserve, false);
-    let dir = home.sandbox_dir(&spec.name);
-    let place = dir.clone();
-    if blocking(move || Ok(place.exists())).await? {
-        // A directory without a row: what an earlier, killed removal left.
-        tree::remove(home, &dir).await?;
-    }
-    match bring_up(home, &spec, guard.row_id(), &config.patches, &mut trace).await {
-        Ok(booted) => {
-            guard.disarm();
-            Ok(adopt(home, spec, guard.finished_row_id(), booted, trace))
-        }
+    let lock = NameLock::acquire_unless(home.path(), &spec.name, LOCK_DEADLINE, cut).await?;
+    boot::step("locked", cut).await;
+    let unfinished = match claim(home, &spec, cut).await {
+        Ok((row, reserve)) => Unfinished::new(home.clone(), row, lock, reserve, false),
         Err(error) => {
-            guard.undo().await;
+            lock.remove_file().await;
+            return Err(error);
+        }
+    };
+    boot::step("inserted", cut).await;
+    let row_id = unfinished.row_id();
+    let brought_up = async {
+        let dir = home.sandbox_dir(&spec.name);
+        let place = dir.clone();
+        if blocking(move || Ok(place.exists())).await? {
+            // A directory without a row: what an earlier, killed removal left.
+            tree::remove(home, &dir).await?;
+        }
+        bring_up(home, &spec, row_id, &config.patches, &mut trace, cut).await
+    };
+    match brought_up.await {
+        Ok(booted) => Ok(adopt(home, spec, row_id, booted, trace)),
+        Err(error) => {
+            unfinished.undo(cut).await;
             Err(error)
         }
     }
+}
+
+/// The row, and the descriptors to undo it with.
+async fn claim(home: &Home, spec: &SandboxSpec, cut: &Cut) -> MicrosandboxResult<(SandboxRow, Reserve)> {
+    cut.check()?;
+    let reserve = Reserve::take()?;
+    Ok((insert(home, spec).await?, reserve))
 }
 
 /// Checks everything and settles everything that is decided once: isolation, image, identity.

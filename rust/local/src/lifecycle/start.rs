@@ -1,25 +1,36 @@
 //! Booting a sandbox that exists, and attaching to one that runs.
 
+use futures::FutureExt as _;
 use microsandbox_core::agent::AgentClient;
 use microsandbox_core::api::{SandboxInner, SandboxLocalState};
 use microsandbox_core::backend::{ConnectRequest, LiveRecord, StartRequest};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Isolation, SandboxStatus, validate_sandbox_name};
+use microsandbox_core::undo::{self, Cut};
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking};
 
-use super::bring_up::{Reserve, Unfinished, adopt, bring_up};
+use super::bring_up::{Reserve, Unfinished, adopt, bring_up, take_back};
 use super::{LOCK_DEADLINE, parse_spec};
 use crate::{isolation, mounts, reconcile};
 
-/// Boots from the stored configuration and the pinned root file system.
+/// Boots from the stored configuration and the pinned root file system. If the caller stops waiting, the sandbox is as it
+/// was.
 pub async fn start(home: &Home, request: StartRequest<'_>) -> MicrosandboxResult<LiveRecord> {
     let StartRequest { name, detached } = request;
     validate_sandbox_name(name)?;
+    let (home, for_undo, name) = (home.clone(), home.clone(), name.to_owned());
+    let take_back = move |(record, before)| take_back(for_undo.clone(), record, Some(before)).boxed();
+    let started = undo::whole(|cut| async move { boot(&home, &name, detached, &cut).await }, take_back);
+    started.await.map(|(record, _before)| record)
+}
+
+/// The sandbox, and the status that it had before.
+async fn boot(home: &Home, name: &str, detached: bool, cut: &Cut) -> MicrosandboxResult<(LiveRecord, SandboxStatus)> {
     let mut trace = BootTrace::begin();
     // Settle first: a row may still say running for a process that is gone.
     reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-    let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
+    let lock = NameLock::acquire_unless(home.path(), name, LOCK_DEADLINE, cut).await?;
     let store = home.store().await?;
     let (row, _run) = store.sandbox(name).await?.ok_or_else(|| reconcile::not_found(name))?;
     if !row.status.is_terminal() && row.status != SandboxStatus::Created {
@@ -43,15 +54,15 @@ pub async fn start(home: &Home, request: StartRequest<'_>) -> MicrosandboxResult
         store.update_spec(row.id, &spec).await?;
     }
     let reserve = Reserve::take()?;
-    store.set_status(row.id, &[row.status], SandboxStatus::Starting).await?;
-    let mut guard = Unfinished::new(home.clone(), row, lock, reserve, true);
-    match bring_up(home, &spec, guard.row_id(), &[], &mut trace).await {
-        Ok(booted) => {
-            guard.disarm();
-            Ok(adopt(home, spec, guard.finished_row_id(), booted, trace))
-        }
+    cut.check()?;
+    let before = row.status;
+    store.set_status(row.id, &[before], SandboxStatus::Starting).await?;
+    let unfinished = Unfinished::new(home.clone(), row, lock, reserve, true);
+    let row_id = unfinished.row_id();
+    match bring_up(home, &spec, row_id, &[], &mut trace, cut).await {
+        Ok(booted) => Ok((adopt(home, spec, row_id, booted, trace), before)),
         Err(error) => {
-            guard.undo().await;
+            unfinished.undo(cut).await;
             Err(error)
         }
     }

@@ -1,15 +1,14 @@
-//! Ending a sandbox: through its agent, else by signal. None of these waits for the end.
+//! Ending a sandbox: through its agent, else by signal. Only the kill waits for the end.
 
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use microsandbox_core::agent::AgentClient;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::SandboxStatus;
-use microsandbox_home::{Home, process, runtime_process};
+use microsandbox_home::{Home, process};
 
 use super::running;
-use crate::{boot, freeze};
+use crate::{boot, freeze, reconcile};
 
 /// Connecting to an agent that is asked to shut down.
 const SHUTDOWN_CONNECT: Duration = Duration::from_secs(5);
@@ -48,13 +47,13 @@ pub async fn drain(home: &Home, name: &str) -> MicrosandboxResult<()> {
     home.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await.map(drop)
 }
 
-/// SIGKILL to the runtime; the guest dies with it.
+/// By force; the guest dies with its first process.
 pub async fn kill(home: &Home, name: &str) -> MicrosandboxResult<()> {
     let (row, identity) = running(home, name).await?;
     let store = home.store().await?;
     store.set_status(row.id, &[SandboxStatus::Running, SandboxStatus::Paused], SandboxStatus::Draining).await?;
-    if let Some(pidfd) = identity.and_then(|identity| process::open(&identity.runtime)) {
-        runtime_process::kill(pidfd.as_fd());
+    if let Some(identity) = identity {
+        reconcile::kill(&identity).await;
     }
     Ok(())
 }

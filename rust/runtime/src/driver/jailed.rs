@@ -1,6 +1,8 @@
 //! The steps that every tenant of the jail goes through: namespaces, ids, control groups, the overlay, and at the end the
 //! tenant's own program. What differs between tenants is a [`Tenant`].
 
+use std::path::PathBuf;
+
 use microsandbox_contract::{
     Accelerator, Driver, IdMap, IsolationReport, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits,
 };
@@ -87,8 +89,9 @@ pub fn boot(
     steps: &mut Steps,
 ) -> Result<Guest, Failure> {
     steps.begin(Step::MakeCgroups);
-    let mut cgroups = Cgroups::create(&spec.name, &spec.sandbox_dir, &tenant.limits(spec));
-    record_cgroups(&cgroups, dir);
+    let note = |paths: &[PathBuf]| record_cgroups(paths, dir);
+    let mut cgroups = Cgroups::create(&spec.name, &spec.sandbox_dir, &tenant.limits(spec), note);
+    record_cgroups(&cgroups.paths(), dir);
     steps.finish(Step::MakeCgroups);
     let (driver, accelerator) = tenant.kind();
     match start(spec, dir, tenant, &mut cgroups, steps) {
@@ -116,8 +119,8 @@ pub fn boot(
 
 /// Names the groups in `runtime/cgroups.json`: what cleans up after a kill removes them. Without this file, a killed boot
 /// leaves empty groups until the next start of the sandbox.
-fn record_cgroups(cgroups: &Cgroups, dir: &SandboxDir) {
-    if let Ok(text) = serde_json::to_vec(&cgroups.paths()) {
+fn record_cgroups(paths: &[PathBuf], dir: &SandboxDir) {
+    if let Ok(text) = serde_json::to_vec(paths) {
         let _ = directory::publish(&dir.runtime, "cgroups.json", &text);
     }
 }
