@@ -12,10 +12,11 @@ use std::os::fd::OwnedFd;
 use microsandbox_protocol::capabilities::PROGRAM_CAPABILITIES;
 use microsandbox_protocol::machine::{AGENT_PORT, CONTROL_PORT, ENDED_WITHOUT_AGENT, INIT_ARGUMENT};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
-use microsandbox_sys::{file, network};
+use microsandbox_sys::{file, inherited, network};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::files::root::Root;
@@ -44,6 +45,18 @@ const OPEN_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "t
 pub fn is_ours() -> bool {
     rustix::process::getpid().as_raw_nonzero().get() == 1
         && std::env::args_os().nth(1).is_some_and(|argument| argument == INIT_ARGUMENT)
+}
+
+/// Open files that a program may raise its limit to, as in a container at most.
+const MAX_FILES: u64 = 1 << 20;
+
+/// The limits that programs start with, those of an init of the image's included: the kernel's own for its first process
+/// are those of its version, and allow few open files.
+pub fn set_limits() {
+    let files = Rlimit { current: Some(1024), maximum: Some(MAX_FILES) };
+    // Refused only beyond the kernel's own bound, which is this one unless it was built otherwise.
+    let _ = rustix::process::setrlimit(Resource::Nofile, files);
+    inherited::reset_limits();
 }
 
 /// Mounts what a Linux program expects, then opens the way to the host: the listening socket and the private channel.

@@ -80,10 +80,11 @@ impl Tenant for Agent {
     }
 
     fn drop_privileges(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno> {
-        rustix::process::umask(Mode::from_raw_mode(0o022));
         // Fails only for a process that leads its group already.
         let _ = rustix::process::setsid();
-        caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(jail.spec.limits.pids)))?;
+        if jail.pids_by_rlimit {
+            caps::limit_processes(jail.spec.limits.pids)?;
+        }
         caps::drop_to(caps::PROGRAMS)?;
         let kept = "inside its user namespace: chown dac_override fowner fsetid kill setgid setuid net_bind_service";
         Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))
