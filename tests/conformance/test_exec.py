@@ -127,6 +127,35 @@ async def test_exec_as_another_user(shared_box: Sandbox) -> None:
     assert (await shared_box.exec("id", ["-u"], user="1234:99")).stdout_text == "1234\n"
 
 
+@pytest.mark.needs("programs")
+@pytest.mark.parametrize("tty", [False, True])
+@pytest.mark.parametrize("user", ["root", "nobody", "1234:1234"])
+async def test_streams_are_opened_by_path(shared_box: Sandbox, user: str, tty: bool) -> None:
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; echo fd >> /proc/self/fd/1; exec 7>&1; echo seven > /dev/fd/7"
+    output = await shared_box.shell(script, user=user, tty=tty)
+    assert sorted((output.stdout_text + output.stderr_text).split()) == ["err", "fd", "out", "seven"]
+    assert output.exit_code == 0
+
+
+@pytest.mark.needs("programs")
+@pytest.mark.parametrize("user", ["root", "nobody", "1234:1234"])
+async def test_input_is_opened_by_path(shared_box: Sandbox, user: str) -> None:
+    assert (await shared_box.exec("cat", ["/dev/stdin"], user=user, stdin=b"given")).stdout_bytes == b"given"
+    assert (await shared_box.exec("cat", ["/proc/self/fd/0"], user=user, stdin=b"given")).stdout_bytes == b"given"
+    none = await shared_box.exec("cat", ["/dev/stdin"], user=user)
+    assert (none.exit_code, none.stdout_bytes, none.stderr_bytes) == (0, b"", b"")
+
+
+@pytest.mark.needs("programs")
+async def test_streams_belong_to_the_user_alone(shared_box: Sandbox) -> None:
+    output = await shared_box.shell("stat -Lc '%u %a' /dev/stdin /dev/stdout /dev/stderr", user="1234:99", stdin=b"")
+    assert output.stdout_text == "1234 600\n" * 3
+    # A program of another user that inherits them writes to them and does not open them again, as everywhere else.
+    script = "setpriv --reuid 1234 --regid 99 --clear-groups sh -c 'echo inherited; echo again > /dev/stdout'"
+    output = await shared_box.shell(script)
+    assert output.stdout_text == "inherited\n" and "denied" in output.stderr_text, output
+
+
 @pytest.mark.hazard("A5")
 @pytest.mark.needs("programs")
 @pytest.mark.parametrize("user", ["0:0:0", "1e3", "-1", "4294967295", "root\n", "nosuchuser"])
