@@ -41,6 +41,9 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 /// Devices that every user may open; the kernel gives them to root alone.
 const OPEN_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// All that `net.ipv4.ping_group_range` takes (Linux, `ip-sysctl.rst`).
+const PING_GROUPS: &str = "0 2147483647";
+
 /// Whether the kernel has started this program as its first process.
 pub fn is_ours() -> bool {
     rustix::process::getpid().as_raw_nonzero().get() == 1
@@ -91,6 +94,8 @@ pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
         let _ = rustix::fs::chmod(format!("/dev/{device}"), Mode::from_raw_mode(0o666));
     }
     quiet_standard_streams()?;
+    // Every group may `ping`; a kernel without the setting has no such sockets either.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", PING_GROUPS);
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
         .map_err(io::Error::from)?;
     network::loopback_up(&socket).map_err(|error| named("bring up the loopback", error))?;

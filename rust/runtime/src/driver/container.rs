@@ -65,10 +65,11 @@ impl Tenant for Agent {
     ) -> Result<OwnedFd, Failure> {
         let spec = jail.spec;
         let inside = |step, action| failed(step, action, INSIDE_HINT);
-        log.step(Step::MountProc, || rootfs::mount_proc(&root))?;
+        let id_count = ids::count(&spec.ids);
+        log.step(Step::MountProc, || rootfs::mount_proc(&root, id_count))?;
         log.step(Step::MountSys, || rootfs::mount_sys(&root))?;
         let shm_bytes = super::shm_bytes(spec);
-        log.step(Step::MountDev, || rootfs::mount_dev(&root, ids::count(&spec.ids), shm_bytes))?;
+        log.step(Step::MountDev, || rootfs::mount_dev(&root, id_count, shm_bytes))?;
         log.step(Step::WriteEtc, || rootfs::write_etc(&root, parts, &spec.hostname))?;
         log.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts))?;
         log.step(Step::StartNetwork, || {
