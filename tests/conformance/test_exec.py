@@ -276,8 +276,33 @@ async def test_background_work_does_not_hold_the_call(shared_box: Sandbox) -> No
     begin = time.monotonic()
     output = await shared_box.shell("sleep 1000 & echo holding the pipes")
     assert output.stdout_text == "holding the pipes\n"
-    # Leader's exit plus the drain deadline of two seconds.
+    assert (output.exit_code, output.duration < within(1)) == (0, True)
+    # The leader's exit, and a tenth of a second in which nothing was written.
+    assert time.monotonic() - begin < within(1.5)
+
+
+@pytest.mark.hazard("X4")
+@pytest.mark.needs("programs")
+async def test_output_that_keeps_coming_is_waited_for(shared_box: Sandbox) -> None:
+    # Whole and in order, at most for two seconds; then the rest is the log's.
+    script = "(for n in 1 2 3 4 5 6 7 8; do sleep 0.05; echo $n; done; sleep 1000) & echo 0"
+    output = await shared_box.shell(script)
+    assert output.stdout_text.split() == [str(n) for n in range(len(output.stdout_text.split()))]
+    assert output.stdout_text.startswith("0\n")
+    if within(1) == 1:
+        assert output.stdout_text.endswith("8\n")
+    begin = time.monotonic()
+    output = await shared_box.shell("yes & echo first", max_output_bytes=1000)
+    assert output.exit_code == 0 and output.stdout_total > 1000
     assert time.monotonic() - begin < 2 + within(4)
+    await shared_box.shell("pkill yes")
+
+
+@pytest.mark.hazard("X4")
+@pytest.mark.needs("programs")
+async def test_what_the_leader_wrote_is_whole(shared_box: Sandbox) -> None:
+    output = await shared_box.shell("sleep 1000 & seq 100000")
+    assert output.stdout_bytes == b"".join(b"%d\n" % n for n in range(1, 100_001))
 
 
 @pytest.mark.hazard("X1")
