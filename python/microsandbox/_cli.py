@@ -20,8 +20,8 @@ def main() -> int:
 
 
 def fill_standard_streams() -> None:
-    """A standard stream that the caller closed becomes `/dev/null`: the next descriptor that is opened, a connection to a
-    sandbox for example, would get its number and with it the output of programs."""
+    """A standard stream that the caller closed becomes `/dev/null`: the next descriptor that is opened, a connection to
+    a sandbox for example, would get its number and with it the output of programs."""
     while (number := os.open(os.devnull, os.O_RDWR)) < STANDARD_STREAMS:
         os.set_inheritable(number, True)
     os.close(number)

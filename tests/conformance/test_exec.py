@@ -131,7 +131,9 @@ async def test_exec_as_another_user(shared_box: Sandbox) -> None:
 @pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize("user", ["root", "nobody", "1234:1234"])
 async def test_streams_are_opened_by_path(shared_box: Sandbox, user: str, tty: bool) -> None:
-    script = "echo out > /dev/stdout; echo err > /dev/stderr; echo fd >> /proc/self/fd/1; exec 7>&1; echo seven > /dev/fd/7"
+    script = (
+        "echo out > /dev/stdout; echo err > /dev/stderr; echo fd >> /proc/self/fd/1; exec 7>&1; echo seven > /dev/fd/7"
+    )
     output = await shared_box.shell(script, user=user, tty=tty)
     assert sorted((output.stdout_text + output.stderr_text).split()) == ["err", "fd", "out", "seven"]
     assert output.exit_code == 0

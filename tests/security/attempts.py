@@ -281,7 +281,6 @@ for label, family, kind, protocol in (
     simple(f"E9 socketpair {label}", 53, family, kind, protocol, buffer)
 
 
-
 # E9: what is left of netlink lists interfaces and routes. Requests come in fours: new, delete, get, set.
 def change(kind: int) -> None:
     with socket.socket(16, socket.SOCK_RAW, 0) as netlink:
