@@ -208,7 +208,11 @@ pub(super) fn take_frame(log: &mut ExecLog, frame: Frame, control: &mut Vec<Cont
         }
         Kind::Ready => control.extend(message.parse().ok().map(Control::Ready)),
         Kind::Activity => control.extend(message.parse().ok().map(Control::Activity)),
-        Kind::LogSync => control.extend(message.parse().ok().map(Control::LogSync)),
+        Kind::LogSync => match (control.last_mut(), message.parse().ok()) {
+            // Only the newest is answered.
+            (Some(Control::LogSync(last)), Some(newest)) => *last = newest,
+            (_, newest) => control.extend(newest.map(Control::LogSync)),
+        },
         _ => {}
     }
 }
