@@ -119,20 +119,32 @@ fn refused() -> Result<Rules, Failure> {
     rules.insert(libc::SYS_ioctl, ioctl);
     let other: Vec<_> = ALLOWED_PERSONALITIES.iter().map(|&value| (0, SeccompCmpOp::Ne, value)).collect();
     rules.insert(libc::SYS_personality, vec![rule(&other)?]);
+    let of_type = |kind: i32| (1, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), kind as u64);
     let types = REFUSED_SOCKET_TYPES
         .iter()
-        .map(|&kind| rule(&[(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), kind as u64)]))
+        .flat_map(|&kind| INTERNET.iter().map(move |&family| rule(&[of_family(family), of_type(kind)])))
         .collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_socket, types);
     Ok(rules)
 }
 
+/// The condition that a socket is of this family.
+fn of_family(family: i32) -> (u8, SeccompCmpOp, u64) {
+    (0, SeccompCmpOp::Eq, family as u64)
+}
+
 fn families() -> Result<Rules, Failure> {
     let other: Vec<_> = ALLOWED_FAMILIES.iter().map(|&family| (0, SeccompCmpOp::Ne, family as u64)).collect();
-    let mut protocol: Vec<_> = ALLOWED_PROTOCOLS.iter().map(|&number| (2, SeccompCmpOp::Ne, number as u64)).collect();
-    protocol.push((0, SeccompCmpOp::Ne, libc::AF_UNIX as u64));
+    let mut refused = vec![rule(&other)?];
+    for &family in INTERNET {
+        let mut protocol: Vec<_> =
+            ALLOWED_PROTOCOLS.iter().map(|&number| (2, SeccompCmpOp::Ne, number as u64)).collect();
+        protocol.push(of_family(family));
+        refused.push(rule(&protocol)?);
+    }
+    refused.push(rule(&[of_family(libc::AF_NETLINK), (2, SeccompCmpOp::Ne, NETLINK_PROTOCOL as u64)])?);
     let mut rules = Rules::new();
-    rules.insert(libc::SYS_socket, vec![rule(&other)?, rule(&protocol)?]);
+    rules.insert(libc::SYS_socket, refused);
     rules.insert(libc::SYS_socketpair, vec![rule(&other)?]);
     Ok(rules)
 }

@@ -249,8 +249,15 @@ def thread_filter() -> None:
 for label, family, kind, protocol in (
     ("vsock", 40, socket.SOCK_STREAM, 0),
     ("packet", 17, socket.SOCK_RAW, 0x300),
-    ("netlink route", 16, socket.SOCK_RAW, 0),
+    ("netlink user", 16, socket.SOCK_DGRAM, 2),
+    ("netlink diag", 16, socket.SOCK_DGRAM, 4),
+    ("netlink xfrm", 16, socket.SOCK_RAW, 6),
+    ("netlink audit", 16, socket.SOCK_RAW, 9),
     ("netlink netfilter", 16, socket.SOCK_RAW, 12),
+    ("netlink uevent", 16, socket.SOCK_RAW, 15),
+    ("netlink generic", 16, socket.SOCK_RAW, 16),
+    ("netlink crypto", 16, socket.SOCK_RAW, 21),
+    ("netlink of 2^32", 16, socket.SOCK_RAW, 1 << 32 | 12),
     ("alg", 38, socket.SOCK_SEQPACKET, 0),
     ("xdp", 44, socket.SOCK_RAW, 0),
     ("raw icmp", 2, socket.SOCK_RAW, 1),
@@ -272,6 +279,22 @@ for label, family, kind, protocol in (
 ):
     simple(f"E9 socket {label}", 41, family, kind, protocol)
     simple(f"E9 socketpair {label}", 53, family, kind, protocol, buffer)
+
+
+# E9: what is left of netlink lists interfaces and routes. Requests come in fours: new, delete, get, set.
+def change(kind: int) -> None:
+    with socket.socket(16, socket.SOCK_RAW, 0) as netlink:
+        netlink.settimeout(5)
+        # Asks for an acknowledgement; the body is long enough for every kind, and about the loopback interface.
+        netlink.send(struct.pack("=IHHII", 48, kind, 1 | 4, 1, 0) + struct.pack("=ii", 0, 1) + bytes(24))
+        _, answer, _, _, _, error = struct.unpack_from("=IHHIIi", netlink.recv(4096))
+        if answer == 2 and error:
+            raise OSError(-error, os.strerror(-error))
+
+
+for number in range(16, 116):
+    if number % 4 != 2:
+        attempts[f"E9 netlink change {number}"] = lambda number=number: change(number)
 
 # E10: the binaries that host and sandbox share.
 attempts["E10 open /proc/1/exe for writing"] = lambda: os.open("/proc/1/exe", os.O_WRONLY)

@@ -193,3 +193,20 @@ def test_words_of_a_command_line_are_bytes(msb: Msb) -> None:
     script = 'printf %s "$WORD-$1" | od -An -c'
     done = msb("exec", "box", "-e", f"WORD={odd}", "-w", "/tmp", "--", "sh", "-c", script, "sh", odd)
     assert done.stdout.split() == ["c", "a", "f", "351", "-", "c", "a", "f", "351"]
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+def test_a_closed_stream_takes_nothing_else_along(msb: Msb, home: Path, closed: str) -> None:
+    # A descriptor that `msb` opens itself must not get the number of a standard stream, and with it the program's output.
+    closing = " ".join(f"{number}>&-" for number in closed.split())
+    program = 'exec "$0" exec box -- sh -c "cat; echo out; echo err >&2; exit 3" ' + closing
+    done = subprocess.run(
+        ["sh", "-c", program, Path(sys.executable).parent / "msb"],
+        env={**os.environ, "MSB_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    said = ("" if "1" in closed else "out\n", "" if "2" in closed else "err\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, *said)

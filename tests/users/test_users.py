@@ -139,6 +139,11 @@ async def body():
             result["nobody"] = (await box.exec("id", ["-u"], user="nobody")).stdout_text.strip()
         except MicrosandboxError as error:
             result["nobody"] = type(error).__name__ + ": " + str(error)
+        streams = "for f in /dev/stdout /dev/stderr; do echo $f > $f; done; cat /dev/stdin; umask; ulimit -Sn"
+        output = await box.shell(streams, user=None if result["nobody"] != "65534" else "nobody", stdin=b"given\\n")
+        result["streams"] = output.stdout_text.split() + output.stderr_text.split()
+        ping = "import socket as s; a = s.socket(2, 2, 1); a.settimeout(10); a.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]), ('127.0.0.1', 0)); print(len(a.recv(99)))"
+        result["ping"] = (await box.exec("python3", ["-c", ping])).stdout_text
         report = await box.isolation_report()
         result["report"] = {m.name: [str(m.state), m.reason or ""] for m in report.mechanisms}
         status = (await box.exec("cat", ["/proc/self/status"])).stdout_text
@@ -154,6 +159,8 @@ def main_job_done(answer: dict[str, object]) -> dict[str, list[str]]:
     assert answer["sum"] == "6"
     assert answer["id"] == ["0", "0"]
     assert answer["seccomp"] == "2"
+    assert answer["streams"] == ["/dev/stdout", "given", "0022", "1024", "/dev/stderr"]
+    assert answer["ping"] == "8\n"
     assert answer["left"] == [] and answer["directories"] == []
     report = answer["report"]
     assert isinstance(report, dict)

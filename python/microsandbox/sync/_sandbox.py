@@ -285,7 +285,8 @@ class Sandbox(SandboxCalls):
     def shell(self, script: str, **options: Unpack[ExecKeywords]) -> ExecOutput:
         """Runs a script with the sandbox's shell; keywords and errors as for `exec`.
 
-        Work put in the background with its streams closed or redirected does not hold the call back.
+        Work put in the background does not hold the call back: once the script has ended and its streams were silent
+        for 0.1 s (after 2 s at the latest), later output goes to the log only.
 
         Example: `print(sb.shell("echo $HOME | wc -c", timeout=10).stdout_text)`
         """

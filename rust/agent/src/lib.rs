@@ -29,6 +29,9 @@ pub(crate) const FAILED: u8 = 70;
 /// Runs the agent to its end; the exit status of the process.
 pub fn run() -> u8 {
     let owns_machine = machine::is_ours();
+    if owns_machine {
+        machine::set_limits();
+    }
     let successor = match machine::handover::is_wanted().then(machine::handover::split).transpose() {
         Ok(Some(None)) => return FAILED,
         Ok(successor) => Ok(successor.flatten()),

@@ -11,6 +11,7 @@ use microsandbox_sys::{heap, poll, signal};
 use crate::clients::connection::Connection;
 use crate::clients::control::Control;
 use crate::handlers::files::Call;
+use crate::handlers::logs::LogWaiter;
 use crate::handlers::shutdown::Shutdown;
 use crate::handlers::watch::Watching;
 use crate::machine::init::{self, END_REQUESTS, Setup};
@@ -56,6 +57,8 @@ pub struct Server {
     pub(crate) calls: BTreeMap<u64, Call>,
     pub(crate) watches: BTreeMap<u64, Watching>,
     pub(crate) jobs: Jobs,
+    /// In the order in which they asked.
+    pub(crate) log_waiters: Vec<LogWaiter>,
     pub(crate) workers: Workers,
     pub(crate) shutdown: Option<Shutdown>,
     /// New programs are refused; the sandbox ends once the last running program has ended.
@@ -104,6 +107,7 @@ impl Server {
             calls: BTreeMap::new(),
             watches: BTreeMap::new(),
             jobs: Jobs::new(),
+            log_waiters: Vec::new(),
             workers: Workers::new()?,
             shutdown: None,
             draining: false,

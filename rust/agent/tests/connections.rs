@@ -276,6 +276,33 @@ fn ping_touch_and_stats_answer() {
     });
 }
 
+/// Answered in the order of the marks, each once the runtime has got there.
+#[test]
+fn the_log_is_complete_once_the_runtime_says_so() {
+    within(20, || {
+        let agent = Agent::jailed();
+        let mut client = agent.connect();
+        let mut gone = agent.connect();
+        let ids = [client.id(), client.id()];
+        let left = gone.id();
+        client.send(ids[0], &Kind::LogSync, &Empty {});
+        assert_eq!(client.ask(&Kind::Ping, &Empty {}).kind, Kind::Pong);
+        gone.send(left, &Kind::LogSync, &Empty {});
+        assert_eq!(gone.ask(&Kind::Ping, &Empty {}).kind, Kind::Pong);
+        drop(gone);
+        client.send(ids[1], &Kind::LogSync, &Empty {});
+        assert_eq!(client.ask(&Kind::Ping, &Empty {}).kind, Kind::Pong);
+        for (number, id) in [(1, Some(ids[0])), (2, None), (3, Some(ids[1])), (9, None)] {
+            agent.tell(&Kind::LogSynced, &LogSync { number });
+            if let Some(id) = id {
+                let answer = client.recv().unwrap();
+                assert_eq!((answer.kind, answer.id), (Kind::LogSynced, id));
+            }
+        }
+        assert_eq!(client.ask(&Kind::Ping, &Empty {}).kind, Kind::Pong);
+    });
+}
+
 /// The agent cannot be traced and its descriptors reach nobody.
 // hazard: E10
 #[test]

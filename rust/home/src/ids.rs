@@ -69,7 +69,7 @@ fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
     let slot = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % SLOTS;
     let stored = choose(&mapped, FIRST_BASE + slot * RANGE)?;
     let text = serde_json::to_vec(&stored).map_err(|e| MicrosandboxError::json("id map", e))?;
-    std::fs::create_dir_all(home).map_err(|e| MicrosandboxError::io("create", home, e))?;
+    crate::make_private_directory(home)?;
     let mut file =
         tempfile::NamedTempFile::new_in(home).map_err(|e| MicrosandboxError::io("create a file in", home, e))?;
     std::io::Write::write_all(&mut file, &text).map_err(|e| MicrosandboxError::io("write", &path, e))?;

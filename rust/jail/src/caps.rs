@@ -19,9 +19,6 @@ pub const MONITOR: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETUID);
 
-/// Largest number of descriptors a process inside may raise its limit to.
-const NOFILE: u64 = 1 << 20;
-
 /// Leaves only `kept` in every set, none inheritable or ambient, and refuses privilege gain on exec for good.
 pub fn drop_to(kept: CapabilitySet) -> Result<(), Errno> {
     clear_ambient_capability_set()?;
@@ -48,15 +45,15 @@ pub fn drop_to_supervisor() -> Result<(), Errno> {
     set_no_new_privs(true)
 }
 
-/// Resource limits that every process inside starts with. `pids` replaces a control group that is not available:
-/// it bounds the processes of each user inside this user namespace.
-pub fn set_limits(pids: Option<u64>) -> Result<(), Errno> {
-    if let Some(pids) = pids {
-        let limit = Some(getrlimit(Resource::Nproc).maximum.map_or(pids, |host| host.min(pids)));
-        setrlimit(Resource::Nproc, Rlimit { current: limit, maximum: limit })?;
-    }
-    let host = getrlimit(Resource::Nofile).maximum.unwrap_or(NOFILE);
-    let nofile = Some(host.min(NOFILE));
-    setrlimit(Resource::Nofile, Rlimit { current: nofile, maximum: nofile })?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+/// Bounds the processes of each user inside this user namespace, in place of a control group that is not available.
+pub fn limit_processes(pids: u32) -> Result<(), Errno> {
+    let pids = u64::from(pids);
+    let limit = Some(getrlimit(Resource::Nproc).maximum.map_or(pids, |host| host.min(pids)));
+    setrlimit(Resource::Nproc, Rlimit { current: limit, maximum: limit })
+}
+
+/// As many open files as this process may have.
+pub fn raise_files() -> Result<(), Errno> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
 }

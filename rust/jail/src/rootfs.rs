@@ -189,12 +189,16 @@ fn clear_volatile_mark(work: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Groups whose programs may send echo requests without privileges (Linux, `ip-sysctl.rst`).
+const PING_GROUPS: &str = "sys/net/ipv4/ping_group_range";
+
 /// A fresh `/proc` of the sandbox's own process namespace, without what concerns the whole machine.
-pub fn mount_proc(root: &OwnedFd) -> Result<(), Failure> {
+pub fn mount_proc(root: &OwnedFd, id_count: u32) -> Result<(), Failure> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mounted = (|| {
         let proc = mounts::fresh("proc", &[], attributes)?;
+        allow_ping(&proc, id_count);
         mounts::attach(&proc, make::replace_with_dir(root, "proc")?)?;
         for name in PROC_READONLY {
             if let Some(target) = existing(&proc, name)? {
@@ -206,6 +210,14 @@ pub fn mount_proc(root: &OwnedFd) -> Result<(), Failure> {
         mask(&proc, &PROC_MASKED)
     })();
     mounted.map_err(failed(Step::MountProc, "mount /proc", MOUNT_HINT))
+}
+
+/// Lets every group of the sandbox `ping` in its own network, in which there is the loopback. A kernel without the setting
+/// has no such sockets either.
+fn allow_ping(proc: &OwnedFd, id_count: u32) {
+    if let Ok(file) = fs::openat(proc, PING_GROUPS, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::io::write(file, format!("0 {}", id_count.saturating_sub(1)).as_bytes());
+    }
 }
 
 /// A read-only `/sys` of the sandbox's own network namespace. Where the kernel refuses it, `/sys` stays empty.

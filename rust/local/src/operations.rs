@@ -16,7 +16,8 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::lifecycle::{Ending, Force, replace};
 use microsandbox_core::model::{
     DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec, validate_sandbox_name,
+    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec, SandboxStatus,
+    validate_sandbox_name,
 };
 use microsandbox_home::{Home, blocking, process};
 use microsandbox_images as images;
@@ -25,6 +26,9 @@ use tokio::sync::OnceCell;
 
 use super::lifecycle::{create, lifeline, remove, start, stop};
 use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records};
+
+/// Longest wait for an agent that is to complete its log.
+const LOG_DEADLINE: Duration = Duration::from_secs(2);
 
 impl LocalBackend {
     async fn create_prepared(&self, config: SandboxConfig) -> MicrosandboxResult<LiveRecord> {
@@ -45,6 +49,28 @@ impl LocalBackend {
             plan.applied = true;
         }
         Ok(plan)
+    }
+
+    /// Lets the log of an existing sandbox catch up: what its agent has sent to any caller is in the file after this. When a
+    /// sandbox does not run, its log is complete; when its agent does not answer, what is there is all there is to read.
+    async fn settle_log(&self, name: &str) -> MicrosandboxResult<()> {
+        let now = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+        if !matches!(now.row.status, SandboxStatus::Running | SandboxStatus::Draining) {
+            return Ok(());
+        }
+        let dialer = LocalDialer { backend: self, name, address: OnceCell::new() };
+        let settle = async {
+            let mut client = dialer.dial_idle().await?;
+            client.sync_log().await?;
+            dialer.keep(client);
+            MicrosandboxResult::Ok(())
+        };
+        match tokio::time::timeout(LOG_DEADLINE, settle).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, name, "the log is read as it is"),
+            Err(_elapsed) => tracing::debug!(name, "the log is read as it is: the agent does not answer"),
+        }
+        Ok(())
     }
 
     /// What a failure to reach the agent, or its loss, really means.
@@ -173,13 +199,13 @@ impl SandboxBackend for LocalBackend {
 
     fn logs<'a>(&'a self, name: &'a str, options: LogOptions) -> Operation<'a, Vec<LogEntry>> {
         Box::pin(async move {
-            reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+            self.settle_log(name).await?;
             logs::logs(&self.home.sandbox_dir(name).join("logs"), options).await
         })
     }
     fn log_stream<'a>(&'a self, name: &'a str, options: LogStreamOptions) -> Operation<'a, LogStream> {
         Box::pin(async move {
-            reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+            self.settle_log(name).await?;
             let dir = self.home.sandbox_dir(name);
             let logs_dir = dir.join("logs");
             let alive =

@@ -22,6 +22,8 @@ const ASIDE: &str = ".removed-";
 /// Prefix of a volume's directory until its owner is set.
 const UNOWNED: &str = ".made-";
 
+const VOLUME_MODE: Mode = Mode::from_raw_mode(0o755);
+
 /// Held while a volume is created or removed.
 pub struct VolumeLock(NameLock);
 
@@ -150,11 +152,13 @@ fn make(home: &Home, name: &str) -> MicrosandboxResult<Tree> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent: OwnedFd = rustix::fs::open(&volumes, flags, Mode::empty()).map_err(failed("open"))?;
     let unowned = format!("{UNOWNED}{name}");
-    match rustix::fs::mkdirat(&parent, &unowned, Mode::from_raw_mode(0o755)) {
+    match rustix::fs::mkdirat(&parent, &unowned, VOLUME_MODE) {
         // One that was cut off here left it.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(failed("create")(error)),
     }
+    // The caller's umask must not decide which users inside can read a volume.
+    rustix::fs::chmodat(&parent, &unowned, VOLUME_MODE, AtFlags::empty()).map_err(failed("set the mode of"))?;
     if let Some((uid, gid)) = ids::inside_root(&home.id_map()?) {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         rustix::fs::chownat(&parent, &unowned, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("own"))?;

@@ -288,10 +288,13 @@ impl Tree {
                     continue;
                 }
                 let part = &*names::to_os(part);
-                match rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
+                let mode = Mode::from_raw_mode(0o755);
+                match rustix::fs::mkdirat(&parent, part, mode) {
                     Ok(()) => {
                         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                         let made = rustix::fs::openat(&parent, part, flags, Mode::empty()).map_err(fail)?;
+                        // Whatever the caller's umask is.
+                        rustix::fs::fchmod(&made, mode).map_err(fail)?;
                         self.give(&made).map_err(fail)?;
                     }
                     Err(Errno::EXIST) => {}

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use microsandbox_contract::note::Failure;
 use microsandbox_contract::{BootError, Job, Report, Step, fd};
-use microsandbox_sys::{descriptor, signal};
+use microsandbox_sys::{descriptor, inherited, signal};
 
 pub mod channel;
 pub mod directory;
@@ -38,7 +38,9 @@ pub fn run(start: Instant) -> i32 {
             .map(|number| descriptor::inherit(number).ok());
     // Whatever else the creator left open is not ours to keep.
     let _ = descriptor::close_from(fd::KERNEL as u32 + 1);
-    // A write beyond RLIMIT_FSIZE of the caller becomes an error like any other instead of the end of this process.
+    // Nor is what its process was like to show in a sandbox.
+    inherited::reset();
+    // A write beyond a limit that could not be raised becomes an error like any other instead of the end of this process.
     signal::block(&[libc::SIGXFSZ]);
     let mut reporter = report::Reporter::new(report);
     let job = match read_job(spec) {

@@ -109,3 +109,21 @@ fn a_full_disk_is_counted_not_fatal() {
     // The stand-in sends 16 chunks of 63 KiB for each mebibyte asked for.
     assert_eq!(kept + lost, 3 * 16 * (63 << 10), "{:?}", record.detail);
 }
+
+/// An agent that asks for the log to be complete and does not read the answers makes nothing grow outside.
+#[test]
+fn marks_whose_answers_are_not_read_cost_no_memory() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("marks");
+    let sandbox = scratch.sandbox("s");
+    let runtime = Runtime::launch(&spec(&sandbox, "marks:1000"));
+    let ready = runtime.ready();
+    eventually("the stand-in has asked", || logged(&sandbox, 6, "stdout") == "asked\n");
+    let status = read(format!("/proc/{}/status", ready.identity.runtime.pid));
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 16 << 10, "{kib} KiB");
+    assert_eq!(runtime.end(), 0);
+}

@@ -6,6 +6,7 @@
 //! | [`process`] | clone, fork, unshare, exec, signals to processes, the end of this process |
 //! | [`spawn`] | a program of the agent's, started in memory that the child shares |
 //! | [`posix_spawn`] | a program started in a session of its own from a process with threads |
+//! | [`inherited`] | what a process passes on to the programs it starts, put back |
 //! | [`signal`] | masks, default actions, signals as a descriptor |
 //! | [`handler`] | signal handlers that are put back |
 //! | [`poll`] | `poll(2)` on descriptor numbers |
@@ -29,6 +30,7 @@ pub mod descriptor;
 pub mod file;
 pub mod handler;
 pub mod heap;
+pub mod inherited;
 #[cfg(feature = "host")]
 pub mod krunfw;
 pub mod kvm;

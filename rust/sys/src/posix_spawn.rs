@@ -12,7 +12,10 @@ use std::ptr;
 /// number; no number may be that of a descriptor in the list. Signals are unblocked and have their default actions.
 /// Returns the process id.
 pub fn detached(program: BorrowedFd<'_>, name: &CStr, descriptors: &[(OwnedFd, i32)]) -> io::Result<i32> {
-    // Through the descriptor, which this path names in the child as well.
+    // Through the descriptor, which this path names in the child as well: above every number that is given away, which the
+    // program's own may be in a process whose standard streams are closed.
+    let above = descriptors.iter().map(|(_, target)| target + 1).max().unwrap_or(0);
+    let program = rustix::io::fcntl_dupfd_cloexec(program, above)?;
     let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
     let argv = [name.as_ptr().cast_mut(), ptr::null_mut()];
     let envp = [ptr::null_mut()];

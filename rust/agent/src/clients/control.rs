@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use microsandbox_protocol::frame::{self, Flags, FrameDecoder};
-use microsandbox_protocol::message::{Activity, Ready};
+use microsandbox_protocol::message::{Activity, LogSync, Ready};
 use microsandbox_protocol::{Kind, Message, ProtocolError};
 use microsandbox_sys::descriptor;
 use rustix::io::Errno;
@@ -39,6 +39,7 @@ pub struct Control {
     flush_at: Option<Instant>,
     urgent: bool,
     activity_seq: u64,
+    sync_seq: u64,
 }
 
 impl Control {
@@ -51,6 +52,7 @@ impl Control {
             flush_at: None,
             urgent: false,
             activity_seq: 0,
+            sync_seq: 0,
         }
     }
 
@@ -133,6 +135,14 @@ impl Control {
 
     pub fn activity_seq(&self) -> u64 {
         self.activity_seq
+    }
+
+    /// Asks the runtime to write everything logged so far; returns the number that its answer will reach.
+    pub fn sync(&mut self) -> u64 {
+        self.sync_seq += 1;
+        self.send(0, &Kind::LogSync, &LogSync { number: self.sync_seq });
+        self.hurry();
+        self.sync_seq
     }
 
     /// A line of the agent's own about a session.

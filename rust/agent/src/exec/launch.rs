@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use microsandbox_protocol::message::{Bootstrap, ExecRequest};
 use microsandbox_sys::spawn::{self, Limit, Plan, SpawnError, Stage};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -132,8 +132,20 @@ fn streams(context: &Context<'_>, request: &ExecRequest, uid: u32) -> Result<(La
     let (stderr, their_stderr) = pipe()?;
     nonblocking(&stdout)?;
     nonblocking(&stderr)?;
+    for pipe in their_stdin.iter().chain([&their_stdout, &their_stderr]) {
+        give(pipe, uid);
+    }
     let ours = Launched { pid: 0, stdin, stdout, stderr: Some(stderr) };
     Ok((ours, Ends { stdin: their_stdin, stdout: their_stdout, stderr: Some(their_stderr) }))
+}
+
+/// Makes the program's user the owner of a pipe or terminal, as runc and crun do: programs open `/dev/stdout`,
+/// `/dev/stderr` and `/dev/stdin` by these names, and the kernel asks who owns what they lead to. Where the user is not
+/// mapped this is refused; then the program is not started as that user either.
+pub(super) fn give(stream: &OwnedFd, uid: u32) {
+    if uid != rustix::process::geteuid().as_raw() {
+        let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None::<Gid>);
+    }
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -10,6 +10,7 @@ use rustix::termios::Winsize;
 use crate::files::root::Root;
 
 use super::failure::{Failure, FailureKind};
+use super::launch;
 
 /// A fresh pair; both ends are close-on-exec, the master is non-blocking.
 pub struct Terminal {
@@ -27,11 +28,7 @@ pub fn open(root: &Root, rows: u16, cols: u16, uid: u32) -> Result<Terminal, Fai
     let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, peer).map_err(|e| failed("cannot open the terminal", e))?;
     set_size(&master, rows, cols).map_err(|e| failed("cannot set the terminal's size", e))?;
-    if uid != 0 {
-        // Programs that reopen their terminal by name need it; refused where ids are not mapped, and then only that
-        // is lost.
-        let _ = rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None::<Gid>);
-    }
+    launch::give(&slave, uid);
     Ok(Terminal { master, slave })
 }
 

@@ -181,10 +181,12 @@ impl Server {
     }
 
     pub(crate) fn session_deadline(&self, session: &Session) -> Option<Instant> {
-        let drain = session.exit.filter(|_| !session.reported).map(|exit| exit.at + self.drain());
-        // Past its drain time a session waits for its client, not for the clock.
-        let drain = drain.filter(|at| *at > Instant::now());
-        [session.timeout_at, session.retry.map(|retry| retry.at), drain].into_iter().flatten().min()
+        let exit = session.exit.filter(|_| !session.reported);
+        let (drain, quiet) = (exit.map(|exit| exit.at + self.drain()), exit.and_then(|_| session.quiet_at()));
+        // Past these a session waits for its client, not for the clock.
+        let now = Instant::now();
+        let ends = [drain, quiet].map(|at| at.filter(|at| *at > now));
+        [session.timeout_at, session.retry.map(|retry| retry.at)].into_iter().chain(ends).flatten().min()
     }
 
     pub(crate) fn tick_sessions(&mut self, now: Instant) {

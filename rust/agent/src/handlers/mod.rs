@@ -3,6 +3,7 @@
 pub mod exec;
 pub mod files;
 pub mod jobs;
+pub mod logs;
 pub mod shutdown;
 pub mod signals;
 pub mod stats;
@@ -33,6 +34,7 @@ impl Server {
                 let grace = message.parse::<Shutdown>().unwrap_or_default().grace_ms;
                 self.begin_shutdown(grace);
             }
+            Kind::LogSynced => self.on_log_synced(message),
             // A newer runtime may say more than this agent understands.
             _ => {}
         }
@@ -159,6 +161,7 @@ impl Server {
                 self.draining = true;
                 self.reply(key, id, &Kind::Settled, &Empty {});
             }
+            (Kind::LogSync, _) => self.on_log_sync(key, id),
             (Kind::Settings, _) => match message.parse::<Settings>() {
                 Ok(settings) => {
                     self.settle(settings);
@@ -210,6 +213,7 @@ impl Server {
     pub(crate) fn drop_client(&mut self, key: u64) {
         let Some(client) = self.clients.remove(&key) else { return };
         self.jobs.waiters.retain(|waiter| waiter.owner.0 != key);
+        self.log_waiters.retain(|waiter| waiter.owner.0 != key);
         for target in client.targets.into_values() {
             match target {
                 Target::Call(number) => self.abandon_call(number),

@@ -12,10 +12,11 @@ use std::os::fd::OwnedFd;
 use microsandbox_protocol::capabilities::PROGRAM_CAPABILITIES;
 use microsandbox_protocol::machine::{AGENT_PORT, CONTROL_PORT, ENDED_WITHOUT_AGENT, INIT_ARGUMENT};
 use microsandbox_protocol::message::{Machine, MachineTmpfs};
-use microsandbox_sys::{file, network};
+use microsandbox_sys::{file, inherited, network};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::files::root::Root;
@@ -40,10 +41,25 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 /// Devices that every user may open; the kernel gives them to root alone.
 const OPEN_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// All that `net.ipv4.ping_group_range` takes (Linux, `ip-sysctl.rst`).
+const PING_GROUPS: &str = "0 2147483647";
+
 /// Whether the kernel has started this program as its first process.
 pub fn is_ours() -> bool {
     rustix::process::getpid().as_raw_nonzero().get() == 1
         && std::env::args_os().nth(1).is_some_and(|argument| argument == INIT_ARGUMENT)
+}
+
+/// Open files that a program may raise its limit to, as in a container at most.
+const MAX_FILES: u64 = 1 << 20;
+
+/// The limits that programs start with, those of an init of the image's included: the kernel's own for its first process
+/// are those of its version, and allow few open files.
+pub fn set_limits() {
+    let files = Rlimit { current: Some(1024), maximum: Some(MAX_FILES) };
+    // Refused only beyond the kernel's own bound, which is this one unless it was built otherwise.
+    let _ = rustix::process::setrlimit(Resource::Nofile, files);
+    inherited::reset_limits();
 }
 
 /// Mounts what a Linux program expects, then opens the way to the host: the listening socket and the private channel.
@@ -78,6 +94,8 @@ pub fn begin() -> io::Result<(OwnedFd, OwnedFd)> {
         let _ = rustix::fs::chmod(format!("/dev/{device}"), Mode::from_raw_mode(0o666));
     }
     quiet_standard_streams()?;
+    // Every group may `ping`; a kernel without the setting has no such sockets either.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", PING_GROUPS);
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
         .map_err(io::Error::from)?;
     network::loopback_up(&socket).map_err(|error| named("bring up the loopback", error))?;

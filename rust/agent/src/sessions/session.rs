@@ -25,6 +25,9 @@ pub const CHUNK: usize = 256 << 10;
 const BUSY_PIPE: usize = 1 << 20;
 /// The default pipe; a read of this size means it was full.
 const FULL_PIPE: usize = 64 << 10;
+/// Silence after the leader's end from which on its descendants count as programs in the background, whose output is no
+/// longer waited for.
+pub const QUIET: Duration = Duration::from_millis(100);
 /// End-of-file character of a terminal.
 const VEOF: u8 = 4;
 
@@ -129,6 +132,16 @@ pub struct Stream {
     owed: u64,
 }
 
+impl Stream {
+    /// Whether what the leader wrote was carried and, unless it is late, whether nothing of its descendants waits either.
+    /// What a program itself read back out of its pipe is owed no more.
+    fn is_done(&mut self, late: bool) -> bool {
+        let waiting = rustix::io::ioctl_fionread(&self.fd).unwrap_or(0);
+        self.owed = self.owed.min(waiting);
+        self.owed == 0 && (late || waiting == 0)
+    }
+}
+
 /// The leader's end.
 #[derive(Debug, Clone, Copy)]
 pub struct Exit {
@@ -160,6 +173,8 @@ pub struct Session {
     pub retry: Option<KillRetry>,
     /// Of a job: kept output, which a client that attaches gets first.
     pub replay: Option<Replay>,
+    /// When output was last carried.
+    last_output: Instant,
     /// The end was reported; only descendants' output is still carried to the log.
     pub reported: bool,
 }
@@ -194,6 +209,7 @@ impl Session {
             kill_on_disconnect: request.kill_on_disconnect,
             retry: None,
             replay: request.job.then(Replay::default),
+            last_output: started,
             reported: false,
         }
     }
@@ -257,14 +273,21 @@ impl Session {
         }
     }
 
-    /// All output was carried, or the drain time is over and only descendants hold the streams open.
+    /// All output was carried; or only descendants hold the streams open, and have written nothing for [`QUIET`]; or the
+    /// drain time is over, and what the leader wrote was carried.
     pub fn is_complete(&mut self, now: Instant, drain: Duration) -> bool {
-        let Some(exit) = self.exit else { return false };
+        let (Some(exit), Some(quiet_at)) = (self.exit, self.quiet_at()) else { return false };
         let late = now.saturating_duration_since(exit.at) >= drain;
-        if self.credit == Some(0) || late {
+        let quiet = now >= quiet_at;
+        if self.credit == Some(0) || late || quiet {
             self.settle();
         }
-        self.is_dry() || (late && self.streams.iter().flatten().all(|stream| stream.owed == 0))
+        self.is_dry() || ((late || quiet) && self.streams.iter_mut().flatten().all(|stream| stream.is_done(late)))
+    }
+
+    /// After the leader's end: when its descendants will have been silent for [`QUIET`].
+    pub fn quiet_at(&self) -> Option<Instant> {
+        self.exit.map(|exit| exit.at.max(self.last_output) + QUIET)
     }
 
     /// Moves one chunk from a stream to the log and to the owner. `Ok(false)` when nothing was there.
@@ -290,6 +313,7 @@ impl Session {
                 return Ok(false);
             }
         };
+        self.last_output = Instant::now();
         stream.owed = stream.owed.saturating_sub(data.len() as u64);
         if data.len() >= FULL_PIPE && !stream.grown {
             stream.grown = true;

@@ -126,6 +126,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         self.connection.call(Kind::Settings, &settings, Kind::Settled).await.map(drop)
     }
 
+    /// Returns once everything that the agent sent to any client before is in the log's file.
+    pub async fn sync_log(&mut self) -> MicrosandboxResult<()> {
+        self.connection.call(Kind::LogSync, &Empty {}, Kind::LogSynced).await.map(drop)
+    }
+
     /// What the guest says about its own use of things.
     pub async fn stats(&mut self) -> MicrosandboxResult<Stats> {
         let message = self.connection.call(Kind::StatsRequest, &Empty {}, Kind::StatsResponse).await?;

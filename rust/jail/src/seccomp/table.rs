@@ -118,13 +118,19 @@ const REFUSED_IOCTLS: &[u64] = &[0x5412, 0x541c, 0x541d, 0x5423];
 /// `personality` values allowed: Linux, 32-bit uname, no randomisation, both, and the query.
 const ALLOWED_PERSONALITIES: &[u64] = &[0, 0x0008, 0x0040000, 0x20000, 0x20008, 0xffff_ffff];
 
-/// Socket families allowed; every other one is answered with EAFNOSUPPORT.
-const ALLOWED_FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+/// Socket families allowed; every other one is answered with EAFNOSUPPORT, whatever its type: programs that ask for audit
+/// or for packets read that as "this machine has none", and give up at EPERM.
+const ALLOWED_FAMILIES: &[i32] = &[libc::AF_UNIX, INTERNET[0], INTERNET[1], libc::AF_NETLINK];
+const INTERNET: &[i32] = &[libc::AF_INET, libc::AF_INET6];
+
+/// Of netlink, only what lists interfaces, addresses and routes: the kernel asks for CAP_NET_ADMIN for every request of it
+/// that changes something, which no program has here. Other protocols are answered with EAFNOSUPPORT.
+const NETLINK_PROTOCOL: i32 = libc::NETLINK_ROUTE;
 
 /// Protocols allowed for internet sockets (no SCTP, DCCP, MPTCP …): default, ICMP, TCP, UDP, ICMPv6.
 const ALLOWED_PROTOCOLS: &[i32] = &[0, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
 
-/// Socket types refused with EPERM, compared without the flag bits.
+/// Types of internet sockets refused with EPERM, compared without the flag bits.
 const REFUSED_SOCKET_TYPES: &[i32] = &[libc::SOCK_RAW, SOCK_PACKET];
 /// The obsolete way to packet sockets.
 const SOCK_PACKET: i32 = 10;

@@ -171,6 +171,12 @@ pub struct LogRecord {
     pub data: Vec<u8>,
 }
 
+/// On the private channel: a place in the log, counted by the agent; and the answer, for this place and all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSync {
+    pub number: u64,
+}
+
 /// Something happened: the idle timer starts anew. `running` is the number of live exec sessions; while it is above
 /// zero the sandbox is not idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,8 +10,8 @@ mod jobs;
 mod machine;
 
 pub use control::{
-    Activity, BASE_PATH, Bootstrap, CoreError, Credit, Empty, Hello, InitProgram, LogRecord, Ready, Settings, Shutdown,
-    Stats, Touched,
+    Activity, BASE_PATH, Bootstrap, CoreError, Credit, Empty, Hello, InitProgram, LogRecord, LogSync, Ready, Settings,
+    Shutdown, Stats, Touched,
 };
 pub use exec::{Data, ExecExited, ExecFailed, ExecRequest, ExecStarted, Resize, Rlimit, Signal, StdinError};
 pub use files::{FsAttrs, FsData, FsEntry, FsEvent, FsEvents, FsOp, FsRequest, FsResponse, OpenOptions};
@@ -69,6 +69,11 @@ kinds! {
     Settings = "core.settings",
     /// *ext* They hold.
     Settled = "core.settings.done",
+    /// *ext* Ask for the log to be complete: what the agent sent to any client before this is to be in its file. The agent
+    /// passes it on to the runtime, on the private channel, as [`LogSync`].
+    LogSync = "core.log.sync",
+    /// *ext* It is; from runtime to agent [`LogSync`].
+    LogSynced = "core.log.synced",
     /// [`ExecRequest`].
     ExecRequest = "core.exec.request",
     /// [`ExecStarted`].

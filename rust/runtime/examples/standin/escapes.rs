@@ -109,7 +109,8 @@ fn sockets(out: &mut String) {
     let cases = [
         ("vsock", 40, libc::SOCK_STREAM, 0),
         ("packet", libc::AF_PACKET, libc::SOCK_DGRAM, 0),
-        ("netlink", libc::AF_NETLINK, libc::SOCK_DGRAM, 0),
+        ("netlink-audit", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT),
+        ("netlink-route", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
         ("alg", 38, libc::SOCK_SEQPACKET, 0),
         ("xdp", 44, libc::SOCK_RAW, 0),
         ("raw-icmp", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),

@@ -10,7 +10,7 @@ use std::os::fd::FromRawFd;
 
 use bytes::BytesMut;
 use microsandbox_protocol::frame::{self, Flags, FrameDecoder};
-use microsandbox_protocol::message::{Activity, Bootstrap, Kind, LogRecord, Ready};
+use microsandbox_protocol::message::{Activity, Bootstrap, Kind, LogRecord, LogSync, Ready};
 
 mod escapes;
 
@@ -88,6 +88,16 @@ fn act(wanted: &str, channel: &mut File) {
             log(channel, 4, 2, b"\xff\x00\xfe");
             log(channel, 5, 1, "é".as_bytes().split_last().unwrap().1);
             std::process::exit(0);
+        }
+        // Asks for the log to be complete, over and over, and reads no answer.
+        "marks" => {
+            let marks: Vec<u8> = (1..=1000)
+                .flat_map(|number| frame::encode(0, Flags::NONE, &Kind::LogSync, &LogSync { number }).unwrap())
+                .collect();
+            for _ in 0..argument.parse::<u32>().unwrap() {
+                channel.write_all(&marks).unwrap();
+            }
+            log(channel, 6, 1, b"asked\n");
         }
         "flood" => {
             let mebibytes: usize = argument.parse().unwrap();

@@ -65,10 +65,11 @@ impl Tenant for Agent {
     ) -> Result<OwnedFd, Failure> {
         let spec = jail.spec;
         let inside = |step, action| failed(step, action, INSIDE_HINT);
-        log.step(Step::MountProc, || rootfs::mount_proc(&root))?;
+        let id_count = ids::count(&spec.ids);
+        log.step(Step::MountProc, || rootfs::mount_proc(&root, id_count))?;
         log.step(Step::MountSys, || rootfs::mount_sys(&root))?;
         let shm_bytes = super::shm_bytes(spec);
-        log.step(Step::MountDev, || rootfs::mount_dev(&root, ids::count(&spec.ids), shm_bytes))?;
+        log.step(Step::MountDev, || rootfs::mount_dev(&root, id_count, shm_bytes))?;
         log.step(Step::WriteEtc, || rootfs::write_etc(&root, parts, &spec.hostname))?;
         log.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts))?;
         log.step(Step::StartNetwork, || {
@@ -80,10 +81,11 @@ impl Tenant for Agent {
     }
 
     fn drop_privileges(&self, jail: &Jail<'_>) -> Result<Mechanism, Errno> {
-        rustix::process::umask(Mode::from_raw_mode(0o022));
         // Fails only for a process that leads its group already.
         let _ = rustix::process::setsid();
-        caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(jail.spec.limits.pids)))?;
+        if jail.pids_by_rlimit {
+            caps::limit_processes(jail.spec.limits.pids)?;
+        }
         caps::drop_to(caps::PROGRAMS)?;
         let kept = "inside its user namespace: chown dac_override fowner fsetid kill setgid setuid net_bind_service";
         Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))

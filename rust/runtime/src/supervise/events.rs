@@ -5,8 +5,8 @@ use std::time::Instant;
 use microsandbox_contract::ExitReason;
 use microsandbox_contract::Step;
 use microsandbox_contract::note::Note;
-use microsandbox_protocol::frame::Frame;
-use microsandbox_protocol::message::{Activity, Kind, Ready};
+use microsandbox_protocol::frame::{Flags, Frame};
+use microsandbox_protocol::message::{Activity, Kind, LogSync, Ready};
 use microsandbox_sys::process;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -145,6 +145,7 @@ impl Supervisor {
 
     pub(super) fn read_channel(&mut self, reporter: &mut Reporter) {
         self.channel.flush();
+        self.answer_log_sync();
         let mut control = Vec::new();
         let log = &mut self.log;
         let turn = self.channel.receive(|frame| take_frame(log, frame, &mut control));
@@ -156,8 +157,10 @@ impl Supervisor {
                     self.running = activity.running;
                     self.last_activity = Instant::now();
                 }
+                Control::LogSync(LogSync { number }) => self.log_sync = Some(number),
             }
         }
+        self.answer_log_sync();
         match turn {
             Ok(Turn::Drained | Turn::More) => {}
             Ok(Turn::Ended) => self.channel_ended = Some(Instant::now()),
@@ -169,10 +172,26 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    /// What came before the agent's mark is written. One answer at a time, to the newest mark: an agent that asks and does
+    /// not read makes nothing grow here.
+    fn answer_log_sync(&mut self) {
+        if self.channel.wants_to_send() {
+            return;
+        }
+        if let Some(number) = self.log_sync.take() {
+            self.log.flush();
+            // A number always fits into a frame.
+            let _ = self.channel.send(Flags::NONE, &Kind::LogSynced, &LogSync { number });
+        }
+    }
+}
+
 /// What a frame asks of the supervisor itself.
 pub(super) enum Control {
     Ready(Ready),
     Activity(Activity),
+    LogSync(LogSync),
 }
 
 /// Output goes straight to the log; a frame that cannot be read is dropped.
@@ -189,6 +208,11 @@ pub(super) fn take_frame(log: &mut ExecLog, frame: Frame, control: &mut Vec<Cont
         }
         Kind::Ready => control.extend(message.parse().ok().map(Control::Ready)),
         Kind::Activity => control.extend(message.parse().ok().map(Control::Activity)),
+        Kind::LogSync => match (control.last_mut(), message.parse().ok()) {
+            // Only the newest is answered.
+            (Some(Control::LogSync(last)), Some(newest)) => *last = newest,
+            (_, newest) => control.extend(newest.map(Control::LogSync)),
+        },
         _ => {}
     }
 }

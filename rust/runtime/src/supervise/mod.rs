@@ -76,6 +76,8 @@ pub struct Supervisor {
     channel: Channel,
     channel_ended: Option<Instant>,
     channel_busy: bool,
+    /// A mark of the agent's in the log that is still to be answered.
+    log_sync: Option<u64>,
     lines: Lines,
     log: ExecLog,
     kernel_log: TextLog,
@@ -145,6 +147,7 @@ impl Supervisor {
             channel,
             channel_ended: None,
             channel_busy: false,
+            log_sync: None,
             lines,
             log,
             kernel_log,

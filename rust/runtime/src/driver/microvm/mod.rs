@@ -213,8 +213,11 @@ impl Tenant for Monitor {
         // What the guest creates has the mode that the guest says; sockets are the monitor's own.
         rustix::process::umask(Mode::from_raw_mode(0));
         let _ = rustix::process::setsid();
-        let threads = jail.spec.limits.cpus.saturating_add(THREADS_OVERHEAD);
-        caps::set_limits(jail.pids_by_rlimit.then_some(u64::from(threads)))?;
+        if jail.pids_by_rlimit {
+            caps::limit_processes(jail.spec.limits.cpus.saturating_add(THREADS_OVERHEAD))?;
+        }
+        // The file server holds a descriptor for each file that its guest has in use.
+        caps::raise_files()?;
         caps::drop_to(caps::MONITOR)?;
         let kept = "the monitor, inside its user namespace: chown dac_override fowner fsetid setgid setuid";
         Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))
