@@ -52,6 +52,10 @@ fuzz_target!(|input: &[u8]| {
         Kind::Bootstrap => cross::<Bootstrap>(&message),
         Kind::Log => cross::<LogRecord>(&message),
         Kind::Activity => cross::<Activity>(&message),
+        Kind::LogSync | Kind::LogSynced => {
+            cross::<Empty>(&message);
+            cross::<LogSync>(&message);
+        }
         Kind::ExecStdin | Kind::ExecStdout | Kind::ExecStderr | Kind::FsData => {
             cross::<Data>(&message);
             if let (Ok(slice), Ok(whole)) = (message.data(), message.parse::<Data>()) {

@@ -77,6 +77,15 @@ impl Volumes<'_> {
         self.info(row).await
     }
 
+    /// Undoes a creation. By now the name may be that of another volume.
+    async fn take_back(&self, made: &VolumeInfo) -> MicrosandboxResult<()> {
+        match self.row(&made.name).await {
+            Ok(row) if row.created_at == made.created_at => self.remove(&made.name).await,
+            Ok(_) | Err(MicrosandboxError::VolumeNotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn remove(&self, name: &str) -> MicrosandboxResult<()> {
         self.row(name).await?;
         let store = self.home.store().await?;
@@ -112,7 +121,7 @@ impl VolumeBackend for LocalBackend {
         let remove = move |made: VolumeInfo| {
             let home = for_undo.clone();
             async move {
-                if let Err(error) = (Volumes { home: &home }).remove(&made.name).await {
+                if let Err(error) = (Volumes { home: &home }).take_back(&made).await {
                     tracing::warn!(volume = made.name, %error, "a volume whose caller is gone could not be removed");
                 }
             }

@@ -142,20 +142,6 @@ impl CloudBackend {
     }
 }
 
-/// Undoes a creation whose caller is gone.
-async fn removed(sandbox: Sandbox) {
-    if let Err(error) = sandbox.destroy(true, None).await {
-        tracing::warn!(sandbox = sandbox.name(), %error, "a sandbox whose caller is gone could not be removed");
-    }
-}
-
-/// Undoes a start whose caller is gone.
-async fn stopped(sandbox: Sandbox) {
-    if let Err(error) = sandbox.stop(None).await {
-        tracing::warn!(sandbox = sandbox.name(), %error, "a sandbox whose caller is gone could not be stopped");
-    }
-}
-
 fn unsupported<'a, T: Send + 'a>(feature: &'static str, when: &'static str) -> Operation<'a, T> {
     Box::pin(std::future::ready(Err(MicrosandboxError::unsupported(feature, when))))
 }
@@ -177,7 +163,11 @@ impl SandboxBackend for CloudBackend {
             let (backend, shared) = (self.clone(), SharedBackend::from(self.clone()));
             // The service creates to the end, whether or not somebody waits for its response.
             let create = |_cut| async move { backend.created(config, start).await };
-            undo::whole(create, move |live| removed(Sandbox::new(shared.clone(), live)).boxed()).await
+            undo::whole(create, move |live| {
+                let made = Sandbox::created(shared.clone(), live);
+                async move { made.take_back().await }.boxed()
+            })
+            .await
         })
     }
     fn start<'a>(&'a self, request: StartRequest<'a>) -> Operation<'a, LiveRecord> {
@@ -186,7 +176,11 @@ impl SandboxBackend for CloudBackend {
             validate_sandbox_name(&name)?;
             let (backend, shared) = (self.clone(), SharedBackend::from(self.clone()));
             let start = |_cut| async move { backend.started(&name).await };
-            undo::whole(start, move |live| stopped(Sandbox::new(shared.clone(), live)).boxed()).await
+            undo::whole(start, move |live| {
+                let started = Sandbox::started(shared.clone(), live);
+                async move { started.take_back().await }.boxed()
+            })
+            .await
         })
     }
     fn connect<'a>(&'a self, request: ConnectRequest<'a>) -> Operation<'a, LiveRecord> {

@@ -178,7 +178,14 @@ impl VolumeBackend for CloudBackend {
             let create = |_cut| async move { Ok(info(backend.post_volume(&config).await?)) };
             let remove = move |made: VolumeInfo| {
                 let backend = for_undo.clone();
-                async move { drop(VolumeBackend::remove(&backend, &made.name).await) }.boxed()
+                // By now the name may be that of another volume.
+                async move {
+                    let found = backend.volume(&made.name).await;
+                    if found.is_ok_and(|found| info(found).id == made.id) {
+                        drop(VolumeBackend::remove(&backend, &made.name).await);
+                    }
+                }
+                .boxed()
             };
             undo::whole(create, remove).await
         })

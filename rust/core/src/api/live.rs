@@ -49,6 +49,14 @@ impl Sandbox {
         Sandbox { backend, inner: live.inner, spec: live.spec, boot: live.boot.into(), origin: Origin::Connected }
     }
 
+    /// What a creation made: [`Sandbox::take_back`] removes it.
+    pub fn created(backend: SharedBackend, live: LiveRecord) -> Self {
+        Sandbox::new(backend, live).by(Origin::Created)
+    }
+    /// What a start has started: [`Sandbox::take_back`] ends it.
+    pub fn started(backend: SharedBackend, live: LiveRecord) -> Self {
+        Sandbox::new(backend, live).by(Origin::Started)
+    }
     fn by(self, origin: Origin) -> Self {
         Sandbox { origin, ..self }
     }
@@ -58,7 +66,7 @@ impl Sandbox {
         validate_sandbox_name(&config.spec.name)?;
         backend.sandboxes().check_options(&config)?;
         let request = CreateRequest { config, start: true };
-        Ok(Sandbox::new(backend.clone(), backend.sandboxes().create(request).await?).by(Origin::Created))
+        Ok(Sandbox::created(backend.clone(), backend.sandboxes().create(request).await?))
     }
     /// Running: connect; stopped: start; absent: create.
     pub async fn connect_or_create(backend: &SharedBackend, config: SandboxConfig) -> MicrosandboxResult<Sandbox> {
@@ -83,7 +91,7 @@ impl Sandbox {
     }
     pub async fn start(backend: &SharedBackend, name: &str, detached: bool) -> MicrosandboxResult<Sandbox> {
         let request = StartRequest { name, detached };
-        Ok(Sandbox::new(backend.clone(), backend.sandboxes().start(request).await?).by(Origin::Started))
+        Ok(Sandbox::started(backend.clone(), backend.sandboxes().start(request).await?))
     }
     pub async fn get(backend: &SharedBackend, name: &str) -> MicrosandboxResult<SandboxHandle> {
         Ok(SandboxHandle::new(backend.clone(), backend.sandboxes().get(name).await?))
