@@ -71,3 +71,25 @@ fn change(fd: BorrowedFd<'_>, attrs: &FsAttrs) -> Result<(), Errno> {
     }
     Ok(())
 }
+
+/// Bytes of the names, and of one value, that are copied.
+const MAX_LIST: usize = 64 << 10;
+
+/// Copies the attributes that programs set: those of users, and access lists. A file system without them has none, which is
+/// no error, as for `cp --preserve`.
+pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    if matches!(rustix::fs::flistxattr_query(from), Ok(0) | Err(_)) {
+        return;
+    }
+    let mut names = vec![0; MAX_LIST];
+    let Ok(count) = rustix::fs::flistxattr(from, &mut names[..]) else { return };
+    let mut value = vec![0; MAX_LIST];
+    for name in names[..count].split(|&byte| byte == 0) {
+        let is_kept = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+        if (is_kept || name.starts_with(b"system.posix_acl_"))
+            && let Ok(count) = rustix::fs::fgetxattr(from, name, &mut value[..])
+        {
+            let _ = rustix::fs::fsetxattr(to, name, &value[..count], rustix::fs::XattrFlags::empty());
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use microsandbox_protocol::names;
+use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_all, write_sparsely};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
@@ -12,11 +13,8 @@ use super::error::{FsError, check_path};
 use super::handles::Handle;
 use super::reader::{open_error, require_regular};
 use super::root::{self, Root};
-use super::temporary::Temporary;
 
 const DEFAULT_FILE_MODE: u32 = 0o644;
-/// Zeros in runs of this size become holes of a new file.
-const HOLE: usize = 64 << 10;
 /// As the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
 
@@ -72,29 +70,13 @@ impl Writer {
             let text = format!("{} bytes were announced for {}, more came", len, self.path);
             return Err(FsError { kind: "EINVAL", errno: Some(libc::EINVAL), message: text });
         }
-        if matches!(self.target, Target::Handle(_)) {
-            return self.write_all(data);
-        }
-        data.chunks(HOLE).try_for_each(|piece| {
-            if piece.len() < HOLE || piece.iter().any(|&byte| byte != 0) {
-                return self.write_all(piece);
-            }
-            self.offset += HOLE as u64;
-            Ok(())
-        })
-    }
-
-    fn write_all(&mut self, mut data: &[u8]) -> Result<(), FsError> {
-        while !data.is_empty() {
-            match rustix::io::pwrite(self.fd()?, data, self.offset) {
-                Ok(written) => {
-                    self.offset += written as u64;
-                    data = &data[written..];
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(FsError::at(error, "cannot write", &self.path)),
-            }
-        }
+        // A part of an open file may have other content in place of the zeros.
+        let written = match self.target {
+            Target::Handle(_) => write_all(self.fd()?, data, self.offset),
+            _ => write_sparsely(self.fd()?, data, self.offset),
+        };
+        written.map_err(|error| FsError::at(error, "cannot write", &self.path))?;
+        self.offset += data.len() as u64;
         Ok(())
     }
 
@@ -108,7 +90,7 @@ impl Writer {
         match self.target {
             Target::Atomic { temporary, name } => {
                 rustix::fs::fsync(temporary.file()).map_err(failed)?;
-                temporary.publish(&*name).map_err(failed)
+                temporary.publish(&*name).map(drop).map_err(failed)
             }
             _ => Ok(()),
         }
@@ -144,7 +126,17 @@ impl Writer {
         let failed = |e| open_error(e, "cannot write", &self.path);
         let old = existing(root, &self.path)?;
         let (dir, name) = final_name(root, &self.path)?;
-        let temporary = Temporary::new(dir).map_err(failed)?;
+        let again = rustix::io::fcntl_dupfd_cloexec(&dir, 3).map_err(failed)?;
+        let temporary = match Temporary::new(dir) {
+            // Programs can write the file although its directory takes no new name: in place.
+            Err(error) if refuses_names(error) && old.is_some() => {
+                let file = open_existing(&again, &*name).map_err(|_| failed(error))?;
+                rustix::fs::ftruncate(&file, 0).map_err(failed)?;
+                self.target = Target::InPlace(file);
+                return Ok(());
+            }
+            other => other.map_err(failed)?,
+        };
         let mode = self.mode.unwrap_or_else(|| old.as_ref().map_or(DEFAULT_FILE_MODE, |stat| stat.st_mode));
         if let Some(stat) = &old {
             // Best effort, as with an editor's "save": where ids are not mapped the file becomes root's.
