@@ -18,6 +18,8 @@ const BOUNDS: Bounds = Bounds { depth: 257, pending: 1_000_000 };
 const MAX_LINKS: usize = 200_000;
 /// Parts of a sparse file; what follows is one part with its holes.
 const MAX_EXTENTS: usize = 40_000;
+/// Entries that are named as left out.
+const MAX_LEFT_OUT: usize = 1000;
 /// Begin of the comment on an entry that no archive can hold.
 pub const LEFT_OUT: &[u8] = b"left out: ";
 
@@ -28,6 +30,44 @@ pub enum Owners {
     Kept,
     /// Root: the ids of this side mean nothing on the other one.
     Root,
+}
+
+/// What goes into the archive.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub owners: Owners,
+    /// Bits of the modes. A directory's sticky bit protects the files of its users from each other: it is never left out.
+    pub mode: u32,
+    /// The first entry is the directory itself.
+    pub with_top: bool,
+}
+
+impl Rules {
+    fn head<'h>(
+        self,
+        kind: Kind,
+        path: &'h [u8],
+        link: &'h [u8],
+        stat: &Stat,
+        extents: Option<&'h [Extent]>,
+    ) -> Head<'h> {
+        let (uid, gid) = match self.owners {
+            Owners::Kept => (stat.st_uid, stat.st_gid),
+            Owners::Root => (0, 0),
+        };
+        let sticky = if kind == Kind::Dir { 0o1000 } else { 0 };
+        Head {
+            kind,
+            path,
+            link,
+            size: if kind == Kind::File { stat.st_size as u64 } else { 0 },
+            mode: stat.st_mode & 0o7777 & (self.mode | sticky),
+            uid,
+            gid,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+            extents,
+        }
+    }
 }
 
 /// Why packing stops.
@@ -50,12 +90,13 @@ pub enum Failure {
 /// The archive in the making.
 pub struct Pack {
     walk: Walk,
-    owners: Owners,
-    /// Bits of a mode that go into the archive.
-    mode_mask: u32,
+    rules: Rules,
+    /// The top, as long as it is to be the next entry.
+    top: Option<Stat>,
     open: Option<Open>,
     /// The first name of each file that has several.
     names: HashMap<(u64, u64), Vec<u8>>,
+    left_out: Vec<Vec<u8>>,
 }
 
 /// A file whose header is out.
@@ -69,14 +110,23 @@ struct Open {
 
 impl Pack {
     /// Of everything beneath `top`.
-    pub fn new(top: OwnedFd, owners: Owners, mode_mask: u32) -> Result<Pack, Errno> {
+    pub fn new(top: OwnedFd, rules: Rules) -> Result<Pack, Errno> {
+        let stat = if rules.with_top { Some(rustix::fs::fstat(&top)?) } else { None };
         let walk = Walk::new(top, Order::Name, BOUNDS)?;
-        Ok(Pack { walk, owners, mode_mask, open: None, names: HashMap::new() })
+        Ok(Pack { walk, rules, top: stat, open: None, names: HashMap::new(), left_out: Vec::new() })
+    }
+
+    /// What no archive can hold, `a socket: name`; the first thousand.
+    pub fn left_out(&self) -> &[Vec<u8>] {
+        &self.left_out
     }
 
     /// The next bytes of the archive, about `budget`, and whether they were the last.
     pub fn step(&mut self, budget: usize) -> Result<(Vec<u8>, bool), Failure> {
         let mut chunk = Vec::new();
+        if let Some(stat) = self.top.take() {
+            self.rules.head(Kind::Dir, b"./", b"", &stat, None).write(&mut chunk);
+        }
         while chunk.len() < budget {
             if let Some(open) = &mut self.open {
                 let is_done = fill(open, &mut chunk, budget)
@@ -88,8 +138,9 @@ impl Pack {
             }
             match self.walk.step() {
                 Some(Ok(Step::Entry(entry))) => {
-                    let head = Entries { owners: self.owners, mode_mask: self.mode_mask, names: &mut self.names };
-                    self.open = head.add(&entry, &mut chunk)?;
+                    let (rules, names) = (self.rules, &mut self.names);
+                    let mut entries = Entries { rules, names, left_out: &mut self.left_out };
+                    self.open = entries.add(&entry, &mut chunk)?;
                 }
                 Some(Ok(Step::Left)) => {}
                 Some(Err(Errno::OVERFLOW)) => {
@@ -112,31 +163,39 @@ impl Pack {
 
 /// How entries become headers.
 struct Entries<'a> {
-    owners: Owners,
-    mode_mask: u32,
+    rules: Rules,
     names: &'a mut HashMap<(u64, u64), Vec<u8>>,
+    left_out: &'a mut Vec<Vec<u8>>,
 }
 
 impl Entries<'_> {
     /// Adds the header of an entry; a file with content is returned.
-    fn add(self, entry: &Entry<'_>, out: &mut Vec<u8>) -> Result<Option<Open>, Failure> {
+    fn add(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) -> Result<Option<Open>, Failure> {
         let failed = |errno| Failure::Io { path: entry.path.to_vec(), errno };
         match entry.kind() {
-            FileType::Directory => self.head(Kind::Dir, entry.path, b"", &entry.stat, None).write(out),
-            FileType::Fifo => self.head(Kind::Fifo, entry.path, b"", &entry.stat, None).write(out),
+            FileType::Directory => self.rules.head(Kind::Dir, entry.path, b"", &entry.stat, None).write(out),
+            FileType::Fifo => self.rules.head(Kind::Fifo, entry.path, b"", &entry.stat, None).write(out),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(entry.directory, entry.name, Vec::new()).map_err(failed)?;
-                self.head(Kind::Symlink, entry.path, target.to_bytes(), &entry.stat, None).write(out);
+                self.rules.head(Kind::Symlink, entry.path, target.to_bytes(), &entry.stat, None).write(out);
             }
             FileType::RegularFile => return self.add_file(entry, out),
             // An archive has no sockets, and a device means nothing elsewhere.
-            FileType::Socket => comment(out, &[LEFT_OUT, b"a socket: ", entry.path].concat()),
-            _ => comment(out, &[LEFT_OUT, b"a device: ", entry.path].concat()),
+            FileType::Socket => self.leave_out(b"a socket: ", entry, out),
+            _ => self.leave_out(b"a device: ", entry, out),
         }
         Ok(None)
     }
 
-    fn add_file(self, entry: &Entry<'_>, out: &mut Vec<u8>) -> Result<Option<Open>, Failure> {
+    fn leave_out(&mut self, what: &[u8], entry: &Entry<'_>, out: &mut Vec<u8>) {
+        let text = [what, entry.path].concat();
+        comment(out, &[LEFT_OUT, &text].concat());
+        if self.left_out.len() < MAX_LEFT_OUT {
+            self.left_out.push(text);
+        }
+    }
+
+    fn add_file(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) -> Result<Option<Open>, Failure> {
         let failed = |errno| Failure::Io { path: entry.path.to_vec(), errno };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = rustix::fs::openat(entry.directory, entry.name, flags, Mode::empty()).map_err(failed)?;
@@ -149,7 +208,7 @@ impl Entries<'_> {
             let identity = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.names.get(&identity) {
                 let link = first.clone();
-                self.head(Kind::Hardlink, entry.path, &link, &stat, None).write(out);
+                self.rules.head(Kind::Hardlink, entry.path, &link, &stat, None).write(out);
                 return Ok(None);
             }
             if self.names.len() >= MAX_LINKS {
@@ -159,39 +218,12 @@ impl Entries<'_> {
         }
         let size = stat.st_size as u64;
         let mut extents = if (stat.st_blocks as u64) * 512 < size { holes(&file, size).map_err(failed)? } else { None };
-        let head = self.head(Kind::File, entry.path, b"", &stat, extents.as_deref());
+        let head = self.rules.head(Kind::File, entry.path, b"", &stat, extents.as_deref());
         head.write(out);
         let padding = padding(head.stored());
         let mut extents = extents.take().unwrap_or_else(|| vec![Extent { offset: 0, length: size }]);
         extents.reverse();
         Ok(Some(Open { file, path: entry.path.to_vec(), extents, padding }))
-    }
-
-    fn head<'h>(
-        &self,
-        kind: Kind,
-        path: &'h [u8],
-        link: &'h [u8],
-        stat: &Stat,
-        extents: Option<&'h [Extent]>,
-    ) -> Head<'h> {
-        let (uid, gid) = match self.owners {
-            Owners::Kept => (stat.st_uid, stat.st_gid),
-            Owners::Root => (0, 0),
-        };
-        // A directory's sticky bit protects the files of its users from each other: it is never left out.
-        let sticky = if kind == Kind::Dir { 0o1000 } else { 0 };
-        Head {
-            kind,
-            path,
-            link,
-            size: if kind == Kind::File { stat.st_size as u64 } else { 0 },
-            mode: stat.st_mode & 0o7777 & (self.mode_mask | sticky),
-            uid,
-            gid,
-            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
-            extents,
-        }
     }
 }
 

@@ -161,6 +161,11 @@ impl<S: Source> Archive<S> {
         &mut self.source
     }
 
+    /// The comments on the whole archive that were read so far.
+    pub fn comments(&self) -> &[Vec<u8>] {
+        &self.global.comments
+    }
+
     /// The next entry; `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Outcome<Option<Entry>> {
         if !self.source.skip(self.left) || !self.source.skip(self.padding) {

@@ -32,6 +32,8 @@ pub struct Rules {
     pub directory_mode: u32,
     /// Fifos are made; else they are left out.
     pub makes_fifos: bool,
+    /// An entry for the directory itself gives it its attributes; else they stay.
+    pub sets_top: bool,
 }
 
 /// Why unpacking stops.
@@ -213,6 +215,9 @@ impl Unpack {
             }
             Ok(_) => {}
             Err(errno) => return Err(Failure::Io { path: entry.path.clone(), action: "create", errno }),
+        }
+        if path.is_empty() && !self.rules.sets_top {
+            return Ok(Placed::Made);
         }
         if self.directories.len() >= MAX_DIRECTORIES {
             return Err(refused(entry, "is one directory too many (1000000)"));

@@ -62,14 +62,27 @@ fn change(fd: BorrowedFd<'_>, attrs: &FsAttrs) -> Result<(), Errno> {
         microsandbox_sys::file::chmod(fd, mode)?;
     }
     if attrs.atime.is_some() || attrs.mtime.is_some() {
-        let time = |seconds: Option<i64>| match seconds {
-            Some(tv_sec) => Timespec { tv_sec, tv_nsec: 0 },
-            None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        let times = Timestamps {
+            last_access: time(attrs.atime, 0),
+            last_modification: time(attrs.mtime, attrs.mtime_nanos.unwrap_or(0)),
         };
-        let times = Timestamps { last_access: time(attrs.atime), last_modification: time(attrs.mtime) };
         rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)?;
     }
     Ok(())
+}
+
+fn time(seconds: Option<i64>, nanos: u32) -> Timespec {
+    match seconds {
+        // Larger values have other meanings for the kernel.
+        Some(tv_sec) => Timespec { tv_sec, tv_nsec: i64::from(nanos.min(999_999_999)) },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    }
+}
+
+/// Of an open file; the time of the last access stays.
+pub fn set_mtime(fd: BorrowedFd<'_>, seconds: i64, nanos: u32) -> Result<(), Errno> {
+    let times = Timestamps { last_access: time(None, 0), last_modification: time(Some(seconds), nanos) };
+    rustix::fs::futimens(fd, &times)
 }
 
 /// Bytes of the names, and of one value, that are copied.

@@ -1,7 +1,7 @@
 //! A directory as a tar archive, for a client that reads it in steps.
 
 use microsandbox_protocol::names::to_text;
-use microsandbox_rooted::pack::{Failure, Owners, Pack as Packing};
+use microsandbox_rooted::pack::{Failure, Owners, Pack as Packing, Rules};
 use rustix::fs::{Mode, OFlags};
 
 use super::error::{FsError, check_path};
@@ -10,21 +10,23 @@ use super::root::Root;
 /// The transfer. Sockets and devices are left out: they mean nothing elsewhere; a comment in the archive names them.
 pub struct Pack {
     path: String,
-    packing: Option<Packing>,
+    /// The directory itself is an entry.
+    top: bool,
+    packing: Option<Box<Packing>>,
     /// Bytes produced so far.
     pub total: u64,
 }
 
 impl Pack {
-    pub fn new(path: String) -> Pack {
-        Pack { path, packing: None, total: 0 }
+    pub fn new(path: String, top: bool) -> Pack {
+        Pack { path, top, packing: None, total: 0 }
     }
 
     /// The next bytes of the archive, about `budget`, and whether they were the last.
     pub fn step(&mut self, root: &Root, budget: usize) -> Result<(Vec<u8>, bool), FsError> {
         let packing = match &mut self.packing {
             Some(packing) => packing,
-            empty => empty.insert(begin(root, &self.path)?),
+            empty => empty.insert(Box::new(begin(root, &self.path, self.top)?)),
         };
         let (chunk, ended) = packing.step(budget).map_err(|failure| stopped(failure, &self.path))?;
         self.total += chunk.len() as u64;
@@ -32,10 +34,12 @@ impl Pack {
     }
 }
 
-fn begin(root: &Root, path: &str) -> Result<Packing, FsError> {
+fn begin(root: &Root, path: &str, with_top: bool) -> Result<Packing, FsError> {
     check_path(path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let top = root.open(path, flags, Mode::empty()).and_then(|top| Packing::new(top, Owners::Kept, 0o7777));
+    let top = root
+        .open(path, flags, Mode::empty())
+        .and_then(|top| Packing::new(top, Rules { owners: Owners::Kept, mode: 0o7777, with_top }));
     top.map_err(|error| FsError::at(error, "cannot archive", path))
 }
 

@@ -115,6 +115,7 @@ fn unpack(root: &Root, path: &str, feed: Feed) -> Result<(), FsError> {
         file_mode: 0o7777,
         directory_mode: 0o7777,
         makes_fifos: true,
+        sets_top: true,
     };
     let mut unpacking = Unpacking::new(base, rules);
     let mut archive = Archive::new(feed, LONGEST_EXTENSION);

@@ -9,6 +9,7 @@ use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, writ
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use super::attributes;
 use super::error::{FsError, check_path};
 use super::handles::Handle;
 use super::reader::{open_error, require_regular};
@@ -23,6 +24,8 @@ pub struct Writer {
     path: String,
     target: Target,
     mode: Option<u32>,
+    /// Seconds and nanoseconds.
+    mtime: Option<(i64, u32)>,
     offset: u64,
     /// Bytes the client announced.
     announced: Option<u64>,
@@ -44,13 +47,14 @@ enum Target {
 }
 
 impl Writer {
-    pub fn of_path(path: String, mode: Option<u32>, atomic: bool) -> Writer {
-        Writer { path, target: Target::Unopened { atomic }, mode, offset: 0, announced: None, written: 0 }
+    pub fn of_path(path: String, mode: Option<u32>, atomic: bool, mtime: Option<(i64, u32)>) -> Writer {
+        Writer { path, target: Target::Unopened { atomic }, mode, mtime, offset: 0, announced: None, written: 0 }
     }
 
     pub fn of_handle(handle: Arc<Handle>, offset: u64, len: u64) -> Writer {
         let path = handle.path.clone();
-        Writer { path, target: Target::Handle(handle), mode: None, offset, announced: Some(len), written: 0 }
+        let target = Target::Handle(handle);
+        Writer { path, target, mode: None, mtime: None, offset, announced: Some(len), written: 0 }
     }
 
     /// Opens the target if that is still to be done.
@@ -86,6 +90,9 @@ impl Writer {
         if !matches!(self.target, Target::Handle(_)) {
             // The last piece may have been a hole.
             rustix::fs::ftruncate(self.fd()?, self.offset).map_err(failed)?;
+        }
+        if let Some((seconds, nanos)) = self.mtime {
+            attributes::set_mtime(self.fd()?, seconds, nanos).map_err(failed)?;
         }
         match self.target {
             Target::Atomic { temporary, name } => {

@@ -68,7 +68,13 @@ impl Local {
 pub struct Global {
     /// `git archive` writes one for dates that the header cannot hold.
     pub mtime: Option<(i64, u32)>,
+    /// The first thousand; longer ones than a path are no names.
+    pub comments: Vec<Vec<u8>>,
 }
+
+/// Comments that are kept, and their bytes.
+const MAX_COMMENTS: usize = 1000;
+const LONGEST_COMMENT: usize = 8 << 10;
 
 impl Global {
     /// A global header may say nothing that changes what the entries are: readers differ on how far it reaches.
@@ -80,6 +86,12 @@ impl Global {
                 Ok(())
             }
             b"hdrcharset" => check_charset(value),
+            b"comment" => {
+                if self.comments.len() < MAX_COMMENTS && value.len() <= LONGEST_COMMENT {
+                    self.comments.push(value.to_vec());
+                }
+                Ok(())
+            }
             _ => {
                 let of_entries: [&[u8]; 3] = [b"GNU.sparse.", b"SCHILY.xattr.", b"LIBARCHIVE.xattr."];
                 if of_entries.iter().any(|prefix| key.starts_with(prefix)) {
