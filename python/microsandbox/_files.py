@@ -274,8 +274,8 @@ class SandboxFsOps:
     async def read_tar(self, path: str) -> FsReadStream:
         """What is in a directory as a tar archive, made while it is read.
 
-        Names in it are relative to `path`; files, directories, links, fifos and holes are in it with owners, modes and
-        times. A second name of a file is a hard link. Sockets and devices are left out; comments in the archive name
+        Names in it are relative to `path`; files, directories, links and holes are in it with owners, modes and times. A
+        second name of a file is a hard link. Sockets, fifos and devices are left out; comments in the archive name
         them. The format is that of GNU tar. It comes from the guest: open it as any archive of a stranger (`tarfile`
         with `filter="data"`).
 

@@ -48,7 +48,7 @@ async def test_an_archive_that_is_read_is_unpacked_alike_by_tools(
     for tool in ("tar", "bsdtar"):
         out = describe(unpacked_by(tool, archive, tmp_path / tool))
         del out[""]
-        wanted = {name: entry for name, entry in inside.items() if name}
+        wanted = {name: entry for name, entry in inside.items() if name and entry.kind != "p"}
         assert differences(out, [wanted], owners=os.geteuid() == 0) == [], tool
     # Holes are not in the archive.
     assert len(archive) < 4 << 20
@@ -56,5 +56,6 @@ async def test_an_archive_that_is_read_is_unpacked_alike_by_tools(
     assert listing.stderr == b""
     await unpack(shared_box, archive, "/tmp/again")
     again = await describe_inside(shared_box, "/tmp/again")
-    del inside[""], again[""]
+    # The directory itself is no entry of the archive, a fifo goes nowhere.
+    del again[""], inside[""], inside["fifo"]
     assert differences(again, [inside]) == []

@@ -174,13 +174,13 @@ impl Entries<'_> {
         let failed = |errno| Failure::Io { path: entry.path.to_vec(), errno };
         match entry.kind() {
             FileType::Directory => self.rules.head(Kind::Dir, entry.path, b"", &entry.stat, None).write(out),
-            FileType::Fifo => self.rules.head(Kind::Fifo, entry.path, b"", &entry.stat, None).write(out),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(entry.directory, entry.name, Vec::new()).map_err(failed)?;
                 self.rules.head(Kind::Symlink, entry.path, target.to_bytes(), &entry.stat, None).write(out);
             }
             FileType::RegularFile => return self.add_file(entry, out),
-            // An archive has no sockets, and a device means nothing elsewhere.
+            // They mean nothing elsewhere, and whoever reads a fifo waits.
+            FileType::Fifo => self.leave_out(b"a fifo: ", entry, out),
             FileType::Socket => self.leave_out(b"a socket: ", entry, out),
             _ => self.leave_out(b"a device: ", entry, out),
         }

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use super::error::{FsError, check_path};
 use super::root::Root;
 
-/// The transfer. Sockets and devices are left out: they mean nothing elsewhere; a comment in the archive names them.
+/// The transfer. Fifos, sockets and devices are left out: they mean nothing elsewhere; a comment in the archive names them.
 pub struct Pack {
     path: String,
     /// The directory itself is an entry.
