@@ -63,8 +63,10 @@ class SandboxFsOps:
         return data.decode("utf-8")
 
     async def write(self, path: str, data: bytes) -> None:
-        """Creates the file, or replaces it atomically. A file that is mounted there, or whose directory is read-only, is
-        written in place, as programs write it, and keeps its owner and mode.
+        """Creates the file, or replaces it atomically.
+
+        A file that is mounted there, or whose directory is read-only, is written in place, as programs write it, and
+        keeps its owner and mode.
 
         Example: `await sb.fs.write("/data.bin", b"\\x00" * 1024)`
         """
@@ -249,10 +251,11 @@ class SandboxFsOps:
         await run(self._native.rename(src, dst))
 
     async def copy_from_host(self, host_path: Path, guest_path: str, *, progress: _Progress | None = None) -> None:
-        """Copies one host file into the guest, with its permission bits and time. Trouble on the host side is `IoError`.
+        """Copies one host file into the guest, with its permission bits and time.
 
         `progress(done, total)` is called with bytes as they arrive; without one, a bar is shown in a notebook or a
-        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes. Trouble
+        on the host side is `IoError`.
 
         Example: `await sb.fs.copy_from_host("data.csv", "/tmp/data.csv")`
         """
@@ -260,11 +263,11 @@ class SandboxFsOps:
             await run(self._native.copy_from_host(host_path, guest_path, on_loop(callback)))
 
     async def copy_to_host(self, guest_path: str, host_path: Path, *, progress: _Progress | None = None) -> None:
-        """Copies one guest file to the host, with its permission bits, without set-id bits, and its time. Trouble on the
-        host side is `IoError`.
+        """Copies one guest file to the host, with its permission bits and time, without set-id bits.
 
         `progress(done, total)` is called with bytes as they are written; without one, a bar is shown in a notebook or a
-        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes. Trouble
+        on the host side is `IoError`.
 
         Example: `await sb.fs.copy_to_host("/tmp/result.json", "result.json")`
         """
@@ -274,8 +277,8 @@ class SandboxFsOps:
     async def read_tar(self, path: str) -> FsReadStream:
         """What is in a directory as a tar archive, made while it is read.
 
-        Names in it are relative to `path`; files, directories, links and holes are in it with owners, modes and times. A
-        second name of a file is a hard link. Sockets, fifos and devices are left out; comments in the archive name
+        Names in it are relative to `path`; files, directories, links and holes are in it with owners, modes and times.
+        A second name of a file is a hard link. Sockets, fifos and devices are left out; comments in the archive name
         them. The format is that of GNU tar. It comes from the guest: open it as any archive of a stranger (`tarfile`
         with `filter="data"`).
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from microsandbox import FilesystemError, Sandbox
+from microsandbox import Sandbox
 from trees import ARCHIVES, describe, describe_inside, differences, make_tree, unpacked_by
 
 pytestmark = [pytest.mark.needs("processes"), pytest.mark.heavy]
@@ -24,6 +24,7 @@ async def unpack(box: Sandbox, data: bytes, path: str) -> None:
             await sink.write(data[at : at + 700_001])
 
 
+@pytest.mark.hazard("I9")
 @pytest.mark.parametrize("form", list(ARCHIVES))
 async def test_every_form_is_unpacked_as_tar_unpacks_it(
     shared_box: Sandbox, tree: Path, tmp_path: Path, form: str

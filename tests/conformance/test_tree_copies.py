@@ -243,7 +243,10 @@ async def test_a_bound_file_is_written_in_place(harness: Harness, tmp_path: Path
 async def test_a_file_in_a_closed_directory_is_written(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir()
     (tmp_path / "app.conf").write_text("old and longer")
-    volumes = {"/srv": Volume.bind(tmp_path / "closed", readonly=True), "/srv/app.conf": Volume.bind(tmp_path / "app.conf")}
+    volumes = {
+        "/srv": Volume.bind(tmp_path / "closed", readonly=True),
+        "/srv/app.conf": Volume.bind(tmp_path / "app.conf"),
+    }
     (tmp_path / "closed/app.conf").write_text("below")
     box = await harness.create("box", volumes=volumes)
     await box.fs.write("/srv/app.conf", b"new")
@@ -256,7 +259,9 @@ async def test_a_file_in_a_closed_directory_is_written(harness: Harness, tmp_pat
 async def test_a_move_that_cannot_be_complete_changes_nothing(harness: Harness, tmp_path: Path) -> None:
     box = await harness.create("box")
     fs = box.fs
-    await box.shell("mkdir -p /dev/shm/d/sub /tmp/full /tmp/dir && echo 1 > /dev/shm/d/sub/f && echo 2 > /tmp/full/kept")
+    await box.shell(
+        "mkdir -p /dev/shm/d/sub /tmp/full /tmp/dir && echo 1 > /dev/shm/d/sub/f && echo 2 > /tmp/full/kept"
+    )
     for target, code in (("/tmp/full", "ENOTEMPTY"), ("/tmp/full/kept", "ENOTDIR"), ("/tmp/none/d", "ENOENT")):
         with pytest.raises(FilesystemError) as caught:
             await fs.rename("/dev/shm/d", target)

@@ -513,7 +513,7 @@ fn too_many_concurrent_calls_are_refused() {
         let mut client = agent.connect();
         let ids: Vec<u32> = (0..70).map(|_| client.id()).collect();
         for id in &ids {
-            let op = FsOp::WriteFile { path: format!("/tmp/w{id}"), mode: None, atomic: true };
+            let op = FsOp::WriteFile { path: format!("/tmp/w{id}"), mode: None, atomic: true, mtime: None };
             client.send(*id, &Kind::FsRequest, &FsRequest { op, window: None });
         }
         for _ in 0..6 {

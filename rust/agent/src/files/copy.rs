@@ -83,6 +83,7 @@ pub struct Copy<'a> {
 struct Target {
     to: OwnedFd,
     stat: Stat,
+    is_new: bool,
 }
 
 impl<'a> Copy<'a> {
@@ -98,7 +99,11 @@ impl<'a> Copy<'a> {
         let limit = |what: &str| FsError::limit(format!("{src} {what}"));
         let stat = rustix::fs::fstat(&from).map_err(failed)?;
         let mut targets = vec![enter(stat, parent, name).map_err(failed)?];
-        attributes::copy(from.as_fd(), targets[0].to.as_fd());
+        // A target that existed keeps its own attributes: it may be the root.
+        let keeps_own = !targets[0].is_new && self.purpose == Purpose::Copy;
+        if !keeps_own {
+            attributes::copy(from.as_fd(), targets[0].to.as_fd());
+        }
         let bounds = Bounds { pending: MAX_PENDING, depth: MAX_DEPTH };
         let mut walk = Walk::new(from, Order::Found, bounds).map_err(failed)?;
         while let Some(step) = walk.step() {
@@ -131,7 +136,7 @@ impl<'a> Copy<'a> {
                 self.remember(&entry);
             }
         }
-        targets.pop().map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)
+        targets.pop().filter(|_| !keeps_own).map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)
     }
 
     /// Makes a further name of a file that has a copy already; false if there is none, or it cannot have one.
@@ -280,12 +285,13 @@ impl<'a> Copy<'a> {
 /// Makes (or reuses) the directory `name` for the copy of a directory.
 fn enter(stat: Stat, parent: BorrowedFd<'_>, name: &CStr) -> Result<Target, Errno> {
     // Writable for us until it is filled; the real mode comes last.
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
+    let is_new = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
         Err(error) => return Err(error),
-    }
+    };
     let to = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
-    Ok(Target { to, stat })
+    Ok(Target { to, stat, is_new })
 }
 
 fn finish_dir(target: &Target) -> Result<(), Errno> {
