@@ -19,7 +19,7 @@ LONG = "l" * 120
 DEEP = "/".join(c * 90 for c in "abcd")
 #: Names are converted to the locale by some.
 UTF8 = {**os.environ, "LC_ALL": "C.UTF-8"}
-#: Ids from here on are mapped by no sandbox.
+#: Ids from here on are mapped by no container; a virtual machine has all.
 MAPPED = 65_536
 
 
@@ -258,7 +258,7 @@ def unpacked_by(tool: str, archive: bytes, target: Path) -> Path:
 def differences(
     ours: dict[str, Described], theirs: list[dict[str, Described]], *, owners: bool = True, mtimes: bool = True
 ) -> list[str]:
-    """Where `ours` is like none of `theirs`, in words; an owner that a sandbox does not map is root."""
+    """Where `ours` is like none of `theirs`, in words; an owner that no container maps may be root."""
     found = []
     for name in sorted(set(ours) | set().union(*theirs)):
         wanted = [their.get(name) for their in theirs]
@@ -272,7 +272,7 @@ def differences(
                 continue
             values = [getattr(one, field) for one in wanted if one]
             if field in ("uid", "gid"):
-                values = [value if value < MAPPED else 0 for value in values]
+                values += [0 for value in values if value >= MAPPED]
             value = getattr(mine, field)
             # Holes may be more than the tool made.
             if value not in values and not (field == "is_sparse" and value):

@@ -62,10 +62,10 @@ impl Temporary {
                 Ok(Published::Renamed)
             }
             // The name is a mount point.
-            Err(error @ (Errno::BUSY | Errno::XDEV)) => match open_existing(&self.dir, name) {
-                Ok(target) => overwrite(&self.file, &target).map(|()| Published::InPlace),
-                Err(_) => Err(error),
-            },
+            Err(Errno::BUSY | Errno::XDEV) => {
+                let target = open_existing(&self.dir, name)?;
+                overwrite(&self.file, &target).map(|()| Published::InPlace)
+            }
             Err(error) => Err(error),
         }
     }

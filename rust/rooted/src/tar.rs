@@ -19,6 +19,7 @@ use std::fmt;
 use header::{Header, Meaning};
 use pax::{Global, Local};
 pub use sparse::Extent;
+use sparse::Sparse;
 
 pub(crate) const BLOCK: usize = 512;
 /// Volume labels and global headers that may follow each other.
@@ -243,62 +244,39 @@ impl<S: Source> Archive<S> {
     }
 
     fn entry(&mut self, header: &Header<'_>, kind: Kind, said: Said, old_sparse: bool) -> Outcome<Entry> {
-        let Said { long_name, long_link, pax, .. } = said;
+        let Said { long_name, long_link, mut pax, .. } = said;
         let sparse = pax.sparse()?;
-        let own_name = header.path()?;
-        let path = match &sparse {
-            Some(sparse) if sparse.name.is_some() && long_name.is_none() => sparse.name.clone().unwrap_or_default(),
-            Some(sparse) if sparse.name.is_some() => return Err(corrupt("a sparse file has two names")),
-            _ => one_name(long_name, pax.path, own_name)?,
+        let is_sparse = old_sparse || sparse.is_some();
+        let path = match sparse.as_ref().and_then(|sparse| sparse.name.clone()) {
+            Some(_) if long_name.is_some() => return Err(corrupt("a sparse file has two names")),
+            Some(name) => usable("name", name)?,
+            None => usable("name", one_name(long_name, pax.path.take(), header.path()?)?)?,
         };
-        let link = one_name(long_link, pax.link, header.link())?;
-        for (what, name) in [("name", &path), ("link target", &link)] {
-            if name.contains(&0) {
-                return Err(Error::UnsafeName(format!("the {what} {} holds a NUL", quoted(name))));
-            }
-        }
+        let link = usable("link target", one_name(long_link, pax.link.take(), header.link())?)?;
         if path.is_empty() {
             return Err(corrupt("an entry has no name"));
         }
         // A name with a slash at its end is a directory also where the header says "file" (v7 knows nothing else).
         let kind = if kind == Kind::File && path.last() == Some(&b'/') { Kind::Dir } else { kind };
         let stored = pax.size.map_or_else(|| header.size(), Ok)?;
-        let named = |error: Error| match error {
-            Error::Malformed(text) => Error::Malformed(format!("{}: {text}", quoted(&path))),
-            other => other,
-        };
-        let is_sparse = old_sparse || sparse.is_some();
-        if is_sparse && kind != Kind::File {
-            return Err(corrupt(format!("{} is no file and yet sparse", quoted(&path))));
-        }
-        if kind != Kind::File && stored != 0 && !header.is_dump_directory() {
+        let contradiction = match kind {
+            Kind::File if old_sparse && sparse.is_some() => Some("sparse in two forms"),
+            Kind::File => None,
+            _ if is_sparse => Some("no file and yet sparse"),
             // Some readers pass over this content, others read it as headers.
-            return Err(corrupt(format!("{} is no file and yet has content", quoted(&path))));
-        }
-        let (size, extents, left) = match sparse {
-            Some(_) if old_sparse => return Err(corrupt(format!("{} is sparse in two forms", quoted(&path)))),
-            Some(sparse) => {
-                let (extents, taken) = match sparse.extents {
-                    Some(extents) => (extents, 0),
-                    None => sparse::map_in_content(&mut self.source, stored, self.longest_extension).map_err(named)?,
-                };
-                (sparse.size, extents, stored - taken)
-            }
-            None if old_sparse => {
-                let (size, extents) =
-                    sparse::map_in_header(header, &mut self.source, self.longest_extension).map_err(named)?;
-                (size, extents, stored)
-            }
-            None if kind == Kind::File => (stored, vec![Extent { offset: 0, length: stored }], stored),
-            None => (0, Vec::new(), stored),
+            _ if stored != 0 && !header.is_dump_directory() => Some("no file and yet has content"),
+            _ => None,
         };
-        if is_sparse {
-            sparse::check(&extents, size, left).map_err(named)?;
+        if let Some(what) = contradiction {
+            return Err(corrupt(format!("{} is {what}", quoted(&path))));
         }
-        self.left = left;
-        self.padding = padding(left);
-        self.extents = extents;
-        self.extents.reverse();
+        let size = if is_sparse {
+            self.begin_sparse(header, sparse, stored).map_err(|error| error.about(&path))?
+        } else {
+            let size = if kind == Kind::File { stored } else { 0 };
+            self.begin(stored, vec![Extent { offset: 0, length: size }]);
+            size
+        };
         Ok(Entry {
             kind,
             link,
@@ -311,6 +289,45 @@ impl<S: Source> Archive<S> {
             xattrs: pax.xattrs,
             path,
         })
+    }
+}
+
+impl<S: Source> Archive<S> {
+    /// `stored` bytes of content begin here.
+    fn begin(&mut self, stored: u64, extents: Vec<Extent>) {
+        self.left = stored;
+        self.padding = padding(stored);
+        self.extents = extents;
+        self.extents.reverse();
+    }
+
+    /// The same of a sparse file, whose map may come first; the file's size is returned.
+    fn begin_sparse(&mut self, header: &Header<'_>, said: Option<Sparse>, stored: u64) -> Outcome<u64> {
+        let longest = self.longest_extension;
+        let (size, extents, map) = match said {
+            Some(Sparse { size, extents: Some(extents), .. }) => (size, extents, 0),
+            Some(Sparse { size, extents: None, .. }) => {
+                let (extents, map) = sparse::map_in_content(&mut self.source, stored, longest)?;
+                (size, extents, map)
+            }
+            None => {
+                let (size, extents) = sparse::map_in_header(header, &mut self.source, longest)?;
+                (size, extents, 0)
+            }
+        };
+        sparse::check(&extents, size, stored - map)?;
+        self.begin(stored - map, extents);
+        Ok(size)
+    }
+}
+
+impl Error {
+    /// Of damage: which entry is damaged.
+    fn about(self, path: &[u8]) -> Error {
+        match self {
+            Error::Malformed(text) => Error::Malformed(format!("{}: {text}", quoted(path))),
+            other => other,
+        }
     }
 }
 
@@ -348,6 +365,14 @@ impl Said {
     fn add_link(&mut self, link: Vec<u8>) -> Outcome<()> {
         set_once(&mut self.long_link, until_nul(link))
     }
+}
+
+/// A name that a file can have.
+fn usable(what: &str, name: Vec<u8>) -> Outcome<Vec<u8>> {
+    if name.contains(&0) {
+        return Err(Error::UnsafeName(format!("the {what} {} holds a NUL", quoted(&name))));
+    }
+    Ok(name)
 }
 
 fn one_name(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>, plain: Vec<u8>) -> Outcome<Vec<u8>> {

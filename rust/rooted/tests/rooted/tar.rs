@@ -283,7 +283,7 @@ fn forms_that_are_not_known_are_refused_by_name() {
 }
 
 #[test]
-fn labels_comments_and_dates_of_the_whole_archive_are_no_entries() {
+fn labels_comments_and_global_dates_are_no_entries() {
     let records = pax(&[("comment", "0123"), ("mtime", "77.5")]);
     let mut file = header(EntryType::Regular, 0);
     file.as_mut_bytes()[..1].copy_from_slice(b"f");
