@@ -88,8 +88,8 @@ def make_tree(top: Path) -> Path:
 #: Run in the directory: one line for each entry, NUL at its end, and one for the content of each file.
 DESCRIBE = (
     r"find . -printf '%P\t%y\t%m\t%U\t%G\t%T@\t%l\t%n\t%i\t%s\t%b\0';"
-    r" printf '\n\0'; find . -type f -print0 | sort -z | xargs -0 -n 1 sh -c"
-    r""" 'printf "%s\t" "$1"; cksum < "$1" | tr "\n" "\0"' _"""
+    r" printf '\n\0'; find . -type f -print0 | xargs -0 -n 1 sh -c"
+    r""" 'printf "%s\t%s\0" "$1" "$(cksum < "$1")"' _"""
 )
 
 
