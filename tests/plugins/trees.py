@@ -1,6 +1,6 @@
 """A tree with one of everything that a copy can lose, archives of it as tools make them, and a description to compare by.
 
-The description is what `find` and `cksum` report, so that it is the same on this machine and inside a sandbox.
+The description is what `find` and `b2sum` report, so that it is the same on this machine and inside a sandbox.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def make_tree(top: Path) -> Path:
     return top
 
 
-#: Run in the directory: one line for each entry, NUL at its end, and one for the content of each file.
+#: (cksum ends with an illegal instruction in an emulated virtual machine.) Run in the directory: one line for each entry, NUL at its end, and one for the content of each file.
 DESCRIBE = (
     r"find . -printf '%P\t%y\t%m\t%U\t%G\t%T@\t%l\t%n\t%i\t%s\t%b\0';"
     r" printf '\n\0'; find . -type f -print0 | xargs -0 -n 1 sh -c"
-    r""" 'printf "%s\t%s\0" "$1" "$(cksum < "$1")"' _"""
+    r""" 'printf "%s\t%s\0" "$1" "$(b2sum -l 64 < "$1")"' _"""
 )
 
 
