@@ -85,7 +85,8 @@ def make_tree(top: Path) -> Path:
     return top
 
 
-#: (cksum ends with an illegal instruction in an emulated virtual machine.) Run in the directory: one line for each entry, NUL at its end, and one for the content of each file.
+#: Run in the directory: one line for each entry, NUL at its end, and one for the content of each file. Not by cksum, which
+#: ends with an illegal instruction in an emulated virtual machine.
 DESCRIBE = (
     r"find . -printf '%P\t%y\t%m\t%U\t%G\t%T@\t%l\t%n\t%i\t%s\t%b\0';"
     r" printf '\n\0'; find . -type f -print0 | xargs -0 -n 1 sh -c"
