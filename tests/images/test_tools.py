@@ -16,7 +16,7 @@ from trees import ARCHIVES, Described, describe, differences, make_tree, unpacke
 pytestmark = pytest.mark.fresh_home
 
 Make = Callable[..., Awaitable[Any]]
-BASE = [directory("etc"), directory("tmp", 0o1777), file("etc/os-release", b"NAME=test\n")]
+BASE = [directory("bin"), directory("etc"), directory("tmp", 0o1777), file("etc/os-release", b"NAME=test\n")]
 
 
 def unpacked_layer(home: Path) -> dict[str, Described]:
