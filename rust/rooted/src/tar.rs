@@ -286,7 +286,7 @@ impl<S: Source> Archive<S> {
             uid: pax.uid.map_or_else(|| header.uid(), Ok)?,
             gid: pax.gid.map_or_else(|| header.gid(), Ok)?,
             mtime: pax.mtime.or(self.global.mtime).map_or_else(|| header.mtime(), Ok)?,
-            xattrs: pax.xattrs,
+            xattrs: pax.xattrs.into_iter().collect(),
             path,
         })
     }

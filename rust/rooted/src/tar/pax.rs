@@ -1,8 +1,13 @@
 //! Records of extended headers, `length key=value\n` each (POSIX.1-2001, pax). What a record means here is what GNU tar,
 //! libarchive and Python agree on; a record that would change the meaning of an entry and is not known is refused.
 
+use std::collections::BTreeMap;
+
 use super::sparse::{Extent, Keys, Sparse};
 use super::{Outcome, corrupt, quoted, unsupported};
+
+/// Attributes of one entry.
+const MAX_ATTRIBUTES: usize = 256;
 
 /// Records that are about one entry.
 #[derive(Default)]
@@ -13,7 +18,8 @@ pub struct Local {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub mtime: Option<(i64, u32)>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// By name.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     sparse: Keys,
 }
 
@@ -50,13 +56,17 @@ impl Local {
 
     /// bsdtar writes each attribute in two spellings.
     fn attribute(&mut self, name: Vec<u8>, value: Vec<u8>) -> Outcome<()> {
-        match self.xattrs.iter().find(|(known, _)| *known == name) {
-            Some((_, known)) if *known != value => {
+        match self.xattrs.get(&name) {
+            Some(known) if *known != value => {
                 Err(corrupt(format!("an extended header has two values of the attribute {}", quoted(&name))))
             }
             Some(_) => Ok(()),
+            None if self.xattrs.len() == MAX_ATTRIBUTES => {
+                let most = format!("an entry has more than {MAX_ATTRIBUTES} extended attributes");
+                Err(unsupported(format!("{most}, which is not supported; the next is {}", quoted(&name))))
+            }
             None => {
-                self.xattrs.push((name, value));
+                self.xattrs.insert(name, value);
                 Ok(())
             }
         }

@@ -320,3 +320,15 @@ fn attributes_are_read_in_both_of_their_spellings() {
     let differ = with_records(&[("SCHILY.xattr.user.a", "one"), ("LIBARCHIVE.xattr.user.a", "dHdv")], 0, b"");
     assert!(matches!(read(differ), Err(Error::Malformed(_))));
 }
+
+// hazard: F5
+#[test]
+fn attributes_of_an_entry_are_limited_in_number() {
+    let named: Vec<String> = (0..257).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
+    let records: Vec<(&str, &str)> = named.iter().map(|name| (name.as_str(), "v")).collect();
+    // Each in two spellings is one.
+    let twice = [&records[..256], &records[..256]].concat();
+    assert_eq!(read(with_records(&twice, 0, b"")).unwrap()[0].0.xattrs.len(), 256);
+    let error = read(with_records(&records, 0, b"")).unwrap_err();
+    assert!(matches!(&error, Error::Unsupported(text) if text.contains("256") && text.contains("user.256")), "{error}");
+}
