@@ -143,3 +143,45 @@ pub fn write_sparsely(to: impl AsFd, data: &[u8], offset: u64) -> Result<(), Err
     }
     Ok(())
 }
+
+/// The same over a file that had `old` bytes: zeros take the place of its content, and become holes only beyond it. What is
+/// left of it is to be cut at the end, so that a writer that never begins changes nothing.
+pub fn write_over(to: impl AsFd, data: &[u8], offset: u64, old: u64) -> Result<(), Errno> {
+    // At most the length of `data`.
+    let below = old.saturating_sub(offset).min(data.len() as u64) as usize;
+    let (over, beyond) = data.split_at(below);
+    write_all(&to, over, offset)?;
+    write_sparsely(&to, beyond, offset + below as u64)
+}
+
+/// Zeros over what a file has from `start` to `end`.
+pub fn write_zeros(to: impl AsFd, start: u64, end: u64) -> Result<(), Errno> {
+    let zeros = [0; HOLE];
+    let mut at = start;
+    while at < end {
+        // At most HOLE.
+        let count = (end - at).min(HOLE as u64) as usize;
+        write_all(&to, &zeros[..count], at)?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_replace_old_content_and_are_holes_beyond_it() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("f"), vec![7; 100_000]).unwrap();
+        let file = open_existing(std::fs::File::open(directory.path()).unwrap(), "f").unwrap();
+        let data = vec![0; 8 << 20];
+        write_over(&file, &data, 0, 100_000).unwrap();
+        rustix::fs::ftruncate(&file, data.len() as u64).unwrap();
+        assert!(std::fs::read(directory.path().join("f")).unwrap() == data);
+        let blocks = std::fs::metadata(directory.path().join("f")).unwrap().blocks();
+        assert!(blocks * 512 < 1 << 20, "{blocks} blocks");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,8 @@ const STEP: u64 = 16 << 20;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Copies `src` to `dst`. A link at `src` itself is followed, links in a tree are copied as links. An existing
-/// directory is merged into; files are replaced atomically. Owner, mode, times and attributes are kept where the sandbox
+/// directory is merged into; files are replaced atomically, or in place
+/// where a rename cannot. Owner, mode, times and attributes are kept where the sandbox
 /// may; names of one file are names of one copy.
 pub fn copy(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<(), FsError> {
     let source = open_path(root, src, true, "cannot copy")?;
@@ -77,6 +79,28 @@ pub struct Copy<'a> {
     special: u64,
     /// Where in the copy the first name of a file is that has several.
     names: HashMap<(u64, u64), Vec<u8>>,
+    /// What was copied of a tree that is moved, as it was when it was found, by a hash of its path: a directory of an overlay
+    /// may have another inode the next time.
+    seen: HashMap<u64, State>,
+    hashes: RandomState,
+}
+
+/// What a change of an entry changes: its size, and the times of its content and of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl State {
+    pub fn of(stat: &Stat) -> State {
+        State {
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec as _),
+            changed: (stat.st_ctime, stat.st_ctime_nsec as _),
+        }
+    }
 }
 
 /// The copy of a directory, and what it will be given once it is filled.
@@ -88,7 +112,15 @@ struct Target {
 
 impl<'a> Copy<'a> {
     pub fn new(cancel: &'a AtomicBool, purpose: Purpose) -> Copy<'a> {
-        Copy { cancel, purpose, entries: 0, special: 0, names: HashMap::new() }
+        Copy {
+            cancel,
+            purpose,
+            entries: 0,
+            special: 0,
+            names: HashMap::new(),
+            seen: HashMap::new(),
+            hashes: RandomState::new(),
+        }
     }
 
     /// Copies the directory `from` to the directory `name`, which may exist.
@@ -123,6 +155,7 @@ impl<'a> Copy<'a> {
             let at_entry = |e| FsError::at(e, verb, &format!("{src}/{}", to_text(entry.path)));
             if self.purpose == Purpose::Move {
                 refuse_mount(entry.directory, entry.name).map_err(at_entry)?;
+                self.seen.insert(self.hashes.hash_one(entry.path), State::of(&entry.stat));
             }
             let (Some(top), Some(target)) = (targets.first(), targets.last()) else { break };
             if entry.kind() == FileType::Directory {
@@ -137,6 +170,27 @@ impl<'a> Copy<'a> {
             }
         }
         targets.pop().filter(|_| !keeps_own).map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)
+    }
+
+    /// Fails if something below the directory is no longer what was copied of it. What is changed later, before it is
+    /// removed, is not seen.
+    pub fn check_unchanged(&self, from: OwnedFd, src: &str) -> Result<(), FsError> {
+        let failed = |e| FsError::at(e, "cannot move", src);
+        let bounds = Bounds { pending: MAX_PENDING, depth: MAX_DEPTH };
+        let mut walk = Walk::new(from, Order::Found, bounds).map_err(failed)?;
+        let mut entries = 0;
+        while let Some(step) = walk.step() {
+            let Step::Entry(entry) = step.map_err(failed)? else { continue };
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(failed(Errno::CANCELED));
+            }
+            entries += 1;
+            if self.seen.get(&self.hashes.hash_one(entry.path)) != Some(&State::of(&entry.stat)) {
+                let path = format!("{src}/{}", to_text(entry.path));
+                return Err(FsError::at(Errno::STALE, "cannot move, because it changed meanwhile:", &path));
+            }
+        }
+        if entries == self.entries { Ok(()) } else { Err(failed(Errno::STALE)) }
     }
 
     /// Makes a further name of a file that has a copy already; false if there is none, or it cannot have one.
@@ -207,8 +261,7 @@ impl<'a> Copy<'a> {
         let temporary = match Temporary::new(rustix::io::fcntl_dupfd_cloexec(dir, 3)?) {
             Err(error) if refuses_names(error) && self.purpose == Purpose::Copy => {
                 let file = open_existing(dir, name).map_err(|_| error)?;
-                rustix::fs::ftruncate(&file, 0)?;
-                return self.content(from, file.as_fd(), size);
+                return self.over(from, &stat, file.as_fd());
             }
             other => other?,
         };
@@ -219,6 +272,19 @@ impl<'a> Copy<'a> {
         attributes::copy(from, to);
         rustix::fs::futimens(to, &times(&stat))?;
         temporary.publish(name).map(drop)
+    }
+
+    /// Gives an existing file the content of another; its end is cut last. Both may be one file under two names: that one
+    /// stays as it is. Where the names do not tell (two mounts of a machine's directory), it is written over with itself.
+    fn over(&mut self, from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        let target = rustix::fs::fstat(to)?;
+        if (target.st_dev, target.st_ino) == (stat.st_dev, stat.st_ino) {
+            return Ok(());
+        }
+        // Files of procfs say 0 and have content.
+        let end = if stat.st_size == 0 { u64::MAX } else { stat.st_size as u64 };
+        let copied = self.range(from, to, 0, end)?;
+        rustix::fs::ftruncate(to, copied)
     }
 
     /// Copies the data and leaves the holes out.

@@ -1,5 +1,6 @@
 //! Renaming, also where the kernel does not: from one file system to another, and of a directory of the image, whose
-//! overlay answers `EXDEV`. Then it is done as `mv` does, but so that the target appears complete or not at all.
+//! overlay answers `EXDEV`. Then it is done as `mv` does, but so that the target appears complete or not at all. A source
+//! that is changed during the copy stays; what a program changes between that look and the removal is lost, as with `mv`.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,13 +8,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::AtomicBool;
 
 use microsandbox_rooted::{remove, replace::with_free_name};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::copy::{Copy, Purpose, refuse_mount};
+use super::copy::{Copy, Purpose, State, refuse_mount};
 use super::error::FsError;
 use super::names::parent;
 use super::root::{Root, lstat_at};
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Replaces what may stand at `dst`, as `rename(2)` does.
 pub fn rename(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<(), FsError> {
@@ -56,10 +59,11 @@ impl Move<'_> {
         .map_err(|e| FsError::at(e, "cannot rename to", self.dst))?;
         let copy = Unfinished { dir: self.to.as_fd(), name: CString::new(name).unwrap_or_default() };
         self.copy(&before, &copy.name, cancel)?;
-        // Changed or replaced in between: the copy is of something else, and nothing may be lost.
+        // Changed or replaced in between: the copy is of something else.
         let now = self.look().map_err(failed)?;
-        if (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino) {
-            return Err(failed(Errno::STALE));
+        let is_same = (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino);
+        if !is_same || State::of(&now) != State::of(&before) {
+            return Err(FsError::at(Errno::STALE, "cannot move, because it changed meanwhile:", self.src));
         }
         rustix::fs::renameat(&self.to, &*copy.name, &self.to, &*self.new)
             .map_err(|e| FsError::at(e, "cannot rename to", self.dst))?;
@@ -84,18 +88,29 @@ impl Move<'_> {
             Ok(target) => match (is_dir(source), is_dir(&target)) {
                 (true, false) => Err(Errno::NOTDIR),
                 (false, true) => Err(Errno::ISDIR),
+                (true, true) if !self.is_empty_target()? => Err(Errno::NOTEMPTY),
                 _ => refuse_mount(self.to.as_fd(), &self.new),
             },
         }
+    }
+
+    fn is_empty_target(&self) -> Result<bool, Errno> {
+        let directory = rustix::fs::openat(&self.to, &*self.new, DIRECTORY, Mode::empty())?;
+        for entry in Dir::read_from(&directory)? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn copy(&self, source: &Stat, name: &CString, cancel: &AtomicBool) -> Result<(), FsError> {
         let failed = |e| FsError::at(e, "cannot rename", self.src);
         let mut job = Copy::new(cancel, Purpose::Move);
         if FileType::from_raw_mode(source.st_mode) == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let from = rustix::fs::openat(&self.from, &*self.old, flags, Mode::empty()).map_err(failed)?;
-            return job.tree(from, self.to.as_fd(), name, self.src);
+            let from = || rustix::fs::openat(&self.from, &*self.old, DIRECTORY, Mode::empty()).map_err(failed);
+            job.tree(from()?, self.to.as_fd(), name, self.src)?;
+            return job.check_unchanged(from()?, self.src);
         }
         job.one(self.from.as_fd(), &self.old, source, self.to.as_fd(), name).map_err(failed)
     }

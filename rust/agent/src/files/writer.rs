@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use microsandbox_protocol::names;
-use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_all, write_sparsely};
+use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_all, write_over, write_sparsely};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
@@ -38,7 +38,14 @@ enum Target {
     Unopened {
         atomic: bool,
     },
-    InPlace(OwnedFd),
+    /// Not atomic: what is written replaces the old content piece by piece, and the end is cut at the end.
+    InPlace {
+        file: OwnedFd,
+        /// Bytes it had.
+        old: u64,
+        /// Set with the first piece.
+        mode: Option<Mode>,
+    },
     Atomic {
         temporary: Temporary,
         name: OsString,
@@ -67,6 +74,7 @@ impl Writer {
     }
 
     pub fn write(&mut self, data: &[u8]) -> Result<(), FsError> {
+        self.begin()?;
         self.written += data.len() as u64;
         if let Some(len) = self.announced
             && self.written > len
@@ -77,6 +85,7 @@ impl Writer {
         // A part of an open file may have other content in place of the zeros.
         let written = match self.target {
             Target::Handle(_) => write_all(self.fd()?, data, self.offset),
+            Target::InPlace { old, .. } => write_over(self.fd()?, data, self.offset, old),
             _ => write_sparsely(self.fd()?, data, self.offset),
         };
         written.map_err(|error| FsError::at(error, "cannot write", &self.path))?;
@@ -84,8 +93,20 @@ impl Writer {
         Ok(())
     }
 
+    /// What comes changes the file. Until then a file that is written in place is as it was.
+    fn begin(&mut self) -> Result<(), FsError> {
+        match &mut self.target {
+            Target::InPlace { file, mode, .. } => match mode.take() {
+                Some(mode) => rustix::fs::fchmod(&*file, mode).map_err(|e| FsError::at(e, "cannot write", &self.path)),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// All data was written: makes the result visible.
-    pub fn finish(self) -> Result<(), FsError> {
+    pub fn finish(mut self) -> Result<(), FsError> {
+        self.begin()?;
         let failed = |e| FsError::at(e, "cannot write", &self.path);
         if !matches!(self.target, Target::Handle(_)) {
             // The last piece may have been a hole.
@@ -105,7 +126,7 @@ impl Writer {
 
     fn fd(&self) -> Result<BorrowedFd<'_>, FsError> {
         match &self.target {
-            Target::InPlace(fd) => Ok(fd.as_fd()),
+            Target::InPlace { file, .. } => Ok(file.as_fd()),
             Target::Atomic { temporary, .. } => Ok(temporary.file()),
             Target::Handle(handle) => Ok(handle.fd.as_fd()),
             Target::Unopened { .. } => Err(FsError::at(Errno::BADF, "cannot write", &self.path)),
@@ -119,12 +140,8 @@ impl Writer {
         let failed = |e| open_error(e, "cannot write", &self.path);
         let file = root.open(&self.path, flags, mode).map_err(failed)?;
         require_regular(file.as_fd(), "cannot write", &self.path)?;
-        // Not by O_TRUNC: what is no regular file must not be touched.
-        rustix::fs::ftruncate(&file, 0).map_err(failed)?;
-        if self.mode.is_some() {
-            rustix::fs::fchmod(&file, mode).map_err(failed)?;
-        }
-        self.target = Target::InPlace(file);
+        // Not by O_TRUNC: what is no regular file must not be touched, nor a file for which nothing comes.
+        self.target = in_place(file, self.mode.map(|_| mode)).map_err(failed)?;
         Ok(())
     }
 
@@ -138,8 +155,7 @@ impl Writer {
             // Programs can write the file although its directory takes no new name: in place.
             Err(error) if refuses_names(error) && old.is_some() => {
                 let file = open_existing(&again, &*name).map_err(|_| failed(error))?;
-                rustix::fs::ftruncate(&file, 0).map_err(failed)?;
-                self.target = Target::InPlace(file);
+                self.target = in_place(file, None).map_err(failed)?;
                 return Ok(());
             }
             other => other.map_err(failed)?,
@@ -154,6 +170,11 @@ impl Writer {
         self.target = Target::Atomic { temporary, name };
         Ok(())
     }
+}
+
+fn in_place(file: OwnedFd, mode: Option<Mode>) -> Result<Target, Errno> {
+    let old = rustix::fs::fstat(&file)?.st_size as u64;
+    Ok(Target::InPlace { file, old, mode })
 }
 
 /// The file that exists at the path; anything but a regular file is refused.
