@@ -1,7 +1,7 @@
 """One tree with everything that a copy can lose, sent through every way in, out and across: all of them keep the same.
 
 Inside and in archives everything is kept. What crosses to another machine belongs to the one who receives it, root inside or the
-caller's user here, and has no set-id bits. A fifo goes nowhere but to another place inside. What is left out is named.
+caller's user here, without set-id bits; here also without sticky bits and what the caller's umask takes away. A fifo goes nowhere but to another place inside. What is left out is named.
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ def without_fifos(tree: Tree) -> Tree:
     return {name: entry for name, entry in tree.items() if entry.kind != "p"}
 
 
-def received(tree: Tree, uid: int, gid: int, *, set_id: bool = False) -> Tree:
-    """The tree as one who receives it from another machine has it."""
+def received(tree: Tree, uid: int, gid: int, *, set_id: bool = False, umask: int | None = None) -> Tree:
+    """The tree as one who receives it from another machine has it; with a umask, one here."""
 
     def one(entry: Described) -> Described:
         mode = int(entry.mode, 8) & (0o7777 if set_id else 0o1777 if entry.kind == "d" else 0o777)
+        if umask is not None and entry.kind != "l":
+            mode &= 0o777 & ~umask
         return dataclasses.replace(entry, uid=uid, gid=gid, mode=f"{mode:o}")
 
     return {name: one(entry) for name, entry in without_fifos(tree).items()}
@@ -126,7 +128,7 @@ async def test_a_tree_of_a_sandbox_arrives_here(
         finally:
             os.umask(old)
         assert "skipped, a fifo: fifo" in said and "skipped, a socket: socket" in said
-        wanted = received(inside, os.geteuid(), os.getegid())
+        wanted = received(inside, os.geteuid(), os.getegid(), umask=0o077)
         out = describe(tmp_path / "out")
         # A name that was made inside changed the directory's time.
         out[""] = dataclasses.replace(out[""], mtime=wanted[""].mtime)
@@ -161,11 +163,17 @@ async def test_a_file_keeps_its_mode_and_time_both_ways(
         assert (inside.mode, inside.mtime) == ("666", "1600000000.1234567890"), name
         modified = (await shared_box.fs.stat(f"/tmp/{name}")).modified
         assert modified is not None and abs(modified - 1_600_000_000_123.456789) < 0.01
-    await shared_box.fs.copy_to_host("/tmp/by-call", tmp_path / "by-call")
-    await msb(shared_harness, "copy", "shared:/tmp/by-call", str(tmp_path / "by-command"))
-    for name in ("by-call", "by-command"):
-        out = (tmp_path / name).stat()
-        assert (out.st_mode & 0o7777, out.st_mtime_ns) == (0o666, 1_600_000_000_123_456_789), name
+    await shared_box.fs.chmod("/tmp/by-call", 0o6757)
+    for umask, mode in ((0o022, 0o755), (0o077, 0o700), (0, 0o757)):
+        old = os.umask(umask)
+        try:
+            await shared_box.fs.copy_to_host("/tmp/by-call", tmp_path / "by-call")
+            await msb(shared_harness, "copy", "shared:/tmp/by-call", str(tmp_path / "by-command"))
+        finally:
+            os.umask(old)
+        for name in ("by-call", "by-command"):
+            out = (tmp_path / name).stat()
+            assert (out.st_mode & 0o7777, out.st_mtime_ns) == (mode, 1_600_000_000_123_456_789), name
 
 
 async def test_a_directory_that_exists_keeps_its_own_mode(
@@ -178,9 +186,15 @@ async def test_a_directory_that_exists_keeps_its_own_mode(
     assert (await shared_box.fs.stat("/tmp/into/from")).mode & 0o7777 == 0o755
     (tmp_path / "into/from").mkdir(parents=True, mode=0o755)
     (tmp_path / "into/from").chmod(0o711)
+    # One below it as well: the guest does not choose the modes of what this machine has.
+    (tmp_path / "into/from/sub").mkdir(mode=0o700)
+    await shared_box.fs.mkdir("/tmp/into/from/sub/new")
+    await shared_box.fs.chmod("/tmp/into/from/sub", 0o777)
     await shared_box.fs.chmod("/tmp/into/from", 0o700)
     await msb(shared_harness, "copy", "shared:/tmp/into/from", str(tmp_path / "into"))
     assert (tmp_path / "into/from").stat().st_mode & 0o7777 == 0o711
+    assert (tmp_path / "into/from/sub").stat().st_mode & 0o7777 == 0o700
+    assert (tmp_path / "into/from/sub/new").is_dir()
     assert (tmp_path / "into/from/file").read_text() == "1"
 
 
@@ -254,6 +268,47 @@ async def test_a_file_in_a_closed_directory_is_written(harness: Harness, tmp_pat
     with pytest.raises(FilesystemError) as caught:
         await box.fs.write("/srv/other", b"new")
     assert caught.value.kind == "ReadOnly"
+
+
+@pytest.mark.needs("host_paths")
+async def test_a_file_copied_onto_itself_stays_as_it_is(harness: Harness, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed/app.conf").write_text("below")
+    content = os.urandom(3 << 20)
+    (tmp_path / "app.conf").write_bytes(content)
+    # One file by three paths; a new name is possible beside one of them.
+    volumes = {
+        "/srv": Volume.bind(tmp_path / "closed", readonly=True),
+        "/srv/app.conf": Volume.bind(tmp_path / "app.conf"),
+        "/etc/app.conf": Volume.bind(tmp_path / "app.conf"),
+        "/mnt/all": Volume.bind(tmp_path),
+    }
+    box = await harness.create("box", volumes=volumes)
+    paths = ("/srv/app.conf", "/etc/app.conf", "/mnt/all/app.conf")
+    pairs = [(source, target) for source in paths[:2] for target in paths[:2]]
+    for source, target in [*pairs, (paths[0], paths[2])]:
+        await box.fs.copy(source, target)
+        assert (tmp_path / "app.conf").read_bytes() == content, (source, target)
+        assert await box.fs.read(source) == content, (source, target)
+
+
+@pytest.mark.needs("host_paths")
+async def test_a_bound_file_is_whole_until_new_content_comes(harness: Harness, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed/app.conf").write_text("below")
+    bound = tmp_path / "app.conf"
+    bound.write_bytes(b"old and longer\n" * 10_000)
+    volumes = {"/srv": Volume.bind(tmp_path / "closed", readonly=True), "/srv/app.conf": Volume.bind(bound)}
+    box = await harness.create("box", volumes=volumes)
+    with pytest.raises(RuntimeError, match="mine"):
+        async with await box.fs.write_stream("/srv/app.conf"):
+            raise RuntimeError("mine")
+    assert bound.read_bytes() == b"old and longer\n" * 10_000
+    # Zeros are no holes over what was there.
+    await box.fs.write("/srv/app.conf", bytes(100_000) + b"x")
+    assert bound.read_bytes() == bytes(100_000) + b"x"
+    await box.fs.write("/srv/app.conf", b"")
+    assert bound.read_bytes() == b""
 
 
 async def test_a_move_that_cannot_be_complete_changes_nothing(harness: Harness, tmp_path: Path) -> None:

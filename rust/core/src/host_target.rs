@@ -1,11 +1,11 @@
 //! A host file in the making: a temporary sibling, synced and renamed into place, removed if that never happens. Where the
-//! name is a mount point, or its directory takes no new names, an existing file is written in place.
+//! name is a mount point, or its directory takes no new names, an existing file is written in place, which is not atomic.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_sparsely};
+use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_over, write_sparsely};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
@@ -21,11 +21,13 @@ pub(crate) struct HostTarget {
 
 enum Output {
     Fresh(Temporary),
-    InPlace(OwnedFd),
+    /// With the bytes it had.
+    InPlace(OwnedFd, u64),
 }
 
 impl HostTarget {
-    /// Opens a temporary sibling of `path`. What already lies at `path` must be a regular file or nothing.
+    /// Opens a temporary sibling of `path`. What already lies at `path` must be a regular file or nothing. Of `mode`, which a
+    /// guest chose, a new file gets what the caller's umask leaves.
     pub fn create(path: &Path, mode: u32, modified: Option<(i64, u32)>) -> MicrosandboxResult<HostTarget> {
         let failed = |error: std::io::Error| MicrosandboxError::io("write", path, error);
         let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?.to_owned();
@@ -39,14 +41,14 @@ impl HostTarget {
         refuse_odd_target(path, &parent, &name)?;
         let output = match Temporary::new(open()?) {
             Ok(temporary) => {
-                rustix::fs::fchmod(temporary.file(), Mode::from_raw_mode(mode))
+                rustix::fs::fchmod(temporary.file(), Mode::from_raw_mode(permitted(mode)))
                     .map_err(|error| failed(error.into()))?;
                 Output::Fresh(temporary)
             }
             Err(error) if refuses_names(error) => {
                 let file = open_existing(&parent, &name).map_err(|_| failed(error.into()))?;
-                rustix::fs::ftruncate(&file, 0).map_err(|error| failed(error.into()))?;
-                Output::InPlace(file)
+                let old = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?.st_size as u64;
+                Output::InPlace(file, old)
             }
             Err(error) => return Err(failed(error.into())),
         };
@@ -56,14 +58,17 @@ impl HostTarget {
     fn file(&self) -> BorrowedFd<'_> {
         match &self.output {
             Output::Fresh(temporary) => temporary.file(),
-            Output::InPlace(file) => file.as_fd(),
+            Output::InPlace(file, _) => file.as_fd(),
         }
     }
 
     /// Appends; long runs of zeros are left out.
     pub fn write(&mut self, data: &[u8]) -> MicrosandboxResult<()> {
-        write_sparsely(self.file(), data, self.length)
-            .map_err(|error| MicrosandboxError::io("write", &self.path, error.into()))?;
+        let written = match &self.output {
+            Output::Fresh(temporary) => write_sparsely(temporary.file(), data, self.length),
+            Output::InPlace(file, old) => write_over(file, data, self.length, *old),
+        };
+        written.map_err(|error| MicrosandboxError::io("write", &self.path, error.into()))?;
         self.length += data.len() as u64;
         Ok(())
     }
@@ -76,7 +81,7 @@ impl HostTarget {
                 .publish(&*self.name)
                 .map(drop)
                 .map_err(|error| MicrosandboxError::io("write", &self.path, error.into())),
-            Output::InPlace(_) => Ok(()),
+            Output::InPlace(..) => Ok(()),
         }
     }
 
@@ -91,6 +96,18 @@ impl HostTarget {
         }
         rustix::fs::fsync(self.file())
     }
+}
+
+/// The permissions of `mode` that the umask of this process leaves, as `cp` and `tar` of an ordinary user give them.
+pub(crate) fn permitted(mode: u32) -> u32 {
+    mode & 0o777 & !umask()
+}
+
+/// Read and not exchanged: that would change what other threads create meanwhile. Without procfs: nothing for others.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    field.and_then(|value| u32::from_str_radix(value.trim(), 8).ok()).unwrap_or(0o077)
 }
 
 /// A link planted there by an earlier copy, a directory or a device is no place for a file.
@@ -145,7 +162,10 @@ mod tests {
         let metadata = std::fs::metadata(&path).unwrap();
         assert_eq!(metadata.len(), 5 + (64 << 20));
         assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks", metadata.blocks());
-        assert_eq!((metadata.permissions().mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()), (0o755, 7, 8));
+        assert_eq!(
+            (metadata.permissions().mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
+            (permitted(0o755), 7, 8)
+        );
         assert_eq!(names(directory.path()), ["out"]);
     }
 
@@ -173,5 +193,33 @@ mod tests {
         drop(target);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(names(directory.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_mode_from_a_guest_is_what_the_umask_leaves_of_it() {
+        let umask = super::umask();
+        let probe = tempfile::tempdir().unwrap();
+        let made = probe.path().join("made");
+        rustix::fs::mkdir(&made, Mode::from_raw_mode(0o777)).unwrap();
+        assert_eq!(std::fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o777 & !umask);
+        assert_eq!((permitted(0o7777), permitted(0o600)), (0o777 & !umask, 0o600 & !umask));
+    }
+
+    #[test]
+    fn a_file_in_place_is_unchanged_until_something_comes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        std::fs::write(&path, "old and longer").unwrap();
+        let in_place = || {
+            let file = open_existing(std::fs::File::open(directory.path()).unwrap(), "out").unwrap();
+            let output = Output::InPlace(file, 14);
+            HostTarget { path: path.clone(), name: "out".into(), output, modified: None, length: 0 }
+        };
+        drop(in_place());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old and longer");
+        let mut target = in_place();
+        target.write(b"new").unwrap();
+        target.publish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
     }
 }

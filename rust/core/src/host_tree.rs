@@ -1,6 +1,6 @@
 //! A tree of the host as an archive on its way to a guest, and an archive of a guest as a tree of the host. Modes, times, links,
 //! names of one file, holes and empty directories are kept. Owners are not: what arrives belongs to root inside, and to the
-//! caller's user here. Set-id bits do not leave a guest.
+//! caller's user here. Set-id and sticky bits do not leave a guest, and its modes are what the caller's umask leaves of them.
 
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::files::Files;
+use crate::host_target::permitted;
 use crate::model::FsReadStream;
 
 /// Bytes of an archive per piece.
@@ -128,8 +129,8 @@ fn unread(failure: pack::Failure, host: &Path) -> MicrosandboxError {
     }
 }
 
-/// Copies the tree that `archive` describes to the directory `host`, which is made if it is missing; else it is merged into,
-/// and keeps its own attributes. A link at `host` or below it is not followed.
+/// Copies the tree that `archive` describes to the directory `host`, which is made if it is missing; else it is merged into.
+/// Directories that exist keep their own attributes. A link at `host` or below it is not followed.
 pub async fn receive(mut archive: FsReadStream, guest: &str, host: &Path) -> MicrosandboxResult<LeftOut> {
     let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
     let (path, from) = (host.to_owned(), guest.to_owned());
@@ -181,9 +182,8 @@ fn unpack_tree(pieces: Pieces, guest: &str, host: &Path) -> MicrosandboxResult<L
     let rules = unpack::Rules {
         parents: PARENTS,
         keeps_owners: false,
-        file_mode: 0o777,
-        // The sticky bit protects the files of users from each other.
-        directory_mode: 0o1777,
+        file_mode: permitted(0o777),
+        directory_mode: permitted(0o777),
         makes_fifos: false,
         sets_top: is_new,
     };

@@ -1,7 +1,7 @@
 //! A tar archive as a directory. Every name is resolved beneath the directory, by descriptor; a file appears complete; links
 //! stay links, and nothing is written through one that leads out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,9 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamp
 use rustix::io::Errno;
 
 use crate::open::{Rule, open};
-use crate::replace::{Temporary, open_existing, refuses_names, with_free_name, write_sparsely};
+use crate::replace::{
+    Temporary, open_existing, refuses_names, with_free_name, write_over, write_sparsely, write_zeros,
+};
 use crate::tar::{self, Archive, Entry, Kind, Source, quoted};
 
 /// Names of one path.
@@ -25,7 +27,8 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 pub struct Rules {
     /// How the names among the parents of an entry are resolved.
     pub parents: Rule,
-    /// Owners and attributes as the archive says, where this process may; else its own.
+    /// Owners and attributes as the archive says, where this process may; else its own, and a directory that was there
+    /// keeps its mode and times: they are not the archive's to choose.
     pub keeps_owners: bool,
     /// Bits of the modes of files and of directories.
     pub file_mode: u32,
@@ -86,12 +89,15 @@ pub struct Unpack {
     is_stale: bool,
     /// A directory's mode and times come last: what is put into it would change or forbid them.
     directories: BTreeMap<Vec<u8>, (Attributes, Xattrs)>,
+    /// The directories that were made here, by device and inode, where that matters.
+    made: HashSet<(u64, u64)>,
 }
 
 impl Unpack {
     /// Beneath `base`, a descriptor of a directory.
     pub fn new(base: OwnedFd, rules: Rules) -> Unpack {
-        Unpack { base, rules, parent: None, is_stale: false, directories: BTreeMap::new() }
+        let (directories, made) = (BTreeMap::new(), HashSet::new());
+        Unpack { base, rules, parent: None, is_stale: false, directories, made }
     }
 
     /// Puts one entry in place; its content comes from `archive`.
@@ -144,6 +150,8 @@ impl Unpack {
         for (path, (attributes, xattrs)) in std::mem::take(&mut self.directories).into_iter().rev() {
             let failed = |errno| Failure::Io { path: path.clone(), action: "set the attributes of", errno };
             match self.open_directory(&path) {
+                // Another one has its place.
+                Ok(directory) if !self.may_dress(&path, &directory).map_err(failed)? => {}
                 Ok(directory) => self.dress(&directory, attributes, &xattrs).map_err(failed)?,
                 // Removed since, or replaced.
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -180,7 +188,7 @@ impl Unpack {
     }
 
     /// The directory `path`, made with its parents; the last one with `mode`.
-    fn make_all(&self, path: &[u8], mode: u32) -> Result<OwnedFd, Errno> {
+    fn make_all(&mut self, path: &[u8], mode: u32) -> Result<OwnedFd, Errno> {
         if path.split(|&byte| byte == b'/').count() > MAX_DEPTH {
             return Err(Errno::NAMETOOLONG);
         }
@@ -192,12 +200,18 @@ impl Unpack {
             at = match self.open_directory(&path[..end]) {
                 Err(Errno::NOENT) => {
                     let name = OsStr::from_bytes(&path[begin..end]);
-                    match fs::mkdirat(&at, name, Mode::from_raw_mode(wanted)) {
+                    let is_new = match fs::mkdirat(&at, name, Mode::from_raw_mode(wanted)) {
+                        Ok(()) => true,
                         // Made by another process in between; opened below, never through a link.
-                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(Errno::EXIST) => false,
                         Err(error) => return Err(error),
+                    };
+                    let next = fs::openat(&at, name, OFlags::RDONLY | OFlags::NOFOLLOW | DIRECTORY, Mode::empty())?;
+                    // One too many stays as it was made.
+                    if is_new && !self.rules.keeps_owners && self.made.len() < MAX_DIRECTORIES {
+                        self.made.insert(identity(&next)?);
                     }
-                    fs::openat(&at, name, OFlags::RDONLY | OFlags::NOFOLLOW | DIRECTORY, Mode::empty())?
+                    next
                 }
                 other => other?,
             };
@@ -207,16 +221,13 @@ impl Unpack {
     }
 
     fn directory(&mut self, path: Vec<u8>, attributes: Attributes, entry: &Entry) -> Outcome<Placed> {
-        match self.open_directory(&path) {
-            Err(Errno::NOENT) => {
-                // Closed for others until its own mode is set.
-                let failed = |errno| Failure::Io { path: entry.path.clone(), action: "create", errno };
-                self.make_all(&path, 0o700).map_err(failed)?;
-            }
-            Ok(_) => {}
-            Err(errno) => return Err(Failure::Io { path: entry.path.clone(), action: "create", errno }),
-        }
-        if path.is_empty() && !self.rules.sets_top {
+        let failed = |errno| Failure::Io { path: entry.path.clone(), action: "create", errno };
+        let directory = match self.open_directory(&path) {
+            // Closed for others until its own mode is set.
+            Err(Errno::NOENT) => self.make_all(&path, 0o700).map_err(failed)?,
+            other => other.map_err(failed)?,
+        };
+        if !self.may_dress(&path, &directory).map_err(failed)? {
             return Ok(Placed::Made);
         }
         if self.directories.len() >= MAX_DIRECTORIES {
@@ -224,6 +235,14 @@ impl Unpack {
         }
         self.directories.insert(path, (attributes, entry.xattrs.clone()));
         Ok(Placed::Made)
+    }
+
+    /// Whether the directory at `path` is given what the archive says.
+    fn may_dress(&self, path: &[u8], directory: &OwnedFd) -> Result<bool, Errno> {
+        if path.is_empty() {
+            return Ok(self.rules.sets_top);
+        }
+        Ok(self.rules.keeps_owners || self.made.contains(&identity(directory)?))
     }
 
     fn dir(&self) -> &OwnedFd {
@@ -272,8 +291,7 @@ impl Unpack {
         let temporary = match Temporary::new(dir) {
             Err(error) if refuses_names(error) && kind == Ok(FileType::RegularFile) => {
                 let file = open_existing(self.dir(), name).map_err(|_| failed(error))?;
-                fs::ftruncate(&file, 0).map_err(failed)?;
-                return pour(&file, entry, archive);
+                return pour_over(&file, entry, archive);
             }
             other => other.map_err(failed)?,
         };
@@ -334,11 +352,30 @@ impl Unpack {
     }
 }
 
+fn identity(fd: impl AsFd) -> Result<(u64, u64), Errno> {
+    fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 fn pour<S: Source>(file: impl AsFd, entry: &Entry, archive: &mut Archive<S>) -> Outcome<()> {
     let failed = |errno| Failure::Io { path: entry.path.clone(), action: "write", errno };
     while let Some((at, piece)) = archive.piece().map_err(Failure::Archive)? {
         write_sparsely(&file, piece, at).map_err(failed)?;
     }
+    fs::ftruncate(&file, entry.size).map_err(failed)
+}
+
+/// The same over the content of an existing file, the end of which is cut last. Not atomic.
+fn pour_over<S: Source>(file: impl AsFd, entry: &Entry, archive: &mut Archive<S>) -> Outcome<()> {
+    let failed = |errno| Failure::Io { path: entry.path.clone(), action: "write", errno };
+    let old = fs::fstat(&file).map_err(failed)?.st_size as u64;
+    let mut end = 0;
+    while let Some((at, piece)) = archive.piece().map_err(Failure::Archive)? {
+        // A hole of a sparse file.
+        write_zeros(&file, end, at.min(old)).map_err(failed)?;
+        write_over(&file, piece, at, old).map_err(failed)?;
+        end = at + piece.len() as u64;
+    }
+    write_zeros(&file, end, entry.size.min(old)).map_err(failed)?;
     fs::ftruncate(&file, entry.size).map_err(failed)
 }
 

@@ -59,7 +59,8 @@ fn unpacked(bytes: Vec<u8>, base: &Path, links: bool) -> Result<(), Failure> {
 
 fn entry(kind: Kind, path: &[u8], link: &[u8], content: &[u8]) -> Vec<u8> {
     let size = content.len() as u64;
-    let head = Head { kind, path, link, size, mode: 0o644, uid: 0, gid: 0, mtime: (1, 2), extents: None };
+    let mode = if kind == Kind::Dir { 0o755 } else { 0o644 };
+    let head = Head { kind, path, link, size, mode, uid: 0, gid: 0, mtime: (1, 2), extents: None };
     let mut bytes = Vec::new();
     head.write(&mut bytes);
     bytes.extend_from_slice(content);
@@ -168,4 +169,40 @@ fn kinds_that_the_rules_leave_out_are_reported() {
     assert_eq!(unpack.apply(&fifo, &mut archive).unwrap(), Placed::LeftOut);
     let device = archive.next_entry().unwrap().unwrap();
     assert!(matches!(unpack.apply(&device, &mut archive), Err(Failure::Refused { .. })));
+}
+
+#[test]
+fn a_directory_that_was_there_keeps_its_mode_and_time() {
+    let scratch = tempfile::tempdir().unwrap();
+    let there = scratch.path().join("there");
+    std::fs::create_dir(&there).unwrap();
+    std::fs::set_permissions(&there, std::fs::Permissions::from_mode(0o711)).unwrap();
+    let mut bytes = entry(Kind::Dir, b"there", b"", b"");
+    // A parent that no entry had named yet is made here as well.
+    bytes.extend(entry(Kind::File, b"there/late/file", b"", b"1"));
+    bytes.extend(entry(Kind::Dir, b"there/late", b"", b""));
+    bytes.extend(entry(Kind::Dir, b"there/new", b"", b""));
+    end(&mut bytes);
+    unpacked(bytes.clone(), scratch.path(), false).unwrap();
+    let seen =
+        |name: &str| std::fs::metadata(there.join(name)).map(|stat| (stat.mode() & 0o7777, stat.mtime())).unwrap();
+    assert_eq!(seen(".").0, 0o711);
+    assert!(seen(".").1 > 1);
+    assert_eq!((seen("late"), seen("new")), ((0o755, 1), (0o755, 1)));
+    std::fs::set_permissions(there.join("new"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    unpacked(bytes, scratch.path(), false).unwrap();
+    assert_eq!(seen("new").0, 0o700);
+}
+
+#[test]
+fn holes_of_an_archive_are_zeros_over_old_content() {
+    use microsandbox_rooted::replace::{open_existing, write_over, write_zeros};
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("f"), [7; 300]).unwrap();
+    let file = open_existing(directory(scratch.path()), "f").unwrap();
+    assert_eq!(std::fs::metadata(scratch.path().join("f")).unwrap().len(), 300, "opening changes nothing");
+    write_zeros(&file, 0, 100).unwrap();
+    write_over(&file, &[1; 300], 100, 300).unwrap();
+    let wanted = [vec![0; 100], vec![1; 300]].concat();
+    assert_eq!(std::fs::read(scratch.path().join("f")).unwrap(), wanted);
 }
