@@ -293,17 +293,27 @@ async def test_a_file_copied_onto_itself_stays_as_it_is(harness: Harness, tmp_pa
 
 
 @pytest.mark.needs("host_paths")
-async def test_a_bound_file_is_whole_until_new_content_comes(harness: Harness, tmp_path: Path) -> None:
+async def test_a_file_in_place_is_cut_once_all_has_come(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir()
     (tmp_path / "closed/app.conf").write_text("below")
-    bound = tmp_path / "app.conf"
-    bound.write_bytes(b"old and longer\n" * 10_000)
+    bound, old = tmp_path / "app.conf", b"old\n" * (1 << 20)
+    bound.write_bytes(old)
     volumes = {"/srv": Volume.bind(tmp_path / "closed", readonly=True), "/srv/app.conf": Volume.bind(bound)}
     box = await harness.create("box", volumes=volumes)
     with pytest.raises(RuntimeError, match="mine"):
         async with await box.fs.write_stream("/srv/app.conf"):
             raise RuntimeError("mine")
-    assert bound.read_bytes() == b"old and longer\n" * 10_000
+    assert bound.read_bytes() == old
+
+    async def first_piece_is_there() -> None:
+        while bound.read_bytes()[:1] != b"n":
+            await asyncio.sleep(0.01)
+
+    async with await box.fs.write_stream("/srv/app.conf") as stream:
+        await stream.write(b"new\n" * (1 << 19))
+        await asyncio.wait_for(first_piece_is_there(), within(10))
+        assert bound.stat().st_size == len(old)
+    assert bound.read_bytes() == b"new\n" * (1 << 19)
     # Zeros are no holes over what was there.
     await box.fs.write("/srv/app.conf", bytes(100_000) + b"x")
     assert bound.read_bytes() == bytes(100_000) + b"x"
