@@ -342,6 +342,24 @@ async def test_a_move_that_cannot_be_complete_changes_nothing(harness: Harness, 
     assert await fs.list("/dev/shm") == []
 
 
+async def test_a_move_of_a_file_in_use_loses_nothing(harness: Harness) -> None:
+    box = await harness.create("box")
+    await box.shell("mkdir /dev/shm/d /tmp/to && head -c 24M /dev/zero > /dev/shm/d/log && touch /tmp/goes-on")
+    # It holds the file open: what it writes after a removal would be lost.
+    writes = "exec 3>> /dev/shm/d/log; touch /tmp/begun; while [ -e /tmp/goes-on ]; do echo 1 >&3; done"
+    writer = asyncio.create_task(box.shell(writes, timeout=within(30)))
+    try:
+        await box.shell("while [ ! -e /tmp/begun ]; do sleep 0.01; done", timeout=within(10))
+        with pytest.raises(FilesystemError) as caught:
+            await box.fs.rename("/dev/shm/d", "/tmp/to/d")
+    finally:
+        await box.shell("rm /tmp/goes-on")
+        await writer
+    assert caught.value.kind == "ESTALE" and "/dev/shm/d/log" in str(caught.value)
+    assert (await box.fs.stat("/dev/shm/d/log")).size > 24 << 20
+    assert (await box.shell("ls -A /tmp/to")).stdout_text == ""
+
+
 @pytest.mark.needs("host_paths")
 async def test_a_tree_with_a_mount_in_it_is_not_moved(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("of the host")

@@ -56,7 +56,7 @@ class SandboxFsOps:
         """Creates the file, or replaces it atomically.
 
         A file that is mounted there, or whose directory is read-only, is written in place, as programs write it, and
-        keeps its owner and mode.
+        keeps its owner and mode. That is not atomic: a failure in the middle leaves a part of the new content.
 
         Example: `sb.fs.write("/data.bin", b"\\x00" * 1024)`
         """
@@ -227,7 +227,8 @@ class SandboxFsOps:
         """Renames inside the guest; an existing file at `dst` is replaced.
 
         A directory of the image, and a path on another file system, are copied completely beside `dst`, put in place
-        in one step, and removed at `src`, as `mv` does. A failure before that leaves everything as it was.
+        in one step, and removed at `src`, as `mv` does. A failure before that leaves everything as it was; so does a
+        change of `src` during the copy (`ESTALE`). What a program writes there while it is removed is lost.
 
         Example: `sb.fs.rename("/tmp/new", "/srv/data")`
         """
@@ -246,7 +247,7 @@ class SandboxFsOps:
             run(self._native.copy_from_host(host_path, guest_path, on_loop(callback)))
 
     def copy_to_host(self, guest_path: str, host_path: Path, *, progress: _Progress | None = None) -> None:
-        """Copies one guest file to the host, with its permission bits and time, without set-id bits.
+        """Copies one guest file to the host, with its time and the permission bits that the umask leaves.
 
         `progress(done, total)` is called with bytes as they are written; without one, a bar is shown in a notebook or a
         terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes. Trouble
