@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use microsandbox_rooted::tar::{Source, next_entry, skip_padding};
+use microsandbox_rooted::tar::{Archive, Source};
 
 struct Bytes<'a>(&'a [u8]);
 
@@ -16,11 +16,14 @@ impl Source for Bytes<'_> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut source = Bytes(bytes);
-    while let Ok(Some(entry)) = next_entry(&mut source, 4096) {
-        assert!(!entry.path.contains(&0) && !entry.link.contains(&0));
-        if !source.skip(entry.size) || skip_padding(&mut source, entry.size).is_err() {
-            return;
+    let mut archive = Archive::new(Bytes(bytes), 4096);
+    while let Ok(Some(entry)) = archive.next_entry() {
+        assert!(!entry.path.is_empty() && !entry.path.contains(&0) && !entry.link.contains(&0));
+        let mut end = 0;
+        while let Ok(Some((at, piece))) = archive.piece() {
+            assert!(at >= end && !piece.is_empty());
+            end = at + piece.len() as u64;
+            assert!(end <= entry.size);
         }
     }
 });

@@ -63,7 +63,10 @@ class SandboxFsOps:
         return data.decode("utf-8")
 
     async def write(self, path: str, data: bytes) -> None:
-        """Creates or truncates the file and writes `data`.
+        """Creates the file, or replaces it atomically.
+
+        A file that is mounted there, or whose directory is read-only, is written in place, as programs write it, and
+        keeps its owner and mode. That is not atomic: a failure in the middle leaves a part of the new content.
 
         Example: `await sb.fs.write("/data.bin", b"\\x00" * 1024)`
         """
@@ -228,7 +231,10 @@ class SandboxFsOps:
         await run(self._native.remove_dir(path))
 
     async def copy(self, src: str, dst: str) -> None:
-        """Copies inside the guest; an existing file at `dst` is replaced.
+        """Copies a file or a tree inside the guest; an existing file at `dst` is replaced, a directory is merged into.
+
+        Owners, modes, times, links, names of one file, holes and attributes of users are kept. Sockets and devices are
+        left out, which is an error of kind `NotRegularFile` once everything else was copied.
 
         Example: `await sb.fs.copy("/etc/hosts", "/tmp/hosts")`
         """
@@ -237,15 +243,20 @@ class SandboxFsOps:
     async def rename(self, src: str, dst: str) -> None:
         """Renames inside the guest; an existing file at `dst` is replaced.
 
+        A directory of the image, and a path on another file system, are copied completely beside `dst`, put in place
+        in one step, and removed at `src`, as `mv` does. A failure before that leaves everything as it was; so does a
+        change of `src` during the copy (`ESTALE`). What a program writes there while it is removed is lost.
+
         Example: `await sb.fs.rename("/tmp/new", "/srv/data")`
         """
         await run(self._native.rename(src, dst))
 
     async def copy_from_host(self, host_path: Path, guest_path: str, *, progress: _Progress | None = None) -> None:
-        """Copies one host file into the guest. Trouble on the host side is `IoError`.
+        """Copies one host file into the guest, with its permission bits and time.
 
         `progress(done, total)` is called with bytes as they arrive; without one, a bar is shown in a notebook or a
-        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes. Trouble
+        on the host side is `IoError`.
 
         Example: `await sb.fs.copy_from_host("data.csv", "/tmp/data.csv")`
         """
@@ -253,10 +264,11 @@ class SandboxFsOps:
             await run(self._native.copy_from_host(host_path, guest_path, on_loop(callback)))
 
     async def copy_to_host(self, guest_path: str, host_path: Path, *, progress: _Progress | None = None) -> None:
-        """Copies one guest file to the host. Trouble on the host side is `IoError`.
+        """Copies one guest file to the host, with its time and the permission bits that the umask leaves.
 
         `progress(done, total)` is called with bytes as they are written; without one, a bar is shown in a notebook or a
-        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes.
+        terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes. Trouble
+        on the host side is `IoError`.
 
         Example: `await sb.fs.copy_to_host("/tmp/result.json", "result.json")`
         """
@@ -266,9 +278,10 @@ class SandboxFsOps:
     async def read_tar(self, path: str) -> FsReadStream:
         """What is in a directory as a tar archive, made while it is read.
 
-        Names in it are relative to `path`; files, directories and symbolic links are in it with owners, modes and
-        times, sockets, fifos and devices are not. The format is that of GNU tar. It comes from the guest: open it as
-        any archive of a stranger (`tarfile` with `filter="data"`).
+        Names in it are relative to `path`; files, directories, links and holes are in it with owners, modes and times.
+        A second name of a file is a hard link. Sockets, fifos and devices are left out; comments in the archive name
+        them. The format is that of GNU tar. It comes from the guest: open it as any archive of a stranger (`tarfile`
+        with `filter="data"`).
 
         Example:
             >>> with open("src.tar", "wb") as file:
@@ -280,9 +293,10 @@ class SandboxFsOps:
     async def write_tar(self, path: str) -> FsWriteSink:
         """A sink that unpacks a tar archive, not compressed, below the directory `path`, which is made if missing.
 
-        Files replace what stands in their place, directories are merged. An entry that leads out of the archive, or
-        a device, is an error of `write` or `close`; what was unpacked before stays. Owners that the sandbox does not
-        map become root.
+        v7, ustar, pax and GNU archives are read, sparse files in all their forms; another form is an error that names
+        it. Files replace what stands in their place, directories are merged. An entry that leads out of the directory,
+        also through a link, or a device, is an error of `write` or `close`; what was unpacked before stays. Owners that
+        the sandbox does not map become root; attributes of users are kept, others are not.
 
         Example:
             >>> async with await sb.fs.write_tar("/src") as sink:

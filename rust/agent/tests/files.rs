@@ -75,7 +75,7 @@ fn defaults_are_0644_0755_and_root_and_existing_modes_stay() {
         client.sh("chmod 750 /tmp/atomic");
         ok(client.write_file("/tmp/atomic", b"new", true));
         assert_eq!(stat(&mut client, "/tmp/atomic").mode & 0o7777, 0o750);
-        let op = FsOp::WriteFile { path: path("/tmp/given"), mode: Some(0o600), atomic: true };
+        let op = FsOp::WriteFile { path: path("/tmp/given"), mode: Some(0o600), atomic: true, mtime: None };
         ok(client.upload(op, b"secret"));
         assert_eq!(stat(&mut client, "/tmp/given").mode & 0o7777, 0o600);
         // An existing directory is fine, an existing file is not.
@@ -218,7 +218,7 @@ fn an_interrupted_atomic_write_keeps_the_old_content() {
         for _ in 0..10 {
             let mut other = agent.connect();
             let id = other.id();
-            let op = FsOp::WriteFile { path: path("/tmp/f"), mode: None, atomic: true };
+            let op = FsOp::WriteFile { path: path("/tmp/f"), mode: None, atomic: true, mtime: None };
             other.send(id, &Kind::FsRequest, &FsRequest { op, window: None });
             other.send(id, &Kind::FsData, &Data { data: vec![7; 1 << 20] });
         }
@@ -239,7 +239,7 @@ fn a_large_file_goes_both_ways_with_flat_memory() {
         const CHUNKS: u64 = 128;
         let chunk: Vec<u8> = (0..1u32 << 20).map(|n| (n * 7 % 253) as u8).collect();
         let id = client.id();
-        let op = FsOp::WriteFile { path: path("/tmp/big"), mode: None, atomic: false };
+        let op = FsOp::WriteFile { path: path("/tmp/big"), mode: None, atomic: false, mtime: None };
         client.send(id, &Kind::FsRequest, &FsRequest { op, window: None });
         let frame =
             microsandbox_protocol::frame::encode(id, Default::default(), &Kind::FsData, &Data { data: chunk.clone() })
@@ -513,7 +513,7 @@ fn too_many_concurrent_calls_are_refused() {
         let mut client = agent.connect();
         let ids: Vec<u32> = (0..70).map(|_| client.id()).collect();
         for id in &ids {
-            let op = FsOp::WriteFile { path: format!("/tmp/w{id}"), mode: None, atomic: true };
+            let op = FsOp::WriteFile { path: format!("/tmp/w{id}"), mode: None, atomic: true, mtime: None };
             client.send(*id, &Kind::FsRequest, &FsRequest { op, window: None });
         }
         for _ in 0..6 {

@@ -343,7 +343,7 @@ struct Attributes {
 impl From<Attributes> for model::FsAttributes {
     fn from(given: Attributes) -> Self {
         let Attributes { mode, uid, gid, size, accessed, modified, of_link } = given;
-        model::FsAttributes { mode, uid, gid, size, accessed, modified, of_link }
+        model::FsAttributes { mode, uid, gid, size, accessed, modified, modified_nanos: None, of_link }
     }
 }
 

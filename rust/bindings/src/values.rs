@@ -111,7 +111,10 @@ values! {
         },
         (Member(kind), size, mode, uid, gid, readonly, modified_ms, created_ms) =
             (Member<model::FsEntryKind>, u64, u32, u32, u32, bool, Option<f64>, Option<f64>) =>
-        FsMetadata::new(model::FsMetadata { kind, size, mode, uid, gid, readonly, modified_ms, created_ms });
+        // The exact time is for copies in this process; Python sees milliseconds.
+        FsMetadata::new(model::FsMetadata {
+            kind, size, mode, uid, gid, readonly, modified_ms, modified: None, created_ms,
+        });
     ImageConfigDetail: v => {
             let c = v.config.clone();
             (c.digest, c.env, c.cmd, c.entrypoint, c.working_dir, c.user, c.labels, c.stop_signal)

@@ -1,5 +1,6 @@
 //! Files of a sandbox or of a volume: the trait, and its implementation over a connection to an agent.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,6 +72,10 @@ pub trait Files: Send + Sync {
     fn read_tar<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
         refuse(self.lacks("read_tar"))
     }
+    /// The same with an entry for the directory itself, `./`.
+    fn read_tree<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        refuse(self.lacks("read_tree"))
+    }
     /// Unpacks a tar archive below a directory, which is made if it is missing; complete when `close` returned.
     fn write_tar<'a>(&'a self, path: &'a str) -> Operation<'a, FsWriteSink> {
         refuse(self.lacks("write_tar"))
@@ -97,7 +102,8 @@ pub trait Files: Send + Sync {
     fn exists<'a>(&'a self, path: &'a str) -> Operation<'a, bool> {
         refuse(self.lacks("exists"))
     }
-    /// One regular host file to one file here, with its permission bits (never setuid).
+    /// One regular host file to one file here, with its permission bits (never setuid) and its modification time. A file that
+    /// is mounted here is written in place and keeps its own mode.
     fn copy_from_host<'a>(
         &'a self,
         host: &'a Path,
@@ -107,7 +113,7 @@ pub trait Files: Send + Sync {
         refuse(self.lacks("copy_from_host"))
     }
     /// One regular file here to one host file. The host file appears, or is replaced, complete; a symbolic link in its place
-    /// is refused; permission bits are those of the file without setuid, setgid and sticky, less the umask.
+    /// is refused; the modification time and the permission bits are those of the file, without setuid, setgid and sticky.
     fn copy_to_host<'a>(
         &'a self,
         path: &'a str,
@@ -158,17 +164,15 @@ impl<D: Dialer> Files for StreamAgent<D> {
     }
     fn write<'a>(&'a self, path: &'a str, data: Bytes) -> Operation<'a, ()> {
         self.on_paths("write", [Some(path), None], move |client| async move {
-            let mut writer = client.write_file(path, None)?;
+            let mut writer = client.write_file(path, None, None)?;
             writer.write(data).await?;
             writer.finish().await
         })
     }
     fn write_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsWriteSink> {
-        self.on_paths(
-            "write",
-            [Some(path), None],
-            move |client| async move { Ok(sink(client.write_file(path, None)?)) },
-        )
+        self.on_paths("write", [Some(path), None], move |client| async move {
+            Ok(sink(client.write_file(path, None, None)?))
+        })
     }
     fn list<'a>(&'a self, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         self.on_paths("list", [Some(path), None], move |mut client| async move { client.list(path).await })
@@ -197,7 +201,18 @@ impl<D: Dialer> Files for StreamAgent<D> {
         self.on_paths("realpath", [Some(path), None], move |mut client| async move { client.realpath(path).await })
     }
     fn read_tar<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
-        self.on_paths("read_tar", [Some(path), None], move |client| async move { Ok(pieces(client.read_tar(path)?)) })
+        self.on_paths(
+            "read_tar",
+            [Some(path), None],
+            move |client| async move { Ok(pieces(client.read_tar(path, false)?)) },
+        )
+    }
+    fn read_tree<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.on_paths(
+            "read_tar",
+            [Some(path), None],
+            move |client| async move { Ok(pieces(client.read_tar(path, true)?)) },
+        )
     }
     fn write_tar<'a>(&'a self, path: &'a str) -> Operation<'a, FsWriteSink> {
         self.on_paths("write_tar", [Some(path), None], move |client| async move { Ok(sink(client.write_tar(path)?)) })
@@ -291,8 +306,9 @@ async fn copy_from_host<D: Dialer>(
         return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
     }
     file.set_max_buf_size(HOST_CHUNK);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-    let mut writer = dialer.dial().await?.write_file(guest, Some(mode))?;
+    let mode = metadata.mode() & 0o777;
+    let mtime = (metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or_default());
+    let mut writer = dialer.dial().await?.write_file(guest, Some(mode), Some(mtime))?;
     let mut tally = Tally { done: 0, total: metadata.len(), progress };
     loop {
         let mut chunk = BytesMut::with_capacity(HOST_CHUNK);
@@ -345,7 +361,7 @@ async fn copy_to_host<D: Dialer>(
         });
     }
     let mut reader = client.read_file(guest)?;
-    let mut target = HostTarget::create(host, stat.mode & 0o777)?;
+    let mut target = HostTarget::create(host, stat.mode & 0o777, stat.modified)?;
     let mut tally = Tally { done: 0, total: stat.size, progress };
     while let Some(data) = reader.next().await? {
         let count = data.len();
@@ -365,7 +381,7 @@ fn panicked(error: tokio::task::JoinError) -> MicrosandboxError {
 
 /// The host's side of a copy whose content is at hand.
 pub fn write_host(host: &Path, mode: u32, data: &[u8]) -> MicrosandboxResult<()> {
-    let mut target = HostTarget::create(host, mode)?;
+    let mut target = HostTarget::create(host, mode, None)?;
     target.write(data)?;
     target.publish()
 }

@@ -1,34 +1,34 @@
-//! A host file in the making: a temporary sibling, synced and renamed into place, removed if that never happens.
+//! A host file in the making: a temporary sibling, synced and renamed into place, removed if that never happens. Where the
+//! name is a mount point, or its directory takes no new names, an existing file is written in place, which is not atomic.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_over, write_sparsely};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-
-/// Zeros in runs of this size become holes.
-const HOLE: usize = 64 << 10;
-/// Names tried for the temporary file.
-const NAME_TRIES: u32 = 16;
 
 pub(crate) struct HostTarget {
     path: PathBuf,
     name: OsString,
-    parent: OwnedFd,
-    temporary: OsString,
-    file: File,
+    output: Output,
+    /// Seconds and nanoseconds.
+    modified: Option<(i64, u32)>,
     length: u64,
-    published: bool,
+}
+
+enum Output {
+    Fresh(Temporary),
+    /// With the bytes it had.
+    InPlace(OwnedFd, u64),
 }
 
 impl HostTarget {
-    /// Opens a temporary sibling of `path`. What already lies at `path` must be a regular file or nothing.
-    pub fn create(path: &Path, mode: u32) -> MicrosandboxResult<HostTarget> {
+    /// Opens a temporary sibling of `path`. What already lies at `path` must be a regular file or nothing. Of `mode`, which a
+    /// guest chose, a new file gets what the caller's umask leaves.
+    pub fn create(path: &Path, mode: u32, modified: Option<(i64, u32)>) -> MicrosandboxResult<HostTarget> {
         let failed = |error: std::io::Error| MicrosandboxError::io("write", path, error);
         let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?.to_owned();
         let directory = match path.parent() {
@@ -36,45 +36,78 @@ impl HostTarget {
             _ => Path::new("."),
         };
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let parent = rustix::fs::open(directory, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let open = || rustix::fs::open(directory, flags, Mode::empty()).map_err(|error| failed(error.into()));
+        let parent = open()?;
         refuse_odd_target(path, &parent, &name)?;
-        let (temporary, file) = open_temporary(&parent, &name, mode).map_err(failed)?;
-        Ok(HostTarget { path: path.into(), name, parent, temporary, file, length: 0, published: false })
+        let output = match Temporary::new(open()?) {
+            Ok(temporary) => {
+                rustix::fs::fchmod(temporary.file(), Mode::from_raw_mode(permitted(mode)))
+                    .map_err(|error| failed(error.into()))?;
+                Output::Fresh(temporary)
+            }
+            Err(error) if refuses_names(error) => {
+                let file = open_existing(&parent, &name).map_err(|_| failed(error.into()))?;
+                let old = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?.st_size as u64;
+                Output::InPlace(file, old)
+            }
+            Err(error) => return Err(failed(error.into())),
+        };
+        Ok(HostTarget { path: path.into(), name, output, modified, length: 0 })
     }
 
-    fn failed(&self, error: impl Into<std::io::Error>) -> MicrosandboxError {
-        MicrosandboxError::io("write", &self.path, error.into())
+    fn file(&self) -> BorrowedFd<'_> {
+        match &self.output {
+            Output::Fresh(temporary) => temporary.file(),
+            Output::InPlace(file, _) => file.as_fd(),
+        }
     }
 
     /// Appends; long runs of zeros are left out.
     pub fn write(&mut self, data: &[u8]) -> MicrosandboxResult<()> {
-        for piece in data.chunks(HOLE) {
-            if piece.len() < HOLE || piece.iter().any(|&byte| byte != 0) {
-                self.file.write_all_at(piece, self.length).map_err(|error| self.failed(error))?;
-            }
-            self.length += piece.len() as u64;
-        }
+        let written = match &self.output {
+            Output::Fresh(temporary) => write_sparsely(temporary.file(), data, self.length),
+            Output::InPlace(file, old) => write_over(file, data, self.length, *old),
+        };
+        written.map_err(|error| MicrosandboxError::io("write", &self.path, error.into()))?;
+        self.length += data.len() as u64;
         Ok(())
     }
 
     /// Syncs and renames into place.
-    pub fn publish(mut self) -> MicrosandboxResult<()> {
-        self.file.set_len(self.length).map_err(|error| self.failed(error))?;
-        self.file.sync_all().map_err(|error| self.failed(error))?;
-        rustix::fs::renameat(&self.parent, &self.temporary, &self.parent, &self.name)
-            .map_err(|error| self.failed(error))?;
-        self.published = true;
-        Ok(())
+    pub fn publish(self) -> MicrosandboxResult<()> {
+        self.complete().map_err(|error| MicrosandboxError::io("write", &self.path, error.into()))?;
+        match self.output {
+            Output::Fresh(temporary) => temporary
+                .publish(&*self.name)
+                .map(drop)
+                .map_err(|error| MicrosandboxError::io("write", &self.path, error.into())),
+            Output::InPlace(..) => Ok(()),
+        }
+    }
+
+    fn complete(&self) -> rustix::io::Result<()> {
+        rustix::fs::ftruncate(self.file(), self.length)?;
+        if let Some((seconds, nanos)) = self.modified {
+            let times = Timestamps {
+                last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+                last_modification: Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) },
+            };
+            rustix::fs::futimens(self.file(), &times)?;
+        }
+        rustix::fs::fsync(self.file())
     }
 }
 
-impl Drop for HostTarget {
-    fn drop(&mut self) {
-        if !self.published {
-            // Best effort: the error that led here is the one to report.
-            let _ = rustix::fs::unlinkat(&self.parent, &self.temporary, AtFlags::empty());
-        }
-    }
+/// The permissions of `mode` that the umask of this process leaves, as `cp` and `tar` of an ordinary user give them.
+pub(crate) fn permitted(mode: u32) -> u32 {
+    mode & 0o777 & !umask()
+}
+
+/// Read and not exchanged: that would change what other threads create meanwhile. Without procfs: nothing for others.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    field.and_then(|value| u32::from_str_radix(value.trim(), 8).ok()).unwrap_or(0o077)
 }
 
 /// A link planted there by an earlier copy, a directory or a device is no place for a file.
@@ -101,22 +134,6 @@ fn refuse_odd_target(path: &Path, parent: &OwnedFd, name: &OsStr) -> Microsandbo
     }
 }
 
-fn open_temporary(parent: &OwnedFd, name: &OsStr, mode: u32) -> std::io::Result<(OsString, File)> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    for _ in 0..NAME_TRIES {
-        let mut temporary = OsString::from(".");
-        // Cut so that the suffix still fits into NAME_MAX.
-        temporary.push(OsStr::new(&name.to_string_lossy().chars().take(40).collect::<String>()));
-        temporary.push(format!(".{:016x}", RandomState::new().build_hasher().finish()));
-        match rustix::fs::openat(parent, &temporary, flags, Mode::from_raw_mode(mode)) {
-            Ok(fd) => return Ok((temporary, File::from(fd))),
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(std::io::ErrorKind::AlreadyExists.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +153,7 @@ mod tests {
     fn zeros_become_holes_and_setuid_never_arrives() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
-        let mut target = HostTarget::create(&path, 0o4755 & 0o777).unwrap();
+        let mut target = HostTarget::create(&path, 0o4755 & 0o777, Some((7, 8))).unwrap();
         target.write(b"begin").unwrap();
         for _ in 0..64 {
             target.write(&vec![0; 1 << 20]).unwrap();
@@ -145,7 +162,10 @@ mod tests {
         let metadata = std::fs::metadata(&path).unwrap();
         assert_eq!(metadata.len(), 5 + (64 << 20));
         assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks", metadata.blocks());
-        assert_eq!(metadata.permissions().mode() & 0o7000, 0);
+        assert_eq!(
+            (metadata.permissions().mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
+            (permitted(0o755), 7, 8)
+        );
         assert_eq!(names(directory.path()), ["out"]);
     }
 
@@ -157,7 +177,7 @@ mod tests {
         std::fs::write(&victim, "old").unwrap();
         let planted = directory.path().join("planted");
         std::os::unix::fs::symlink(&victim, &planted).unwrap();
-        let error = HostTarget::create(&planted, 0o644).err().unwrap();
+        let error = HostTarget::create(&planted, 0o644, None).err().unwrap();
         assert!(matches!(&error, MicrosandboxError::Filesystem { kind, .. } if kind == "PathEscapes"), "{error}");
         assert_eq!(std::fs::read_to_string(victim).unwrap(), "old");
     }
@@ -168,10 +188,38 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
         std::fs::write(&path, "old").unwrap();
-        let mut target = HostTarget::create(&path, 0o644).unwrap();
+        let mut target = HostTarget::create(&path, 0o644, None).unwrap();
         target.write(b"half").unwrap();
         drop(target);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(names(directory.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_mode_from_a_guest_is_what_the_umask_leaves_of_it() {
+        let umask = super::umask();
+        let probe = tempfile::tempdir().unwrap();
+        let made = probe.path().join("made");
+        rustix::fs::mkdir(&made, Mode::from_raw_mode(0o777)).unwrap();
+        assert_eq!(std::fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o777 & !umask);
+        assert_eq!((permitted(0o7777), permitted(0o600)), (0o777 & !umask, 0o600 & !umask));
+    }
+
+    #[test]
+    fn a_file_in_place_is_unchanged_until_something_comes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        std::fs::write(&path, "old and longer").unwrap();
+        let in_place = || {
+            let file = open_existing(std::fs::File::open(directory.path()).unwrap(), "out").unwrap();
+            let output = Output::InPlace(file, 14);
+            HostTarget { path: path.clone(), name: "out".into(), output, modified: None, length: 0 }
+        };
+        drop(in_place());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old and longer");
+        let mut target = in_place();
+        target.write(b"new").unwrap();
+        target.publish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
     }
 }

@@ -13,6 +13,7 @@
 //! | [`config`] | the configuration document, profiles |
 //! | [`error`] | [`MicrosandboxError`] |
 //! | [`log_cursor`] | the text of a position in a log |
+//! | [`host_tree`] | a tree of the host as an archive, an archive as a tree of the host |
 //! | [`host_target`], [`writing`] | a host file that is being written; whether a file can still become complete |
 //! | [`private`], [`random`] | files of mode 0600; random bits |
 //! | [`names`] | file names as text, also those that are not UTF-8 |
@@ -24,6 +25,7 @@ pub mod config;
 pub mod error;
 pub mod files;
 pub mod host_target;
+pub mod host_tree;
 pub mod lifecycle;
 pub mod log_cursor;
 pub mod model;

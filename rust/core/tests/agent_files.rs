@@ -140,7 +140,7 @@ async fn a_write_is_atomic_and_its_count_is_checked() {
     let content: Bytes = (0..9_000_000u32).map(|n| (n / 3) as u8).collect::<Vec<u8>>().into();
     soon(agent(&peer.address).write("/f", content.clone())).await.unwrap();
     let (op, received) = soon(got.recv()).await.unwrap();
-    assert_eq!(op, FsOp::WriteFile { path: "/f".into(), mode: None, atomic: true });
+    assert_eq!(op, FsOp::WriteFile { path: "/f".into(), mode: None, atomic: true, mtime: None });
     assert!(received == content);
     for lie in [|bytes| Some(bytes + 1), |bytes: u64| Some(bytes - 1), |_| None] {
         let (peer, _got) = writing(lie);

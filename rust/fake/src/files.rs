@@ -210,6 +210,7 @@ impl FileTree {
             gid: 0,
             readonly: node.mode & 0o222 == 0,
             modified_ms: Some(node.modified_ms),
+            modified: None,
             created_ms: Some(node.created_ms),
         })
     }

@@ -1,16 +1,15 @@
-//! The offsets of a tar archive's entries, found by a bounded scan of the headers. Nothing is unpacked here.
-//!
-//! Formats: POSIX ustar and pax, and GNU's long names and binary numbers (`info tar`, "Basic Tar Format"). A size comes
-//! from one place: the pax record if there is one, else the header.
+//! The offsets of a tar archive's entries, found by a bounded scan of the headers. Nothing is unpacked here. The headers
+//! are read by the one reader, [`microsandbox_rooted::tar`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use microsandbox_rooted::tar::{self, Archive, Kind, Source};
+
 use super::failure::{Failure, corrupt, io, limit};
 
-const BLOCK: u64 = 512;
 /// Entries of an image archive: its blobs and documents, not the files in its layers.
 const MAX_ENTRIES: usize = 100_000;
 /// A pax header, or a long name.
@@ -18,6 +17,8 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const MAX_NAME: usize = 4096;
 /// Links from one name to another.
 const MAX_LINKS: usize = 8;
+/// Bytes of headers that are read in one call.
+const CHUNK: u64 = 8 << 10;
 
 /// The bytes of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,46 +39,36 @@ pub struct TarIndex {
     entries: BTreeMap<String, Entry>,
 }
 
-/// What extension headers say about the next entry.
-#[derive(Debug, Default)]
-struct Extended {
-    name: Option<String>,
-    link: Option<String>,
-    size: Option<u64>,
-}
-
 impl TarIndex {
     /// Reads every header of `file`, which is `length` bytes long.
     pub fn scan(file: &File, path: &Path, length: u64) -> Result<TarIndex, Failure> {
         let mut index = TarIndex::default();
-        let mut extended = Extended::default();
-        let (mut at, mut count) = (0_u64, 0_usize);
-        while let Some(header) = read_header(file, path, at, length)? {
+        let mut archive =
+            Archive::new(Scan { file, at: 0, length, held: Vec::new(), used: 0, error: None }, MAX_EXTENSION);
+        let mut count = 0;
+        loop {
+            let begin = archive.source().at;
+            let entry = match archive.next_entry() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(error) => return Err(refused(error, archive.source(), path, begin)),
+            };
             count += 1;
             if count > MAX_ENTRIES {
                 return Err(limit(format!("the archive has more than {MAX_ENTRIES} entries")));
             }
-            let own_size =
-                number(&header[124..136]).ok_or_else(|| corrupt(format!("bad size in the header at byte {at}")))?;
-            let kind = header[156];
-            let extension = matches!(kind, b'x' | b'g' | b'L' | b'K');
-            // Links and directories carry no data whatever their size field says (as GNU tar reads them).
-            let size = match kind {
-                _ if extension => own_size,
-                b'1' | b'2' | b'3' | b'4' | b'5' | b'6' => 0,
-                _ => extended.size.unwrap_or(own_size),
-            };
-            let extent = Extent { offset: at + BLOCK, length: size };
-            let end = extent.offset.checked_add(size).filter(|end| *end <= length);
-            let end = end.ok_or_else(|| corrupt(format!("the archive ends inside the entry at byte {at}")))?;
-            if extension {
-                read_extension(file, path, kind, extent, &mut extended)?;
-            } else {
-                index.add(&header, extent, std::mem::take(&mut extended))?;
+            let offset = archive.source().at;
+            if entry.kind == Kind::File && entry.is_sparse {
+                let text = format!("{} is a sparse file; pack the archive without them", tar::quoted(&entry.path));
+                return Err(corrupt(text));
             }
-            at = end.next_multiple_of(BLOCK);
+            index.add(&entry, Extent { offset, length: entry.size })?;
         }
-        Ok(index)
+        match archive.source().error.take() {
+            Some(error) => Err(io("read", path, error)),
+            None if count == 0 => Err(corrupt("the archive is empty")),
+            None => Ok(index),
+        }
     }
 
     /// The file of that name; links inside the archive are followed.
@@ -92,29 +83,22 @@ impl TarIndex {
         None
     }
 
-    fn add(&mut self, header: &[u8], extent: Extent, extended: Extended) -> Result<(), Failure> {
-        let own_name = || {
-            let name = text(&header[0..100]);
-            let posix = &header[257..263] == b"ustar\0";
-            let prefix = if posix { text(&header[345..500]) } else { String::new() };
-            if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
-        };
+    fn add(&mut self, entry: &tar::Entry, extent: Extent) -> Result<(), Failure> {
         // A name that leads out of the archive, or is none, is not one that a document can mean.
-        let Some(name) = plain(&extended.name.unwrap_or_else(own_name), "") else { return Ok(()) };
-        let target = extended.link.unwrap_or_else(|| text(&header[157..257]));
-        let entry = match header[156] {
-            b'0' | 0 | b'7' => Entry::File(extent),
-            b'1' => match plain(&target, "") {
-                Some(target) => Entry::Link(target),
-                None => return Ok(()),
-            },
-            b'2' => match plain(&target, name.rsplit_once('/').map_or("", |(dir, _)| dir)) {
-                Some(target) => Entry::Link(target),
-                None => return Ok(()),
-            },
-            _ => return Ok(()),
+        let Some(name) = plain(&text(&entry.path), "") else { return Ok(()) };
+        let base = match entry.kind {
+            Kind::Symlink => name.rsplit_once('/').map_or("", |(dir, _)| dir),
+            _ => "",
         };
-        match self.entries.insert(name.clone(), entry) {
+        let found = match entry.kind {
+            Kind::File => Entry::File(extent),
+            Kind::Hardlink | Kind::Symlink => match plain(&text(&entry.link), base) {
+                Some(target) => Entry::Link(target),
+                None => return Ok(()),
+            },
+            Kind::Dir | Kind::Fifo | Kind::Device => return Ok(()),
+        };
+        match self.entries.insert(name.clone(), found) {
             None => Ok(()),
             // Which of the two is meant depends on the reader.
             Some(_) => Err(corrupt(format!("the archive holds {name:?} twice"))),
@@ -122,99 +106,70 @@ impl TarIndex {
     }
 }
 
-/// The header at `at`; `None` at the end of the archive.
-fn read_header(file: &File, path: &Path, at: u64, length: u64) -> Result<Option<[u8; 512]>, Failure> {
-    let mut header = [0; 512];
-    if at == length && at > 0 {
-        return Ok(None);
-    }
-    if at + BLOCK > length {
-        return Err(corrupt(if at == 0 { "it is not a tar archive" } else { "the archive is cut short" }));
-    }
-    file.read_exact_at(&mut header, at).map_err(|e| io("read", path, e))?;
-    if header.iter().all(|byte| *byte == 0) {
-        return if at == 0 { Err(corrupt("the archive is empty")) } else { Ok(None) };
-    }
-    let stored = number(&header[148..156]);
-    let blanked = |(i, byte): (usize, &u8)| u64::from(if (148..156).contains(&i) { b' ' } else { *byte });
-    let sum: u64 = header.iter().enumerate().map(blanked).sum();
-    match stored {
-        Some(stored) if stored == sum => Ok(Some(header)),
-        _ if at == 0 => Err(corrupt("it is not a tar archive")),
-        _ => Err(corrupt(format!("bad checksum in the header at byte {at}"))),
-    }
+/// The archive's file. What is passed over is not read.
+struct Scan<'a> {
+    file: &'a File,
+    /// Of the next byte.
+    at: u64,
+    length: u64,
+    /// Bytes from the file, `used` of which are behind `at`.
+    held: Vec<u8>,
+    used: usize,
+    error: Option<std::io::Error>,
 }
 
-fn read_extension(file: &File, path: &Path, kind: u8, extent: Extent, out: &mut Extended) -> Result<(), Failure> {
-    if extent.length > MAX_EXTENSION {
-        return Err(limit(format!(
-            "an extension header of {} bytes is over image.pax_bytes = {MAX_EXTENSION}",
-            extent.length
-        )));
-    }
-    // At most 1 MiB, checked above.
-    let mut content = vec![0; extent.length as usize];
-    file.read_exact_at(&mut content, extent.offset).map_err(|e| io("read", path, e))?;
-    match kind {
-        b'L' => out.name = Some(text(&content)),
-        b'K' => out.link = Some(text(&content)),
-        b'x' => read_pax(&content, out)?,
-        // Global records of image archives are comments.
-        _ => {}
-    }
-    Ok(())
-}
-
-/// `<length> <key>=<value>\n`, again and again.
-fn read_pax(mut content: &[u8], out: &mut Extended) -> Result<(), Failure> {
-    let bad = || corrupt("malformed pax header");
-    while !content.is_empty() {
-        let space = content.iter().position(|byte| *byte == b' ').filter(|at| (1..=7).contains(at)).ok_or_else(bad)?;
-        let length = std::str::from_utf8(&content[..space]).ok().and_then(|digits| digits.parse::<usize>().ok());
-        let length = length.filter(|length| *length > space + 1 && *length <= content.len()).ok_or_else(bad)?;
-        let record = content[space + 1..length].strip_suffix(b"\n").ok_or_else(bad)?;
-        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
-        let value = String::from_utf8_lossy(&record[equals + 1..]);
-        match &record[..equals] {
-            b"path" => out.name = Some(value.into_owned()),
-            b"linkpath" => out.link = Some(value.into_owned()),
-            b"size" => {
-                let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-                out.size = Some(value.parse().ok().filter(|_| digits).ok_or_else(bad)?);
+impl Source for Scan<'_> {
+    fn next(&mut self, most: u64) -> &[u8] {
+        if self.used == self.held.len() {
+            let want = self.length.saturating_sub(self.at).min(CHUNK);
+            // At most 8 KiB.
+            self.held.resize(want as usize, 0);
+            self.used = 0;
+            if let Err(error) = self.file.read_exact_at(&mut self.held, self.at) {
+                self.error = Some(error);
+                self.held.clear();
             }
-            key if key.starts_with(b"GNU.sparse.") => {
-                return Err(corrupt("sparse files have no place in an image archive"));
+        }
+        let count = usize::try_from(most).unwrap_or(usize::MAX).min(self.held.len() - self.used);
+        let start = self.used;
+        self.used += count;
+        self.at += count as u64;
+        &self.held[start..start + count]
+    }
+
+    fn skip(&mut self, count: u64) -> bool {
+        let Some(end) = self.at.checked_add(count).filter(|end| *end <= self.length) else { return false };
+        match usize::try_from(count).ok().filter(|count| *count <= self.held.len() - self.used) {
+            Some(count) => self.used += count,
+            None => {
+                self.held.clear();
+                self.used = 0;
             }
-            _ => {}
         }
-        content = &content[length..];
+        self.at = end;
+        true
     }
-    Ok(())
 }
 
-/// An octal field, or GNU's big-endian binary one; negative and oversized numbers are none.
-fn number(field: &[u8]) -> Option<u64> {
-    if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len().checked_sub(8)?);
-        let (first, rest) = high.split_first()?;
-        if *first != 0x80 || rest.iter().any(|byte| *byte != 0) {
-            return None;
-        }
-        let value = u64::from_be_bytes(low.try_into().ok()?);
-        return (value <= i64::MAX as u64).then_some(value);
+/// Why the entry whose headers begin at `begin`, or the content before them, cannot be read.
+fn refused(error: tar::Error, source: &mut Scan<'_>, path: &Path, begin: u64) -> Failure {
+    if let Some(error) = source.error.take() {
+        return io("read", path, error);
     }
-    let start = field.iter().position(|byte| *byte != b' ')?;
-    let digits: &[u8] = field[start..].split(|byte| matches!(byte, 0 | b' ')).next()?;
-    digits.iter().try_fold(0_u64, |value, digit| match digit {
-        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(digit - b'0')),
-        _ => None,
-    })
+    match error {
+        tar::Error::Malformed(_) if begin == 0 && source.at <= 512 => corrupt("it is not a tar archive"),
+        tar::Error::ExtensionTooLong => {
+            limit(format!("the header of an entry is over image.pax_bytes = {MAX_EXTENSION}"))
+        }
+        tar::Error::Malformed(text) | tar::Error::Unsupported(text) | tar::Error::UnsafeName(text) => {
+            corrupt(format!("{text} (near byte {})", source.at))
+        }
+    }
 }
 
-/// Up to the first NUL; what is not UTF-8 matches no name that a document can hold.
-fn text(field: &[u8]) -> String {
-    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-    String::from_utf8_lossy(&field[..end]).into_owned()
+/// What is not UTF-8 matches no name that a document can hold.
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// `path`, seen from directory `base`, without `.` and `..`; `None` if it is empty, absolute or leads out.

@@ -1,22 +1,12 @@
 //! Applies patches through the agent of the fresh sandbox, before any other client can reach the sandbox. The agent
 //! resolves their paths inside the sandbox, so no path of an image can lead to a file of the host.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-
-use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use microsandbox_core::backend::Files;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::host_tree::{self, Bits};
 use microsandbox_core::model::{FsAttributes, FsEntryKind, Patch};
-
-/// Bytes of an archive per piece.
-const PIECE: usize = 1 << 20;
-/// Pieces between the reader of the host's tree and the sandbox.
-const QUEUE: usize = 4;
 
 /// Applies the patches in order and stops at the first that fails.
 pub async fn apply(files: &dyn Files, patches: &[Patch]) -> MicrosandboxResult<()> {
@@ -94,79 +84,14 @@ async fn remove(files: &dyn Files, path: &str, there: Option<FsEntryKind>) -> Mi
     }
 }
 
-/// As one archive that is made while it goes over.
+/// With what it has of set-id bits: it is the image's maker who says so.
 async fn copy_dir(files: &dyn Files, src: &Path, dst: &str) -> MicrosandboxResult<()> {
-    let sink = files.write_tar(dst).await?;
-    let (sender, mut pieces) = mpsc::channel(QUEUE);
-    let (from, shown) = (src.to_owned(), src.to_owned());
-    let reading = tokio::task::spawn_blocking(move || archive(&from, Pieces { sender, held: Vec::new() }));
-    while let Some(piece) = pieces.recv().await {
-        sink.write(piece).await?;
-    }
-    let read =
-        reading.await.map_err(|error| MicrosandboxError::Runtime(format!("a file task ended early: {error}")))?;
-    read.map_err(|error| MicrosandboxError::io("read", &shown, error))?;
-    sink.close().await
-}
-
-/// Whoever makes the archive writes here; the sandbox takes it piece by piece.
-struct Pieces {
-    sender: mpsc::Sender<Bytes>,
-    held: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.held.extend_from_slice(data);
-        if self.held.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(data.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::take(&mut self.held).into();
-        self.sender.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-fn archive(src: &Path, pieces: Pieces) -> io::Result<()> {
-    let mut archive = tar::Builder::new(pieces);
-    let mut todo = vec![(src.to_owned(), std::path::PathBuf::new())];
-    while let Some((directory, inside)) = todo.pop() {
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            let (path, inside) = (entry.path(), inside.join(entry.file_name()));
-            let metadata = entry.metadata()?;
-            let mut header = header(&metadata);
-            if metadata.is_dir() {
-                header.set_entry_type(tar::EntryType::Directory);
-                archive.append_data(&mut header, &inside, io::empty())?;
-                todo.push((path, inside));
-            } else if metadata.is_symlink() {
-                header.set_entry_type(tar::EntryType::Symlink);
-                archive.append_link(&mut header, &inside, std::fs::read_link(path)?)?;
-            } else if metadata.is_file() {
-                header.set_size(metadata.len());
-                // No more than was announced, should it grow.
-                archive.append_data(&mut header, &inside, io::Read::take(File::open(path)?, metadata.len()))?;
-            } else {
-                let text = format!("{} is no file, directory or link", path.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-            }
+    let left_out = host_tree::send(files, src, dst, Bits::All).await?;
+    match left_out.first() {
+        None => Ok(()),
+        Some(first) => {
+            let text = format!("{first} is no file, directory or link");
+            Err(MicrosandboxError::io("read", src, std::io::Error::new(std::io::ErrorKind::InvalidInput, text)))
         }
     }
-    archive.into_inner()?.flush()
-}
-
-/// Owned by root, as what an image brings is.
-fn header(metadata: &Metadata) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Regular);
-    header.set_mode(metadata.permissions().mode() & 0o7777);
-    header.set_size(0);
-    let modified = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    header.set_mtime(modified.map_or(0, |since| since.as_secs()));
-    header.set_uid(0);
-    header.set_gid(0);
-    header
 }

@@ -235,6 +235,7 @@ impl Tree {
                 gid: self.inside(stat.st_gid),
                 readonly: stat.st_mode & 0o222 == 0,
                 modified_ms: millis(stat.st_mtime, stat.st_mtime_nsec),
+                modified: Some((stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or_default())),
                 created_ms: None,
             })
         })

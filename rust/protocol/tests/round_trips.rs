@@ -77,8 +77,18 @@ fn exec_request() -> impl Strategy<Value = ExecRequest> {
 }
 
 fn attrs() -> impl Strategy<Value = FsAttrs> {
-    any::<(Option<u64>, Option<u32>, Option<u32>, Option<u32>, Option<i64>, Option<i64>)>()
-        .prop_map(|(size, uid, gid, mode, atime, mtime)| FsAttrs { size, uid, gid, mode, atime, mtime })
+    let times = any::<(Option<i64>, Option<i64>, Option<u32>)>();
+    (any::<(Option<u64>, Option<u32>, Option<u32>, Option<u32>)>(), times).prop_map(
+        |((size, uid, gid, mode), (atime, mtime, mtime_nanos))| FsAttrs {
+            size,
+            uid,
+            gid,
+            mode,
+            atime,
+            mtime,
+            mtime_nanos,
+        },
+    )
 }
 
 fn fs_op() -> impl Strategy<Value = FsOp> {
@@ -116,12 +126,9 @@ fn fs_op() -> impl Strategy<Value = FsOp> {
         any::<u64>().prop_map(|handle| FsOp::FStat { handle }),
         (any::<u64>(), attrs()).prop_map(|(handle, attrs)| FsOp::FSetStat { handle, attrs }),
         ".*".prop_map(|path| FsOp::ReadFile { path }),
-        (".*", any::<Option<u32>>(), any::<bool>()).prop_map(|(path, mode, atomic)| FsOp::WriteFile {
-            path,
-            mode,
-            atomic
-        }),
-        ".*".prop_map(|path| FsOp::ReadTar { path }),
+        (".*", any::<Option<u32>>(), any::<bool>(), any::<Option<(i64, u32)>>())
+            .prop_map(|(path, mode, atomic, mtime)| FsOp::WriteFile { path, mode, atomic, mtime }),
+        (".*", any::<bool>()).prop_map(|(path, top)| FsOp::ReadTar { path, top }),
         ".*".prop_map(|path| FsOp::WriteTar { path }),
         (".*", any::<bool>()).prop_map(|(path, recursive)| FsOp::Watch { path, recursive }),
     ]
@@ -139,9 +146,9 @@ fn job_op() -> impl Strategy<Value = JobOp> {
 }
 
 fn entry() -> impl Strategy<Value = FsEntry> {
-    let times = any::<(Option<i64>, Option<i64>, Option<i64>, Option<i64>)>();
+    let times = any::<(Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<u32>)>();
     (".*", "[a-z]{0,8}", any::<(u64, u32, u32, u32)>(), times).prop_map(
-        |(path, kind, (size, mode, uid, gid), (atime, mtime, modified, created))| FsEntry {
+        |(path, kind, (size, mode, uid, gid), (atime, mtime, modified, created, mtime_nanos))| FsEntry {
             path,
             kind,
             size,
@@ -152,6 +159,7 @@ fn entry() -> impl Strategy<Value = FsEntry> {
             mtime,
             modified,
             created,
+            mtime_nanos,
         },
     )
 }

@@ -303,6 +303,7 @@ impl Files for RemoteVolume<'_> {
                 gid: metadata.gid,
                 readonly: metadata.readonly,
                 modified_ms: millis(metadata.modified_at),
+                modified: None,
                 created_ms: millis(metadata.created_at),
             })
         })

@@ -8,11 +8,16 @@
 //! | [`walk`] | the one walk through a tree |
 //! | [`remove`] | the one removal of a tree |
 //! | [`tar`] | the one reader of tar archives, which refuses what two readers could read differently |
+//! | [`pack`], [`unpack`] | a tree as an archive, an archive as a tree |
+//! | [`replace`] | a file that appears complete under its name |
 #![forbid(unsafe_code)]
 
 pub mod by_hand;
 pub mod make;
 pub mod open;
+pub mod pack;
 pub mod remove;
+pub mod replace;
 pub mod tar;
+pub mod unpack;
 pub mod walk;

@@ -1,26 +1,48 @@
-//! Reading tar headers: ustar, GNU long names and PAX records. Where two readers of the same archive could disagree on
-//! what an entry is, how long it is or what it is called, the archive is refused (CVE-2025-62518 and its kin).
+//! Reading tar archives as tools make them: v7, ustar, POSIX pax and GNU. A form is read as every reader reads it, or it
+//! is refused by its name. Where two readers of the same archive could disagree on what an entry is, how long it is or
+//! what it is called, the archive is refused (CVE-2025-62518 and its kin).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`header`] | one block of a header: its numbers, its names, and which tool's dialect it is |
+//! | [`pax`] | the records of extended headers |
+//! | [`sparse`] | maps of sparse files, in the four forms of GNU tar |
+//! | [`write`] | the other direction: the headers that this product writes |
+
+mod header;
+mod pax;
+mod sparse;
+pub mod write;
 
 use std::fmt;
 
-const BLOCK: usize = 512;
+use header::{Header, Meaning};
+use pax::{Global, Local};
+pub use sparse::Extent;
+use sparse::Sparse;
+
+pub(crate) const BLOCK: usize = 512;
+/// Volume labels and global headers that may follow each other.
+const MAX_METADATA: usize = 1000;
 
 /// Why an archive is not read any further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// It is damaged, or two readers could disagree about it.
     Malformed(String),
+    /// It is of a form that this reader does not know.
+    Unsupported(String),
     /// A name in it cannot be a name of a file.
     UnsafeName(String),
-    /// An extended header is longer than the caller allows.
+    /// An extended header, or the map of a sparse file, is longer than the caller allows.
     ExtensionTooLong,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Malformed(text) | Error::UnsafeName(text) => f.write_str(text),
-            Error::ExtensionTooLong => f.write_str("an extended header is too long"),
+            Error::Malformed(text) | Error::Unsupported(text) | Error::UnsafeName(text) => f.write_str(text),
+            Error::ExtensionTooLong => f.write_str("an extended header or the map of a sparse file is too long"),
         }
     }
 }
@@ -31,6 +53,10 @@ type Outcome<T> = Result<T, Error>;
 
 fn corrupt(text: impl Into<String>) -> Error {
     Error::Malformed(text.into())
+}
+
+fn unsupported(text: impl Into<String>) -> Error {
+    Error::Unsupported(text.into())
 }
 
 /// A name out of an archive, safe to show.
@@ -72,8 +98,17 @@ pub trait Source {
     }
 }
 
+impl<S: Source> Source for &mut S {
+    fn next(&mut self, most: u64) -> &[u8] {
+        (**self).next(most)
+    }
+    fn skip(&mut self, count: u64) -> bool {
+        (**self).skip(count)
+    }
+}
+
 /// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     File,
     Dir,
@@ -88,10 +123,13 @@ pub enum Kind {
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub kind: Kind,
-    /// As it stands in the archive.
+    /// As it stands in the archive; never empty.
     pub path: Vec<u8>,
     pub link: Vec<u8>,
+    /// Bytes of the file once it is unpacked. Those that no piece covers are zeros.
     pub size: u64,
+    /// Not every byte of the file is in the archive.
+    pub is_sparse: bool,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -101,142 +139,240 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// What extension headers said about the next entry.
-#[derive(Default)]
-struct Pending {
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
-    pax_path: Option<Vec<u8>>,
-    pax_link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+/// An archive being read, entry by entry. Content that the caller does not take is passed over.
+pub struct Archive<S> {
+    source: S,
+    longest_extension: u64,
+    global: Global,
+    /// Bytes of the present entry's content that were not taken, and what fills it up to a whole block.
+    left: u64,
+    padding: u64,
+    /// Where the rest of the content belongs, the next part at the end.
+    extents: Vec<Extent>,
 }
 
-/// The next entry; `None` at the end of the archive. The caller takes `size` bytes of content and then calls
-/// [`skip_padding`].
-pub fn next_entry(bytes: &mut impl Source, longest_extension: u64) -> Outcome<Option<Entry>> {
-    let mut pending = Pending::default();
-    let mut extended = false;
-    loop {
+impl<S: Source> Archive<S> {
+    /// `longest_extension` bounds an extended header and the map of a sparse file, in bytes.
+    pub fn new(source: S, longest_extension: u64) -> Archive<S> {
+        Archive { source, longest_extension, global: Global::default(), left: 0, padding: 0, extents: Vec::new() }
+    }
+
+    /// The source: at the first byte of content after [`Archive::next_entry`] returned an entry.
+    pub fn source(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    /// The comments on the whole archive that were read so far.
+    pub fn comments(&self) -> &[Vec<u8>] {
+        &self.global.comments
+    }
+
+    /// The next entry; `None` at the end of the archive.
+    pub fn next_entry(&mut self) -> Outcome<Option<Entry>> {
+        if !self.source.skip(self.left) || !self.source.skip(self.padding) {
+            return Err(corrupt("the tar ends inside an entry"));
+        }
+        (self.left, self.padding) = (0, 0);
+        self.extents.clear();
+        let mut said = Said::default();
+        for _ in 0..MAX_METADATA {
+            let Some(block) = self.block()? else {
+                return if said.is_empty() { Ok(None) } else { Err(corrupt("the tar ends after an extended header")) };
+            };
+            let header = Header(&block);
+            header.check()?;
+            match header.meaning()? {
+                Meaning::Pax => said.add_pax(&self.extension(&header)?)?,
+                Meaning::Global => {
+                    let records = self.extension(&header)?;
+                    self.global.read(&records)?;
+                }
+                Meaning::LongName => said.add_name(self.extension(&header)?)?,
+                Meaning::LongLink => said.add_link(self.extension(&header)?)?,
+                Meaning::Label if said.is_empty() => {}
+                Meaning::Label => return Err(corrupt("an extended header describes the label of a volume")),
+                Meaning::Entry(kind) => return self.entry(&header, kind, said, false).map(Some),
+                Meaning::Sparse => return self.entry(&header, Kind::File, said, true).map(Some),
+            }
+        }
+        Err(corrupt(format!("more than {MAX_METADATA} headers describe no entry")))
+    }
+
+    /// The next piece of the present entry's content, and its place in the file; `None` when there is no more.
+    pub fn piece(&mut self) -> Outcome<Option<(u64, &[u8])>> {
+        while self.extents.last().is_some_and(|extent| extent.length == 0) {
+            self.extents.pop();
+        }
+        let Some(extent) = self.extents.last_mut() else { return Ok(None) };
+        let piece = self.source.next(extent.length);
+        if piece.is_empty() {
+            return Err(corrupt("the tar ends inside an entry"));
+        }
+        let (at, count) = (extent.offset, piece.len() as u64);
+        extent.offset += count;
+        extent.length -= count;
+        self.left -= count;
+        Ok(Some((at, piece)))
+    }
+
+    /// The next header; `None` at the end of the archive, which a block of zeros marks.
+    fn block(&mut self) -> Outcome<Option<[u8; BLOCK]>> {
         let mut block = [0u8; BLOCK];
-        let first = bytes.next(BLOCK as u64);
+        let first = self.source.next(BLOCK as u64);
         if first.is_empty() {
-            return if extended { Err(corrupt("the tar ends after an extended header")) } else { Ok(None) };
+            return Ok(None);
         }
         let got = first.len();
         block[..got].copy_from_slice(first);
-        if !bytes.fill(&mut block[got..]) {
+        if !self.source.fill(&mut block[got..]) {
             return Err(corrupt("the tar ends inside a header"));
         }
-        if block == [0; BLOCK] {
-            return if extended { Err(corrupt("the tar ends after an extended header")) } else { Ok(None) };
-        }
-        let header = Header(&block);
-        header.check()?;
-        let size = number(header.field(124, 12), "size")?;
-        match header.kind_byte() {
-            b'x' => {
-                let records = read_extension(bytes, size, longest_extension)?;
-                parse_pax(&records, &mut pending)?;
-            }
-            b'g' => refuse_global(&read_extension(bytes, size, longest_extension)?)?,
-            b'L' => set_once(&mut pending.long_name, until_nul(read_extension(bytes, size, longest_extension)?))?,
-            b'K' => set_once(&mut pending.long_link, until_nul(read_extension(bytes, size, longest_extension)?))?,
-            _ => return header.entry(size, pending).map(Some),
-        }
-        extended = true;
-    }
-}
-
-/// Passes over what fills an entry's content up to a whole block.
-pub fn skip_padding(bytes: &mut impl Source, size: u64) -> Outcome<()> {
-    let rest = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
-    if bytes.skip(rest) { Ok(()) } else { Err(corrupt("the tar ends inside an entry")) }
-}
-
-struct Header<'a>(&'a [u8; BLOCK]);
-
-impl Header<'_> {
-    fn field(&self, offset: usize, len: usize) -> &[u8] {
-        &self.0[offset..offset + len]
+        Ok((block != [0; BLOCK]).then_some(block))
     }
 
-    fn kind_byte(&self) -> u8 {
-        self.0[156]
+    /// The content of an extended header.
+    fn extension(&mut self, header: &Header<'_>) -> Outcome<Vec<u8>> {
+        let size = header.size()?;
+        if size > self.longest_extension {
+            return Err(Error::ExtensionTooLong);
+        }
+        let mut content = vec![0; usize::try_from(size).map_err(|_| Error::ExtensionTooLong)?];
+        if !self.source.fill(&mut content) || !self.source.skip(padding(size)) {
+            return Err(corrupt("the tar ends inside an extended header"));
+        }
+        Ok(content)
     }
 
-    fn check(&self) -> Outcome<()> {
-        let sum: u64 =
-            self.0.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { 32 } else { u64::from(b) }).sum();
-        if number(self.field(148, 8), "checksum")? != sum {
-            return Err(corrupt("a tar header has a wrong checksum"));
-        }
-        Ok(())
-    }
-
-    fn path(&self) -> Vec<u8> {
-        let name = until_nul(self.field(0, 100).to_vec());
-        // GNU archives use the room of the prefix for other things.
-        let prefix =
-            if self.field(257, 6) == b"ustar\0" { until_nul(self.field(345, 155).to_vec()) } else { Vec::new() };
-        if prefix.is_empty() {
-            return name;
-        }
-        [&prefix[..], b"/", &name].concat()
-    }
-
-    fn entry(&self, header_size: u64, pending: Pending) -> Outcome<Entry> {
-        let path = one_name(pending.long_name, pending.pax_path, self.path())?;
-        let link = one_name(pending.long_link, pending.pax_link, until_nul(self.field(157, 100).to_vec()))?;
-        for (what, name) in [("name", &path), ("link target", &link)] {
-            if name.contains(&0) {
-                return Err(Error::UnsafeName(format!("the {what} {} holds a NUL", quoted(name))));
-            }
-        }
-        let size = pending.size.unwrap_or(header_size);
-        let slash = path.last() == Some(&b'/');
-        let kind = match self.kind_byte() {
-            b'0' | 0 | b'7' if slash => Kind::Dir,
-            b'0' | 0 | b'7' => Kind::File,
-            b'1' => Kind::Hardlink,
-            b'2' => Kind::Symlink,
-            b'3' | b'4' => Kind::Device,
-            b'5' => Kind::Dir,
-            b'6' => Kind::Fifo,
-            other => {
-                let text = format!("{} is of type {:?}, which is not supported", quoted(&path), char::from(other));
-                return Err(corrupt(text));
-            }
+    fn entry(&mut self, header: &Header<'_>, kind: Kind, said: Said, old_sparse: bool) -> Outcome<Entry> {
+        let Said { long_name, long_link, mut pax, .. } = said;
+        let sparse = pax.sparse()?;
+        let is_sparse = old_sparse || sparse.is_some();
+        let path = match sparse.as_ref().and_then(|sparse| sparse.name.clone()) {
+            Some(_) if long_name.is_some() => return Err(corrupt("a sparse file has two names")),
+            Some(name) => usable("name", name)?,
+            None => usable("name", one_name(long_name, pax.path.take(), header.path()?)?)?,
         };
-        if kind != Kind::File && size != 0 {
+        let link = usable("link target", one_name(long_link, pax.link.take(), header.link())?)?;
+        if path.is_empty() {
+            return Err(corrupt("an entry has no name"));
+        }
+        // A name with a slash at its end is a directory also where the header says "file" (v7 knows nothing else).
+        let kind = if kind == Kind::File && path.last() == Some(&b'/') { Kind::Dir } else { kind };
+        let stored = pax.size.map_or_else(|| header.size(), Ok)?;
+        let contradiction = match kind {
+            Kind::File if old_sparse && sparse.is_some() => Some("sparse in two forms"),
+            Kind::File => None,
+            _ if is_sparse => Some("no file and yet sparse"),
             // Some readers pass over this content, others read it as headers.
-            return Err(corrupt(format!("{} is no file and yet has content", quoted(&path))));
-        }
-        let id = |pending: Option<u32>, offset, what| match pending {
-            Some(id) => Ok(id),
-            None => {
-                u32::try_from(number(self.field(offset, 8), what)?).map_err(|_| corrupt(format!("{what} too large")))
-            }
+            _ if stored != 0 && !header.is_dump_directory() => Some("no file and yet has content"),
+            _ => None,
         };
-        let mtime = match pending.mtime {
-            Some(mtime) => mtime,
-            None => (i64::try_from(signed_time(self.field(136, 12))).unwrap_or(i64::MAX), 0),
+        if let Some(what) = contradiction {
+            return Err(corrupt(format!("{} is {what}", quoted(&path))));
+        }
+        let size = if is_sparse {
+            self.begin_sparse(header, sparse, stored).map_err(|error| error.about(&path))?
+        } else {
+            let size = if kind == Kind::File { stored } else { 0 };
+            self.begin(stored, vec![Extent { offset: 0, length: size }]);
+            size
         };
         Ok(Entry {
             kind,
             link,
             size,
-            mode: (number(self.field(100, 8), "mode")? & 0o7777) as u32,
-            uid: id(pending.uid, 108, "uid")?,
-            gid: id(pending.gid, 116, "gid")?,
-            mtime,
-            xattrs: pending.xattrs,
+            is_sparse,
+            mode: header.mode()?,
+            uid: pax.uid.map_or_else(|| header.uid(), Ok)?,
+            gid: pax.gid.map_or_else(|| header.gid(), Ok)?,
+            mtime: pax.mtime.or(self.global.mtime).map_or_else(|| header.mtime(), Ok)?,
+            xattrs: pax.xattrs.into_iter().collect(),
             path,
         })
     }
+}
+
+impl<S: Source> Archive<S> {
+    /// `stored` bytes of content begin here.
+    fn begin(&mut self, stored: u64, extents: Vec<Extent>) {
+        self.left = stored;
+        self.padding = padding(stored);
+        self.extents = extents;
+        self.extents.reverse();
+    }
+
+    /// The same of a sparse file, whose map may come first; the file's size is returned.
+    fn begin_sparse(&mut self, header: &Header<'_>, said: Option<Sparse>, stored: u64) -> Outcome<u64> {
+        let longest = self.longest_extension;
+        let (size, extents, map) = match said {
+            Some(Sparse { size, extents: Some(extents), .. }) => (size, extents, 0),
+            Some(Sparse { size, extents: None, .. }) => {
+                let (extents, map) = sparse::map_in_content(&mut self.source, stored, longest)?;
+                (size, extents, map)
+            }
+            None => {
+                let (size, extents) = sparse::map_in_header(header, &mut self.source, longest)?;
+                (size, extents, 0)
+            }
+        };
+        sparse::check(&extents, size, stored - map)?;
+        self.begin(stored - map, extents);
+        Ok(size)
+    }
+}
+
+impl Error {
+    /// Of damage: which entry is damaged.
+    fn about(self, path: &[u8]) -> Error {
+        match self {
+            Error::Malformed(text) => Error::Malformed(format!("{}: {text}", quoted(path))),
+            other => other,
+        }
+    }
+}
+
+/// What fills `size` bytes up to a whole block.
+pub(crate) fn padding(size: u64) -> u64 {
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
+}
+
+/// What extension headers said about the next entry.
+#[derive(Default)]
+struct Said {
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+    has_pax: bool,
+    pax: Local,
+}
+
+impl Said {
+    fn is_empty(&self) -> bool {
+        self.long_name.is_none() && self.long_link.is_none() && !self.has_pax
+    }
+
+    fn add_pax(&mut self, records: &[u8]) -> Outcome<()> {
+        if std::mem::replace(&mut self.has_pax, true) {
+            // Some readers add them up, others keep the last one.
+            return Err(corrupt("an entry has two extended headers"));
+        }
+        self.pax.read(records)
+    }
+
+    fn add_name(&mut self, name: Vec<u8>) -> Outcome<()> {
+        set_once(&mut self.long_name, until_nul(name))
+    }
+
+    fn add_link(&mut self, link: Vec<u8>) -> Outcome<()> {
+        set_once(&mut self.long_link, until_nul(link))
+    }
+}
+
+/// A name that a file can have.
+fn usable(what: &str, name: Vec<u8>) -> Outcome<Vec<u8>> {
+    if name.contains(&0) {
+        return Err(Error::UnsafeName(format!("the {what} {} holds a NUL", quoted(&name))));
+    }
+    Ok(name)
 }
 
 fn one_name(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>, plain: Vec<u8>) -> Outcome<Vec<u8>> {
@@ -262,119 +398,4 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(end);
     }
     bytes
-}
-
-/// A number field: octal text, or base 256 where the highest bit of the first byte is set.
-fn number(field: &[u8], what: &str) -> Outcome<u64> {
-    if field[0] & 0x80 != 0 {
-        if field[0] & 0x40 != 0 {
-            return Err(corrupt(format!("a tar header has a negative {what}")));
-        }
-        let mut value = u64::from(field[0] & 0x3f);
-        for &byte in &field[1..] {
-            let wider =
-                value.checked_mul(256).ok_or_else(|| corrupt(format!("a tar header has a too large {what}")))?;
-            value = wider | u64::from(byte);
-        }
-        return Ok(value);
-    }
-    let text: Vec<u8> = field.iter().copied().skip_while(|&byte| byte == b' ').collect();
-    let end = text.iter().position(|&byte| byte == 0 || byte == b' ').unwrap_or(text.len());
-    let mut value: u64 = 0;
-    for &byte in &text[..end] {
-        if !(b'0'..=b'7').contains(&byte) {
-            return Err(corrupt(format!("a tar header has a {what} that is no number")));
-        }
-        // Twelve octal digits fit.
-        value = value * 8 + u64::from(byte - b'0');
-    }
-    Ok(value)
-}
-
-/// Times are not worth refusing an archive for: what cannot be read is the epoch.
-fn signed_time(field: &[u8]) -> u64 {
-    number(field, "time").unwrap_or(0)
-}
-
-fn read_extension(bytes: &mut impl Source, size: u64, longest: u64) -> Outcome<Vec<u8>> {
-    if size > longest {
-        return Err(Error::ExtensionTooLong);
-    }
-    let mut records = vec![0; usize::try_from(size).map_err(|_| corrupt("an extended header is too long"))?];
-    if !bytes.fill(&mut records) {
-        return Err(corrupt("the tar ends inside an extended header"));
-    }
-    skip_padding(bytes, size)?;
-    Ok(records)
-}
-
-/// Calls `take` with every `length key=value\n` record.
-fn each_record(mut records: &[u8], mut take: impl FnMut(&[u8], &[u8]) -> Outcome<()>) -> Outcome<()> {
-    let broken = || corrupt("an extended header is malformed");
-    while !records.is_empty() {
-        let space = records.iter().take(20).position(|&byte| byte == b' ').ok_or_else(broken)?;
-        let digits = std::str::from_utf8(&records[..space]).map_err(|_| broken())?;
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(broken());
-        }
-        let len: usize = digits.parse().map_err(|_| broken())?;
-        if len <= space + 1 || len > records.len() || records[len - 1] != b'\n' {
-            return Err(broken());
-        }
-        let record = &records[space + 1..len - 1];
-        let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(broken)?;
-        take(&record[..equals], &record[equals + 1..])?;
-        records = &records[len..];
-    }
-    Ok(())
-}
-
-fn parse_pax(records: &[u8], pending: &mut Pending) -> Outcome<()> {
-    each_record(records, |key, value| {
-        match key {
-            b"path" => pending.pax_path = Some(value.to_vec()),
-            b"linkpath" => pending.pax_link = Some(value.to_vec()),
-            b"size" => pending.size = Some(decimal(value, "size")?),
-            b"uid" => pending.uid = Some(decimal_id(value, "uid")?),
-            b"gid" => pending.gid = Some(decimal_id(value, "gid")?),
-            b"mtime" => pending.mtime = Some(time(value)),
-            _ if key.starts_with(b"GNU.sparse.") => return Err(corrupt("sparse tar entries are not supported")),
-            _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    pending.xattrs.push((name.to_vec(), value.to_vec()));
-                }
-            }
-        }
-        Ok(())
-    })
-}
-
-/// A global header may say nothing that changes what the entries are: readers differ on how far it reaches.
-fn refuse_global(records: &[u8]) -> Outcome<()> {
-    each_record(records, |key, _| match key {
-        b"path" | b"linkpath" | b"size" | b"uid" | b"gid" => Err(corrupt("a global header renames or resizes entries")),
-        _ if key.starts_with(b"GNU.sparse.") => Err(corrupt("sparse tar entries are not supported")),
-        _ => Ok(()),
-    })
-}
-
-fn decimal(value: &[u8], what: &str) -> Outcome<u64> {
-    let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    text.and_then(|text| text.parse().ok())
-        .ok_or_else(|| corrupt(format!("an extended header has a {what} that is no number")))
-}
-
-fn decimal_id(value: &[u8], what: &str) -> Outcome<u32> {
-    u32::try_from(decimal(value, what)?).map_err(|_| corrupt(format!("an extended header has a too large {what}")))
-}
-
-/// `[-]seconds[.fraction]`; what cannot be read is the epoch.
-fn time(value: &[u8]) -> (i64, u32) {
-    let text = std::str::from_utf8(value).unwrap_or("0");
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().unwrap_or(0);
-    let digits: String = fraction.chars().filter(char::is_ascii_digit).chain(std::iter::repeat('0')).take(9).collect();
-    let nanos: u32 = digits.parse().unwrap_or(0);
-    // Before the epoch the fraction counts backwards.
-    if text.starts_with('-') && nanos > 0 { (seconds - 1, 1_000_000_000 - nanos) } else { (seconds, nanos) }
 }

@@ -62,12 +62,47 @@ fn change(fd: BorrowedFd<'_>, attrs: &FsAttrs) -> Result<(), Errno> {
         microsandbox_sys::file::chmod(fd, mode)?;
     }
     if attrs.atime.is_some() || attrs.mtime.is_some() {
-        let time = |seconds: Option<i64>| match seconds {
-            Some(tv_sec) => Timespec { tv_sec, tv_nsec: 0 },
-            None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        let times = Timestamps {
+            last_access: time(attrs.atime, 0),
+            last_modification: time(attrs.mtime, attrs.mtime_nanos.unwrap_or(0)),
         };
-        let times = Timestamps { last_access: time(attrs.atime), last_modification: time(attrs.mtime) };
         rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)?;
     }
     Ok(())
+}
+
+fn time(seconds: Option<i64>, nanos: u32) -> Timespec {
+    match seconds {
+        // Larger values have other meanings for the kernel.
+        Some(tv_sec) => Timespec { tv_sec, tv_nsec: i64::from(nanos.min(999_999_999)) },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    }
+}
+
+/// Of an open file; the time of the last access stays.
+pub fn set_mtime(fd: BorrowedFd<'_>, seconds: i64, nanos: u32) -> Result<(), Errno> {
+    let times = Timestamps { last_access: time(None, 0), last_modification: time(Some(seconds), nanos) };
+    rustix::fs::futimens(fd, &times)
+}
+
+/// Bytes of the names, and of one value, that are copied.
+const MAX_LIST: usize = 64 << 10;
+
+/// Copies the attributes that programs set: those of users, and access lists. A file system without them has none, which is
+/// no error, as for `cp --preserve`.
+pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    if matches!(rustix::fs::flistxattr_query(from), Ok(0) | Err(_)) {
+        return;
+    }
+    let mut names = vec![0; MAX_LIST];
+    let Ok(count) = rustix::fs::flistxattr(from, &mut names[..]) else { return };
+    let mut value = vec![0; MAX_LIST];
+    for name in names[..count].split(|&byte| byte == 0) {
+        let is_kept = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+        if (is_kept || name.starts_with(b"system.posix_acl_"))
+            && let Ok(count) = rustix::fs::fgetxattr(from, name, &mut value[..])
+        {
+            let _ = rustix::fs::fsetxattr(to, name, &value[..count], rustix::fs::XattrFlags::empty());
+        }
+    }
 }

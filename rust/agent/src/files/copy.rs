@@ -1,20 +1,27 @@
 //! Copying files and trees inside the sandbox.
 
-use std::ffi::{CStr, CString};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use microsandbox_protocol::names::to_text;
+use microsandbox_rooted::open::{Rule, open};
+use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names};
 use microsandbox_rooted::walk::{Bounds, Entry, Order, Step, Walk};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, StatxAttributes, StatxFlags, Timespec, Timestamps, Uid,
+};
 use rustix::io::Errno;
 
+use super::attributes;
 use super::entries::open_path;
 use super::error::FsError;
 use super::names::parent;
 use super::root::Root;
-use super::temporary::Temporary;
 
 /// `fs.copy_entries`.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -24,15 +31,18 @@ const MAX_DEPTH: usize = 256;
 const MAX_PENDING: usize = 1_000_000;
 /// Bytes between two looks at the cancel flag.
 const STEP: u64 = 16 << 20;
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Copies `src` to `dst`. A link at `src` itself is followed, links in a tree are copied as links. An existing
-/// directory is merged into; files are replaced atomically. Owner, mode and times are kept where the sandbox may.
+/// directory is merged into; files are replaced atomically, or in place
+/// where a rename cannot. Owner, mode, times and attributes are kept where the sandbox
+/// may; names of one file are names of one copy.
 pub fn copy(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<(), FsError> {
     let source = open_path(root, src, true, "cannot copy")?;
     let stat = rustix::fs::fstat(&source).map_err(|e| FsError::at(e, "cannot copy", src))?;
     let (dir, name) = parent(root, dst, "cannot copy to")?;
     let name = CString::new(name.as_bytes()).map_err(|_| FsError::invalid(dst, "holds a NUL byte"))?;
-    let mut job = Copy { cancel, entries: 0, special: 0 };
+    let mut job = Copy::new(cancel, Purpose::Copy);
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
             let file = super::reader::open_regular(root, src)?;
@@ -41,32 +51,91 @@ pub fn copy(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<()
         FileType::Directory => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let from = root.open(src, flags, Mode::empty()).map_err(|e| FsError::at(e, "cannot copy", src))?;
-            job.tree(from, dir, name, src)
+            job.tree(from, dir.as_fd(), &name, src)?;
+            if job.special > 0 {
+                let text = format!("{src} was copied without {} sockets or devices in it", job.special);
+                return Err(FsError::new("NotRegularFile", text));
+            }
+            Ok(())
         }
         _ => Err(FsError::not_regular(src)),
     }
 }
 
-struct Copy<'a> {
+/// What the copy is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A second tree. What cannot be copied is counted.
+    Copy,
+    /// The only tree, soon: what cannot be copied ends it, so that nothing is lost.
+    Move,
+}
+
+pub struct Copy<'a> {
     cancel: &'a AtomicBool,
+    purpose: Purpose,
     entries: u64,
     /// Sockets and devices that were left out.
     special: u64,
+    /// Where in the copy the first name of a file is that has several.
+    names: HashMap<(u64, u64), Vec<u8>>,
+    /// What was copied of a tree that is moved, as it was when it was found, by a hash of its path: a directory of an overlay
+    /// may have another inode the next time.
+    seen: HashMap<u64, State>,
+    hashes: RandomState,
+}
+
+/// What a change of an entry changes: its size, and the times of its content and of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl State {
+    pub fn of(stat: &Stat) -> State {
+        State {
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec as _),
+            changed: (stat.st_ctime, stat.st_ctime_nsec as _),
+        }
+    }
 }
 
 /// The copy of a directory, and what it will be given once it is filled.
 struct Target {
     to: OwnedFd,
     stat: Stat,
+    is_new: bool,
 }
 
-impl Copy<'_> {
-    fn tree(&mut self, from: OwnedFd, parent: OwnedFd, name: CString, src: &str) -> Result<(), FsError> {
-        let failed = |e| FsError::at(e, "cannot copy", src);
-        refuse_inside(from.as_fd(), parent.as_fd()).map_err(failed)?;
+impl<'a> Copy<'a> {
+    pub fn new(cancel: &'a AtomicBool, purpose: Purpose) -> Copy<'a> {
+        Copy {
+            cancel,
+            purpose,
+            entries: 0,
+            special: 0,
+            names: HashMap::new(),
+            seen: HashMap::new(),
+            hashes: RandomState::new(),
+        }
+    }
+
+    /// Copies the directory `from` to the directory `name`, which may exist.
+    pub fn tree(&mut self, from: OwnedFd, parent: BorrowedFd<'_>, name: &CStr, src: &str) -> Result<(), FsError> {
+        let verb = if self.purpose == Purpose::Move { "cannot move" } else { "cannot copy" };
+        let failed = |e| FsError::at(e, verb, src);
+        refuse_inside(from.as_fd(), parent).map_err(failed)?;
         let limit = |what: &str| FsError::limit(format!("{src} {what}"));
         let stat = rustix::fs::fstat(&from).map_err(failed)?;
-        let mut targets = vec![enter(stat, parent.as_fd(), &name).map_err(failed)?];
+        let mut targets = vec![enter(stat, parent, name).map_err(failed)?];
+        // A target that existed keeps its own attributes: it may be the root.
+        let keeps_own = !targets[0].is_new && self.purpose == Purpose::Copy;
+        if !keeps_own {
+            attributes::copy(from.as_fd(), targets[0].to.as_fd());
+        }
         let bounds = Bounds { pending: MAX_PENDING, depth: MAX_DEPTH };
         let mut walk = Walk::new(from, Order::Found, bounds).map_err(failed)?;
         while let Some(step) = walk.step() {
@@ -83,20 +152,61 @@ impl Copy<'_> {
             if self.entries > MAX_ENTRIES {
                 return Err(limit(&format!("has more than {MAX_ENTRIES} entries (fs.copy_entries)")));
             }
-            let Some(target) = targets.last() else { break };
+            let at_entry = |e| FsError::at(e, verb, &format!("{src}/{}", to_text(entry.path)));
+            if self.purpose == Purpose::Move {
+                refuse_mount(entry.directory, entry.name).map_err(at_entry)?;
+                self.seen.insert(self.hashes.hash_one(entry.path), State::of(&entry.stat));
+            }
+            let (Some(top), Some(target)) = (targets.first(), targets.last()) else { break };
             if entry.kind() == FileType::Directory {
-                let next = enter(entry.stat, target.to.as_fd(), entry.name).map_err(failed)?;
+                let next = enter(entry.stat, target.to.as_fd(), entry.name).map_err(at_entry)?;
+                if let Ok(from) = rustix::fs::openat(entry.directory, entry.name, DIRECTORY, Mode::empty()) {
+                    attributes::copy(from.as_fd(), next.to.as_fd());
+                }
                 targets.push(next);
-            } else {
-                self.entry(&entry, target.to.as_fd()).map_err(failed)?;
+            } else if !self.link(&entry, top.to.as_fd(), target.to.as_fd()) {
+                self.entry(&entry, target.to.as_fd()).map_err(at_entry)?;
+                self.remember(&entry);
             }
         }
-        targets.pop().map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)?;
-        if self.special > 0 {
-            let text = format!("{src} was copied without {} sockets or devices in it", self.special);
-            return Err(FsError::new("NotRegularFile", text));
+        targets.pop().filter(|_| !keeps_own).map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)
+    }
+
+    /// Fails if something below the directory is no longer what was copied of it. What is changed later, before it is
+    /// removed, is not seen.
+    pub fn check_unchanged(&self, from: OwnedFd, src: &str) -> Result<(), FsError> {
+        let failed = |e| FsError::at(e, "cannot move", src);
+        let bounds = Bounds { pending: MAX_PENDING, depth: MAX_DEPTH };
+        let mut walk = Walk::new(from, Order::Found, bounds).map_err(failed)?;
+        let mut entries = 0;
+        while let Some(step) = walk.step() {
+            let Step::Entry(entry) = step.map_err(failed)? else { continue };
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(failed(Errno::CANCELED));
+            }
+            entries += 1;
+            if self.seen.get(&self.hashes.hash_one(entry.path)) != Some(&State::of(&entry.stat)) {
+                let path = format!("{src}/{}", to_text(entry.path));
+                return Err(FsError::at(Errno::STALE, "cannot move, because it changed meanwhile:", &path));
+            }
         }
-        Ok(())
+        if entries == self.entries { Ok(()) } else { Err(failed(Errno::STALE)) }
+    }
+
+    /// Makes a further name of a file that has a copy already; false if there is none, or it cannot have one.
+    fn link(&self, entry: &Entry<'_>, top: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+        let Some(first) = self.names.get(&(entry.stat.st_dev, entry.stat.st_ino)) else { return false };
+        let cut = first.iter().rposition(|&byte| byte == b'/');
+        let (parent, name) = cut.map_or((&b"."[..], &first[..]), |at| (&first[..at], &first[at + 1..]));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(parent) = open(top, OsStr::from_bytes(parent), flags, Mode::empty(), Rule::STRICT) else { return false };
+        replace(to, entry.name, || rustix::fs::linkat(&parent, name, to, entry.name, AtFlags::empty())).is_ok()
+    }
+
+    fn remember(&mut self, entry: &Entry<'_>) {
+        if entry.kind() == FileType::RegularFile && entry.stat.st_nlink > 1 {
+            self.names.insert((entry.stat.st_dev, entry.stat.st_ino), entry.path.to_vec());
+        }
     }
 
     fn count(&mut self) -> Result<(), Errno> {
@@ -106,41 +216,75 @@ impl Copy<'_> {
 
     /// Copies anything but a directory.
     fn entry(&mut self, entry: &Entry<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-        let (from, name) = (entry.directory, entry.name);
-        match entry.kind() {
-            FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(from, name, flags, Mode::empty())?;
-                self.file(file.as_fd(), to, name)?;
-            }
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
-                replace(to, name, || rustix::fs::symlinkat(target.as_c_str(), to, name))?;
-                keep_owner(to, name, &entry.stat);
-            }
-            FileType::Fifo => {
-                let mode = Mode::from_raw_mode(entry.stat.st_mode & 0o7777);
-                replace(to, name, || rustix::fs::mknodat(to, name, FileType::Fifo, mode, rustix::fs::makedev(0, 0)))?;
-                keep_owner(to, name, &entry.stat);
-            }
-            _ => self.special += 1,
-        }
-        Ok(())
+        self.one(entry.directory, entry.name, &entry.stat, to, entry.name)
     }
 
-    /// Copies a regular file; the target appears complete.
-    fn file(&mut self, from: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    /// The same to another name.
+    pub fn one(
+        &mut self,
+        from: BorrowedFd<'_>,
+        old: &CStr,
+        stat: &Stat,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> Result<(), Errno> {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(from, old, flags, Mode::empty())?;
+                self.file(file.as_fd(), to, name)
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(from, old, Vec::new())?;
+                replace(to, name, || rustix::fs::symlinkat(target.as_c_str(), to, name))?;
+                dress_unopened(to, name, stat)
+            }
+            kind if kind == FileType::Fifo || self.purpose == Purpose::Move => {
+                let (mode, device) = (Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev);
+                replace(to, name, || rustix::fs::mknodat(to, name, kind, mode, device))?;
+                dress_unopened(to, name, stat)
+            }
+            _ => {
+                self.special += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies a regular file; the target appears complete. A file that a rename cannot replace keeps its owner and mode.
+    pub fn file(&mut self, from: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(from)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Errno::INVAL);
         }
-        let temporary = Temporary::new(rustix::io::fcntl_dupfd_cloexec(dir, 3)?)?;
+        let size = stat.st_size as u64;
+        let temporary = match Temporary::new(rustix::io::fcntl_dupfd_cloexec(dir, 3)?) {
+            Err(error) if refuses_names(error) && self.purpose == Purpose::Copy => {
+                let file = open_existing(dir, name).map_err(|_| error)?;
+                return self.over(from, &stat, file.as_fd());
+            }
+            other => other?,
+        };
         let to = temporary.file();
-        self.content(from, to, stat.st_size as u64)?;
+        self.content(from, to, size)?;
         let _ = rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-        rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        set_mode(to, stat.st_mode)?;
+        attributes::copy(from, to);
         rustix::fs::futimens(to, &times(&stat))?;
-        temporary.publish(name)
+        temporary.publish(name).map(drop)
+    }
+
+    /// Gives an existing file the content of another; its end is cut last. Both may be one file under two names: that one
+    /// stays as it is. Where the names do not tell (two mounts of a machine's directory), it is written over with itself.
+    fn over(&mut self, from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        let target = rustix::fs::fstat(to)?;
+        if (target.st_dev, target.st_ino) == (stat.st_dev, stat.st_ino) {
+            return Ok(());
+        }
+        // Files of procfs say 0 and have content.
+        let end = if stat.st_size == 0 { u64::MAX } else { stat.st_size as u64 };
+        let copied = self.range(from, to, 0, end)?;
+        rustix::fs::ftruncate(to, copied)
     }
 
     /// Copies the data and leaves the holes out.
@@ -207,20 +351,28 @@ impl Copy<'_> {
 /// Makes (or reuses) the directory `name` for the copy of a directory.
 fn enter(stat: Stat, parent: BorrowedFd<'_>, name: &CStr) -> Result<Target, Errno> {
     // Writable for us until it is filled; the real mode comes last.
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
+    let is_new = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
         Err(error) => return Err(error),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let to = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    Ok(Target { to, stat })
+    };
+    let to = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
+    Ok(Target { to, stat, is_new })
 }
 
 fn finish_dir(target: &Target) -> Result<(), Errno> {
     let (to, stat) = (&target.to, &target.stat);
     let _ = rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    set_mode(to.as_fd(), stat.st_mode)?;
     rustix::fs::futimens(to, &times(stat))
+}
+
+/// Without the set-id bits where this sandbox may not set them.
+fn set_mode(to: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    match rustix::fs::fchmod(to, Mode::from_raw_mode(mode & 0o7777)) {
+        Err(Errno::PERM) if mode & 0o6000 != 0 => rustix::fs::fchmod(to, Mode::from_raw_mode(mode & 0o1777)),
+        other => other,
+    }
 }
 
 fn times(stat: &Stat) -> Timestamps {
@@ -230,15 +382,32 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn keep_owner(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) {
+/// Owner, mode and times of a link, a fifo or a socket, by name.
+fn dress_unopened(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     let _ = rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        let fd = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        microsandbox_sys::file::chmod(fd, stat.st_mode & 0o1777)?;
+    }
+    rustix::fs::utimensat(dir, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// A mount point cannot be moved. Kernels before Linux 5.8 do not say; there its removal fails.
+pub fn refuse_mount(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    match rustix::fs::statx(dir, name, flags, StatxFlags::TYPE) {
+        Ok(stat) if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => Err(Errno::BUSY),
+        Ok(_) | Err(Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Creates a name, taking the place of a file that has it.
 fn replace(dir: BorrowedFd<'_>, name: &CStr, create: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
     match create() {
         Err(Errno::EXIST) => {
+            // A directory is not replaced.
             rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
             create()
         }

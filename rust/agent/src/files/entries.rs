@@ -126,5 +126,6 @@ fn entry(stat: &Statx, path: String) -> FsEntry {
         mtime: Some(stat.stx_mtime.tv_sec),
         modified: Some(stat.stx_mtime.tv_sec),
         created: born.then_some(stat.stx_btime.tv_sec),
+        mtime_nanos: Some(stat.stx_mtime.tv_nsec).filter(|nanos| *nanos != 0),
     }
 }

@@ -107,10 +107,3 @@ pub fn remove(root: &Root, path: &str) -> Result<(), FsError> {
     let (dir, name) = parent(root, path, "cannot remove")?;
     rustix::fs::unlinkat(&dir, &*name, rustix::fs::AtFlags::empty()).map_err(|e| FsError::at(e, "cannot remove", path))
 }
-
-/// Replaces what may stand at `dst`, as `rename(2)` does.
-pub fn rename(root: &Root, src: &str, dst: &str) -> Result<(), FsError> {
-    let (from, old) = parent(root, src, "cannot rename")?;
-    let (to, new) = parent(root, dst, "cannot rename to")?;
-    rustix::fs::renameat(&from, &*old, &to, &*new).map_err(|e| FsError::at(e, "cannot rename", src))
-}

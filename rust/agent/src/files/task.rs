@@ -16,7 +16,7 @@ use super::root::Root;
 use super::unpack::Unpack;
 use super::watch::Watch;
 use super::writer::Writer;
-use super::{attributes, copy, entries, names, remove};
+use super::{attributes, copy, entries, names, remove, rename};
 
 const DEFAULT_FILE_MODE: u32 = 0o644;
 
@@ -159,7 +159,7 @@ fn by_path(op: FsOp, root: &Root, cancel: &AtomicBool) -> Result<Answer, FsError
         FsOp::Remove { path } => names::remove(root, &path).map(nothing),
         FsOp::RemoveDir { path, recursive } => remove::remove_dir(root, &path, recursive, cancel).map(nothing),
         FsOp::Copy { src, dst } => copy::copy(root, &src, &dst, cancel).map(nothing),
-        FsOp::Rename { src, dst } => names::rename(root, &src, &dst).map(nothing),
+        FsOp::Rename { src, dst } => rename::rename(root, &src, &dst, cancel).map(nothing),
         FsOp::OpenFile { path, options } => Ok(Answer::Opened(Box::new(open_file(root, path, &options)?))),
         FsOp::OpenDir { path } => Ok(Answer::Opened(Box::new(entries::open_dir(root, &path)?))),
         FsOp::Watch { path, recursive } => Ok(Answer::Watching(Box::new(Watch::new(root, path, recursive)?))),

@@ -1,21 +1,22 @@
 //! A tar archive that is unpacked while it arrives. The archive's reader pulls and the client pushes, so a thread of its
 //! own is between them; it ends with the transfer.
 
-use std::path::Component;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use microsandbox_protocol::message::FsAttrs;
 use microsandbox_protocol::names::to_text;
-use microsandbox_rooted::tar::{self, Entry, Kind, Source};
+use microsandbox_rooted::open::Rule;
+use microsandbox_rooted::tar::{Archive, Source};
+use microsandbox_rooted::unpack::{Failure, Rules, Unpack as Unpacking};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::error::{FsError, check_path};
 use super::names;
 use super::root::Root;
-use super::writer::Writer;
-use super::{attributes, entries};
 
 /// Pieces between the client and the thread.
 const QUEUE: usize = 4;
@@ -24,12 +25,12 @@ const STACK: usize = 256 << 10;
 /// Bytes of an extended header: names, times and attributes of one entry.
 const LONGEST_EXTENSION: u64 = 1 << 20;
 
-type Unpacking = JoinHandle<Result<(), FsError>>;
+type Thread = JoinHandle<Result<(), FsError>>;
 
 /// The transfer. What was unpacked before an error stays.
 pub struct Unpack {
     path: String,
-    thread: Option<(SyncSender<Bytes>, Unpacking)>,
+    thread: Option<(SyncSender<Bytes>, Thread)>,
     /// Bytes taken so far.
     pub written: u64,
 }
@@ -58,7 +59,7 @@ impl Unpack {
         check_path(&self.path)?;
         names::mkdir(root, &self.path, None)?;
         let (sender, receiver) = sync_channel(QUEUE);
-        let (root, base) = (Arc::clone(root), self.path.trim_end_matches('/').to_owned());
+        let (root, base) = (Arc::clone(root), self.path.clone());
         let thread = std::thread::Builder::new()
             .name("untar".into())
             .stack_size(STACK)
@@ -101,110 +102,45 @@ impl Source for Feed {
     }
 }
 
-fn unpack(root: &Root, base: &str, mut feed: Feed) -> Result<(), FsError> {
-    let bad = |error: tar::Error| FsError::new("InvalidArchive", format!("the archive cannot be read: {error}"));
-    // A directory's times and modes come last: what is put into it would change or forbid them.
-    let mut directories = Vec::new();
-    while let Some(entry) = tar::next_entry(&mut feed, LONGEST_EXTENSION).map_err(bad)? {
-        let target = beneath(base, &entry.path)?;
-        let attrs = attributes_of(&entry);
-        if entry.kind == Kind::Dir {
-            names::mkdir(root, &target, None)?;
-            directories.push((target, attrs));
-        } else if place(root, base, &target, &entry, &mut feed)? {
-            settle(root, &target, attrs)?;
-        }
-        tar::skip_padding(&mut feed, entry.size).map_err(bad)?;
+fn unpack(root: &Root, path: &str, feed: Feed) -> Result<(), FsError> {
+    let failed = |error| FsError::at(error, "cannot unpack into", path);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let base = root.open(path, flags, Mode::empty()).map_err(failed)?;
+    // At the root nothing leads out; links there are absolute as well.
+    let identity = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    let is_root = identity(base.as_fd()).map_err(failed)? == identity(root.fd()).map_err(failed)?;
+    let rules = Rules {
+        parents: if is_root { Rule::INSIDE } else { Rule::BENEATH },
+        keeps_owners: true,
+        file_mode: 0o7777,
+        directory_mode: 0o7777,
+        makes_fifos: true,
+        sets_top: true,
+    };
+    let mut unpacking = Unpacking::new(base, rules);
+    let mut archive = Archive::new(feed, LONGEST_EXTENSION);
+    let failed = |failure| refused(failure, path);
+    while let Some(entry) = archive.next_entry().map_err(|error| failed(Failure::Archive(error)))? {
+        unpacking.apply(&entry, &mut archive).map_err(failed)?;
     }
     // What follows the end mark is padding; the client still sends it.
-    while !feed.next(u64::MAX).is_empty() {}
-    directories.into_iter().rev().try_for_each(|(path, attrs)| settle(root, &path, attrs))
+    while !archive.source().next(u64::MAX).is_empty() {}
+    unpacking.finish().map_err(failed)
 }
 
-/// Where an entry goes: below the base, whatever its name says.
-fn beneath(base: &str, name: &[u8]) -> Result<String, FsError> {
-    let text = to_text(name);
-    let mut target = base.to_owned();
-    for part in std::path::Path::new(&*text).components() {
-        match part {
-            Component::Normal(part) => {
-                target.push('/');
-                target.push_str(&part.to_string_lossy());
+fn refused(failure: Failure, base: &str) -> FsError {
+    let text = failure.to_string();
+    match failure {
+        Failure::Archive(_) | Failure::Refused { .. } => FsError::new("InvalidArchive", text),
+        Failure::LeadsOut { .. } => FsError::new("InvalidPath", text),
+        Failure::Io { path, action, errno } => {
+            let path = format!("{}/{}", base.trim_end_matches('/'), to_text(&path).trim_start_matches('/'));
+            // What the resolver answers where a link leads out of the directory.
+            if matches!(errno, Errno::XDEV | Errno::LOOP) {
+                let text = format!("cannot {action} {path}: a link on the way leads out of {base}");
+                return FsError { kind: "PathEscapes", errno: Some(errno.raw_os_error()), message: text };
             }
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(FsError::invalid(&text, "in the archive leads out of it"));
-            }
+            FsError::at(errno, &format!("cannot {action}"), &path)
         }
     }
-    Ok(if target.is_empty() { "/".to_owned() } else { target })
-}
-
-fn attributes_of(entry: &Entry) -> FsAttrs {
-    FsAttrs {
-        uid: Some(entry.uid),
-        gid: Some(entry.gid),
-        mode: Some(entry.mode),
-        mtime: Some(entry.mtime.0),
-        ..FsAttrs::default()
-    }
-}
-
-/// Everything but a directory. False for a hard link, which shares its attributes.
-fn place(root: &Root, base: &str, target: &str, entry: &Entry, feed: &mut Feed) -> Result<bool, FsError> {
-    if matches!(entry.kind, Kind::Fifo | Kind::Device) {
-        let text = format!("{target}: entries of the type {:?} cannot be unpacked", entry.kind);
-        return Err(FsError::new("InvalidArchive", text));
-    }
-    if let Some((parent, _)) = target.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
-        names::mkdir(root, parent, None)?;
-    }
-    clear(root, target)?;
-    match entry.kind {
-        Kind::Symlink => names::symlink(root, &to_text(&entry.link), target).map(|()| true),
-        Kind::Hardlink => names::link(root, &beneath(base, &entry.link)?, target).map(|()| false),
-        _ => pour(root, target, entry.size, feed).map(|()| true),
-    }
-}
-
-/// Removes the entry at the name of a new file, as tar(1) does; a directory is not removed.
-fn clear(root: &Root, target: &str) -> Result<(), FsError> {
-    match names::remove(root, target) {
-        Err(error) if error.errno == Some(libc::ENOENT) => Ok(()),
-        other => other,
-    }
-}
-
-fn pour(root: &Root, target: &str, size: u64, feed: &mut Feed) -> Result<(), FsError> {
-    let mut writer = Writer::of_path(target.to_owned(), None, false);
-    writer.open(root)?;
-    let mut left = size;
-    while left > 0 {
-        let piece = feed.next(left);
-        if piece.is_empty() {
-            return Err(FsError::new("InvalidArchive", format!("the archive ends in {target}")));
-        }
-        left -= piece.len() as u64;
-        writer.write(piece)?;
-    }
-    writer.finish()
-}
-
-/// Owner, mode and time. An owner that this sandbox does not know leaves the file to root, a set-id bit that it may not set
-/// is left out: such a program would be nothing more here anyway.
-fn settle(root: &Root, target: &str, attrs: FsAttrs) -> Result<(), FsError> {
-    let is_link = entries::stat(root, target, false)?.kind == "symlink";
-    let attrs = FsAttrs { mode: attrs.mode.filter(|_| !is_link), ..attrs };
-    let unowned = FsAttrs { uid: None, gid: None, ..attrs };
-    let harmless = FsAttrs { mode: unowned.mode.map(|mode| mode & 0o1777), ..unowned };
-    let mut done = attributes::set(root, target, false, &attrs);
-    for less in [unowned, harmless] {
-        match done {
-            Err(ref error) if matches!(error.errno, Some(libc::EPERM | libc::EINVAL)) => {
-                done = attributes::set(root, target, false, &less);
-            }
-            other => return other,
-        }
-    }
-    done
 }

@@ -5,18 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use microsandbox_protocol::names;
+use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_all, write_over, write_sparsely};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use super::attributes;
 use super::error::{FsError, check_path};
 use super::handles::Handle;
 use super::reader::{open_error, require_regular};
 use super::root::{self, Root};
-use super::temporary::Temporary;
 
 const DEFAULT_FILE_MODE: u32 = 0o644;
-/// Zeros in runs of this size become holes of a new file.
-const HOLE: usize = 64 << 10;
 /// As the kernel's MAXSYMLINKS.
 const MAX_LINKS: usize = 40;
 
@@ -25,6 +24,8 @@ pub struct Writer {
     path: String,
     target: Target,
     mode: Option<u32>,
+    /// Seconds and nanoseconds.
+    mtime: Option<(i64, u32)>,
     offset: u64,
     /// Bytes the client announced.
     announced: Option<u64>,
@@ -37,7 +38,14 @@ enum Target {
     Unopened {
         atomic: bool,
     },
-    InPlace(OwnedFd),
+    /// Not atomic: what is written replaces the old content piece by piece, and the end is cut at the end.
+    InPlace {
+        file: OwnedFd,
+        /// Bytes it had.
+        old: u64,
+        /// Set with the first piece.
+        mode: Option<Mode>,
+    },
     Atomic {
         temporary: Temporary,
         name: OsString,
@@ -46,13 +54,14 @@ enum Target {
 }
 
 impl Writer {
-    pub fn of_path(path: String, mode: Option<u32>, atomic: bool) -> Writer {
-        Writer { path, target: Target::Unopened { atomic }, mode, offset: 0, announced: None, written: 0 }
+    pub fn of_path(path: String, mode: Option<u32>, atomic: bool, mtime: Option<(i64, u32)>) -> Writer {
+        Writer { path, target: Target::Unopened { atomic }, mode, mtime, offset: 0, announced: None, written: 0 }
     }
 
     pub fn of_handle(handle: Arc<Handle>, offset: u64, len: u64) -> Writer {
         let path = handle.path.clone();
-        Writer { path, target: Target::Handle(handle), mode: None, offset, announced: Some(len), written: 0 }
+        let target = Target::Handle(handle);
+        Writer { path, target, mode: None, mtime: None, offset, announced: Some(len), written: 0 }
     }
 
     /// Opens the target if that is still to be done.
@@ -65,6 +74,7 @@ impl Writer {
     }
 
     pub fn write(&mut self, data: &[u8]) -> Result<(), FsError> {
+        self.begin()?;
         self.written += data.len() as u64;
         if let Some(len) = self.announced
             && self.written > len
@@ -72,43 +82,43 @@ impl Writer {
             let text = format!("{} bytes were announced for {}, more came", len, self.path);
             return Err(FsError { kind: "EINVAL", errno: Some(libc::EINVAL), message: text });
         }
-        if matches!(self.target, Target::Handle(_)) {
-            return self.write_all(data);
-        }
-        data.chunks(HOLE).try_for_each(|piece| {
-            if piece.len() < HOLE || piece.iter().any(|&byte| byte != 0) {
-                return self.write_all(piece);
-            }
-            self.offset += HOLE as u64;
-            Ok(())
-        })
-    }
-
-    fn write_all(&mut self, mut data: &[u8]) -> Result<(), FsError> {
-        while !data.is_empty() {
-            match rustix::io::pwrite(self.fd()?, data, self.offset) {
-                Ok(written) => {
-                    self.offset += written as u64;
-                    data = &data[written..];
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(FsError::at(error, "cannot write", &self.path)),
-            }
-        }
+        // A part of an open file may have other content in place of the zeros.
+        let written = match self.target {
+            Target::Handle(_) => write_all(self.fd()?, data, self.offset),
+            Target::InPlace { old, .. } => write_over(self.fd()?, data, self.offset, old),
+            _ => write_sparsely(self.fd()?, data, self.offset),
+        };
+        written.map_err(|error| FsError::at(error, "cannot write", &self.path))?;
+        self.offset += data.len() as u64;
         Ok(())
     }
 
+    /// What comes changes the file. Until then a file that is written in place is as it was.
+    fn begin(&mut self) -> Result<(), FsError> {
+        match &mut self.target {
+            Target::InPlace { file, mode, .. } => match mode.take() {
+                Some(mode) => rustix::fs::fchmod(&*file, mode).map_err(|e| FsError::at(e, "cannot write", &self.path)),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// All data was written: makes the result visible.
-    pub fn finish(self) -> Result<(), FsError> {
+    pub fn finish(mut self) -> Result<(), FsError> {
+        self.begin()?;
         let failed = |e| FsError::at(e, "cannot write", &self.path);
         if !matches!(self.target, Target::Handle(_)) {
             // The last piece may have been a hole.
             rustix::fs::ftruncate(self.fd()?, self.offset).map_err(failed)?;
         }
+        if let Some((seconds, nanos)) = self.mtime {
+            attributes::set_mtime(self.fd()?, seconds, nanos).map_err(failed)?;
+        }
         match self.target {
             Target::Atomic { temporary, name } => {
                 rustix::fs::fsync(temporary.file()).map_err(failed)?;
-                temporary.publish(&*name).map_err(failed)
+                temporary.publish(&*name).map(drop).map_err(failed)
             }
             _ => Ok(()),
         }
@@ -116,7 +126,7 @@ impl Writer {
 
     fn fd(&self) -> Result<BorrowedFd<'_>, FsError> {
         match &self.target {
-            Target::InPlace(fd) => Ok(fd.as_fd()),
+            Target::InPlace { file, .. } => Ok(file.as_fd()),
             Target::Atomic { temporary, .. } => Ok(temporary.file()),
             Target::Handle(handle) => Ok(handle.fd.as_fd()),
             Target::Unopened { .. } => Err(FsError::at(Errno::BADF, "cannot write", &self.path)),
@@ -130,12 +140,8 @@ impl Writer {
         let failed = |e| open_error(e, "cannot write", &self.path);
         let file = root.open(&self.path, flags, mode).map_err(failed)?;
         require_regular(file.as_fd(), "cannot write", &self.path)?;
-        // Not by O_TRUNC: what is no regular file must not be touched.
-        rustix::fs::ftruncate(&file, 0).map_err(failed)?;
-        if self.mode.is_some() {
-            rustix::fs::fchmod(&file, mode).map_err(failed)?;
-        }
-        self.target = Target::InPlace(file);
+        // Not by O_TRUNC: what is no regular file must not be touched, nor a file for which nothing comes.
+        self.target = in_place(file, self.mode.map(|_| mode)).map_err(failed)?;
         Ok(())
     }
 
@@ -144,7 +150,16 @@ impl Writer {
         let failed = |e| open_error(e, "cannot write", &self.path);
         let old = existing(root, &self.path)?;
         let (dir, name) = final_name(root, &self.path)?;
-        let temporary = Temporary::new(dir).map_err(failed)?;
+        let again = rustix::io::fcntl_dupfd_cloexec(&dir, 3).map_err(failed)?;
+        let temporary = match Temporary::new(dir) {
+            // Programs can write the file although its directory takes no new name: in place.
+            Err(error) if refuses_names(error) && old.is_some() => {
+                let file = open_existing(&again, &*name).map_err(|_| failed(error))?;
+                self.target = in_place(file, None).map_err(failed)?;
+                return Ok(());
+            }
+            other => other.map_err(failed)?,
+        };
         let mode = self.mode.unwrap_or_else(|| old.as_ref().map_or(DEFAULT_FILE_MODE, |stat| stat.st_mode));
         if let Some(stat) = &old {
             // Best effort, as with an editor's "save": where ids are not mapped the file becomes root's.
@@ -155,6 +170,11 @@ impl Writer {
         self.target = Target::Atomic { temporary, name };
         Ok(())
     }
+}
+
+fn in_place(file: OwnedFd, mode: Option<Mode>) -> Result<Target, Errno> {
+    let old = rustix::fs::fstat(&file)?.st_size as u64;
+    Ok(Target::InPlace { file, old, mode })
 }
 
 /// The file that exists at the path; anything but a regular file is refused.

@@ -255,8 +255,8 @@ fn plan(client: &mut Connection, op: FsOp) -> Result<Option<Task>, FsError> {
         FsOp::FStat { handle } => Task::FStat(handles.get(handle)?),
         FsOp::FSetStat { handle, attrs } => Task::FSetStat(handles.get(handle)?, attrs),
         FsOp::ReadFile { path } => Task::Read(Reader::of_path(path)),
-        FsOp::WriteFile { path, mode, atomic } => Task::Write(Writer::of_path(path, mode, atomic)),
-        FsOp::ReadTar { path } => Task::ReadTar(Pack::new(path)),
+        FsOp::WriteFile { path, mode, atomic, mtime } => Task::Write(Writer::of_path(path, mode, atomic, mtime)),
+        FsOp::ReadTar { path, top } => Task::ReadTar(Pack::new(path, top)),
         FsOp::WriteTar { path } => Task::WriteTar(Unpack::new(path)),
         by_path => Task::Path(by_path),
     }))

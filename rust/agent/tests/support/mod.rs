@@ -471,7 +471,7 @@ impl Client {
     }
 
     pub fn write_file(&mut self, path: &str, data: &[u8], atomic: bool) -> FsResponse {
-        self.upload(FsOp::WriteFile { path: path.into(), mode: None, atomic }, data)
+        self.upload(FsOp::WriteFile { path: path.into(), mode: None, atomic, mtime: None }, data)
     }
 
     pub fn upload(&mut self, op: FsOp, data: &[u8]) -> FsResponse {

@@ -1,7 +1,8 @@
 //! `msb copy`: copies files and directories to, from and between sandboxes.
 //!
-//! Names from a guest are untrusted: a listing must not lead out of the target directory. Symbolic links and special
-//! files are skipped and reported.
+//! A directory goes as an archive, with modes, times, links and holes (`microsandbox_core::host_tree`); special files are left out
+//! and reported. Where a backend has no archives, files go one by one, and symbolic links are reported as well.
+//! Names from a guest are untrusted: a listing must not lead out of the target directory.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::api::SandboxFs;
-use microsandbox_core::model::{FsEntryKind, validate_sandbox_name};
+use microsandbox_core::host_tree::{self, Bits};
+use microsandbox_core::model::{FsAttributes, FsEntryKind, validate_sandbox_name};
 use microsandbox_core::names;
 
 use crate::invocation::Invocation;
@@ -157,6 +159,11 @@ impl Copier<'_> {
                     sink.write(chunk?).await?;
                 }
                 sink.close().await?;
+                let found = self.fs(a).stat(from, true).await?;
+                let (modified, modified_nanos) = found.modified.unzip();
+                let mode = Some(found.mode & 0o777);
+                let attributes = FsAttributes { mode, modified, modified_nanos, ..FsAttributes::default() };
+                self.fs(b).set(to, attributes).await?;
             }
             // `run` refuses this combination.
             (Place::Host(_), Place::Host(_)) => {}
@@ -165,6 +172,47 @@ impl Copier<'_> {
     }
 
     async fn copy_directory(&self, source: &Place, target: &Place) -> Outcome<()> {
+        let copied = match (source, target) {
+            (Place::Host(from), Place::Guest { sandbox, path }) => {
+                host_tree::send(&*self.fs(sandbox), from, path, Bits::Permissions).await
+            }
+            (Place::Guest { sandbox, path }, Place::Host(to)) => match self.fs(sandbox).read_tree(path).await {
+                Ok(archive) => host_tree::receive(archive, path, to).await,
+                Err(error) => Err(error),
+            },
+            (Place::Guest { sandbox: a, path: from }, Place::Guest { sandbox: b, path: to }) if a == b => {
+                match self.fs(a).copy(from, to).await {
+                    // Everything else was copied.
+                    Err(MicrosandboxError::Filesystem { kind, message, .. }) if kind == "NotRegularFile" => {
+                        Ok(vec![message])
+                    }
+                    copied => copied.map(|()| Vec::new()),
+                }
+            }
+            (Place::Guest { sandbox: a, path: from }, Place::Guest { sandbox: b, path: to }) => {
+                host_tree::between((&*self.fs(a), from), (&*self.fs(b), to)).await
+            }
+            // `run` refuses this combination.
+            (Place::Host(_), Place::Host(_)) => Ok(Vec::new()),
+        };
+        match copied {
+            Ok(left_out) => {
+                left_out.iter().for_each(|name| self.skipped(&names::shown(name)));
+                Ok(())
+            }
+            Err(MicrosandboxError::Unsupported { .. }) => self.copy_each(source, target).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn skipped(&self, what: &str) {
+        if !self.quiet {
+            self.call.console.note(&format!("skipped, {what}"));
+        }
+    }
+
+    /// File by file.
+    async fn copy_each(&self, source: &Place, target: &Place) -> Outcome<()> {
         // Listed before the target is created: a copy of a directory into itself must not copy the copy.
         let entries = self.entries(source).await?;
         match target {
@@ -177,11 +225,8 @@ impl Copier<'_> {
             let from = source.join(&name);
             match kind {
                 FsEntryKind::File | FsEntryKind::Directory => self.copy(&from, &target.join(&name)).await?,
-                FsEntryKind::Symlink | FsEntryKind::Other if self.quiet => {}
-                FsEntryKind::Symlink => {
-                    self.call.console.note(&format!("skipped, a symbolic link: {}", from.describe()))
-                }
-                FsEntryKind::Other => self.call.console.note(&format!("skipped, a special file: {}", from.describe())),
+                FsEntryKind::Symlink => self.skipped(&format!("a symbolic link: {}", from.describe())),
+                FsEntryKind::Other => self.skipped(&format!("a special file: {}", from.describe())),
             }
         }
         Ok(())

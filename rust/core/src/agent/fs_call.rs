@@ -161,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
             mode: attributes.mode,
             atime: attributes.accessed,
             mtime: attributes.modified,
+            mtime_nanos: attributes.modified_nanos,
         };
         let op = FsOp::SetStat { path: path.into(), follow_symlink: !attributes.of_link, attrs };
         self.connection.fs(Subject { operation: "set", path }, op).await.map(drop)
@@ -219,7 +220,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         check_path("rename", from)?;
         check_path("rename", to)?;
         let op = FsOp::Rename { src: from.into(), dst: to.into() };
-        self.connection.fs(Subject { operation: "rename", path: from }, op).await.map(drop)
+        // From one file system to another it is a copy.
+        self.connection.fs_long(Subject { operation: "rename", path: from }, op).await.map(drop)
     }
 }
 
@@ -227,12 +229,23 @@ fn millis(seconds: Option<i64>) -> Option<f64> {
     seconds.map(|seconds| seconds as f64 * 1000.0)
 }
 
+fn modified_ms(wire: &WireEntry) -> Option<f64> {
+    let (seconds, nanos) = modified(wire)?;
+    Some(seconds as f64 * 1000.0 + f64::from(nanos) / 1e6)
+}
+
+fn modified(wire: &WireEntry) -> Option<(i64, u32)> {
+    // A billion or more is no part of a second.
+    let nanos = wire.mtime_nanos.filter(|nanos| *nanos < 1_000_000_000).unwrap_or(0);
+    Some((wire.mtime.or(wire.modified)?, nanos))
+}
+
 fn entry(wire: WireEntry) -> FsEntry {
     FsEntry {
         kind: FsEntryKind::parse(&wire.kind),
         size: wire.size,
         mode: wire.mode,
-        modified_ms: millis(wire.mtime.or(wire.modified)),
+        modified_ms: modified_ms(&wire),
         path: wire.path,
     }
 }
@@ -245,7 +258,8 @@ fn metadata(wire: &WireEntry) -> FsMetadata {
         uid: wire.uid,
         gid: wire.gid,
         readonly: wire.mode & 0o222 == 0,
-        modified_ms: millis(wire.mtime.or(wire.modified)),
+        modified_ms: modified_ms(wire),
+        modified: modified(wire),
         created_ms: millis(wire.created),
     }
 }

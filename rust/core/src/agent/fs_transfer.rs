@@ -34,10 +34,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
         self.read_by(FsOp::ReadFile { path: path.into() }, path)
     }
 
-    /// What is in a directory as a tar archive.
-    pub fn read_tar(self, path: &str) -> MicrosandboxResult<FileReader<S>> {
+    /// What is in a directory as a tar archive, `with_top` with an entry for the directory itself.
+    pub fn read_tar(self, path: &str, with_top: bool) -> MicrosandboxResult<FileReader<S>> {
         check_path("read_tar", path)?;
-        self.read_by(FsOp::ReadTar { path: path.into() }, path)
+        self.read_by(FsOp::ReadTar { path: path.into(), top: with_top }, path)
     }
 
     fn read_by(mut self, op: FsOp, path: &str) -> MicrosandboxResult<FileReader<S>> {
@@ -46,9 +46,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
     }
 
     /// The file appears, or is replaced, in one atomic step when the writer is finished.
-    pub fn write_file(self, path: &str, mode: Option<u32>) -> MicrosandboxResult<FileWriter<S>> {
+    pub fn write_file(
+        self,
+        path: &str,
+        mode: Option<u32>,
+        mtime: Option<(i64, u32)>,
+    ) -> MicrosandboxResult<FileWriter<S>> {
         check_path("write", path)?;
-        self.write_by(FsOp::WriteFile { path: path.into(), mode, atomic: true }, path)
+        self.write_by(FsOp::WriteFile { path: path.into(), mode, atomic: true, mtime }, path)
     }
 
     /// A tar archive to be unpacked below a directory; every entry is unpacked when the writer is finished.

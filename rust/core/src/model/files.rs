@@ -56,6 +56,8 @@ pub struct FsAttributes {
     pub size: Option<u64>,
     pub accessed: Option<i64>,
     pub modified: Option<i64>,
+    /// Of `modified`; absent: none.
+    pub modified_nanos: Option<u32>,
     /// The link itself, not what it leads to.
     pub of_link: bool,
 }
@@ -124,6 +126,8 @@ pub struct FsMetadata {
     /// No write permission bit is set.
     pub readonly: bool,
     pub modified_ms: Option<f64>,
+    /// The same time exactly: seconds and nanoseconds.
+    pub modified: Option<(i64, u32)>,
     pub created_ms: Option<f64>,
 }
 

@@ -100,11 +100,16 @@ pub enum FsOp {
         mode: Option<u32>,
         #[serde(default)]
         atomic: bool,
+        /// Seconds since the epoch and nanoseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mtime: Option<(i64, u32)>,
     },
-    /// *ext* What is in a directory as a tar archive (POSIX.1-1988 with GNU long names): `fs.data` frames, then the
-    /// response.
+    /// *ext* What is in a directory as a tar archive (GNU's format, with pax records for parts of a second): `fs.data`
+    /// frames, then the response. With `top` the first entry is the directory itself.
     ReadTar {
         path: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        top: bool,
     },
     /// *ext* The other way: an archive in `fs.data` frames ended by an empty one is unpacked below a directory, which is
     /// made if it is missing; then the response.
@@ -172,6 +177,9 @@ pub struct FsAttrs {
     pub atime: Option<i64>,
     #[serde(default)]
     pub mtime: Option<i64>,
+    /// *ext* Of `mtime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime_nanos: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -224,4 +232,7 @@ pub struct FsEntry {
     /// *ext* Birth time, seconds since the epoch.
     #[serde(default)]
     pub created: Option<i64>,
+    /// *ext* Of `mtime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime_nanos: Option<u32>,
 }

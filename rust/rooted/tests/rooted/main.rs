@@ -1,6 +1,7 @@
 //! What the other crates rely on: one binary for all modules, a module each.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod copies;
 mod deep;
 mod open;
 mod remove;

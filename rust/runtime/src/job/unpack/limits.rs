@@ -9,11 +9,18 @@ use rustix::io::Errno;
 pub type Outcome<T> = Result<T, JobError>;
 
 /// Why the tar of a layer is not read any further.
-pub fn refused(limits: &ImageLimits, error: tar::Error) -> JobError {
-    match error {
+pub fn refused(limits: &ImageLimits, refusal: tar::Error) -> JobError {
+    match refusal {
         tar::Error::Malformed(text) => corrupt(text),
+        tar::Error::Unsupported(text) => error(
+            JobErrorKind::CorruptLayer,
+            text,
+            "build the image anew with another tool, or its layers with GNU tar",
+        ),
         tar::Error::UnsafeName(text) => unsafe_entry(text),
-        tar::Error::ExtensionTooLong => exceeded("pax_bytes", limits.pax_bytes, "an extended header with more bytes"),
+        tar::Error::ExtensionTooLong => {
+            exceeded("pax_bytes", limits.pax_bytes, "an extended header or a map of a sparse file with more bytes")
+        }
     }
 }
 

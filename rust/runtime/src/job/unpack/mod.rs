@@ -136,9 +136,9 @@ fn unpack_layer(
         let refused = |error| limits::refused(&spec.limits, error);
         let mut tree = Tree::new(layer.target, layer.beneath, ids::count(&spec.ids), budget)?;
         let mut entries = 0;
-        while let Some(entry) = tar::next_entry(bytes, spec.limits.pax_bytes).map_err(refused)? {
-            tree.apply(&entry, bytes)?;
-            tar::skip_padding(bytes, entry.size).map_err(refused)?;
+        let mut archive = tar::Archive::new(bytes, spec.limits.pax_bytes);
+        while let Some(entry) = archive.next_entry().map_err(refused)? {
+            tree.apply(&entry, &mut archive)?;
             entries += 1;
         }
         tree.finish()?;

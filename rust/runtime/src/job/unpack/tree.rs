@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 
 use microsandbox_contract::JobError;
 use microsandbox_rooted::remove;
-use microsandbox_rooted::tar::{Entry, Kind, Source};
+use microsandbox_rooted::tar::{Archive, Entry, Kind};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::limits::{Budget, Outcome, corrupt, failed, quoted, unsafe_entry};
+use super::limits::{Budget, Outcome, corrupt, failed, quoted, refused, unsafe_entry};
 use super::lower_layers::{self, Beneath, OPAQUE, WHITEOUT};
 use super::stream::TarBytes;
 
@@ -53,8 +53,8 @@ impl<'a> Tree<'a> {
         Ok(Tree { root, view, id_count, budget, parent: None, dir_times: Vec::new() })
     }
 
-    /// Puts one entry in place; its content comes from `bytes`.
-    pub fn apply(&mut self, entry: &Entry, bytes: &mut TarBytes) -> Outcome<()> {
+    /// Puts one entry in place; its content comes from `archive`.
+    pub fn apply(&mut self, entry: &Entry, archive: &mut Archive<&mut TarBytes>) -> Outcome<()> {
         let names = clean(&entry.path, "entry")?;
         self.budget.entry(entry.size, names.len())?;
         let Some((name, parents)) = names.split_last() else {
@@ -65,7 +65,7 @@ impl<'a> Tree<'a> {
             return self.apply_mark(name, entry);
         }
         match entry.kind {
-            Kind::File => self.put_file(name, entry, bytes),
+            Kind::File => self.put_file(name, entry, archive),
             Kind::Dir => self.put_dir(name, entry),
             Kind::Symlink => self.put_symlink(name, entry),
             Kind::Hardlink => self.put_hardlink(name, entry),
@@ -300,21 +300,21 @@ impl<'a> Tree<'a> {
         Ok(before)
     }
 
-    fn put_file(&mut self, name: &[u8], entry: &Entry, bytes: &mut TarBytes) -> Outcome<()> {
+    fn put_file(&mut self, name: &[u8], entry: &Entry, archive: &mut Archive<&mut TarBytes>) -> Outcome<()> {
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (file, _) = self.create(name, &entry.path, |at, name| fs::openat(at, name, flags, mode))?;
-        let mut left = entry.size;
-        while left > 0 {
-            let mut piece = bytes.next(left);
-            if piece.is_empty() {
-                return Err(corrupt(format!("the tar ends inside {}", quoted(&entry.path))));
-            }
-            left -= piece.len() as u64;
+        let unreadable = |error| refused(self.budget.limits(), error);
+        while let Some((mut at, mut piece)) = archive.piece().map_err(unreadable)? {
             while !piece.is_empty() {
-                let count = rustix::io::write(&file, piece).map_err(|e| failed("write", &entry.path, e))?;
+                let count = rustix::io::pwrite(&file, piece, at).map_err(|e| failed("write", &entry.path, e))?;
                 piece = &piece[count..];
+                at += count as u64;
             }
+        }
+        if entry.is_sparse {
+            // The file may end with a hole.
+            fs::ftruncate(&file, entry.size).map_err(|e| failed("write", &entry.path, e))?;
         }
         self.dress(&file, entry, false)?;
         fs::futimens(&file, &times(entry.mtime)).map_err(|e| failed("set the time of", &entry.path, e))
