@@ -29,7 +29,7 @@ pytestmark = pytest.mark.fresh_home
 
 Make = Callable[..., Awaitable[Any]]
 # Enough of a root for a sandbox to boot and be looked at through `fs`.
-BASE = [directory("etc"), directory("tmp", 0o1777), file("etc/os-release", b"NAME=test\n")]
+BASE = [directory("bin"), directory("etc"), directory("tmp", 0o1777), file("etc/os-release", b"NAME=test\n")]
 
 
 async def load(local: Any, archive: Archive, path: Path, tag: str = "test:latest") -> list[Any]:
@@ -473,6 +473,7 @@ async def test_many_layers_boot(local: Any, make: Make, tmp_path: Path) -> None:
 async def test_a_directory_root_is_never_modified(make: Make, tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)
+    (root / "bin").mkdir()
     (root / "etc" / "os-release").write_text("NAME=dir\n")
     (root / "keep").write_text("original")
     before = tree(root)
