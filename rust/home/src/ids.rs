@@ -224,7 +224,8 @@ mod tests {
         let chosen = choose(&common(&users, &groups), FIRST_BASE).unwrap();
         assert_eq!((chosen.base, chosen.count), (1, 5_000));
         let lines = ranges_of("0 1 100\n200 300 50\n100 101 50\n150 500 50\n");
-        assert_eq!(lines, [0..250]);
+        assert_eq!(lines.first(), Some(&(0..250)));
+        assert_eq!(lines.len(), 1);
         let wide = ranges_of("0 100000 200000\n");
         let chosen = choose(&common(&wide, &wide), FIRST_BASE).unwrap();
         assert_eq!((chosen.base, chosen.count), (200_000 - RANGE, RANGE));
