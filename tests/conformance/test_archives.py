@@ -7,10 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from backends import Harness
 from microsandbox import Sandbox
+from pace import LONG
 from trees import ARCHIVES, describe, describe_inside, differences, make_tree, unpacked_by
 
 pytestmark = [pytest.mark.needs("processes"), pytest.mark.heavy]
+
+
+# One form costs an emulated machine 20 s. The reader is the agent's, one program for both drivers: in a machine these stand for all;
+# MSB_TEST_LONG=1 scripts/run-microvm-tests tests/conformance/test_archives.py runs all.
+IN_A_MACHINE = {"gnu-oldgnu-sparse", "gnu-posix-sparse-1.0", "bsd-pax", "git"}
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +34,10 @@ async def unpack(box: Sandbox, data: bytes, path: str) -> None:
 @pytest.mark.hazard("I9")
 @pytest.mark.parametrize("form", list(ARCHIVES))
 async def test_every_form_is_unpacked_as_tar_unpacks_it(
-    shared_box: Sandbox, tree: Path, tmp_path: Path, form: str
+    shared_harness: Harness, shared_box: Sandbox, tree: Path, tmp_path: Path, form: str
 ) -> None:
+    if shared_harness.kind == "microvm" and form not in IN_A_MACHINE and not LONG:
+        pytest.skip("one of the forms that the container driver reads with the same agent")
     archive = ARCHIVES[form](tree.parent, tree.name)
     theirs = [describe(unpacked_by(tool, archive, tmp_path / tool)) for tool in ("tar", "bsdtar")]
     await unpack(shared_box, archive, "/tmp/ours")
