@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::api::VolumeFs;
+use microsandbox_core::backend::take_back_volume;
 use microsandbox_core::model::{self, VolumeConfig};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -127,7 +128,7 @@ pub fn volume_create(
         model::validate_volume_name(&config.name)?;
         let info = backend.volumes().create(config).await?;
         let volume = NativeVolume::new(&backend, info.clone());
-        let undo = async move { drop(backend.volumes().remove(&info.name).await) };
+        let undo = async move { take_back_volume(backend.volumes(), &info).await };
         Ok((volume, undo.boxed()))
     }))
 }

@@ -348,12 +348,29 @@ pub trait VolumeBackend: Send + Sync {
     fn remove<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         refuse(self.refusal("Volume::remove", available_when::VOLUMES))
     }
+    /// For a caller who is gone: removes what a creation made, and never another volume that has the name by now.
+    fn take_back<'a>(&'a self, made: &'a VolumeInfo) -> Operation<'a, ()> {
+        Box::pin(async move {
+            match self.get(&made.name).await {
+                Ok(found) if found.is_same(made) => self.remove(&made.name).await,
+                Ok(_) | Err(MicrosandboxError::VolumeNotFound(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+    }
     /// The directory on this machine.
     fn path(&self, name: &str) -> MicrosandboxResult<PathBuf> {
         Err(self.refusal("Volume::path", available_when::VOLUMES))
     }
     /// The files of a volume. Paths are relative to the volume's root: `..` above it and symbolic links out of it are refused.
     fn files<'a>(&'a self, name: &'a str) -> Box<dyn Files + 'a>;
+}
+
+/// [`VolumeBackend::take_back`] where there is no caller to report a failure to.
+pub async fn take_back_volume(volumes: &dyn VolumeBackend, made: &VolumeInfo) {
+    if let Err(error) = volumes.take_back(made).await {
+        tracing::warn!(volume = made.name, %error, "a volume whose caller is gone could not be removed");
+    }
 }
 
 /// Progress of an import; called from the importing task, must not block.

@@ -77,7 +77,7 @@ impl Volumes<'_> {
         self.info(row).await
     }
 
-    /// Undoes a creation. By now the name may be that of another volume.
+    /// Removes what a creation made, without a look at its files; by now the name may be that of another volume.
     async fn take_back(&self, made: &VolumeInfo) -> MicrosandboxResult<()> {
         match self.row(&made.name).await {
             Ok(row) if row.created_at == made.created_at => self.remove(&made.name).await,
@@ -128,6 +128,9 @@ impl VolumeBackend for LocalBackend {
             .boxed()
         };
         Box::pin(undo::whole(create, remove))
+    }
+    fn take_back<'a>(&'a self, made: &'a VolumeInfo) -> Operation<'a, ()> {
+        Box::pin(async move { self.volume_rows().take_back(made).await })
     }
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, VolumeInfo> {
         Box::pin(async move {

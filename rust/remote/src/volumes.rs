@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::errors::{About, Route, cut};
 use super::http::{Call, broken};
 use super::{CloudBackend, dialect};
-use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
+use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when, take_back_volume};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind,
@@ -178,14 +178,7 @@ impl VolumeBackend for CloudBackend {
             let create = |_cut| async move { Ok(info(backend.post_volume(&config).await?)) };
             let remove = move |made: VolumeInfo| {
                 let backend = for_undo.clone();
-                // By now the name may be that of another volume.
-                async move {
-                    let found = backend.volume(&made.name).await;
-                    if found.is_ok_and(|found| info(found).id == made.id) {
-                        drop(VolumeBackend::remove(&backend, &made.name).await);
-                    }
-                }
-                .boxed()
+                async move { take_back_volume(&backend, &made).await }.boxed()
             };
             undo::whole(create, remove).await
         })

@@ -7,10 +7,11 @@ use crate::home::{Home, assert_passed, finish, raw, spec, timed};
 use crate::service::{self, answer, calls, client, config, get, requests, serving, soon};
 use crate::warnings::Warnings;
 use microsandbox_core::backend::SharedBackend;
-use microsandbox_core::config::Wire;
-use microsandbox_core::model::{EnvVar, ImageSource, LogLevel, SandboxSpec, SandboxStatus};
+use microsandbox_core::config::{LocalConfig, Wire};
+use microsandbox_core::model::{EnvVar, ImageSource, LogLevel, SandboxSpec, SandboxStatus, VolumeConfig};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use microsandbox_fake::MemoryBackend;
+use microsandbox_local::LocalBackend;
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
@@ -27,6 +28,28 @@ fn naive_times_are_utc_and_absent_ones_are_none() {
         let (row, _) = store.sandbox("a").await.unwrap().unwrap();
         assert_eq!(row.created_at.unwrap().to_rfc3339(), "2026-01-02T03:04:05+00:00");
         assert_eq!(row.updated_at, None);
+    });
+}
+
+/// A creation that is undone late finds another volume of its name.
+#[test]
+fn a_volume_is_taken_back_by_its_identity() {
+    timed(async {
+        let home = tempfile::tempdir().unwrap();
+        let local = LocalBackend::from_config(LocalConfig::default_for_home(home.path().join("home")));
+        let backends: [SharedBackend; 2] = [Arc::new(MemoryBackend::new()), local.into()];
+        for backend in backends {
+            let volumes = backend.volumes();
+            let create = || volumes.create(VolumeConfig { name: "data".into(), ..VolumeConfig::default() });
+            let first = create().await.unwrap();
+            volumes.remove("data").await.unwrap();
+            let second = create().await.unwrap();
+            volumes.take_back(&first).await.unwrap();
+            assert!(volumes.get("data").await.unwrap().is_same(&second));
+            volumes.take_back(&second).await.unwrap();
+            assert!(matches!(volumes.get("data").await, Err(MicrosandboxError::VolumeNotFound(_))));
+            volumes.take_back(&second).await.unwrap();
+        }
     });
 }
 

@@ -53,6 +53,13 @@ pub struct VolumeInfo {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
+impl VolumeInfo {
+    /// Whether both describe one volume, and not one after the other of the same name.
+    pub fn is_same(&self, other: &VolumeInfo) -> bool {
+        (&self.name, &self.id, self.created_at) == (&other.name, &other.id, other.created_at)
+    }
+}
+
 /// Something made visible inside a sandbox. The serialised form is that of the wire's create request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
