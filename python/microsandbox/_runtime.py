@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _microsandbox
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, CancelledError
     from pathlib import Path
 
 #: Seconds that `stop` waits for an orderly end unless the call says otherwise.
@@ -41,7 +41,8 @@ def wait(call: _microsandbox.Pending[_T]) -> _T:
 
 async def make(call: _microsandbox.Pending[_T], finish: Callable[[_T], Coroutine[Any, Any, None]] | None = None) -> _T:
     """Runs `call`, which makes something, and `finish` with it: the caller gets it, or nothing is left of it, also when
-    the task is cancelled. A cancellation is delivered once everything is undone."""
+    the task is cancelled. A cancellation is delivered once everything is undone. If the call failed as well, its error
+    is the cause of the cancellation."""
     try:
         made = await call
         if finish is not None:
@@ -49,22 +50,28 @@ async def make(call: _microsandbox.Pending[_T], finish: Callable[[_T], Coroutine
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         # Nothing can be awaited any more; what was made is undone in the background when `call` is dropped.
         raise
-    except BaseException:
-        await _uncancelled(call.undone())
+    except BaseException as error:
+        if cancellation := await _uncancelled(call.undone()):
+            raise cancellation from error
         raise
     call.keep()
     return made
 
 
-async def _uncancelled(call: _microsandbox.Pending[None]) -> None:
-    """Runs `call` to its end, whatever is asked of this task in the meantime."""
+async def _uncancelled(call: _microsandbox.Pending[None]) -> CancelledError | None:
+    """Runs `call` to its end, also in a task that is cancelled, and returns the last cancellation of the task."""
     from asyncio import CancelledError, ensure_future, shield
 
+    cancellation = None
     running = ensure_future(run(call))
     while not running.done():
-        # Also what it fails with: the reason for the undoing is the one to report.
-        with suppress(CancelledError, Exception):
-            await shield(running)
+        # What it fails with is logged: the reason for the undoing is the one to report.
+        with suppress(Exception):
+            try:
+                await shield(running)
+            except CancelledError as error:
+                cancellation = error
+    return cancellation
 
 
 def make_here(call: _microsandbox.Pending[_T], finish: Callable[[_T], None] | None = None) -> _T:

@@ -102,6 +102,24 @@ async def test_a_second_cancellation_does_not_cut_the_undoing(
     assert await left(local, home, "box") == []
 
 
+async def test_a_cancellation_during_the_undoing_is_delivered(
+    local: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = ValueError("of the creation")
+
+    async def fails_and_is_cancelled(_made: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        raise failure
+
+    monkeypatch.setattr("microsandbox._isolation.notice", fails_and_is_cancelled)
+    task = asyncio.ensure_future(Sandbox.create("box", image="host", backend=local))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await left(local, home, "box") == []
+
+
 @pytest.mark.soak
 async def test_creations_cancelled_at_random_leave_nothing(local: Any, home: Path) -> None:
     dice = random.Random(7)
