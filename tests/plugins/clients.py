@@ -51,6 +51,20 @@ def client(home: Path, isolation: str) -> Iterator[Client]:
         process.communicate()
 
 
+def said_by(*program: str | Path, before: tuple[str, ...] = (), timeout: float = 60, **environment: str) -> str:
+    """What a Python program prints that succeeds: its file, or `-c` and its text, and its arguments; `before` starts it."""
+    done = subprocess.run(
+        [*before, sys.executable, *program],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within(timeout),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def finish(process: subprocess.Popen[str], timeout: float = within(60)) -> tuple[int, str, str]:
     """Waits for the end: status, output, errors. A program that hangs is killed and reported as such."""
     try:

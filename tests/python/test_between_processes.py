@@ -8,9 +8,7 @@ import dataclasses
 import enum
 import importlib
 import inspect
-import os
 import pickle
-import subprocess
 import sys
 import types
 import typing
@@ -20,8 +18,8 @@ from typing import Any
 
 import microsandbox
 import pytest
+from clients import said_by
 from microsandbox import _microsandbox, errors
-from pace import within
 
 # Bound to the process that made them: a connection, a stream, a backend. Or without instances: a namespace of
 # constructors, or what is not built yet.
@@ -308,12 +306,7 @@ if __name__ == "__main__":
 def test_errors_and_results_come_out_of_workers(home: Path, tmp_path: Path, method: str) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    done = subprocess.run(
-        [sys.executable, program, method],
-        capture_output=True,
-        text=True,
-        timeout=within(90),
-        env={**os.environ, "MSB_ISOLATION": "container"},
+    assert (
+        said_by(program, method, timeout=90, MSB_ISOLATION="container")
+        == "7 ('ExecTimeoutError', 'exec-timeout', False, None) (0.5, 'early\\n')\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "7 ('ExecTimeoutError', 'exec-timeout', False, None) (0.5, 'early\\n')\n"

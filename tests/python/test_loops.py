@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from clients import said_by
 from pace import within
 
 HEAD = """
@@ -21,20 +22,11 @@ from microsandbox import sync
 """
 
 
-def said_by(text: str, *needed: str) -> list[str]:
+def lines_of(text: str, *needed: str) -> list[str]:
     for package in needed:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + text],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=within(60),
-        env={**os.environ, "MSB_ISOLATION": "container"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return said_by("-c", HEAD + text, MSB_ISOLATION="container").splitlines()
 
 
 ON_UVLOOP = """
@@ -63,7 +55,7 @@ uvloop.run(main())
 
 
 def test_everything_works_on_uvloop(home: Path) -> None:
-    assert said_by(ON_UVLOOP, "uvloop") == ["one", "2", "20", "timeout"]
+    assert lines_of(ON_UVLOOP, "uvloop") == ["one", "2", "20", "timeout"]
 
 
 ON_ANYIO = """
@@ -89,7 +81,7 @@ anyio.run(main, backend="asyncio")
 
 
 def test_scopes_of_anyio_cancel_cleanly(home: Path) -> None:
-    assert said_by(ON_ANYIO, "anyio") == ["True still"]
+    assert lines_of(ON_ANYIO, "anyio") == ["True still"]
 
 
 ON_TRIO = """
@@ -109,7 +101,7 @@ trio.run(main)
 
 
 def test_trio_is_told_what_to_use(home: Path) -> None:
-    assert said_by(ON_TRIO, "trio") == ["True", "True", "True", "thread"]
+    assert lines_of(ON_TRIO, "trio") == ["True", "True", "True", "thread"]
 
 
 THREADS = """
@@ -130,7 +122,7 @@ box.destroy(force=True)
 
 
 def test_a_sandbox_outlives_the_thread_that_made_it(home: Path) -> None:
-    alive, inherited = said_by(THREADS)
+    alive, inherited = lines_of(THREADS)
     assert alive == "alive"
     # Standard streams, and the directory that ls reads: nothing of the library's reaches a child.
     assert inherited == "['0', '1', '2', '3']"
@@ -159,7 +151,7 @@ except ImportError as error:
 
 
 def test_a_second_interpreter_is_refused_by_name(home: Path) -> None:
-    assert said_by(SUBINTERPRETER) == ["True", "still"]
+    assert lines_of(SUBINTERPRETER) == ["True", "still"]
 
 
 SERVED = """

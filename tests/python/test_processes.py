@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from clients import said_by
 from pace import within
 
 PROGRAM = """
@@ -48,39 +47,20 @@ if __name__ == "__main__":
 """
 
 
+def run_program(tmp_path: Path, text: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
+    program = tmp_path / "program.py"
+    program.write_text(text)
+    return said_by(program, *arguments, before=before, MSB_ISOLATION="container")
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_make_find_and_leave_sandboxes(home: Path, tmp_path: Path, method: str) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    done = subprocess.run(
-        [sys.executable, program, method],
-        capture_output=True,
-        text=True,
-        timeout=within(60),
-        env={**os.environ, "MSB_ISOLATION": "container"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert run_program(tmp_path, PROGRAM, method).splitlines() == [
         "[['0', 'shared'], ['1', 'shared'], ['2', 'shared'], ['3', 'shared']]",
         "(('9', 'shared'), 'still')",
         "alive",
         "['parent']",
     ]
-
-
-def run_program(tmp_path: Path, text: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
-    program = tmp_path / "program.py"
-    program.write_text(text)
-    done = subprocess.run(
-        [*before, sys.executable, str(program), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=within(60),
-        env={**os.environ, "MSB_ISOLATION": "container"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 ZOMBIES = """

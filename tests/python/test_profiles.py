@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from clients import said_by
 from pace import within
 from servers import msb, on
 
@@ -98,18 +99,9 @@ print(m.default_backend_kind().value)
 """
 
 
-def said_by(home: Path, code: str) -> list[str]:
-    """What a program prints that works on this home."""
-    command = [sys.executable, "-c", code]
-    environment = {**os.environ, **on(home)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within(60))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 @pytest.mark.case(98)
 def test_the_default_is_set_with_keywords(home: Path) -> None:
-    lines = said_by(home, DEFAULTS)
+    lines = said_by("-c", DEFAULTS, **on(home)).splitlines()
     assert lines[4:] == ["cloud", "local", "cloud False", "local"]
     assert all("Error" in line for line in lines[:4])
 
@@ -199,4 +191,4 @@ asyncio.run(main())
 @pytest.mark.case(60)
 def test_disabled_sampling_is_reported(home: Path) -> None:
     (home / "config.json").write_text(json.dumps({"sandbox_defaults": {"metrics_sample_interval_ms": None}}))
-    assert said_by(home, UNMEASURED) == ["disabled box"]
+    assert said_by("-c", UNMEASURED, **on(home)).splitlines() == ["disabled box"]
