@@ -167,23 +167,19 @@ async def serve_known(bench: Bench) -> list[Row]:
         await box.stop()
         return took
 
-    async def remove(name: str) -> None:
-        await (await Sandbox.get(name, backend=served.backend)).remove()
+    async def fill(numbers: range) -> None:
+        for n in numbers:
+            await create(f"known{n}")
 
     async with serving(bench) as served:
         few = [await create(f"known-few{n}") for n in range(23)][3:]
         async with asyncio.TaskGroup() as group:
             for worker in range(4):
-
-                async def fill(numbers: range) -> None:
-                    for n in numbers:
-                        await create(f"known{n}")
-
                 group.create_task(fill(range(worker, known, 4)))
         many = [await create(f"known-many{n}") for n in range(20)]
-        names = [f"known-few{n}" for n in range(23)] + [f"known{n}" for n in range(known)]
-        for name in [*names, *(f"known-many{n}" for n in range(20))]:
-            await remove(name)
+        while page := (await Sandbox.list_with(limit=100, backend=served.backend)).sandboxes:
+            for handle in page:
+                await handle.remove()
     return [
         at_most(
             f"served creation with {known + 23} sandboxes known (p50)",

@@ -1,9 +1,9 @@
 //! What a call makes, until its caller has it.
 //!
-//! Between the moment at which a sandbox or a volume exists and the one at which Python code holds it, the caller may go: the task is
-//! cancelled while the result is on its way to the loop, or the loop is closed. The Python layer takes the result and says
-//! so with [`Pending::keep`], or waits for [`Pending::undone`]; where it does neither, the drop of the [`Pending`] ends what
-//! was made.
+//! Between the moment at which a sandbox or a volume exists and the one at which Python code holds it, the caller may go: the
+//! task is cancelled while the result is in flight to the loop, or the loop is closed. The Python layer takes the result and
+//! acknowledges it with [`Pending::keep`], or waits for [`Pending::undone`]; where it does neither, the drop of the [`Pending`]
+//! ends what was made.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,7 +30,7 @@ enum State {
     Made(Undo),
     /// The caller has it, or it could not be made.
     Settled,
-    /// Nobody will have it.
+    /// There is no caller any more.
     Abandoned,
 }
 
@@ -49,7 +49,7 @@ impl Made {
         out
     }
 
-    /// Hands the result over; gives its undoing back where nobody will have it.
+    /// Stores how the result is undone; returns it where there is no caller any more.
     fn put(&self, undo: Undo) -> Option<Undo> {
         self.swap(|state| match state {
             State::Abandoned => (State::Abandoned, Some(undo)),
@@ -64,7 +64,7 @@ impl Made {
         });
     }
 
-    /// Nobody will have it: the work is dropped, and what exists already is to be undone by the caller of this.
+    /// There is no caller any more: the work is dropped, and who calls this is to undo what exists already.
     #[must_use]
     pub fn abandon(&self) -> Option<Undo> {
         let made = self.swap(|state| match state {

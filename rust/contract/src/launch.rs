@@ -28,6 +28,15 @@ pub enum IdMap {
     Single { uid: u32, gid: u32 },
 }
 
+impl IdMap {
+    /// Whether its ids lie where users and daemons of the machine (or of the user namespace around it) have theirs, so that a
+    /// guest's root can read and write what those own and it is shown.
+    pub fn is_shared(&self) -> bool {
+        const SYSTEM_IDS: u32 = 65_536;
+        matches!(self, IdMap::Range { base, .. } if *base < SYSTEM_IDS)
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LaunchSpec {
     pub version: u32,

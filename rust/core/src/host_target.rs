@@ -5,8 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use microsandbox_rooted::attributes;
 use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_over, write_sparsely};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 
@@ -87,12 +88,8 @@ impl HostTarget {
 
     fn complete(&self) -> rustix::io::Result<()> {
         rustix::fs::ftruncate(self.file(), self.length)?;
-        if let Some((seconds, nanos)) = self.modified {
-            let times = Timestamps {
-                last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-                last_modification: Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) },
-            };
-            rustix::fs::futimens(self.file(), &times)?;
+        if let Some(time) = self.modified {
+            rustix::fs::futimens(self.file(), &attributes::modified(time))?;
         }
         rustix::fs::fsync(self.file())
     }
@@ -103,7 +100,7 @@ pub(crate) fn permitted(mode: u32) -> u32 {
     mode & 0o777 & !umask()
 }
 
-/// Read and not exchanged: that would change what other threads create meanwhile. Without procfs: nothing for others.
+/// Read and not exchanged: for a moment that would change what other threads create. Without procfs: nothing for others.
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use microsandbox_protocol::names;
 use microsandbox_rooted::open::{Ceiling, Rule};
 use microsandbox_rooted::pack::{self, Owners, Pack};
-use microsandbox_rooted::tar::{self, Archive, Source, quoted};
+use microsandbox_rooted::tar::{self, Archive, LONGEST_EXTENSION, Pieces, Source, quoted};
 use microsandbox_rooted::unpack::{self, Placed, Unpack};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -26,8 +26,6 @@ use crate::model::FsReadStream;
 const PIECE: usize = 1 << 20;
 /// Pieces between the thread with the host's tree and the sandbox.
 const QUEUE: usize = 4;
-/// Bytes of an extended header: names, times and attributes of one entry.
-const LONGEST_EXTENSION: u64 = 1 << 20;
 /// Entries that are named as left out.
 const MAX_LEFT_OUT: usize = 1000;
 /// Links planted by an earlier copy lead nowhere.
@@ -72,7 +70,7 @@ pub async fn between(from: (&dyn Files, &str), to: (&dyn Files, &str)) -> Micros
     };
     let sink = to.0.write_tar(to.1).await?;
     let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
-    let reading = tokio::task::spawn_blocking(move || remarks(Pieces { receiver, piece: Bytes::new(), at: 0 }));
+    let reading = tokio::task::spawn_blocking(move || remarks(arriving(receiver)));
     while let Some(piece) = archive.next().await {
         let piece = piece?;
         // Whether the archive is sound is for the other sandbox to find.
@@ -85,13 +83,13 @@ pub async fn between(from: (&dyn Files, &str), to: (&dyn Files, &str)) -> Micros
 }
 
 /// What the archive's comments name as left out.
-fn remarks(pieces: Pieces) -> LeftOut {
+fn remarks(pieces: impl Source) -> LeftOut {
     let mut archive = Archive::new(pieces, LONGEST_EXTENSION);
     while matches!(archive.next_entry(), Ok(Some(_))) {}
     named_in_comments(&archive)
 }
 
-fn named_in_comments(archive: &Archive<Pieces>) -> LeftOut {
+fn named_in_comments(archive: &Archive<impl Source>) -> LeftOut {
     let named = archive.comments().iter().filter_map(|text| text.strip_prefix(pack::LEFT_OUT));
     named.map(|name| names::to_text(name).into_owned()).collect()
 }
@@ -134,8 +132,7 @@ fn unread(failure: pack::Failure, host: &Path) -> MicrosandboxError {
 pub async fn receive(mut archive: FsReadStream, guest: &str, host: &Path) -> MicrosandboxResult<LeftOut> {
     let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
     let (path, from) = (host.to_owned(), guest.to_owned());
-    let unpacking =
-        tokio::task::spawn_blocking(move || unpack_tree(Pieces { receiver, piece: Bytes::new(), at: 0 }, &from, &path));
+    let unpacking = tokio::task::spawn_blocking(move || unpack_tree(arriving(receiver), &from, &path));
     let mut broken = None;
     while let Some(piece) = archive.next().await {
         match piece {
@@ -157,27 +154,11 @@ pub async fn receive(mut archive: FsReadStream, guest: &str, host: &Path) -> Mic
     broken.map_or(unpacked, Err)
 }
 
-/// The archive as it arrives. A stream that broke off looks like the end, which makes an unfinished archive an error.
-struct Pieces {
-    receiver: mpsc::Receiver<Bytes>,
-    piece: Bytes,
-    at: usize,
+fn arriving(mut receiver: mpsc::Receiver<Bytes>) -> impl Source {
+    Pieces::new(move || receiver.blocking_recv().unwrap_or_default())
 }
 
-impl Source for Pieces {
-    fn next(&mut self, most: u64) -> &[u8] {
-        if self.at == self.piece.len() {
-            self.piece = self.receiver.blocking_recv().unwrap_or_default();
-            self.at = 0;
-        }
-        let count = usize::try_from(most).unwrap_or(usize::MAX).min(self.piece.len() - self.at);
-        let start = self.at;
-        self.at += count;
-        &self.piece[start..start + count]
-    }
-}
-
-fn unpack_tree(pieces: Pieces, guest: &str, host: &Path) -> MicrosandboxResult<LeftOut> {
+fn unpack_tree(pieces: impl Source, guest: &str, host: &Path) -> MicrosandboxResult<LeftOut> {
     let (base, is_new) = directory(host)?;
     let rules = unpack::Rules {
         parents: PARENTS,

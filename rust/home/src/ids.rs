@@ -15,16 +15,20 @@ pub use microsandbox_core::validate::ID_RANGE as RANGE;
 const FIRST_BASE: u32 = 0x3000_0000;
 const SLOTS: u32 = 8192;
 
-/// Whether the ids of a mapping lie where users of the machine (or of the user namespace around it) have theirs, so that a
-/// guest's root can read and write what those users own.
-pub fn is_shared(ids: &IdMap) -> bool {
-    matches!(ids, IdMap::Range { base, .. } if *base < RANGE)
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     base: u32,
     count: u32,
+}
+
+impl Stored {
+    fn map(&self) -> IdMap {
+        IdMap::Range { base: self.base, count: self.count }
+    }
+
+    fn is_mapped(&self, mapped: &[Range<u32>]) -> bool {
+        mapped.iter().any(|ids| ids.start <= self.base && self.base + self.count <= ids.end)
+    }
 }
 
 /// The mapping for sandboxes of `home`. As root it is a range private to the home, chosen once and kept in
@@ -52,17 +56,17 @@ fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
     let path = home.join("idmap.json");
     let mapped = mapped_ids()?;
     if let Some(stored) = read(&path)? {
-        let (base, count) = (stored.base, stored.count);
-        if !mapped.iter().any(|ids| ids.start <= base && base + count <= ids.end) {
+        if !stored.is_mapped(&mapped) {
             return Err(MicrosandboxError::InvalidConfig(format!(
-                "{}: its files belong to the ids {base} to {}, and the user namespace of this process maps {}: use another home \
+                "{}: its files belong to the ids {} to {}, and the user namespace of this process maps {}: use another home \
                  here (MSB_HOME), or map these ids",
                 path.display(),
-                base + count - 1,
+                stored.base,
+                stored.base + stored.count - 1,
                 in_words(&mapped)
             )));
         }
-        return Ok(IdMap::Range { base, count });
+        return Ok(stored.map());
     }
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(home.as_os_str().as_encoded_bytes());
@@ -74,18 +78,19 @@ fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
         tempfile::NamedTempFile::new_in(home).map_err(|e| MicrosandboxError::io("create a file in", home, e))?;
     std::io::Write::write_all(&mut file, &text).map_err(|e| MicrosandboxError::io("write", &path, e))?;
     match file.persist_noclobber(&path) {
-        Ok(_) => Ok(IdMap::Range { base: stored.base, count: stored.count }),
+        Ok(_) => Ok(stored.map()),
         // Another process was first: its choice counts.
         Err(_) => read(&path)?
-            .map(|stored| IdMap::Range { base: stored.base, count: stored.count })
+            .map(|theirs| theirs.map())
             .ok_or_else(|| MicrosandboxError::Runtime(format!("{} vanished", path.display()))),
     }
 }
 
 /// The preferred range if all of it is mapped, else the end of the longest one that is.
 fn choose(mapped: &[Range<u32>], preferred: u32) -> MicrosandboxResult<Stored> {
-    if mapped.iter().any(|ids| ids.start <= preferred && preferred + RANGE <= ids.end) {
-        return Ok(Stored { base: preferred, count: RANGE });
+    let preferred = Stored { base: preferred, count: RANGE };
+    if preferred.is_mapped(mapped) {
+        return Ok(preferred);
     }
     let usable = mapped.iter().map(|ids| ids.start.max(1)..ids.end);
     match usable.max_by_key(|ids| ids.len()).filter(|ids| !ids.is_empty()) {

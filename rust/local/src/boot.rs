@@ -154,8 +154,8 @@ impl Booting {
         }
     }
 
-    /// Ends it. Until its runtime is gone, that may still be making what is to be removed; it ends by itself when its lifeline
-    /// does, and takes in the first process of the sandbox.
+    /// Ends it. Until its runtime is gone, that may still be making what is to be removed; the end of its lifeline makes it exit,
+    /// and it reaps the first process of the sandbox.
     pub async fn end(mut self) {
         drop(self.lifeline.take());
         if let Some(process) = self.process.take() {

@@ -218,7 +218,7 @@ fn identities(ids: Result<&IdMap, &MicrosandboxError>) -> DoctorCheck {
         Err(error) => return check(name, MechanismState::Off, error.to_string(), Some(ID_HINT)),
     };
     match ids {
-        IdMap::Range { base, count } if microsandbox_home::ids::is_shared(ids) => {
+        IdMap::Range { base, count } if ids.is_shared() => {
             let detail = format!(
                 "the user namespace of this process maps {count} ids from {base}, which its other users have as well: a \
                  sandbox can use files of theirs that it is shown"

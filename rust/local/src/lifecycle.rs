@@ -37,14 +37,11 @@ pub fn parse_spec(row: &SandboxRow) -> MicrosandboxResult<SandboxSpec> {
 async fn running(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, Option<Identity>)> {
     validate_sandbox_name(name)?;
     let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-    let row = now.row;
-    if row.status.is_terminal() || row.status == SandboxStatus::Created {
-        return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status });
+    let status = now.row.status;
+    if status.is_terminal() || status == SandboxStatus::Created {
+        return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status });
     }
-    let identity = match now.identity {
-        // Starting, or being changed under the lock: there may be a process before the row says so.
-        None => reconcile::identity(&home.sandbox_dir(name)).await,
-        seen => seen,
-    };
-    Ok((row, identity))
+    // Of a sandbox that starts there may be a process before the row says so.
+    let identity = now.last_identity(home).await;
+    Ok((now.row, identity))
 }

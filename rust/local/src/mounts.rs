@@ -41,20 +41,21 @@ pub async fn exist(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
             return Err(MicrosandboxError::unsupported(feature, "with isolation=container"));
         }
         // A guest mounts its tmpfs last, over whatever the host shares beneath that path.
-        let within = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}/"));
         let is_tmpfs = |mount: &&Mount| matches!(mount, Mount::Tmpfs { .. });
         let covers: Vec<String> =
             spec.mounts.iter().filter(is_tmpfs).filter_map(|mount| normalised(mount.guest()).ok()).collect();
         for mount in spec.mounts.iter().filter(|mount| !is_tmpfs(mount)) {
             let target = normalised(mount.guest()).unwrap_or_default();
-            if let Some(cover) = covers.iter().find(|cover| within(&target, cover)) {
+            if let Some(cover) = covers.iter().find(|cover| is_within(&target, cover)) {
                 let feature = format!("a mount at {target}, within the tmpfs {cover}, of a microVM");
                 return Err(MicrosandboxError::unsupported(feature, "with isolation=container; mount it elsewhere"));
             }
         }
     }
-    let (mounts, config) = (spec.mounts.clone(), home.config().clone());
-    blocking(move || have_places(&mounts, &config)).await?;
+    if spec.mounts.len() > 1 {
+        let (mounts, config) = (spec.mounts.clone(), home.config().clone());
+        blocking(move || have_places(&mounts, &config)).await?;
+    }
     for (name, _) in volumes(spec) {
         if home.store().await?.volume(&name).await?.is_none() {
             return Err(MicrosandboxError::VolumeNotFound(name));
@@ -87,8 +88,8 @@ fn is_within(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// What of the `host` image is shown beside the mounts of the user: a part whose place is within a directory of the user's is shown
-/// only where the place exists already. Otherwise the user's mount covers it, as it covers what an image has there.
+/// What of the `host` image is shown beside the mounts of the user: a part whose place is within a directory of the user's is
+/// shown only where the place exists already. Otherwise the user's mount covers it, as it covers what an image has there.
 pub fn shown_beside(of_host: Vec<BindSpec>, mounted: &[BindSpec]) -> Vec<BindSpec> {
     let is_shown = |bind: &BindSpec| {
         let outer = mounted.iter().filter(|mount| is_within(&bind.target, &mount.target));

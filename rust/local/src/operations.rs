@@ -235,12 +235,9 @@ impl SandboxBackend for LocalBackend {
     fn isolation<'a>(&'a self, name: &'a str) -> Operation<'a, IsolationReport> {
         Box::pin(async move {
             let now = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-            let identity = match now.identity {
-                // The report of the last run outlives it.
-                None => reconcile::identity(&self.home.sandbox_dir(name)).await,
-                seen => seen,
-            };
-            identity
+            // The report of the last run outlives it.
+            now.last_identity(&self.home)
+                .await
                 .map(|identity| identity.isolation)
                 .ok_or(MicrosandboxError::SandboxNotRunning { name: name.into(), status: now.row.status })
         })

@@ -44,6 +44,14 @@ impl Current {
     fn without_process((row, run): (SandboxRow, Option<RunRow>)) -> Self {
         Self { row, run, identity: None }
     }
+
+    /// The run that was seen alive, else what is written of the last one: of a sandbox that starts, or that has ended.
+    pub async fn last_identity(&self, home: &Home) -> Option<Identity> {
+        match &self.identity {
+            Some(seen) => Some(seen.clone()),
+            None => identity(&home.sandbox_dir(&self.row.name)).await,
+        }
+    }
 }
 
 /// Whether a runtime still runs behind the row.
@@ -68,7 +76,7 @@ pub async fn current(home: &Home, name: &str) -> MicrosandboxResult<Option<Curre
 /// As [`current`], for a row already read.
 pub async fn settle(home: &Home, row: SandboxRow, run: Option<RunRow>) -> MicrosandboxResult<Option<Current>> {
     match claim(&row) {
-        Claim::Ended => return Ok(Some(Current { row, run, identity: None })),
+        Claim::Ended => return Ok(Some(Current::without_process((row, run)))),
         Claim::Runs => {
             if let Some(identity) = live(&home.sandbox_dir(&row.name)).await {
                 return Ok(Some(Current { row, run, identity: Some(identity) }));
@@ -125,7 +133,7 @@ async fn settle_unreal(home: &Home, row: SandboxRow, run: Option<RunRow>) -> Mic
     let Some(lock) = NameLock::try_acquire(home.path(), &row.name).await? else {
         // An ended ephemeral sandbox is being removed: for every other caller it is already absent.
         let going = row.ephemeral && row.status.is_terminal();
-        return Ok((!going).then_some(Current { row, run, identity: None }));
+        return Ok((!going).then_some(Current::without_process((row, run))));
     };
     settle_locked(home, &row.name, lock).await
 }
@@ -138,26 +146,24 @@ pub async fn current_in_turn(home: &Home, name: &str) -> MicrosandboxResult<Opti
 
 /// Settles under the lock, reading the row again first.
 async fn settle_locked(home: &Home, name: &str, lock: NameLock) -> MicrosandboxResult<Option<Current>> {
-    let settled = match home.store().await?.sandbox(name).await? {
-        Some((row, run)) => settle_held(home, row, run).await?,
-        None => None,
-    };
+    let settled = current_held(home, name).await?;
     if settled.is_none() {
         lock.remove_file().await;
     }
     Ok(settled)
 }
 
-/// Settles a row that was read under the lock. `None`: it was ephemeral and is removed.
-pub async fn settle_held(home: &Home, row: SandboxRow, run: Option<RunRow>) -> MicrosandboxResult<Option<Current>> {
-    let name = &row.name;
+/// As [`current`], for the holder of the lock.
+pub async fn current_held(home: &Home, name: &str) -> MicrosandboxResult<Option<Current>> {
+    let Some((row, run)) = home.store().await?.sandbox(name).await? else {
+        return Ok(None);
+    };
+    if claim(&row) == Claim::Ended {
+        return Ok(Some(Current::without_process((row, run))));
+    }
     let dir = home.sandbox_dir(name);
     match row.status {
-        SandboxStatus::Created => return Ok(Some(Current { row, run, identity: None })),
-        SandboxStatus::Stopped | SandboxStatus::Crashed if !row.ephemeral => {
-            return Ok(Some(Current { row, run, identity: None }));
-        }
-        SandboxStatus::Stopped | SandboxStatus::Crashed => {}
+        SandboxStatus::Created | SandboxStatus::Stopped | SandboxStatus::Crashed => {}
         SandboxStatus::Starting => {
             // Its creator is gone, and with it the sandbox: until the run is recorded, even a detached one ends with it.
             if let Some(identity) = live(&dir).await {

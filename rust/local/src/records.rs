@@ -99,11 +99,7 @@ pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> 
         if now.row.status.is_terminal() {
             return Ok(record(now.row, now.run));
         }
-        let identity = match now.identity {
-            None => reconcile::identity(&home.sandbox_dir(name)).await,
-            seen => seen,
-        };
-        match identity.and_then(|identity| process::open(&identity.runtime)) {
+        match now.last_identity(home).await.and_then(|identity| process::open(&identity.runtime)) {
             Some(pidfd) => runtime_process::wait_gone(pidfd).await.map_err(|source| MicrosandboxError::Io {
                 context: format!("wait for the runtime of {name}"),
                 source,

@@ -98,11 +98,12 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
     }
     let of_host = std::mem::take(&mut root.binds);
     super::mounts::add(home, spec, &mut root).await?;
-    let shown = blocking({
-        let mounted = root.binds.clone();
-        move || Ok(super::mounts::shown_beside(of_host, &mounted))
-    });
-    root.binds.splice(0..0, shown.await?);
+    let mounted = root.binds.clone();
+    let shown = match mounted.is_empty() {
+        true => of_host,
+        false => blocking(move || Ok(super::mounts::shown_beside(of_host, &mounted))).await?,
+    };
+    root.binds.splice(0..0, shown);
     if !spec.runtime.scripts.is_empty() {
         let source = home.sandbox_dir(&spec.name).join("scripts");
         root.binds.push(BindSpec {

@@ -161,7 +161,7 @@ impl SandboxBackend for CloudBackend {
                 self.make_room(&config).await?;
             }
             let (backend, shared) = (self.clone(), SharedBackend::from(self.clone()));
-            // The service creates to the end, whether or not somebody waits for its response.
+            // The service completes a creation whose client has disconnected.
             let create = |_cut| async move { backend.created(config, start).await };
             undo::whole(create, move |live| {
                 let made = Sandbox::created(shared.clone(), live);

@@ -10,8 +10,10 @@
 //! | [`tar`] | the one reader of tar archives, which refuses what two readers could read differently |
 //! | [`pack`], [`unpack`] | a tree as an archive, an archive as a tree |
 //! | [`replace`] | a file that appears complete under its name |
+//! | [`attributes`] | what is taken over of modes, times and attributes |
 #![forbid(unsafe_code)]
 
+pub mod attributes;
 pub mod by_hand;
 pub mod make;
 pub mod open;

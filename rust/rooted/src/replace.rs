@@ -107,10 +107,7 @@ fn overwrite(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error),
         };
-        // Zeros beyond the old end are left out: a hole stays a hole.
-        if at < old || buffer[..got].iter().any(|&byte| byte != 0) {
-            write_all(to, &buffer[..got], at)?;
-        }
+        write_over(to, &buffer[..got], at, old)?;
         at += got as u64;
     }
     rustix::fs::ftruncate(to, at)

@@ -98,6 +98,37 @@ pub trait Source {
     }
 }
 
+/// Longest extended header of an archive of files that a user or a guest made: names, times and attributes of one entry.
+pub const LONGEST_EXTENSION: u64 = 1 << 20;
+
+/// An archive that arrives in pieces: `next` waits for one, and gives an empty one at the end. A stream that broke off looks like
+/// the end, which makes an unfinished archive an error.
+pub struct Pieces<P, N> {
+    next: N,
+    piece: P,
+    /// What was taken of the piece.
+    at: usize,
+}
+
+impl<P: AsRef<[u8]> + Default, N: FnMut() -> P> Pieces<P, N> {
+    pub fn new(next: N) -> Pieces<P, N> {
+        Pieces { next, piece: P::default(), at: 0 }
+    }
+}
+
+impl<P: AsRef<[u8]>, N: FnMut() -> P> Source for Pieces<P, N> {
+    fn next(&mut self, most: u64) -> &[u8] {
+        if self.at == self.piece.as_ref().len() {
+            self.piece = (self.next)();
+            self.at = 0;
+        }
+        let rest = &self.piece.as_ref()[self.at..];
+        let count = usize::try_from(most).unwrap_or(usize::MAX).min(rest.len());
+        self.at += count;
+        &rest[..count]
+    }
+}
+
 impl<S: Source> Source for &mut S {
     fn next(&mut self, most: u64) -> &[u8] {
         (**self).next(most)

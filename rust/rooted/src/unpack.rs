@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use microsandbox_sys::file::chmod;
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::attributes::{is_of_programs, modified, set_mode};
 use crate::open::{Rule, open};
 use crate::replace::{
     Temporary, open_existing, refuses_names, with_free_name, write_over, write_sparsely, write_zeros,
@@ -317,14 +318,9 @@ impl Unpack {
                 Err(error) => return Err(error),
             }
         }
-        match chmod(&fd, mode) {
-            Err(Errno::PERM) if mode & 0o6000 != 0 => chmod(&fd, mode & 0o1777)?,
-            other => other?,
-        }
+        set_mode(&fd, mode)?;
         if self.rules.keeps_owners {
-            // Those of the overlay would change how the tree is shown, the others need rights that a sandbox never has.
-            let harmless = |name: &[u8]| name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
-            for (name, value) in xattrs.iter().filter(|(name, _)| harmless(name)) {
+            for (name, value) in xattrs.iter().filter(|(name, _)| is_of_programs(name)) {
                 match fs::fsetxattr(&fd, &name[..], value, XattrFlags::empty()) {
                     // A file system without room for attributes has none.
                     Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::RANGE | Errno::TOOBIG) => {}
@@ -332,7 +328,7 @@ impl Unpack {
                 }
             }
         }
-        fs::futimens(&fd, &times(attributes.mtime))
+        fs::futimens(&fd, &modified(attributes.mtime))
     }
 
     /// The same for links and fifos, by name, never through a link.
@@ -348,7 +344,7 @@ impl Unpack {
         if has_mode {
             chmod(&fd, attributes.mode & 0o777)?;
         }
-        fs::utimensat(dir, name, &times(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        fs::utimensat(dir, name, &modified(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
 }
 
@@ -386,13 +382,6 @@ fn chown(fd: impl AsFd, attributes: Attributes) -> Result<(), Errno> {
         return Err(Errno::INVAL);
     }
     fs::chownat(fd, c"", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)
-}
-
-fn times((seconds, nanos): (i64, u32)) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) },
-    }
 }
 
 fn refused(entry: &Entry, why: &'static str) -> Failure {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use microsandbox_protocol::message::FsAttrs;
+use microsandbox_rooted::attributes::{is_of_programs, time};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
@@ -62,27 +63,16 @@ fn change(fd: BorrowedFd<'_>, attrs: &FsAttrs) -> Result<(), Errno> {
         microsandbox_sys::file::chmod(fd, mode)?;
     }
     if attrs.atime.is_some() || attrs.mtime.is_some() {
+        let or_omit = |seconds: Option<i64>, nanos| {
+            seconds.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, |seconds| time(seconds, nanos))
+        };
         let times = Timestamps {
-            last_access: time(attrs.atime, 0),
-            last_modification: time(attrs.mtime, attrs.mtime_nanos.unwrap_or(0)),
+            last_access: or_omit(attrs.atime, 0),
+            last_modification: or_omit(attrs.mtime, attrs.mtime_nanos.unwrap_or(0)),
         };
         rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)?;
     }
     Ok(())
-}
-
-fn time(seconds: Option<i64>, nanos: u32) -> Timespec {
-    match seconds {
-        // Larger values have other meanings for the kernel.
-        Some(tv_sec) => Timespec { tv_sec, tv_nsec: i64::from(nanos.min(999_999_999)) },
-        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-    }
-}
-
-/// Of an open file; the time of the last access stays.
-pub fn set_mtime(fd: BorrowedFd<'_>, seconds: i64, nanos: u32) -> Result<(), Errno> {
-    let times = Timestamps { last_access: time(None, 0), last_modification: time(Some(seconds), nanos) };
-    rustix::fs::futimens(fd, &times)
 }
 
 /// Bytes of the names, and of one value, that are copied.
@@ -98,8 +88,7 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     let Ok(count) = rustix::fs::flistxattr(from, &mut names[..]) else { return };
     let mut value = vec![0; MAX_LIST];
     for name in names[..count].split(|&byte| byte == 0) {
-        let is_kept = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
-        if (is_kept || name.starts_with(b"system.posix_acl_"))
+        if (is_of_programs(name) || name.starts_with(b"system.posix_acl_"))
             && let Ok(count) = rustix::fs::fgetxattr(from, name, &mut value[..])
         {
             let _ = rustix::fs::fsetxattr(to, name, &value[..count], rustix::fs::XattrFlags::empty());

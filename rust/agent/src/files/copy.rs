@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use microsandbox_protocol::names::to_text;
+use microsandbox_rooted::attributes::set_mode;
 use microsandbox_rooted::open::{Rule, open};
 use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names};
 use microsandbox_rooted::walk::{Bounds, Entry, Order, Step, Walk};
@@ -31,12 +32,11 @@ const MAX_DEPTH: usize = 256;
 const MAX_PENDING: usize = 1_000_000;
 /// Bytes between two looks at the cancel flag.
 const STEP: u64 = 16 << 20;
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Copies `src` to `dst`. A link at `src` itself is followed, links in a tree are copied as links. An existing
-/// directory is merged into; files are replaced atomically, or in place
-/// where a rename cannot. Owner, mode, times and attributes are kept where the sandbox
-/// may; names of one file are names of one copy.
+/// directory is merged into; files are replaced atomically, or in place where a rename cannot. Owner, mode, times and
+/// attributes are kept where the sandbox may; names of one file are names of one copy.
 pub fn copy(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<(), FsError> {
     let source = open_path(root, src, true, "cannot copy")?;
     let stat = rustix::fs::fstat(&source).map_err(|e| FsError::at(e, "cannot copy", src))?;
@@ -61,6 +61,9 @@ pub fn copy(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<()
         _ => Err(FsError::not_regular(src)),
     }
 }
+
+/// Of a move that was given up.
+pub const CHANGED: &str = "cannot move, because it changed during the copy:";
 
 /// What the copy is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -187,7 +190,7 @@ impl<'a> Copy<'a> {
             entries += 1;
             if self.seen.get(&self.hashes.hash_one(entry.path)) != Some(&State::of(&entry.stat)) {
                 let path = format!("{src}/{}", to_text(entry.path));
-                return Err(FsError::at(Errno::STALE, "cannot move, because it changed meanwhile:", &path));
+                return Err(FsError::at(Errno::STALE, CHANGED, &path));
             }
         }
         if entries == self.entries { Ok(()) } else { Err(failed(Errno::STALE)) }
@@ -268,7 +271,7 @@ impl<'a> Copy<'a> {
         let to = temporary.file();
         self.content(from, to, size)?;
         let _ = rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-        set_mode(to, stat.st_mode)?;
+        set_mode(to, stat.st_mode & 0o7777)?;
         attributes::copy(from, to);
         rustix::fs::futimens(to, &times(&stat))?;
         temporary.publish(name).map(drop)
@@ -363,16 +366,8 @@ fn enter(stat: Stat, parent: BorrowedFd<'_>, name: &CStr) -> Result<Target, Errn
 fn finish_dir(target: &Target) -> Result<(), Errno> {
     let (to, stat) = (&target.to, &target.stat);
     let _ = rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    set_mode(to.as_fd(), stat.st_mode)?;
+    set_mode(to, stat.st_mode & 0o7777)?;
     rustix::fs::futimens(to, &times(stat))
-}
-
-/// Without the set-id bits where this sandbox may not set them.
-fn set_mode(to: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
-    match rustix::fs::fchmod(to, Mode::from_raw_mode(mode & 0o7777)) {
-        Err(Errno::PERM) if mode & 0o6000 != 0 => rustix::fs::fchmod(to, Mode::from_raw_mode(mode & 0o1777)),
-        other => other,
-    }
 }
 
 fn times(stat: &Stat) -> Timestamps {

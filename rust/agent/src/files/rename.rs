@@ -11,12 +11,10 @@ use microsandbox_rooted::{remove, replace::with_free_name};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::copy::{Copy, Purpose, State, refuse_mount};
+use super::copy::{CHANGED, Copy, DIRECTORY, Purpose, State, refuse_mount};
 use super::error::FsError;
 use super::names::parent;
 use super::root::{Root, lstat_at};
-
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Replaces what may stand at `dst`, as `rename(2)` does.
 pub fn rename(root: &Root, src: &str, dst: &str, cancel: &AtomicBool) -> Result<(), FsError> {
@@ -63,7 +61,7 @@ impl Move<'_> {
         let now = self.look().map_err(failed)?;
         let is_same = (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino);
         if !is_same || State::of(&now) != State::of(&before) {
-            return Err(FsError::at(Errno::STALE, "cannot move, because it changed meanwhile:", self.src));
+            return Err(FsError::at(Errno::STALE, CHANGED, self.src));
         }
         rustix::fs::renameat(&self.to, &*copy.name, &self.to, &*self.new)
             .map_err(|e| FsError::at(e, "cannot rename to", self.dst))?;

@@ -3,13 +3,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use microsandbox_protocol::names::to_text;
 use microsandbox_rooted::open::Rule;
-use microsandbox_rooted::tar::{Archive, Source};
+use microsandbox_rooted::tar::{Archive, LONGEST_EXTENSION, Pieces, Source};
 use microsandbox_rooted::unpack::{Failure, Rules, Unpack as Unpacking};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -22,8 +22,6 @@ use super::root::Root;
 const QUEUE: usize = 4;
 /// The archive's reader keeps a header and a name.
 const STACK: usize = 256 << 10;
-/// Bytes of an extended header: names, times and attributes of one entry.
-const LONGEST_EXTENSION: u64 = 1 << 20;
 
 type Thread = JoinHandle<Result<(), FsError>>;
 
@@ -63,7 +61,7 @@ impl Unpack {
         let thread = std::thread::Builder::new()
             .name("untar".into())
             .stack_size(STACK)
-            .spawn(move || unpack(&root, &base, Feed { receiver, piece: Bytes::new(), at: 0 }))
+            .spawn(move || unpack(&root, &base, Pieces::new(|| receiver.recv().unwrap_or_default())))
             .map_err(|error| FsError::new("EAGAIN", format!("cannot start unpacking {}: {error}", self.path)))?;
         self.thread = Some((sender, thread));
         Ok(())
@@ -81,28 +79,8 @@ impl Unpack {
     }
 }
 
-/// The client's data as a reader. A client that left looks like the end, which makes an unfinished archive an error.
-struct Feed {
-    receiver: Receiver<Bytes>,
-    piece: Bytes,
-    /// What was taken of the piece.
-    at: usize,
-}
-
-impl Source for Feed {
-    fn next(&mut self, most: u64) -> &[u8] {
-        if self.at == self.piece.len() {
-            self.piece = self.receiver.recv().unwrap_or_default();
-            self.at = 0;
-        }
-        let count = usize::try_from(most).unwrap_or(usize::MAX).min(self.piece.len() - self.at);
-        let start = self.at;
-        self.at += count;
-        &self.piece[start..start + count]
-    }
-}
-
-fn unpack(root: &Root, path: &str, feed: Feed) -> Result<(), FsError> {
+/// `feed`: the client's data. A client that left looks like the end, which makes an unfinished archive an error.
+fn unpack(root: &Root, path: &str, feed: impl Source) -> Result<(), FsError> {
     let failed = |error| FsError::at(error, "cannot unpack into", path);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = root.open(path, flags, Mode::empty()).map_err(failed)?;

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use microsandbox_protocol::names;
+use microsandbox_rooted::attributes;
 use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_all, write_over, write_sparsely};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::attributes;
 use super::error::{FsError, check_path};
 use super::handles::Handle;
 use super::reader::{open_error, require_regular};
@@ -95,13 +95,12 @@ impl Writer {
 
     /// What comes changes the file. Until then a file that is written in place is as it was.
     fn begin(&mut self) -> Result<(), FsError> {
-        match &mut self.target {
-            Target::InPlace { file, mode, .. } => match mode.take() {
-                Some(mode) => rustix::fs::fchmod(&*file, mode).map_err(|e| FsError::at(e, "cannot write", &self.path)),
-                None => Ok(()),
-            },
-            _ => Ok(()),
+        if let Target::InPlace { file, mode, .. } = &mut self.target
+            && let Some(mode) = mode.take()
+        {
+            rustix::fs::fchmod(&*file, mode).map_err(|e| FsError::at(e, "cannot write", &self.path))?;
         }
+        Ok(())
     }
 
     /// All data was written: makes the result visible.
@@ -112,8 +111,8 @@ impl Writer {
             // The last piece may have been a hole.
             rustix::fs::ftruncate(self.fd()?, self.offset).map_err(failed)?;
         }
-        if let Some((seconds, nanos)) = self.mtime {
-            attributes::set_mtime(self.fd()?, seconds, nanos).map_err(failed)?;
+        if let Some(time) = self.mtime {
+            rustix::fs::futimens(self.fd()?, &attributes::modified(time)).map_err(failed)?;
         }
         match self.target {
             Target::Atomic { temporary, name } => {

@@ -140,7 +140,8 @@ fn turns_text(c: char) -> bool {
 }
 
 /// Untrusted text made safe for a terminal: control characters other than line ends and tabs, and marks of direction (Unicode
-/// UAX 9), are escaped, so that a name or a message cannot move the cursor, set the title or show another order. Bytes of names that are not UTF-8 are shown as `\xff`.
+/// UAX 9), are escaped, so that a name or a message cannot move the cursor, set the title or show another order. Bytes of
+/// names that are not UTF-8 are shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in names::shown(text).chars() {

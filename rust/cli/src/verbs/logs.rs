@@ -1,5 +1,7 @@
 //! `msb logs`: captured output of running and stopped sandboxes.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
@@ -235,7 +237,7 @@ impl<'a> Writer<'a> {
             if self.args.grep.as_ref().is_some_and(|grep| !grep.is_match(line.trim_end_matches('\n'))) {
                 continue;
             }
-            let safe = if escapes { for_terminal(line) } else { line.to_owned() };
+            let safe = if escapes { for_terminal(line).into() } else { Cow::Borrowed(line) };
             self.put_line(entry, &safe, by_line || entry.source == LogSource::System, &mut shown);
         }
         self.call.console.print(&shown)

@@ -234,8 +234,15 @@ impl Sandbox {
     }
     /// Stop (or kill), then remove.
     pub async fn destroy(&self, force: bool, timeout: Option<Duration>) -> MicrosandboxResult<()> {
-        let handle = self.handle().await?;
-        self.end(&handle, force, timeout).await?;
+        self.destroy_found(&self.handle().await?, force, timeout).await
+    }
+    async fn destroy_found(
+        &self,
+        handle: &SandboxHandle,
+        force: bool,
+        timeout: Option<Duration>,
+    ) -> MicrosandboxResult<()> {
+        self.end(handle, force, timeout).await?;
         match handle.remove().await {
             // An ephemeral one may have removed itself.
             Err(MicrosandboxError::SandboxNotFound(_)) => Ok(()),
@@ -266,7 +273,7 @@ impl Sandbox {
         match self.origin {
             Origin::Connected => Ok(()),
             _ if handle.id() != self.id() => Ok(()),
-            Origin::Created => self.destroy(true, None).await,
+            Origin::Created => self.destroy_found(&handle, true, None).await,
             Origin::Started => self.end(&handle, true, None).await,
         }
     }

@@ -177,10 +177,9 @@ pub async fn take_back(home: Home, record: LiveRecord, before: Option<SandboxSta
         reconcile::kill_named(&home, name).await;
         let end = before.map_or((SandboxStatus::Crashed, reconcile::INTERRUPTED), |status| (status, UNWANTED));
         undo(&home, &row, lock, before.is_some(), end).await;
-        Ok(())
+        Ok::<_, MicrosandboxError>(())
     };
     if let Err(error) = taken.await {
-        let error: MicrosandboxError = error;
         tracing::warn!(sandbox = name, %error, "a sandbox whose creator is gone could not be ended");
     }
 }

@@ -22,11 +22,7 @@ pub async fn remove(home: &Home, request: RemoveRequest<'_>) -> MicrosandboxResu
 
 async fn delete(home: &Home, name: &str, expected_id: Option<&str>) -> MicrosandboxResult<()> {
     let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
-    let settled = match home.store().await?.sandbox(name).await? {
-        Some((row, run)) => reconcile::settle_held(home, row, run).await?,
-        None => None,
-    };
-    let Some(Current { row, .. }) = settled else {
+    let Some(Current { row, .. }) = reconcile::current_held(home, name).await? else {
         lock.remove_file().await;
         return Err(reconcile::not_found(name));
     };

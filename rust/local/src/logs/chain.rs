@@ -126,20 +126,20 @@ impl Chain {
     /// twice. Returns the files oldest first, and whether `known` was found.
     fn discover(&self, known: Option<u64>) -> std::io::Result<(VecDeque<Part>, bool)> {
         let mut parts: VecDeque<Part> = VecDeque::new();
-        let mut missing = 0;
+        let mut is_missing = false;
         for number in 0..=ROTATIONS_MAX {
             let path = if number == 0 { self.path.clone() } else { suffixed(&self.path, number) };
             let file = match File::open(path) {
                 Ok(file) => file,
                 // In the middle of a rotation one name is free: the family ends where two in a row are.
-                Err(error) if error.kind() == ErrorKind::NotFound && missing == 0 => {
-                    missing += 1;
+                Err(error) if error.kind() == ErrorKind::NotFound && !is_missing => {
+                    is_missing = true;
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => break,
                 Err(error) => return Err(error),
             };
-            missing = 0;
+            is_missing = false;
             let (generation, created) = generation(&file)?;
             if Some(generation) == known {
                 return Ok((parts, true));

@@ -6,14 +6,14 @@ use super::pax::{decimal, list, name, once};
 use super::{BLOCK, Error, Outcome, Source, corrupt, padding, quoted, unsupported};
 
 /// Bytes of a pair of numbers in a header, and of pairs in a header and in a block after it.
-const PAIR: usize = 24;
-const IN_HEADER: usize = 4;
-const IN_BLOCK: usize = 21;
+pub const PAIR: usize = 24;
+pub const IN_HEADER: usize = 4;
+pub const IN_BLOCK: usize = 21;
 /// Where the header keeps its pairs, whether blocks follow, and the size of the file; blocks have the second of these elsewhere.
-const PAIRS_AT: usize = 386;
-const MORE_AT: usize = 482;
-const SIZE_AT: usize = 483;
-const BLOCK_MORE_AT: usize = 504;
+pub const PAIRS_AT: usize = 386;
+pub const MORE_AT: usize = 482;
+pub const SIZE_AT: usize = 483;
+pub const BLOCK_MORE_AT: usize = 504;
 
 /// A part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The headers that this product writes: GNU's, whose names and numbers are bytes without limits, and one extended header
 //! for times that are not whole seconds. GNU tar, libarchive and Python read all of it.
 
-use super::sparse::Extent;
+use super::sparse::{BLOCK_MORE_AT, Extent, IN_BLOCK, IN_HEADER, MORE_AT, PAIR, PAIRS_AT, SIZE_AT};
 use super::{BLOCK, Kind, padding};
 
 /// What a header says of its entry.
@@ -70,15 +70,15 @@ impl Head<'_> {
 
     /// The map of a sparse file: four parts in the header, twenty-one in each of the blocks that are returned.
     fn put_map(&self, block: &mut [u8; BLOCK], extents: &[Extent]) -> Vec<[u8; BLOCK]> {
-        let (first, rest) = extents.split_at(extents.len().min(4));
-        put_pairs(block, 386, first);
-        block[482] = u8::from(!rest.is_empty());
-        put_number(block, 483, 12, self.size as i64);
-        let count = rest.chunks(21).count();
-        let blocks = rest.chunks(21).enumerate().map(|(index, part)| {
+        let (first, rest) = extents.split_at(extents.len().min(IN_HEADER));
+        put_pairs(block, PAIRS_AT, first);
+        block[MORE_AT] = u8::from(!rest.is_empty());
+        put_number(block, SIZE_AT, 12, self.size as i64);
+        let count = rest.chunks(IN_BLOCK).count();
+        let blocks = rest.chunks(IN_BLOCK).enumerate().map(|(index, part)| {
             let mut block = [0; BLOCK];
             put_pairs(&mut block, 0, part);
-            block[504] = u8::from(index + 1 < count);
+            block[BLOCK_MORE_AT] = u8::from(index + 1 < count);
             block
         });
         blocks.collect()
@@ -113,8 +113,8 @@ fn extension(out: &mut Vec<u8>, kind: u8, name: &[u8], content: &[u8]) {
 
 fn put_pairs(block: &mut [u8; BLOCK], at: usize, extents: &[Extent]) {
     for (index, extent) in extents.iter().enumerate() {
-        put_number(block, at + index * 24, 12, extent.offset as i64);
-        put_number(block, at + index * 24 + 12, 12, extent.length as i64);
+        put_number(block, at + index * PAIR, 12, extent.offset as i64);
+        put_number(block, at + index * PAIR + PAIR / 2, 12, extent.length as i64);
     }
 }
 

@@ -232,14 +232,10 @@ fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
     spec.root.binds.iter().map(prepare).collect()
 }
 
-/// Ids that users and daemons of a machine have.
-const SYSTEM_IDS: u32 = 65_536;
-
 fn id_mechanisms(ids: &IdMap) -> Vec<Mechanism> {
     use MechanismState::{Degraded, On};
     let range = match ids {
-        // Below it users of the machine, or of the user namespace around this process, have their ids.
-        IdMap::Range { base, count } if *base < SYSTEM_IDS => Mechanism::new(
+        IdMap::Range { base, count } if ids.is_shared() => Mechanism::new(
             MechanismName::IdRange,
             Degraded,
             format!("ids {base}..{}, shared with the users of the user namespace of this process", base + count),
