@@ -468,7 +468,7 @@ class Sandbox(SandboxCalls):
         return await _opened(handle.start(detached))
 
     async def destroy(self, *, force: bool = False, timeout: float | None = None) -> None:
-        """Stops (or kills) it and removes it.
+        """Stops (or kills) it and removes it. Raises `SandboxReplacedError` if its name means another sandbox by now.
 
         Example: `await sb.destroy(force=True)`
         """

@@ -272,3 +272,21 @@ async def test_calls_are_real_coroutines(shared_box: Sandbox) -> None:
     both = asyncio.gather(shared_box.fs.exists("/tmp"), shared_box.fs.exists("/no/such"))
     first, second = await asyncio.wait_for(both, within(30))
     assert (first, second) == (True, False)
+
+
+@pytest.mark.parametrize("force", [True, False])
+async def test_an_object_of_a_replaced_sandbox_destroys_nothing(harness: Harness, box: Sandbox, force: bool) -> None:
+    again = await harness.create("box", replace=True)
+    with pytest.raises(SandboxReplacedError):
+        await box.destroy(force=force)
+    assert (await Sandbox.get("box", backend=harness.backend)).status is SandboxStatus.RUNNING
+    assert (await again.exec("true")).exit_code == 0
+
+
+async def test_who_waits_for_a_destroyed_sandbox_sees_its_end(harness: Harness, box: Sandbox) -> None:
+    handle = await Sandbox.get("box", backend=harness.backend)
+    waiting = asyncio.create_task(handle.wait_until_stopped())
+    await asyncio.sleep(0.1)
+    await box.destroy(force=True)
+    result = await asyncio.wait_for(waiting, 30)
+    assert result.status is SandboxStatus.STOPPED

@@ -445,7 +445,7 @@ class Sandbox(SandboxCalls):
         return _opened(handle.start(detached))
 
     def destroy(self, *, force: bool = False, timeout: float | None = None) -> None:
-        """Stops (or kills) it and removes it.
+        """Stops (or kills) it and removes it. Raises `SandboxReplacedError` if its name means another sandbox by now.
 
         Example: `sb.destroy(force=True)`
         """

@@ -7,6 +7,7 @@ mod files;
 mod handle;
 mod live;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,6 +16,7 @@ pub use files::{SandboxFs, VolumeFs};
 pub use handle::SandboxHandle;
 pub use live::Sandbox;
 
+use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{Isolation, SandboxStatus};
 
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +48,31 @@ pub struct SandboxRecord {
     pub last_run: Option<LastRun>,
     pub last_error: Option<String>,
     pub inner: SandboxHandleInner,
+}
+
+/// The wait for the end of a sandbox, one look after the other. A sandbox that is removed or replaced in between has ended.
+#[derive(Debug, Default)]
+pub struct Awaited(Option<SandboxRecord>);
+
+impl Awaited {
+    /// Takes in what a look found, and gives the record of the end once there is one.
+    pub fn look(&mut self, found: MicrosandboxResult<SandboxRecord>) -> ControlFlow<MicrosandboxResult<SandboxRecord>> {
+        let now = match found {
+            Ok(now) => now,
+            Err(MicrosandboxError::SandboxNotFound(name)) => {
+                return ControlFlow::Break(self.0.take().ok_or(MicrosandboxError::SandboxNotFound(name)));
+            }
+            Err(error) => return ControlFlow::Break(Err(error)),
+        };
+        match self.0.take_if(|before| before.id != now.id) {
+            Some(before) => ControlFlow::Break(Ok(before)),
+            None if now.status.is_terminal() => ControlFlow::Break(Ok(now)),
+            None => {
+                self.0 = Some(SandboxRecord { status: SandboxStatus::Stopped, ..now });
+                ControlFlow::Continue(())
+            }
+        }
+    }
 }
 
 /// The end of the most recent run.

@@ -10,13 +10,14 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::api::{SandboxInner, SandboxRecord};
+use crate::api::{Awaited, SandboxInner, SandboxRecord};
 use crate::config::Wire;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 pub use crate::files::Files;
@@ -221,6 +222,10 @@ pub trait SandboxBackend: Send + Sync {
     fn remove<'a>(&'a self, request: RemoveRequest<'a>) -> Operation<'a, ()> {
         refuse(self.refusal("Sandbox::remove", available_when::LIFECYCLE))
     }
+    /// Ends it by force and deletes it, waiting for both. A caller composes the two where this is refused.
+    fn destroy<'a>(&'a self, request: RemoveRequest<'a>) -> Operation<'a, ()> {
+        refuse(self.refusal("Sandbox::destroy", available_when::LIFECYCLE))
+    }
     /// Asks for an orderly end; does not wait.
     fn stop<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         refuse(self.refusal("Sandbox::stop", available_when::LIFECYCLE))
@@ -252,10 +257,10 @@ pub trait SandboxBackend: Send + Sync {
     /// Returns the record once its status is terminal. The default polls; a backend that can wait overrides it.
     fn wait<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         Box::pin(async move {
+            let mut awaited = Awaited::default();
             loop {
-                let record = self.get(name).await?;
-                if record.status.is_terminal() {
-                    return Ok(record);
+                if let ControlFlow::Break(end) = awaited.look(self.get(name).await) {
+                    return end;
                 }
                 tokio::time::sleep(crate::api::STATUS_POLL_INTERVAL).await;
             }

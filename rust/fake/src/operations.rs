@@ -1,5 +1,6 @@
 //! The backend traits over memory: every operation that the local backend has.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use chrono::Utc;
 use futures::stream;
 use microsandbox_contract::{IsolationDriver, IsolationReport};
 use microsandbox_core::agent::check_path;
-use microsandbox_core::api::SandboxRecord;
+use microsandbox_core::api::{Awaited, SandboxRecord};
 use microsandbox_core::backend::{
     Agent, Backend, BackendKind, ConnectRequest, CreateRequest, ExecRequest, ListQuery, LiveRecord, Operation,
     RecordPage, RemoveRequest, SandboxBackend, StartRequest, VolumeBackend, available_when,
@@ -195,10 +196,10 @@ impl SandboxBackend for MemoryBackend {
     fn wait<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         Box::pin(async move {
             let mut changes = self.shared.changes.subscribe();
+            let mut awaited = Awaited::default();
             loop {
-                let record = self.with(name, |record| Ok(record.record()))?;
-                if record.status.is_terminal() {
-                    return Ok(record);
+                if let ControlFlow::Break(end) = awaited.look(self.with(name, |record| Ok(record.record()))) {
+                    return end;
                 }
                 // The sender lives as long as this backend.
                 let _ = changes.changed().await;

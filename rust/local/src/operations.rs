@@ -172,6 +172,13 @@ impl SandboxBackend for LocalBackend {
             Ok(())
         })
     }
+    fn destroy<'a>(&'a self, request: RemoveRequest<'a>) -> Operation<'a, ()> {
+        Box::pin(async move {
+            remove::destroy(&self.home, request).await?;
+            self.forget(request.name);
+            Ok(())
+        })
+    }
     fn stop<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         Box::pin(stop::stop(&self.home, name))
     }

@@ -269,6 +269,16 @@ pub async fn kill(identity: &Identity) {
     runtime_process::end(runtime, RUNTIME_ENDS).await;
 }
 
+/// As [`kill`]; what it left is cleared as well. False: the runtime is still there.
+pub async fn kill_and_clear(identity: &Identity) -> bool {
+    kill(identity).await;
+    if process::is_alive(&identity.runtime) {
+        return false;
+    }
+    clear(Vec::new(), Some(identity)).await;
+    true
+}
+
 /// As [`kill`], by the name of the sandbox, if it runs.
 pub async fn kill_named(home: &Home, name: &str) {
     if let Some(identity) = live(&home.sandbox_dir(name)).await {

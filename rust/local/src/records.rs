@@ -1,8 +1,9 @@
 //! Reading records: one, a page, the number, and the wait for an end.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use microsandbox_core::api::{LastRun, SandboxHandleInner, SandboxHandleLocalState, SandboxRecord};
+use microsandbox_core::api::{Awaited, LastRun, SandboxHandleInner, SandboxHandleLocalState, SandboxRecord};
 use microsandbox_core::backend::{ListQuery, RecordPage};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::validate_sandbox_name;
@@ -94,23 +95,33 @@ fn decode_cursor(text: &str) -> MicrosandboxResult<i32> {
 /// Waits on the runtime process itself, then reads the settled row.
 pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
     validate_sandbox_name(name)?;
+    let mut awaited = Awaited::default();
+    let mut found = reconcile::current(home, name).await?;
     loop {
-        let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-        if now.row.status.is_terminal() {
-            return Ok(record(now.row, now.run));
+        let identity = match &found {
+            Some(now) if !now.row.status.is_terminal() => now.last_identity(home).await,
+            _ => None,
+        };
+        let looked = found.map(|now| record(now.row, now.run)).ok_or_else(|| reconcile::not_found(name));
+        if let ControlFlow::Break(end) = awaited.look(looked) {
+            return end;
         }
-        match now.last_identity(home).await.and_then(|identity| process::open(&identity.runtime)) {
-            Some(pidfd) => runtime_process::wait_gone(pidfd).await.map_err(|source| MicrosandboxError::Io {
-                context: format!("wait for the runtime of {name}"),
-                source,
-            })?,
+        found = match identity.and_then(|identity| process::open(&identity.runtime)) {
+            Some(pidfd) => {
+                runtime_process::wait_gone(pidfd).await.map_err(|source| MicrosandboxError::Io {
+                    context: format!("wait for the runtime of {name}"),
+                    source,
+                })?;
+                reconcile::current(home, name).await?
+            }
             // Booting, or being settled under the lock: the outcome is known once the lock is free.
             None => {
-                let now = reconcile::current_in_turn(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-                if !now.row.status.is_terminal() {
+                let now = reconcile::current_in_turn(home, name).await?;
+                if now.as_ref().is_some_and(|now| !now.row.status.is_terminal()) {
                     tokio::time::sleep(STILL_LIVE).await;
                 }
+                now
             }
-        }
+        };
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    DEFAULT_STOP_TIMEOUT, SandboxCloudState, SandboxFs, SandboxHandle, SandboxInner, SandboxList, SandboxLocalState,
+    DEFAULT_KILL_TIMEOUT, DEFAULT_STOP_TIMEOUT, SandboxCloudState, SandboxFs, SandboxHandle, SandboxInner, SandboxList,
+    SandboxLocalState,
 };
 use crate::backend::{
     Agent, BackendKind, CreateRequest, ExecRequest, ListQuery, LiveRecord, RemoveRequest, SharedBackend, StartRequest,
@@ -234,7 +235,23 @@ impl Sandbox {
     }
     /// Stop (or kill), then remove.
     pub async fn destroy(&self, force: bool, timeout: Option<Duration>) -> MicrosandboxResult<()> {
-        self.destroy_found(&self.handle().await?, force, timeout).await
+        if force {
+            match self.destroy_at_once(timeout.unwrap_or(DEFAULT_KILL_TIMEOUT)).await {
+                Err(MicrosandboxError::Unsupported { .. }) => {}
+                done => return done,
+            }
+        }
+        let handle = self.handle().await?;
+        if !self.id().is_empty() && handle.id() != self.id() {
+            return Err(MicrosandboxError::SandboxReplaced(self.name().into()));
+        }
+        self.destroy_found(&handle, force, timeout).await
+    }
+    async fn destroy_at_once(&self, timeout: Duration) -> MicrosandboxResult<()> {
+        let expected_id = Some(self.id()).filter(|id| !id.is_empty());
+        let destroying = self.backend.sandboxes().destroy(RemoveRequest { name: self.name(), expected_id });
+        let elapsed = |_| Err(MicrosandboxError::KillTimeout { name: self.name().into(), secs: timeout.as_secs_f64() });
+        tokio::time::timeout(timeout, destroying).await.unwrap_or_else(elapsed)
     }
     async fn destroy_found(
         &self,
