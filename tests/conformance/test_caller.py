@@ -79,7 +79,7 @@ if sys.argv[1] == "odd":
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT, signal.SIGRTMAX])
     capabilities = int(next(line for line in open("/proc/self/status") if line.startswith("CapEff")).split()[1], 16)
-    raises = capabilities >> 24 & 1  # SYS_RESOURCE: without it nothing and nobody raises a hard limit again
+    raises = capabilities >> 24 & 1  # SYS_RESOURCE: without it no program raises a hard limit again
     def lower(limit, soft, hard):
         most = resource.getrlimit(limit)[1]
         hard = hard if raises else most

@@ -256,7 +256,7 @@ async def test_an_attachment_continues_at_a_cursor(shared_box: Sandbox) -> None:
     # From the end on there is nothing but the end.
     last = (await job.logs())[-1].cursor
     assert [event.type async for event in await job.attach(cursor=last)] == ["completed"]
-    # More than any window holds: nobody reads it here, and the program is not held back.
+    # More than any window holds: it is not read here, and the program is not held back.
     much = await shared_box.exec_detached("sh", ["-c", "echo go; head -c 9000000 /dev/zero"])
     # The first entry is what the agent found in the pipe: the word, and whatever came with it.
     begin = await anext(await much.follow_logs())

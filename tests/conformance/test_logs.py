@@ -42,7 +42,7 @@ async def test_the_log_has_all_that_a_call_returned(shared_box: Sandbox) -> None
 
 @pytest.mark.needs("programs")
 async def test_the_log_is_complete_though_its_writer_lags(harness: Harness, box: Sandbox) -> None:
-    # The process that writes the log stands still while a program runs to its end, and goes on only after the log was asked for.
+    # The process that writes the log is stopped while a program runs to its end, and continued only after the log was requested.
     assert harness.home is not None
     writer = runtime_pid(harness.home)
     os.kill(writer, signal.SIGSTOP)

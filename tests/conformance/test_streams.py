@@ -147,12 +147,12 @@ async def test_a_slow_reader_slows_the_program(shared_box: Sandbox) -> None:
         except Exception:
             return 0
 
-    # Until the counter stands still: the windows and pipes are full.
+    # Until the counter stops: the windows and pipes are full.
     previous = -1
     while (now := await count()) != previous or now == 0:
         previous = now
         await asyncio.sleep(0.5)
-    assert now * 65536 < 64 << 20, f"{now * 65536} bytes were taken in although nobody reads"
+    assert now * 65536 < 64 << 20, f"{now * 65536} bytes were accepted although no reader takes them"
     await handle.kill()
     await handle.wait()
 

@@ -65,7 +65,7 @@ async def test_every_beginning_of_the_log_is_a_consistent_past(client: Client, h
     status, out, err = finish(client(WRITER))
     assert status == KILLED, err
     assert out.count("created") == CREATES
-    # As the writer left it: nobody has opened it since, so the log is whole.
+    # As the writer left it: not opened since, so the log is whole.
     left = tmp_path / "left"
     shutil.copytree(home / "db", left)
     all_names = [f"box-{turn}" for turn in range(CREATES)]

@@ -61,7 +61,7 @@ def test_a_left_file_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_left_process_is_seen(tmp_path: Path) -> None:
-    # It ends by itself soon after: the check must not be the one that leaks.
+    # It ends after two seconds: the check itself must not leak.
     out = run(tmp_path, "subprocess.Popen(['sleep', '2'])")
     assert "left behind" in out and "'sleep'" in out
 

@@ -160,7 +160,7 @@ async def test_the_least_memory_boots_and_less_is_refused(make: Make, home: Path
 
 
 async def test_a_kernel_that_hangs_is_a_boot_error_that_says_so(home: Path) -> None:
-    """The machine stands still from its first moment on, and the boot ends with its deadline."""
+    """The machine executes nothing from its first moment on, and the boot ends at its deadline."""
     config = json.loads((home / "config.json").read_text())
     (home / "config.json").write_text(json.dumps({**config, "boot": {"ready_timeout_secs": 3}}))
     local = LocalBackend(home=home, isolation="microvm")

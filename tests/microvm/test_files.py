@@ -1,4 +1,4 @@
-"""What the guest sees of files that are also the host's: pages of the host's own cache where nobody else changes them."""
+"""What the guest sees of files that are also the host's: pages of the host's own cache where no other process changes them."""
 
 from __future__ import annotations
 

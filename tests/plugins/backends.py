@@ -1,7 +1,7 @@
 """The backends that the conformance suite runs over, and the table of what is allowed to differ between them.
 
 `harness` and `box` are a test's own: a fresh home and, in it, a fresh sandbox that the test may stop, replace or remove. `shared_box`
-is one running sandbox for all tests that only use it: it is swept clean after each, and nobody may end it. A boot costs
+is one running sandbox for all tests that only use it: it is swept clean after each, and no test may end it. A boot costs
 milliseconds on the container driver and many seconds on an emulated microVM, so what can share does.
 """
 

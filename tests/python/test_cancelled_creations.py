@@ -149,7 +149,7 @@ async def test_many_at_once_cancelled_by_a_group_leave_nothing(local: Any, home:
         assert await left(local, home, f"n{number}") == []
 
 
-async def test_a_result_that_nobody_takes_is_undone(local: Any, home: Path) -> None:
+async def test_a_result_without_a_taker_is_undone(local: Any, home: Path) -> None:
     """The task is cancelled after the result has arrived at its future and before the task has run again."""
     for _ in range(20):
         task = asyncio.ensure_future(Sandbox.create("box", image="host", backend=local))
@@ -198,7 +198,7 @@ LOOP_GONE = """
 async def main():
     task = asyncio.ensure_future(Sandbox.create("box", image="host", backend=backend, detached=True))
     await asyncio.sleep(float(sys.argv[1]))
-    # The loop stops with the task in the middle; nobody awaits it again.
+    # The loop stops with the task in the middle; it is never awaited again.
 """
 
 

@@ -72,7 +72,7 @@ async def test_a_throttled_request_is_a_rate_limited_error(service: Service) -> 
     assert (caught.value.status, caught.value.retryable) == (429, True)
 
 
-async def test_a_certificate_that_nobody_signed_is_a_tls_error(tmp_path: Path) -> None:
+async def test_an_unsigned_certificate_is_a_tls_error(tmp_path: Path) -> None:
     with Service(tls=tmp_path) as service, pytest.raises(TlsError) as caught:
         await Sandbox.get("box", backend=service.backend())
     assert "SSL_CERT_FILE" in str(caught.value)

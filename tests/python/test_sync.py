@@ -85,7 +85,7 @@ def test_it_works_inside_a_running_loop(sandbox: sync.Sandbox) -> None:
 
 
 def test_threads_wait_at_the_same_time(sandbox: sync.Sandbox) -> None:
-    """Eight naps of 0.3 s end together: nobody holds the interpreter lock while waiting."""
+    """Eight sleeps of 0.3 s end together: no wait holds the interpreter lock."""
     results: list[bool] = []
     threads = [threading.Thread(target=lambda: results.append(sandbox.exec("nap").success)) for _ in range(8)]
     started = time.monotonic()

@@ -87,7 +87,7 @@ async def test_nothing_blocks_on_what_is_no_file(shared: tuple[Any, Any]) -> Non
             for call in (volume.fs.read(name), volume.fs.copy(name, "copied")):
                 with pytest.raises(FilesystemError, match="regular"):
                     await call
-        # A write takes its place; nobody opens it.
+        # A write replaces it without opening it.
         await volume.fs.write("fifo", b"now a file")
     assert await volume.fs.read("fifo") == b"now a file"
 

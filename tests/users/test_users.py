@@ -1,7 +1,7 @@
 """An ordinary user, with and without subordinate ids, with and without delegated control groups.
 
 newuidmap looks the user up in /etc/passwd and its ranges in /etc/subuid. Both are replaced by copies in a private mount
-namespace, so the machine's own files stay as they are. The user is a number that nobody has here.
+namespace, so the machine's own files stay as they are. The user is a number that no account of this machine has.
 """
 
 from __future__ import annotations

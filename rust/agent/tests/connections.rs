@@ -180,7 +180,7 @@ fn ids_outside_the_range_or_in_use_are_refused() {
         client.send(id, &Kind::ExecRequest, &sh("echo second"));
         assert_eq!(client.recv().unwrap().kind, Kind::Error);
         assert_eq!(client.finish(id).text(), "first\n");
-        // Late frames for an ended session are nobody's.
+        // Late frames for an ended session are discarded.
         client.stdin(id, b"late");
         client.send(id, &Kind::ExecSignal, &Signal { signal: 9 });
         client.send(id, &Kind::Credit, &Credit { bytes: 1 });
@@ -303,7 +303,7 @@ fn the_log_is_complete_once_the_runtime_says_so() {
     });
 }
 
-/// The agent cannot be traced and its descriptors reach nobody.
+/// The agent cannot be traced and its descriptors reach no program.
 // hazard: E10
 #[test]
 fn programs_cannot_look_into_the_agent() {

@@ -185,7 +185,7 @@ fn the_end_of_the_runtime_ends_the_agent_and_every_program() {
 #[test]
 fn a_hostile_runtime_cannot_crash_the_agent() {
     within(30, || {
-        // Garbage ends it: there is nobody left to serve.
+        // Garbage ends it: there is no client left to serve.
         let mut agent = Agent::mute();
         agent.tell(&Kind::Ping, &Empty {});
         agent.tell(&Kind::Bootstrap, &"not a bootstrap");

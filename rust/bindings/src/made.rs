@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use crate::runtime::{Pending, spawn_unattended};
 use crate::sandbox::NativeSandbox;
 
-/// How long a cancelled caller waits for the undoing; what takes longer goes on in the background.
+/// How long a cancelled caller waits for the undoing; what takes longer continues in the background.
 const UNDOING: Duration = Duration::from_secs(20);
 
 /// Takes back what was made, when it is run.

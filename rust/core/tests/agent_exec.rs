@@ -329,7 +329,7 @@ async fn a_window_sent_byte_by_byte_loses_nothing() {
         }
         before = now;
     }
-    assert!(before < 100_000, "{before} frames were taken with nobody reading");
+    assert!(before < 100_000, "{before} frames were taken without a reader");
     let mut expected = 0u32;
     while let Some(event) = soon(handle.recv()).await.unwrap() {
         if let ExecEvent::Stdout(data) = event {
@@ -395,7 +395,7 @@ async fn a_program_that_closes_its_input_breaks_the_pipe() {
     let event = soon(handle.recv()).await.unwrap().unwrap();
     assert!(matches!(event, ExecEvent::StdinError { errno: Some(32), .. }), "{event:?}");
     assert!(soon(stdin.write(Bytes::from_static(b"more"))).await.is_err());
-    // Control goes on while another task waits for events.
+    // Control works while another task waits for events.
     let (waited, killed) = soon(async { tokio::join!(handle.wait(), handle.kill()) }).await;
     killed.unwrap();
     assert_eq!(waited.unwrap().code, 0);

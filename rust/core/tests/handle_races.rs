@@ -1,4 +1,4 @@
-//! What a sandbox does by itself between a look at it and the request that follows.
+//! Changes of a sandbox between a look at it and the request that follows.
 
 use std::collections::VecDeque;
 use std::future::Future;

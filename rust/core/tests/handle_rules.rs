@@ -1,4 +1,4 @@
-//! What a handle does by itself, whatever its backend is: cases 44 to 64 of the backends' specification, section 11.
+//! What a handle does without its backend: cases 44 to 64 of the backends' specification, section 11.
 
 use std::time::Duration;
 

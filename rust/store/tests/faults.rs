@@ -22,7 +22,7 @@ type Damage = fn(&mut Vec<u8>);
 /// Done to the files of an open one.
 type Change = fn(&Home);
 
-/// A child that says `holding` and lets go when its standard input closes.
+/// A child that prints `holding` and releases the lock when its standard input closes.
 struct Holder {
     child: Child,
     stdin: Option<ChildStdin>,

@@ -210,7 +210,7 @@ impl Agent {
         records.flat_map(|(_, record)| record.data.clone()).collect()
     }
 
-    /// Waits for the agent to end by itself.
+    /// Waits for the agent to exit without being killed.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let end = Instant::now() + limit;
         loop {
