@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict, Union
 
 from ._checks import serialised
@@ -90,7 +90,7 @@ class Stdin:
     """
 
     _mode: StdinMode
-    _data: Union[bytes, None] = None
+    _data: Union[bytes, None] = field(default=None, repr=False)
 
     @classmethod
     def null(cls) -> Stdin:

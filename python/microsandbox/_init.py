@@ -16,7 +16,7 @@ class InitConfig:
 
     cmd: str
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def _to_dict(self) -> dict[str, Any]:
         return {"cmd": self.cmd, "args": list(self.args), "env": dict(self.env)}

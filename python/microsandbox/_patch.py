@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Union
 
 from ._checks import Path, checked
@@ -30,7 +30,7 @@ class PatchConfig:
 
     kind: PatchKind
     path: Union[str, None] = None
-    content: Union[str, bytes, None] = None
+    content: Union[str, bytes, None] = field(default=None, repr=False)
     src: Union[str, None] = None
     dst: Union[str, None] = None
     target: Union[str, None] = None

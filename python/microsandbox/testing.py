@@ -14,7 +14,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Union
 
 from . import _microsandbox
@@ -31,10 +31,10 @@ class ScriptCall:
 
     cmd: str
     args: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     cwd: str
     user: Union[str, None]
-    stdin: bytes
+    stdin: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

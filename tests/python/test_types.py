@@ -14,6 +14,7 @@ from microsandbox import (
     GiB,
     HostPermissions,
     HttpConfig,
+    InitConfig,
     LogReadSource,
     MiB,
     MountConfig,
@@ -32,6 +33,7 @@ from microsandbox import (
     RlimitResource,
     RootDisk,
     Rule,
+    Sandbox,
     Secret,
     SecretInjection,
     SecretSource,
@@ -44,6 +46,7 @@ from microsandbox import (
     VolumeKind,
     types,
 )
+from microsandbox.testing import MemoryBackend, ScriptCall, ScriptResult
 
 
 def enums() -> list[type]:
@@ -105,6 +108,28 @@ def test_rlimits_and_stdin() -> None:
 def test_no_password_or_secret_is_shown() -> None:
     assert "hunter2" not in repr(RegistryAuth.basic("me", "hunter2"))
     assert "hunter2" not in repr(Secret.env("KEY", value="hunter2"))
+
+
+async def test_no_value_of_a_variable_is_shown() -> None:
+    """L7: values of variables, contents of files and input may be secrets."""
+    seen: list[ScriptCall] = []
+    backend = MemoryBackend()
+    backend.script("tool", lambda call: seen.append(call) or ScriptResult())  # type: ignore[func-returns-value]
+    box = await Sandbox.create("box", image="host", env={"KEY": "hunter2"}, backend=backend)
+    output = await box.exec("tool", env={"OTHER": "hunter2"}, stdin=b"hunter2")
+    handle = await Sandbox.get("box", backend=backend)
+    shown = [
+        InitConfig("/sbin/init", env={"KEY": "hunter2"}),
+        Patch.text("/etc/key", "hunter2"),
+        Patch.file("/etc/key", b"hunter2"),
+        Stdin.bytes(b"hunter2"),
+        *seen,
+        box,
+        handle,
+        output,
+    ]
+    assert len(seen) == 1 and seen[0].env["OTHER"] == "hunter2"
+    assert [one for one in shown if "hunter2" in repr(one) + str(one)] == []
 
 
 def test_root_disks_refuse_fields_of_other_kinds() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pace import within
 
 Msb = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -210,3 +215,77 @@ def test_a_closed_stream_takes_nothing_else_along(msb: Msb, home: Path, closed: 
     )
     said = ("" if "1" in closed else "out\n", "" if "2" in closed else "err\n")
     assert (done.returncode, done.stdout, done.stderr) == (3, *said)
+
+
+def test_secrets_reach_programs_without_being_an_argument(
+    msb: Msb, home: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("FIRST", "secret 1")
+    file = tmp_path / "variables"
+    file.write_text("# a comment\nSECOND=secret 2\nFIRST\nTHIRD=file\n")
+    show = ("sh", "-c", 'echo "$FIRST,$SECOND,$THIRD"')
+    assert msb("exec", "box", "-e", "FIRST", "--", *show).stdout == "secret 1,,\n"
+    told = msb("exec", "box", "--env-file", str(file), "-e", "THIRD=flag", "--", *show).stdout
+    assert told == "secret 1,secret 2,flag\n"
+    assert msb("exec", "box", "--env-file", "-", "--", *show, given="SECOND=x = y\n").stdout == ",x = y,\n"
+    msb("create", "host", "-n", "kept", "-q", "--env-file", str(file))
+    try:
+        assert msb("exec", "kept", "--", *show).stdout == "secret 1,secret 2,file\n"
+        for form in ("table", "json"):
+            shown = msb("inspect", "kept", "--format", form).stdout
+            assert "SECOND" in shown and "secret" not in shown, shown
+            assert "secret 2" in msb("inspect", "kept", "--format", form, "--show-env").stdout
+    finally:
+        msb("rm", "-f", "kept")
+    missing = msb("exec", "box", "-e", "NOT_SET_ANYWHERE", "--", "true", code=2).stderr
+    assert "NOT_SET_ANYWHERE is not set in this shell" in missing
+    file.write_text("A=1\nB C=hunter2\n")
+    broken = msb("exec", "box", "--env-file", str(file), "--", "true", code=1).stderr
+    assert "line 2" in broken and "hunter2" not in broken
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (home / "db").glob("msb.db*")}
+    assert modes["msb.db"] == 0o600 and not any(mode & 0o077 for mode in modes.values()), modes
+
+
+def test_a_database_that_others_could_read_is_closed_to_them(msb: Msb, home: Path) -> None:
+    database = home / "db" / "msb.db"
+    database.chmod(0o644)
+    msb("list")
+    assert stat.S_IMODE(database.stat().st_mode) == 0o600
+
+
+ACTIVE = "\x1b]0;title\x07 \x9b31m \u202e \x7f"
+
+
+def on_a_terminal(home: Path, *arguments: str) -> str:
+    """What `msb` writes to a terminal that is its output and its error output."""
+    ours, theirs = pty.openpty()
+    command = [Path(sys.executable).parent / "msb", *arguments]
+    environment = {**os.environ, "MSB_HOME": str(home), "NO_COLOR": "1"}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(ours, 65536):
+                written += piece
+        process.wait(within(60))
+    os.close(ours)
+    return written.decode()
+
+
+def test_a_terminal_gets_no_control_sequence_of_a_guest(msb: Msb, home: Path, tmp_path: Path) -> None:
+    msb("exec", "box", "-e", f"ACTIVE={ACTIVE}", "--", "sh", "-c", 'printf "%s\\0\\n" "$ACTIVE"')
+    make = 'mkdir -p /tmp/tree; mkfifo "/tmp/tree/$ACTIVE"; echo > "/tmp/tree/plain$ACTIVE"'
+    msb("exec", "box", "-e", f"ACTIVE={ACTIVE}", "--", "sh", "-c", make)
+    shown = {
+        "logs": on_a_terminal(home, "logs", "box"),
+        "json": on_a_terminal(home, "logs", "box", "--json"),
+        "copy": on_a_terminal(home, "copy", "box:/tmp/tree", str(tmp_path)),
+        "missing": on_a_terminal(home, "copy", f"box:/tmp/{ACTIVE}", str(tmp_path)),
+        "program": on_a_terminal(home, "exec", "box", "--no-tty", "--", f"/tmp/{ACTIVE}"),
+    }
+    for what, text in shown.items():
+        assert "title" in text, (what, text)
+        # The bar of a copy is moved by sequences of our own.
+        assert not [part for part in ("\x1b]", "\x07", "\x9b", "\u202e", "\x7f") if part in text], (what, text)
+    assert ACTIVE in on_a_terminal(home, "logs", "box", "--raw")
+    assert ACTIVE in msb("logs", "box").stdout, "a pipe gets the bytes"

@@ -110,7 +110,7 @@ fn an_invalid_command_line_is_status_2_with_the_reason() {
         ("no-name", &["stop"]),
         ("bad-memory", &["create", "host", "-m", "12X"]),
         ("bad-cpus", &["create", "host", "-c", "0"]),
-        ("bad-env", &["create", "host", "-e", "HOME"]),
+        ("bad-env", &["create", "host", "-e", "MSB_NOT_SET_HERE"]),
         ("bad-label", &["create", "host", "--label", "x"]),
         ("bad-rlimit", &["create", "host", "--rlimit", "nofile"]),
         ("bad-duration", &["create", "host", "--max-duration", "soon"]),

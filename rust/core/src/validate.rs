@@ -16,7 +16,7 @@ pub const MEMORY_MIN_MIB: u32 = 16;
 /// The same for a guest with a kernel of its own.
 pub const MICROVM_MEMORY_MIN_MIB: u32 = 64;
 /// All of `env` together (`sandbox.env_total`).
-const ENV_TOTAL: usize = 1 << 20;
+pub const ENV_TOTAL: usize = 1 << 20;
 /// Linux's `HOST_NAME_MAX`.
 const HOSTNAME_MAX: usize = 64;
 

@@ -43,7 +43,7 @@ impl Failure {
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if microsandbox_core::names::is_active(character) {
             out.extend(character.escape_default());
         } else {
             out.push(character);

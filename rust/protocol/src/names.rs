@@ -71,6 +71,13 @@ pub fn to_os(text: &str) -> Cow<'_, OsStr> {
     }
 }
 
+/// Whether a character would do something to the place where text is shown: move the cursor, set a title, or show other text
+/// in another order (embeddings, overrides, isolates and marks of direction, Unicode UAX 9).
+pub fn is_active(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// For people to read: bytes that are not UTF-8 as `\xff`.
 pub fn shown(text: &str) -> Cow<'_, str> {
     if !is_escaped(text) {

@@ -4,13 +4,13 @@
 //! process that opened is recorded, and a child gets an error instead of a hang or a damaged file. What a child opens itself
 //! has nothing in common with its parent's.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FileType, Mode};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions, query};
 use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, SqlxSqliteConnector};
@@ -18,7 +18,7 @@ use sea_orm_migration::MigratorTrait;
 
 use super::errors::{self, Fault};
 use super::identity::{Identity, sibling};
-use super::lock::{MigrationLock, Mode, is_read_only};
+use super::lock::{self, MigrationLock, is_read_only};
 use super::migration::{self, Migrator, SchemaState};
 use super::retry::Retry;
 use microsandbox_core::config::DatabaseConfig;
@@ -26,6 +26,8 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 
 /// `MAX_PATHNAME` of SQLite's unix files, less its longest suffix (`-journal`).
 const PATH_MAX: usize = 512 - 8;
+/// Mode of the database: configurations hold environment variables, which may be secrets.
+const PRIVATE: u32 = 0o600;
 /// An idle reader ends after this.
 const READER_IDLE: Duration = Duration::from_secs(10);
 
@@ -54,10 +56,11 @@ impl Pools {
         if !is_writable(path) {
             return open_read_only(path, config).await;
         }
-        let Some(lock) = MigrationLock::acquire(path, Mode::Shared, deadline).await? else {
+        let Some(lock) = MigrationLock::acquire(path, lock::Mode::Shared, deadline).await? else {
             return open_read_only(path, config).await;
         };
         if path.exists() {
+            keep_private(path);
             let writer = connect_writer(path, config, false).await.map_err(|fault| fault.into_error(path))?;
             let state = migration::inspect(&writer.connection, path).await.map_err(|fault| fault.into_error(path))?;
             if state == SchemaState::Current {
@@ -72,10 +75,11 @@ impl Pools {
     }
 
     async fn migrate(path: &Path, config: &DatabaseConfig, deadline: Instant) -> MicrosandboxResult<Pools> {
-        let Some(lock) = MigrationLock::acquire(path, Mode::Exclusive, deadline).await? else {
+        let Some(lock) = MigrationLock::acquire(path, lock::Mode::Exclusive, deadline).await? else {
             return Err(errors::read_only(path, "its schema is not current and cannot be brought up to date"));
         };
         let to_error = |fault: Fault| fault.into_error(path);
+        make_private(path)?;
         let writer = connect_writer(path, config, true).await.map_err(to_error)?;
         let mut retry = Retry::within(deadline.saturating_duration_since(Instant::now()));
         loop {
@@ -176,6 +180,29 @@ fn make_directory(path: &Path) -> MicrosandboxResult<()> {
             Err(errors::read_only(path, &format!("its directory cannot be made: {error}")))
         }
         Err(error) => Err(MicrosandboxError::io("create directory", dir, error)),
+    }
+}
+
+/// The database as an empty file that only its owner can read: SQLite gives log and index the mode of the database. A file that
+/// exists is not opened, because to close it would drop SQLite's locks on it.
+fn make_private(path: &Path) -> MicrosandboxResult<()> {
+    match File::options().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(MicrosandboxError::io("create", path, error)),
+    }
+}
+
+/// Takes the rights of others from a database that another version made. One of another owner stays as it is.
+fn keep_private(path: &Path) {
+    let is_shared = rustix::fs::lstat(path)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o077 != 0);
+    if !is_shared {
+        return;
+    }
+    for file in [path.to_owned(), sibling(path, "-wal"), sibling(path, "-shm")] {
+        // Its owner can always do it, and nobody else may.
+        let _ = rustix::fs::chmod(&file, Mode::from_raw_mode(PRIVATE));
     }
 }
 

@@ -77,7 +77,7 @@ impl Failure {
     }
 }
 
-/// Quotes guest data for a message: control characters escaped, at most 200 characters.
+/// Quotes guest data for a message: control characters and marks of direction escaped, at most 200 characters.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(200) + 2);
     out.push('`');
@@ -86,7 +86,7 @@ pub fn quote(text: &str) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        if names::is_active(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out.push('`');
     out

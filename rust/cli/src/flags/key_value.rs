@@ -1,6 +1,9 @@
 //! `KEY=VALUE` arguments.
 
+use std::os::unix::ffi::OsStrExt as _;
+
 use microsandbox_core::model::{EnvVar, Rlimit};
+use microsandbox_core::names;
 
 /// Splits at the first `=`; the key must not be empty.
 pub fn parse_pair(text: &str) -> Result<(String, String), String> {
@@ -10,13 +13,22 @@ pub fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// An environment variable. A name alone does not copy the variable of this machine: that could disclose a secret.
+/// An environment variable. A name alone copies the variable of this process. The error contains no value.
 pub fn parse_env(text: &str) -> Result<EnvVar, String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok(EnvVar { key: key.to_owned(), value: value.to_owned() }),
-        Some(_) => Err(format!("{text:?} must be KEY=VALUE")),
-        None => Err(format!("{text:?} must be KEY=VALUE; to copy a variable of this shell: -e \"{text}=${text}\"")),
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, value.to_owned()),
+        None => (text, of_this_process(text)?),
+    };
+    if key.is_empty() {
+        return Err("the name of the variable is empty: it must be KEY=VALUE or KEY".into());
     }
+    Ok(EnvVar { key: key.to_owned(), value })
+}
+
+fn of_this_process(key: &str) -> Result<String, String> {
+    let value = std::env::var_os(names::to_os(key));
+    let value = value.ok_or_else(|| format!("{key} is not set in this shell: set it, or write {key}=VALUE"))?;
+    Ok(names::to_text(value.as_bytes()).into_owned())
 }
 
 /// `nofile=1024` or `nofile=1024:4096` (soft, hard); `unlimited` is accepted as a number.
@@ -81,8 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_alone_is_refused_with_the_notation_to_use() {
-        assert!(parse_env("HOME").unwrap_err().contains("HOME=$HOME"));
+    fn a_name_alone_copies_the_variable_of_this_process() {
+        assert_eq!(parse_env("PATH").unwrap().value, std::env::var("PATH").unwrap());
+        assert!(parse_env("MSB_NOT_SET_HERE").unwrap_err().contains("not set"));
+        assert!(parse_env("").is_err());
+        assert!(!parse_env("=secret").unwrap_err().contains("secret"));
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use microsandbox_core::model::{
-    EnvVar, InitConfig, Isolation, LogLevel, PullPolicy, Rlimit, SandboxConfig, SandboxSpec, SecurityProfile,
+    InitConfig, Isolation, LogLevel, PullPolicy, Rlimit, SandboxConfig, SandboxSpec, SecurityProfile,
 };
 use microsandbox_local::LocalBackend;
 
 use crate::flags::duration::parse_duration;
+use crate::flags::environment::EnvFlags;
 use crate::flags::image_source::parse_image;
-use crate::flags::key_value::{parse_env, parse_pair, parse_rlimit, parse_script, read_script};
+use crate::flags::key_value::{parse_pair, parse_rlimit, parse_script, read_script};
 use crate::flags::mount::MountFlags;
 use crate::flags::patch::PatchFlags;
 use crate::flags::size::parse_mib;
@@ -41,9 +42,8 @@ pub struct SandboxFlags {
     /// Policy of transparent huge pages.
     #[arg(long, value_name = "POLICY", value_parser = ["always", "madvise", "never"])]
     thp: Option<String>,
-    /// Environment variable; may be repeated.
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parsed(parse_env))]
-    env: Vec<EnvVar>,
+    #[command(flatten)]
+    env: EnvFlags,
     /// Working directory of programs [default: that of the image, else /].
     #[arg(short, long, value_name = "DIR", value_parser = word())]
     workdir: Option<String>,
@@ -157,7 +157,7 @@ impl SandboxFlags {
         let mut spec = SandboxSpec { name, image: parse_image(image)?, ..configured(call) };
         self.put_resources(&mut spec)?;
         self.put_runtime(&mut spec);
-        spec.env = self.env.clone();
+        spec.env = self.env.variables(&call.console)?;
         spec.labels = self.label.iter().cloned().collect();
         spec.rlimits = self.rlimit.clone();
         spec.init = self.init.clone().map(|cmd| InitConfig {

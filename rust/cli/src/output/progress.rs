@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use microsandbox_core::backend::ProgressFn;
 use microsandbox_core::model::ImageProgress;
 
-use crate::terminal::console::Console;
+use crate::terminal::console::{Console, printable};
 
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -35,6 +35,7 @@ fn style(template: &str) -> ProgressStyle {
 /// An operation of unknown length.
 pub fn working(console: &Console, quiet: bool, message: String) -> Progress {
     // Configured completely before the first frame: each setter of a drawn bar draws again.
+    let message = printable(&message).replace('\n', " ");
     let bar = bar(console, quiet).with_style(style("{spinner} {msg} {elapsed}")).with_message(message);
     bar.enable_steady_tick(FRAME);
     Progress { bar }

@@ -125,7 +125,7 @@ pub fn json_for_terminals(text: &str) -> String {
     use std::fmt::Write as _;
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if (c.is_control() && c > '\u{1f}') || turns_text(c) {
+        if names::is_active(c) && c > '\u{1f}' {
             let _ = write!(shown, "\\u{:04x}", u32::from(c));
         } else {
             shown.push(c);
@@ -134,18 +134,13 @@ pub fn json_for_terminals(text: &str) -> String {
     shown
 }
 
-/// Embeddings, overrides and isolates of direction, and the marks.
-fn turns_text(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Untrusted text made safe for a terminal: control characters other than line ends and tabs, and marks of direction (Unicode
 /// UAX 9), are escaped, so that a name or a message cannot move the cursor, set the title or show another order. Bytes of
 /// names that are not UTF-8 are shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in names::shown(text).chars() {
-        if (c.is_control() && c != '\n' && c != '\t') || turns_text(c) {
+        if names::is_active(c) && c != '\n' && c != '\t' {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);

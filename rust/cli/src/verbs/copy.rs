@@ -207,7 +207,8 @@ impl Copier<'_> {
 
     fn skipped(&self, what: &str) {
         if !self.quiet {
-            self.call.console.note(&format!("skipped, {what}"));
+            // One line, also for a name that contains line ends.
+            self.call.console.note(&format!("skipped, {}", what.replace('\n', "\\n")));
         }
     }
 

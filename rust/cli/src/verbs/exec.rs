@@ -1,11 +1,12 @@
 //! `msb exec`: a program in an existing sandbox.
 
 use clap::Args;
-use microsandbox_core::model::{EnvVar, Rlimit, SandboxStatus};
+use microsandbox_core::model::{Rlimit, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 
-use crate::flags::key_value::{parse_env, parse_rlimit};
-use crate::flags::word::{parsed, word};
+use crate::flags::environment::EnvFlags;
+use crate::flags::key_value::parse_rlimit;
+use crate::flags::word::word;
 use crate::invocation::Invocation;
 use crate::output::failure::Outcome;
 use crate::output::progress;
@@ -23,9 +24,8 @@ pub struct ExecArgs {
     /// Program and arguments [default: those of the sandbox, else a shell if on a terminal].
     #[arg(last = true, value_name = "CMD", value_parser = word())]
     command: Vec<String>,
-    /// Environment variable; may be repeated.
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parsed(parse_env))]
-    env: Vec<EnvVar>,
+    #[command(flatten)]
+    env: EnvFlags,
     /// Working directory of the program.
     #[arg(short, long, value_name = "DIR", value_parser = word())]
     workdir: Option<String>,
@@ -47,9 +47,9 @@ pub struct ExecArgs {
 
 /// Runs the program and returns the exit status.
 pub async fn run(args: ExecArgs, call: &Invocation) -> Outcome<i32> {
+    let env = args.env.variables(&call.console)?;
     let (sandbox, started) = call.interruptible(obtain(&args, call)).await?;
-    let program =
-        Program { command: args.command, env: args.env, workdir: args.workdir, user: args.user, rlimits: args.rlimit };
+    let program = Program { command: args.command, env, workdir: args.workdir, user: args.user, rlimits: args.rlimit };
     let end = args.session.run(call, &sandbox, program).await;
     if started {
         match &end {

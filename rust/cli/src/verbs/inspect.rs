@@ -6,6 +6,7 @@ use clap::Args;
 use microsandbox_core::model::{Isolation, IsolationReport, SandboxStatus};
 use microsandbox_core::{Sandbox, SandboxHandle};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::invocation::Invocation;
 use crate::output::failure::Outcome;
@@ -23,10 +24,16 @@ pub struct InspectArgs {
     /// Show this job of the sandbox instead.
     #[arg(long, value_name = "ID")]
     job: Option<String>,
+    /// Show the values of environment variables, which may be secrets.
+    #[arg(long)]
+    show_env: bool,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+/// Stands for a value in a table; in JSON it is null.
+const HIDDEN: &str = "(hidden, --show-env shows it)";
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -36,7 +43,7 @@ struct Report<'a> {
     isolation: Option<Isolation>,
     /// One entry per mechanism; absent before the first run.
     isolation_report: Option<IsolationReport>,
-    config: serde_json::Value,
+    config: Value,
     last_run: Option<RunReport<'a>>,
     last_error: Option<&'a str>,
     created_at: Option<String>,
@@ -64,7 +71,7 @@ pub async fn run(args: InspectArgs, call: &Invocation) -> Outcome<()> {
         status: handle.status_snapshot(),
         isolation: handle.isolation(),
         isolation_report,
-        config: serde_json::from_str(handle.config_json()).unwrap_or_default(),
+        config: config(&handle, args.show_env),
         last_run: handle.last_run().map(|run| RunReport {
             exit_code: run.exit_code,
             signal: run.signal,
@@ -77,11 +84,35 @@ pub async fn run(args: InspectArgs, call: &Invocation) -> Outcome<()> {
     };
     match args.format {
         Format::Json => print_json(&call.console, &report),
-        Format::Table => call.console.print(&page(&report, &handle, call)?),
+        Format::Table => call.console.print(&page(&report, &handle, args.show_env, call)?),
     }
 }
 
-fn page(report: &Report<'_>, handle: &SandboxHandle, call: &Invocation) -> Outcome<String> {
+/// The configuration; without `show_env` the value of each variable of the sandbox and of its init system is null.
+fn config(handle: &SandboxHandle, show_env: bool) -> Value {
+    let mut config: Value = serde_json::from_str(handle.config_json()).unwrap_or_default();
+    if !show_env {
+        for variables in ["/env", "/init/env"] {
+            config.pointer_mut(variables).map(hide_values);
+        }
+    }
+    config
+}
+
+/// Of a list of `{"key": …, "value": …}`, or of an object of values.
+fn hide_values(variables: &mut Value) {
+    match variables {
+        Value::Array(list) => list.iter_mut().filter_map(|entry| entry.get_mut("value")).for_each(hide),
+        Value::Object(values) => values.values_mut().for_each(hide),
+        other => hide(other),
+    }
+}
+
+fn hide(value: &mut Value) {
+    *value = Value::Null;
+}
+
+fn page(report: &Report<'_>, handle: &SandboxHandle, show_env: bool, call: &Invocation) -> Outcome<String> {
     let spec = handle.config()?;
     let limit = |secs: Option<f64>| or_dash(secs.map(|secs| format!("{secs} s")));
     let mut lines = vec![
@@ -103,7 +134,10 @@ fn page(report: &Report<'_>, handle: &SandboxHandle, call: &Invocation) -> Outco
         ("Last run", or_dash(report.last_run.as_ref().filter(|_| report.status.is_terminal()).map(describe_run))),
     ];
     lines.extend(report.last_error.map(|error| ("Last error", error.to_owned())));
-    lines.extend(spec.env.iter().map(|variable| ("Variable", format!("{}={}", variable.key, variable.value))));
+    lines.extend(spec.env.iter().map(|variable| {
+        let value = if show_env { variable.value.as_str() } else { HIDDEN };
+        ("Variable", format!("{}={value}", variable.key))
+    }));
     lines.extend(spec.labels.iter().map(|(key, value)| ("Label", format!("{key}={value}"))));
     let mut text = String::new();
     for (title, value) in lines.iter().filter(|(_, value)| value != "-") {
@@ -137,4 +171,19 @@ fn mechanisms(report: &IsolationReport) -> String {
             vec![mechanism.name.as_str().to_owned(), state, mechanism.reason.clone().unwrap_or_default()]
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_hidden_in_each_notation() {
+        let mut list = serde_json::json!([{"key": "A", "value": "secret"}, {"key": "B"}]);
+        let mut object = serde_json::json!({"A": "secret"});
+        for variables in [&mut list, &mut object] {
+            hide_values(variables);
+            assert!(!variables.to_string().contains("secret") && variables.to_string().contains("\"A\""));
+        }
+    }
 }

@@ -2,12 +2,13 @@
 
 use clap::Args;
 use microsandbox_core::Sandbox;
-use microsandbox_core::model::{EnvVar, Modification, ModificationPlan, ModificationPolicy, PlannedChange};
+use microsandbox_core::model::{Modification, ModificationPlan, ModificationPolicy, PlannedChange};
 use serde::Serialize;
 
-use crate::flags::key_value::{parse_env, parse_pair};
+use crate::flags::environment::EnvFlags;
+use crate::flags::key_value::parse_pair;
 use crate::flags::size::parse_mib;
-use crate::flags::word::{parsed, word};
+use crate::flags::word::word;
 use crate::invocation::Invocation;
 use crate::output::failure::Outcome;
 use crate::output::tables::{Format, or_dash, print_json, table};
@@ -34,9 +35,8 @@ pub struct ModifyArgs {
     /// Upper limit for a later change of --memory.
     #[arg(long, value_name = "SIZE", value_parser = parse_mib)]
     max_memory: Option<u32>,
-    /// Environment variable; may be repeated.
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parsed(parse_env))]
-    env: Vec<EnvVar>,
+    #[command(flatten)]
+    env: EnvFlags,
     /// Remove an environment variable; may be repeated.
     #[arg(long, value_name = "KEY", value_parser = word())]
     env_rm: Vec<String>,
@@ -96,7 +96,7 @@ pub async fn run(args: ModifyArgs, call: &Invocation) -> Outcome<()> {
         max_cpus: args.max_cpus,
         memory_mib: args.memory,
         max_memory_mib: args.max_memory,
-        env: args.env.into_iter().map(|variable| (variable.key, variable.value)).collect(),
+        env: args.env.variables(&call.console)?.into_iter().map(|variable| (variable.key, variable.value)).collect(),
         env_rm: args.env_rm,
         labels: args.label.into_iter().collect(),
         labels_rm: args.label_rm,

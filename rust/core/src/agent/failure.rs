@@ -1,6 +1,7 @@
 //! The agent's errors in the words of [`MicrosandboxError`]. All text from the guest is a quotation: bounded and escaped.
 
 use microsandbox_protocol::message::{CoreError, ExecFailed};
+use microsandbox_protocol::names;
 use microsandbox_protocol::version::{EXTENSION, EXTENSION_MIN};
 
 use crate::error::{ExecFailure, MicrosandboxError};
@@ -32,7 +33,7 @@ pub(crate) fn lost(name: &str, reason: impl Into<String>) -> MicrosandboxError {
     MicrosandboxError::AgentLost { name: name.into(), reason: reason.into() }
 }
 
-/// Guest text that may be shown: control characters escaped, cut to a bound.
+/// Guest text that may be shown: control characters and marks of direction escaped, cut to a bound.
 pub(crate) fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(QUOTE_CHARS));
     for (index, character) in text.chars().enumerate() {
@@ -40,7 +41,7 @@ pub(crate) fn quote(text: &str) -> String {
             out.push('…');
             break;
         }
-        if character.is_control() {
+        if names::is_active(character) {
             out.extend(character.escape_default());
         } else {
             out.push(character);

@@ -122,10 +122,17 @@ pub struct RuntimeOptions {
     pub log_level: Option<LogLevel>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvVar {
     pub key: String,
     pub value: String,
+}
+
+impl std::fmt::Debug for EnvVar {
+    /// Without the value, which may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnvVar").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 /// Whole seconds.
