@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _backend, _microsandbox
+from . import _backend, _checks, _microsandbox
 from ._runtime import run
 
 if TYPE_CHECKING:
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ._backend import BackendObject
     from ._microsandbox import NativeAgent, NativeAgentStream
     from .agent import RawFrame
+
+
+def _byte(flags: int) -> int:
+    return _checks.bounded("flags", flags, 0, 255)
 
 
 class AgentClient:
@@ -71,21 +75,21 @@ class AgentClient:
 
         Example: `frame = await client.request(FLAG_SESSION_START, body)`
         """
-        return await run(self._native.request(flags, body))
+        return await run(self._native.request(_byte(flags), body))
 
     async def stream(self, flags: int, body: bytes) -> AgentStream:
         """Sends a frame under a new id; the answers are the stream's. One that is not read holds the others back.
 
         Example: `frames = await client.stream(FLAG_SESSION_START, body)`
         """
-        return AgentStream(await run(self._native.stream_open(flags, body)))
+        return AgentStream(await run(self._native.stream_open(_byte(flags), body)))
 
     async def send(self, id: int, flags: int, body: bytes) -> None:
         """Sends one more frame under the id of a stream.
 
         Example: `await client.send(frames.id, 0, body)`
         """
-        await run(self._native.send(id, flags, body))
+        await run(self._native.send(_checks.bounded("id", id, 0, 2**32 - 1), _byte(flags), body))
 
     def ready_bytes(self) -> bytes:
         """The body of the agent's first frame, `core.ready`: its version and its times.

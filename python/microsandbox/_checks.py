@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, Union
@@ -28,6 +29,15 @@ def bounded(name: str, value: Any, low: int, high: int) -> int:
         raise TypeError(f"{name} must be int, not {type(value).__name__}")
     if not low <= value <= high:
         raise ValueError(f"{name} must be {low} to {high}, not {value}")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a finite number; a `bool` is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be finite")
     return value
 
 

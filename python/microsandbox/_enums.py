@@ -53,6 +53,8 @@ class SandboxStatus(StrEnum):
     CRASHED = "crashed"
     DRAINING = "draining"
     PAUSED = "paused"
+    # Of a service of another version; `last_error` of the handle names it.
+    UNKNOWN = "unknown"
 
 
 class BackendKind(StrEnum):

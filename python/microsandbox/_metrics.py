@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from . import _backend
 from ._sandbox import Sandbox
-from .errors import MetricsDisabledError, MetricsUnavailableError, SandboxNotFoundError, SandboxNotRunningError
+from .errors import (
+    MetricsDisabledError,
+    MetricsUnavailableError,
+    MicrosandboxError,
+    SandboxNotFoundError,
+    SandboxNotRunningError,
+)
 
 if TYPE_CHECKING:
     from ._microsandbox import SandboxMetrics
@@ -18,7 +24,8 @@ async def all_sandbox_metrics(*, backend: _backend.BackendObject | None = None) 
     Example: `for name, sample in (await all_sandbox_metrics()).items(): print(name, sample.cpu_percent)`
     """
     result: dict[str, SandboxMetrics] = {}
-    cursor = None
+    cursor: str | None = None
+    cursors: set[str] = set()
     while True:
         page = await Sandbox.list_with(cursor=cursor, limit=100, backend=backend)
         for handle in page.sandboxes:
@@ -32,3 +39,6 @@ async def all_sandbox_metrics(*, backend: _backend.BackendObject | None = None) 
         cursor = page.next_cursor
         if cursor is None:
             return result
+        if cursor in cursors:
+            raise MicrosandboxError("list sandboxes: the service repeats a cursor, so the list would not end")
+        cursors.add(cursor)

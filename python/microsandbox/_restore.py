@@ -94,7 +94,7 @@ def check(snapshot: object, kinds: tuple[type, type], name: object, given: Mappi
         if given.get(key) is not None:
             _checks.bounded(key, given[key], low, high)
     for key in ("max_duration", "idle_timeout"):
-        if given.get(key) is not None and not given[key] >= 0:
+        if given.get(key) is not None and not _checks.number(key, given[key]) >= 0:
             raise ValueError(f"{key} must be non-negative: got {given[key]!r}")
     for key, kind in (("security", SecurityProfile), ("log_level", LogLevel), ("isolation", Isolation)):
         _checks.checked(given.get(key), kind, key)

@@ -6,7 +6,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Service:
     def __init__(self, tls: Path | None = None) -> None:
         self.status = 200
         self.body: Any = ANSWER
+        #: What is said instead of `body`, made anew for each request.
+        self.answer: Callable[[], Any] = lambda: self.body
         self.delay = 0.0
         self.headers: dict[str, str] = {}
         self.seen: list[tuple[str, str, Any]] = []
@@ -68,7 +70,7 @@ class Service:
                 service.agents.append(self.headers.get("user-agent"))
                 service.seen.append((self.command, self.path, json.loads(body) if body else None))
                 time.sleep(service.delay)
-                said = json.dumps(service.body).encode()
+                said = json.dumps(service.answer()).encode()
                 self.send_response(service.status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(said)))
@@ -99,7 +101,11 @@ class Service:
         self.thread.start()
 
     def backend(self, **options: Any) -> CloudBackend:
-        return CloudBackend(f"{self.scheme}://127.0.0.1:{self.server.server_port}", KEY, **options)
+        return CloudBackend(self.url, KEY, **options)
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.server.server_port}"
 
     def close(self) -> None:
         self.server.shutdown()

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from microsandbox import CloudBackend, CloudHttpError, Sandbox, UnsupportedError
+from microsandbox import (
+    CloudBackend,
+    CloudHttpError,
+    MicrosandboxError,
+    Sandbox,
+    SandboxStatus,
+    UnsupportedError,
+    all_sandbox_metrics,
+)
 from microsandbox.errors import InvalidConfigError
-from service import KEY, Service
+from pace import within
+from service import ANSWER, KEY, Service
 
 
 async def test_an_http_error_carries_its_fields(service: Service) -> None:
@@ -86,3 +101,37 @@ async def test_an_address_without_a_service_is_named_with_the_cause() -> None:
         await Sandbox.get("box", backend=CloudBackend("http://127.0.0.1:9", KEY))
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert caught.value.retryable
+
+
+async def test_a_status_of_another_version_is_carried_as_such(service: Service) -> None:
+    """K3: it made `get` and `list` fail whole."""
+    strange = {**ANSWER, "status": "hibernating", "name": "other"}
+    service.body = strange
+    handle = await Sandbox.get("other", backend=service.backend())
+    assert handle.status is SandboxStatus.UNKNOWN
+    assert "hibernating" in (handle.last_error or "")
+    service.body = {"data": [ANSWER, strange]}
+    page = await Sandbox.list(backend=service.backend())
+    assert [handle.status for handle in page.sandboxes] == ["running", "unknown"]
+
+
+async def test_a_list_whose_cursors_repeat_ends_with_an_error(service: Service, home: Path) -> None:
+    """K3: a circle of two pages was followed without end."""
+    pages = itertools.cycle([{"data": [], "next_cursor": name} for name in ("one", "two")])
+    service.answer = lambda: next(pages)
+    with pytest.raises(MicrosandboxError, match="repeats a cursor"):
+        await asyncio.wait_for(all_sandbox_metrics(backend=service.backend()), within(20))
+    assert len(service.seen) == 3
+    environment = {**os.environ, "MSB_API_URL": service.url, "MSB_API_KEY": KEY, "MSB_HOME": str(home)}
+    listed = [Path(sys.executable).parent / "msb", "list"]
+    done = subprocess.run(listed, env=environment, capture_output=True, text=True, timeout=within(30))
+    assert done.returncode == 1 and "repeats a cursor" in done.stderr, done.stderr
+
+
+async def test_a_gateway_without_an_answer_may_be_asked_again(service: Service) -> None:
+    """K4: 502, 503 and 504 have one type and can be retried."""
+    service.body = {"message": "bad gateway"}
+    for service.status in (502, 503, 504):
+        with pytest.raises(CloudHttpError) as caught:
+            await Sandbox.remove("box", backend=service.backend())
+        assert caught.value.status == service.status and caught.value.retryable

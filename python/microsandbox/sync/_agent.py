@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import _backend, _microsandbox
+from .. import _backend, _checks, _microsandbox
 from .._runtime import wait as run
 
 if TYPE_CHECKING:
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .._backend import BackendObject
     from .._microsandbox import NativeAgent, NativeAgentStream
     from ..agent import RawFrame
+
+
+def _byte(flags: int) -> int:
+    return _checks.bounded("flags", flags, 0, 255)
 
 
 class AgentClient:
@@ -72,21 +76,21 @@ class AgentClient:
 
         Example: `frame = client.request(FLAG_SESSION_START, body)`
         """
-        return run(self._native.request(flags, body))
+        return run(self._native.request(_byte(flags), body))
 
     def stream(self, flags: int, body: bytes) -> AgentStream:
         """Sends a frame under a new id; the answers are the stream's. One that is not read holds the others back.
 
         Example: `frames = client.stream(FLAG_SESSION_START, body)`
         """
-        return AgentStream(run(self._native.stream_open(flags, body)))
+        return AgentStream(run(self._native.stream_open(_byte(flags), body)))
 
     def send(self, id: int, flags: int, body: bytes) -> None:
         """Sends one more frame under the id of a stream.
 
         Example: `client.send(frames.id, 0, body)`
         """
-        run(self._native.send(id, flags, body))
+        run(self._native.send(_checks.bounded("id", id, 0, 2**32 - 1), _byte(flags), body))
 
     def ready_bytes(self) -> bytes:
         """The body of the agent's first frame, `core.ready`: its version and its times.

@@ -121,7 +121,12 @@ class SandboxFsOps:
         Example: `sb.fs.utime("/srv/data", modified=1.7e12)`
         """
         times = {"accessed": accessed, "modified": modified}
-        seconds = {name: None if time is None else int(time // 1000) for name, time in times.items()}
+        seconds = {
+            name: None
+            if time is None
+            else _checks.bounded(name, int(_checks.number(name, time) // 1000), -(2**63), 2**63 - 1)
+            for name, time in times.items()
+        }
         self._set(path, **seconds, of_link=not follow_symlinks)
 
     def truncate(self, path: str, size: int) -> None:

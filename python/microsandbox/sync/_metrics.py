@@ -6,7 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import _backend
-from ..errors import MetricsDisabledError, MetricsUnavailableError, SandboxNotFoundError, SandboxNotRunningError
+from ..errors import (
+    MetricsDisabledError,
+    MetricsUnavailableError,
+    MicrosandboxError,
+    SandboxNotFoundError,
+    SandboxNotRunningError,
+)
 from ._sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -19,7 +25,8 @@ def all_sandbox_metrics(*, backend: _backend.BackendObject | None = None) -> dic
     Example: `for name, sample in all_sandbox_metrics().items(): print(name, sample.cpu_percent)`
     """
     result: dict[str, SandboxMetrics] = {}
-    cursor = None
+    cursor: str | None = None
+    cursors: set[str] = set()
     while True:
         page = Sandbox.list_with(cursor=cursor, limit=100, backend=backend)
         for handle in page.sandboxes:
@@ -32,3 +39,6 @@ def all_sandbox_metrics(*, backend: _backend.BackendObject | None = None) -> dic
         cursor = page.next_cursor
         if cursor is None:
             return result
+        if cursor in cursors:
+            raise MicrosandboxError("list sandboxes: the service repeats a cursor, so the list would not end")
+        cursors.add(cursor)

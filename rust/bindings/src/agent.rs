@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use microsandbox_core::agent::{AgentAddress, RawClient, RawFrame, RawStream};
 use microsandbox_core::api::DEFAULT_CONNECT_TIMEOUT;
@@ -81,7 +80,7 @@ fn connect(
     timeout: Option<Seconds>,
     address: impl Future<Output = MicrosandboxResult<AgentAddress>> + Send + 'static,
 ) -> Pending {
-    let timeout = timeout.map_or(DEFAULT_CONNECT_TIMEOUT, |seconds| Duration::from_secs_f64(seconds.0));
+    let timeout = timeout.map_or(DEFAULT_CONNECT_TIMEOUT, |seconds| seconds.duration());
     Pending::new(async move { RawClient::connect(&address.await?, timeout).await.map(NativeAgent::new) })
 }
 

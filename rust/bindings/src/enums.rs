@@ -135,7 +135,7 @@ python_enums! {
     PullPolicy: model::PullPolicy { Always = "always", IfMissing = "if-missing", Never = "never" }
     SandboxStatus: model::SandboxStatus {
         Created = "created", Starting = "starting", Running = "running", Stopped = "stopped", Crashed = "crashed",
-        Draining = "draining", Paused = "paused",
+        Draining = "draining", Paused = "paused", Unknown = "unknown",
     }
     SecurityProfile: model::SecurityProfile { Default = "default", Restricted = "restricted" }
     StatVirtualization: model::StatVirtualization { Strict = "strict", Relaxed = "relaxed", Off = "off" }

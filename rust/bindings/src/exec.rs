@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use tokio::sync::oneshot;
 
-use crate::arguments::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Word, Words, keywords};
+use crate::arguments::{self, Cells, Count, Data, Env, Flag, Integer, Seconds, Word, Words, argument, keywords};
 use crate::enums::{ExecEventType, Member, PythonEnum, RlimitResource, StdinMode};
 use crate::runtime::{Owned, Pending};
 use crate::values::{self, Reduced};
@@ -358,20 +358,22 @@ impl NativeExec {
         let limit = self.limit;
         Ok(Pending::new(async move { collect(&handle, limit).await.map(ExecOutput::new) }))
     }
-    fn signal(&self, py: Python<'_>, sig: Integer) -> PyResult<Pending> {
-        if !(1..=64).contains(&sig.0) {
-            return Err(PyValueError::new_err(format!("sig must be 1 to 64: got {}", sig.0)));
+    fn signal(&self, py: Python<'_>, sig: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let Integer(sig) = argument(sig, "sig")?;
+        if !(1..=64).contains(&sig) {
+            return Err(PyValueError::new_err(format!("sig must be 1 to 64: got {sig}")));
         }
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.signal(sig.0).await }))
+        Ok(Pending::new(async move { handle.signal(sig).await }))
     }
     fn kill(&self, py: Python<'_>) -> PyResult<Pending> {
         let handle = self.share(py)?;
         Ok(Pending::new(async move { handle.kill().await }))
     }
-    fn resize(&self, py: Python<'_>, rows: Cells, cols: Cells) -> PyResult<Pending> {
+    fn resize(&self, py: Python<'_>, rows: &Bound<'_, PyAny>, cols: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let (Cells(rows), Cells(cols)) = (argument(rows, "rows")?, argument(cols, "cols")?);
         let handle = self.share(py)?;
-        Ok(Pending::new(async move { handle.resize(rows.0, cols.0).await }))
+        Ok(Pending::new(async move { handle.resize(rows, cols).await }))
     }
     /// Discards the output as it comes, for a caller that reads it from the log: a program whose output is not taken
     /// blocks. For as long as this object lives.

@@ -16,6 +16,7 @@
 //! | [`host_tree`] | a tree of the host as an archive, an archive as a tree of the host |
 //! | [`host_target`], [`writing`] | a host file that is being written; whether a file can still become complete |
 //! | [`private`], [`random`] | files of mode 0600; random bits |
+//! | [`seconds`] | numbers of seconds as durations |
 //! | [`names`] | file names as text, also those that are not UTF-8 |
 
 pub mod agent;
@@ -31,6 +32,7 @@ pub mod log_cursor;
 pub mod model;
 pub mod private;
 pub mod random;
+pub mod seconds;
 pub mod undo;
 pub mod validate;
 pub mod writing;

@@ -174,7 +174,7 @@ pub async fn replace(
         Err(MicrosandboxError::SandboxNotFound(_)) => return Ok(()),
         Err(error) => return Err(error),
     };
-    let grace = grace.map_or(DEFAULT_STOP_TIMEOUT, Duration::from_secs_f64);
+    let grace = grace.map_or(DEFAULT_STOP_TIMEOUT, crate::seconds::duration);
     let old = Ending { backend, record: &record };
     match force {
         Force::Available => old.stop(grace).await?,

@@ -348,7 +348,7 @@ fn keyring_and_unknown_references_are_clear_errors() {
 
 #[test]
 fn boot_deadlines_come_from_a_key_and_a_variable() {
-    let seconds = std::time::Duration::from_secs_f64;
+    let seconds = microsandbox_core::seconds::duration;
     let defaults = Document::of("{}").load().unwrap().boot;
     assert_eq!((defaults.ready_timeout(), defaults.canary_deadline()), (None, seconds(5.0)));
     let document = Document::of(r#"{"boot": {"ready_timeout_secs": 90, "canary_deadline_secs": 12.5}}"#);

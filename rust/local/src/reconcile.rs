@@ -123,7 +123,8 @@ fn claim(row: &SandboxRow) -> Claim {
         SandboxStatus::Created => Claim::Ended,
         SandboxStatus::Stopped | SandboxStatus::Crashed if !row.ephemeral => Claim::Ended,
         SandboxStatus::Stopped | SandboxStatus::Crashed | SandboxStatus::Starting => Claim::Unsettled,
-        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused => Claim::Runs,
+        // No row has a status that is unknown here.
+        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused | SandboxStatus::Unknown => Claim::Runs,
     }
 }
 
@@ -171,7 +172,7 @@ pub async fn current_held(home: &Home, name: &str) -> MicrosandboxResult<Option<
             }
             finish(home, &row, SandboxStatus::Crashed, Some(INTERRUPTED)).await?;
         }
-        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused => {
+        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused | SandboxStatus::Unknown => {
             if let Some(identity) = live(&dir).await {
                 return Ok(Some(Current { row, run, identity: Some(identity) }));
             }

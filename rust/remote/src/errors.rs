@@ -6,6 +6,7 @@ use serde_json::Value;
 use microsandbox_contract::Stage;
 use microsandbox_core::error::{BootFailure, ExecFailure, MicrosandboxError};
 use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::names;
 
 /// Longest text of the service that is quoted, in characters.
 const QUOTE: usize = 2000;
@@ -59,7 +60,7 @@ fn read(body: &[u8]) -> ErrorBody {
     ErrorBody { code: text("code"), message: text("message"), details: details.cloned().unwrap_or_default() }
 }
 
-/// Text of the service: control characters escaped, cut to [`QUOTE`].
+/// Text of the service: control characters and marks of direction escaped, cut to [`QUOTE`].
 pub fn cut(text: &str) -> String {
     let mut out = String::new();
     for (index, character) in text.chars().enumerate() {
@@ -67,7 +68,7 @@ pub fn cut(text: &str) -> String {
             out.push('…');
             break;
         }
-        if character.is_control() && character != '\n' {
+        if names::is_active(character) && character != '\n' {
             out.extend(character.escape_default());
         } else {
             out.push(character);
@@ -99,7 +100,8 @@ pub fn refusal(route: &Route<'_>, status: u16, body: &[u8]) -> MicrosandboxError
         },
         409 if route.about == About::CreateSandbox => MicrosandboxError::SandboxAlreadyExists(route.subject.into()),
         409 if route.about == About::CreateVolume => MicrosandboxError::VolumeAlreadyExists(route.subject.into()),
-        502 => MicrosandboxError::Runtime(message),
+        // Without a code it is the word of a proxy in between, and the same call may succeed later.
+        502 if found.code.is_some() => MicrosandboxError::Runtime(message),
         _ => MicrosandboxError::CloudHttp { status, message: with_remedy(status, message), code: found.code },
     }
 }
@@ -134,7 +136,8 @@ fn by_code(route: &Route<'_>, found: &ErrorBody, plain: &str) -> Option<Microsan
         "orchestrator_unreachable" | "nomad_job_failed" => MicrosandboxError::Runtime(labelled()),
         code::INVALID_CURSOR => MicrosandboxError::InvalidCursor(text("cursor")),
         code::SANDBOX_NOT_RUNNING => {
-            let status = serde_json::from_value(found.details["status"].clone()).map(crate::response::status);
+            let status =
+                serde_json::from_value(found.details["status"].clone()).map(|status| crate::response::status(&status));
             let status = status.unwrap_or(SandboxStatus::Stopped);
             MicrosandboxError::SandboxNotRunning { name: subject.into(), status }
         }
@@ -252,7 +255,7 @@ mod tests {
         assert!(matches!(of(about(About::VolumeFile), 404), E::PathNotFound { .. }));
         assert!(matches!(of(about(About::CreateSandbox), 409), E::SandboxAlreadyExists(_)));
         assert!(matches!(of(about(About::CreateVolume), 409), E::VolumeAlreadyExists(_)));
-        assert!(matches!(of(ROUTE, 502), E::Runtime(_)));
+        assert!(matches!(of(ROUTE, 502), E::CloudHttp { status: 502, .. }) && of(ROUTE, 502).is_retryable());
         for status in [401, 403, 409, 418, 429, 500, 503, 504] {
             assert!(matches!(of(ROUTE, status), E::CloudHttp { status: got, .. } if got == status), "{status}");
         }

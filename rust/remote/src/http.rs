@@ -5,10 +5,9 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Utc};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, redirect};
 use serde::Serialize;
@@ -350,18 +349,19 @@ fn patience(response: &Response, retry: Retry) -> Option<Option<Duration>> {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => retry == Retry::Safe,
         _ => false,
     };
-    let after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, Utc::now()));
+    let after =
+        response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
     again.then_some(after)
 }
 
-/// Seconds, or a date (RFC 9110 section 10.2.3); a date that has passed is no pause.
-fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
+/// Seconds, or a date in any of the three forms (RFC 9110 sections 10.2.3 and 5.6.7); a date that has passed is no pause.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let at = DateTime::parse_from_rfc2822(value).ok()?;
-    Some((at.with_timezone(&Utc) - now).to_std().unwrap_or_default())
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 fn is_without_response(error: &reqwest::Error) -> bool {
@@ -442,10 +442,12 @@ mod tests {
 
     #[test]
     fn a_pause_is_in_seconds_or_until_a_date() {
-        let now = DateTime::parse_from_rfc3339("2026-11-30T10:00:00Z").unwrap().with_timezone(&Utc);
+        let now = httpdate::parse_http_date("Mon, 30 Nov 2026 10:00:00 GMT").unwrap();
         let of = |value| retry_after(value, now);
         assert_eq!(of(" 3 "), Some(Duration::from_secs(3)));
-        assert_eq!(of("Mon, 30 Nov 2026 10:00:09 GMT"), Some(Duration::from_secs(9)));
+        for date in ["Mon, 30 Nov 2026 10:00:09 GMT", "Monday, 30-Nov-26 10:00:09 GMT", "Mon Nov 30 10:00:09 2026"] {
+            assert_eq!(of(date), Some(Duration::from_secs(9)), "{date}");
+        }
         assert_eq!(of("Mon, 30 Nov 2026 09:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(of("soon"), None);
     }

@@ -192,7 +192,7 @@ impl SandboxBackend for CloudBackend {
             let sandbox = tokio::time::timeout(timeout, self.find(name)).await.unwrap_or_else(|_elapsed| {
                 Err(MicrosandboxError::Http(format!("sandbox {name}: no response within {} s", timeout.as_secs_f64())))
             })?;
-            let status = response::status(sandbox.status);
+            let status = response::status(&sandbox.status);
             if !status.is_live() {
                 return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status });
             }

@@ -1,6 +1,6 @@
 //! A sandbox as the service describes it: records, live sandboxes, and a specification built from a response.
 
-use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus};
+use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus, Known};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -15,7 +15,8 @@ use microsandbox_core::model::{
     SandboxSpec, SandboxStatus,
 };
 
-pub fn status(wire: CloudSandboxStatus) -> SandboxStatus {
+pub fn status(wire: &Known<CloudSandboxStatus>) -> SandboxStatus {
+    let Known::Value(wire) = wire else { return SandboxStatus::Unknown };
     match wire {
         CloudSandboxStatus::Created => SandboxStatus::Created,
         CloudSandboxStatus::Starting => SandboxStatus::Starting,
@@ -26,19 +27,31 @@ pub fn status(wire: CloudSandboxStatus) -> SandboxStatus {
     }
 }
 
+/// The last failure; a status that this version does not know is in front of it, so that users still see it.
+fn failure(sandbox: &CloudSandbox) -> Option<String> {
+    let failure = sandbox.failure().map(cut);
+    match &sandbox.status {
+        Known::Value(_) => failure,
+        Known::Other(text) => {
+            let unknown = format!("the service reports the status {:?}, which this version does not know", cut(text));
+            Some(failure.map_or_else(|| unknown.clone(), |failure| format!("{unknown}; {failure}")))
+        }
+    }
+}
+
 /// The record of a handle.
 pub fn record(sandbox: CloudSandbox) -> MicrosandboxResult<SandboxRecord> {
     let config_json = serde_json::to_string(&sandbox.configuration())
         .map_err(|error| MicrosandboxError::json(format!("configuration of sandbox {}", sandbox.name), error))?;
     Ok(SandboxRecord {
-        status: status(sandbox.status),
+        status: status(&sandbox.status),
         config_json,
         created_at: Some(sandbox.created_at),
         // In this order of preference: the wire has no time of the last update.
         updated_at: sandbox.stopped_at.or(sandbox.started_at).or(Some(sandbox.created_at)),
         isolation: None,
         last_run: None,
-        last_error: sandbox.failure().map(cut),
+        last_error: failure(&sandbox),
         inner: SandboxHandleInner::Cloud(SandboxHandleCloudState {
             id: sandbox.id.clone(),
             org_id: sandbox.org_id,
@@ -68,16 +81,17 @@ pub fn live(sandbox: &CloudSandbox) -> LiveRecord {
 /// Checks, after create with start and after start, that the sandbox runs. It is never removed here.
 pub fn check_running(sandbox: &CloudSandbox) -> MicrosandboxResult<()> {
     let name = &sandbox.name;
-    let text = match sandbox.status {
-        CloudSandboxStatus::Running => return Ok(()),
-        CloudSandboxStatus::Failed => {
-            let why = sandbox.failure().map_or_else(|| "the service gives no reason".into(), cut);
-            format!("sandbox {name} failed to start: {why}")
+    let why = failure(sandbox);
+    let text = match status(&sandbox.status) {
+        SandboxStatus::Running => return Ok(()),
+        SandboxStatus::Crashed => {
+            format!("sandbox {name} failed to start: {}", why.unwrap_or_else(|| "the service gives no reason".into()))
         }
-        CloudSandboxStatus::Starting => {
+        SandboxStatus::Starting => {
             format!("sandbox {name} is still starting after the longest wait: check it with Sandbox.get, or remove it")
         }
-        other => format!("sandbox {name} is {} after its start", status(other).as_str().to_lowercase()),
+        SandboxStatus::Unknown => format!("sandbox {name} may not run after its start: {}", why.unwrap_or_default()),
+        other => format!("sandbox {name} is {} after its start", other.as_str().to_lowercase()),
     };
     Err(MicrosandboxError::Runtime(text))
 }

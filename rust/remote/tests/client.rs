@@ -51,8 +51,9 @@ async fn statuses_map_one_to_one() {
         assert_eq!(get(&server).await.unwrap(), ours);
     }
     let server = serving(ResponseTemplate::new(200).set_body_json(answer("melting"))).await;
-    let error = get(&server).await.unwrap_err().to_string();
-    assert!(error.contains("melting"), "{error}");
+    let handle = service::get(&client(&server.uri(), Wire::Spec)).await.unwrap();
+    assert_eq!(handle.status_snapshot(), S::Unknown);
+    assert!(handle.last_error_snapshot().is_some_and(|text| text.contains("melting")));
 }
 
 // hazard: C2

@@ -15,7 +15,7 @@ use microsandbox_core::model::{
 };
 use microsandbox_wire::create::{CreateRequest, Image, PullPolicy, Registry, SecurityProfile};
 use microsandbox_wire::flat::CloudCreateSandboxRequest;
-use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus};
+use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus, Known};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, ApiResult};
@@ -209,15 +209,17 @@ fn log_level(text: Option<String>) -> ApiResult<Option<LogLevel>> {
 }
 
 /// A status in the terms of the wire. No other status is reported as stopped.
-pub fn status(status: SandboxStatus) -> CloudSandboxStatus {
-    match status {
+pub fn status(status: SandboxStatus) -> Known<CloudSandboxStatus> {
+    Known::Value(match status {
         SandboxStatus::Created => CloudSandboxStatus::Created,
         SandboxStatus::Starting => CloudSandboxStatus::Starting,
         SandboxStatus::Running | SandboxStatus::Paused => CloudSandboxStatus::Running,
         SandboxStatus::Draining => CloudSandboxStatus::Stopping,
         SandboxStatus::Stopped => CloudSandboxStatus::Stopped,
         SandboxStatus::Crashed => CloudSandboxStatus::Failed,
-    }
+        // Of a backend that is itself a client.
+        SandboxStatus::Unknown => return Known::Other("unknown".into()),
+    })
 }
 
 /// A record as a response. `spec` and `config` are absent when the stored configuration cannot be decoded: the caller can

@@ -18,6 +18,7 @@ mod authorize;
 mod concurrency_limit;
 mod convert;
 pub mod error;
+mod head_limit;
 mod idempotency;
 pub mod keys;
 pub mod limits;

@@ -23,7 +23,7 @@ pub struct Limits {
     pub json_body: usize,
     /// Bytes of one file in a volume; more gets 413. 4 GiB.
     pub file_body: u64,
-    /// Bytes of the head of a request; more gets 431. 32 KiB.
+    /// Bytes of the head of a request, line ends included; more gets 431. 32 KiB.
     pub head: usize,
     /// Header lines of a request; more gets 431. 64.
     pub headers: usize,

@@ -16,7 +16,8 @@ pub struct CloudSandbox {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slug: Option<String>,
-    pub status: CloudSandboxStatus,
+    #[schema(value_type = CloudSandboxStatus)]
+    pub status: Known<CloudSandboxStatus>,
     /// Only while starting; an unknown text is read as absent.
     #[serde(default, deserialize_with = "known_reason")]
     pub status_reason: Option<StatusReason>,
@@ -48,6 +49,14 @@ impl CloudSandbox {
     pub fn failure(&self) -> Option<&str> {
         self.last_failure_message.as_deref().or(self.last_error.as_deref())
     }
+}
+
+/// A value, or the text of a service that knows more of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Known<T> {
+    Value(T),
+    Other(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

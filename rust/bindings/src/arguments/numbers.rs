@@ -54,7 +54,8 @@ fn number(object: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
     if object.is_instance_of::<PyBool>() || !(object.is_instance_of::<PyFloat>() || object.is_instance_of::<PyInt>()) {
         return refuse(object, what);
     }
-    let value: f64 = object.extract()?;
+    // An int can be larger than every float.
+    let value: f64 = object.extract().map_err(|_| PyValueError::new_err("{} is too large"))?;
     if !value.is_finite() {
         return Err(PyValueError::new_err("{} must be finite"));
     }
@@ -70,9 +71,8 @@ newtype!(
 );
 
 impl Seconds {
-    /// Centuries are as good as for ever.
     pub fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.0.min(3.0e9))
+        microsandbox_core::seconds::duration(self.0)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sandboxes that a verb acts on, and the action on each of them.
 
+use std::collections::HashSet;
 use std::future::Future;
 
 use clap::Args;
@@ -91,10 +92,16 @@ impl Selection {
 pub async fn every(call: &Invocation, labels: &[(String, String)]) -> Outcome<Vec<SandboxHandle>> {
     let mut query = ListQuery { limit: Some(PAGE), labels: labels.iter().cloned().collect(), ..ListQuery::default() };
     let mut found = Vec::new();
+    let mut cursors = HashSet::new();
     loop {
         let page = Sandbox::list(&call.backend, query.clone()).await?;
         found.extend(page.sandboxes);
         match page.next_cursor {
+            Some(cursor) if !cursors.insert(cursor.clone()) => {
+                return Err(Failure::message(
+                    "list sandboxes: the service repeats a cursor, so the list would not end",
+                ));
+            }
             Some(cursor) => query.cursor = Some(cursor),
             None => return Ok(found),
         }

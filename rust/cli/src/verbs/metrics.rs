@@ -218,7 +218,7 @@ fn rows(samples: &[Sample]) -> String {
                 bytes(|c| c.disk_write_bytes),
                 bytes(|c| c.net_rx_bytes),
                 bytes(|c| c.net_tx_bytes),
-                or_dash(counters.map(|c| span(Duration::from_secs_f64(c.uptime_secs)))),
+                or_dash(counters.map(|c| span(microsandbox_core::seconds::duration(c.uptime_secs)))),
             ]
         }),
     )

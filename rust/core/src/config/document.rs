@@ -13,6 +13,9 @@ use crate::error::{MicrosandboxError, MicrosandboxResult};
 const VERSION: u64 = 1;
 /// The key that names the active profile.
 const ACTIVE: &str = "active_profile";
+/// The keys that are objects of settings.
+const SECTIONS: [&str; 9] =
+    ["database", "paths", "sandbox_defaults", "runtime", "registries", "ssh", "metrics", "boot", "profiles"];
 /// Largest document that is read.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -25,11 +28,15 @@ struct Versioned {
 /// `None`: there is no file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> MicrosandboxResult<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
-    // serde reads an empty list as a document without keys, and a demand that was meant to be there would be lost.
+    // serde reads a list as the fields of an object in their order, an empty one as an object without any, and a demand that
+    // was meant to be there would be lost.
     if text.trim_start().starts_with('[') {
         let what =
             "malformed at line 1, column 1: it must be a JSON object, {…}; correct it, or move it away to use defaults";
         return Err(invalid_value(path, what));
+    }
+    if let Some(key) = serde_json::from_str(&text).ok().and_then(|document| list_in(&document)) {
+        return Err(invalid_value(path, &format!("{key} holds a list; no setting is a list: correct it")));
     }
     // Asked first: what a newer version wrote may not fit at all.
     if let Ok(Versioned { version: Some(version) }) = serde_json::from_str(&text)
@@ -43,6 +50,21 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> MicrosandboxResult<Optio
         ));
     }
     serde_json::from_str(&text).map(Some).map_err(|error| malformed(path, &error))
+}
+
+/// The section that holds a list.
+fn list_in(document: &Value) -> Option<&'static str> {
+    SECTIONS.into_iter().find(|&key| {
+        let mut left: Vec<&Value> = document.get(key).into_iter().collect();
+        while let Some(value) = left.pop() {
+            match value {
+                Value::Array(_) => return true,
+                Value::Object(keys) => left.extend(keys.values()),
+                _ => {}
+            }
+        }
+        false
+    })
 }
 
 fn read_text(path: &Path) -> MicrosandboxResult<Option<String>> {
@@ -123,4 +145,30 @@ fn change(path: &Path, work: impl FnOnce(&mut Map<String, Value>)) -> Microsandb
     let target = path.canonicalize().map_err(|error| MicrosandboxError::io("write", path, error))?;
     // There may be keys in it.
     crate::private::write(&target, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LocalConfig, SdkConfig};
+    use super::*;
+
+    #[test]
+    fn what_is_no_object_is_never_an_empty_configuration() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for text in
+            ["[]", " [ ]", "null", "1", "\"x\"", "true", "", r#"{"profiles": []}"#, r#"{"profiles": {"p": []}}"#]
+        {
+            std::fs::write(file.path(), text).unwrap();
+            assert!(read::<SdkConfig>(file.path()).is_err(), "{text:?}");
+        }
+        for section in SECTIONS {
+            for value in ["[]", "[1]", r#"{"x": []}"#] {
+                std::fs::write(file.path(), format!("{{\"{section}\": {value}}}")).unwrap();
+                let error = read::<LocalConfig>(file.path()).unwrap_err().to_string();
+                assert!(error.contains(&format!("{section} holds a list")), "{error}");
+            }
+        }
+        std::fs::write(file.path(), r#"{"of_another_program": [1], "boot": {}}"#).unwrap();
+        assert!(read::<LocalConfig>(file.path()).is_ok());
+    }
 }

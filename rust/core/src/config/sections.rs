@@ -281,10 +281,10 @@ const BOOT_MAX_SECS: f64 = 3600.0;
 
 impl BootConfig {
     pub fn ready_timeout(&self) -> Option<Duration> {
-        self.ready_timeout_secs.map(Duration::from_secs_f64)
+        self.ready_timeout_secs.map(crate::seconds::duration)
     }
     pub fn canary_deadline(&self) -> Duration {
-        Duration::from_secs_f64(self.canary_deadline_secs)
+        crate::seconds::duration(self.canary_deadline_secs)
     }
 
     pub(super) fn check(&self) -> Result<(), String> {

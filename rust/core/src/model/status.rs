@@ -17,9 +17,12 @@ pub enum SandboxStatus {
     Stopped,
     /// Ended abnormally.
     Crashed,
+    /// One that this version does not know, of a service of another version; the last error of the record names it.
+    Unknown,
 }
 
 impl SandboxStatus {
+    /// Every status that a sandbox of this version can have.
     pub const ALL: [SandboxStatus; 7] = [
         SandboxStatus::Created,
         SandboxStatus::Starting,
@@ -55,6 +58,7 @@ impl SandboxStatus {
             SandboxStatus::Paused => "Paused",
             SandboxStatus::Stopped => "Stopped",
             SandboxStatus::Crashed => "Crashed",
+            SandboxStatus::Unknown => "Unknown",
         }
     }
 

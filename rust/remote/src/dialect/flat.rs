@@ -142,7 +142,6 @@ pub fn exec_output(response: ExecResponse, timeout: Option<Duration>) -> Microsa
             MicrosandboxError::Custom("the response of the service to exec contains output that is not base64".into())
         })
     };
-    let duration = response.duration_ms.clamp(0.0, 1e15);
     let output = ExecOutput {
         exit: ExecExit {
             code: response.exit_code,
@@ -151,7 +150,7 @@ pub fn exec_output(response: ExecResponse, timeout: Option<Duration>) -> Microsa
             timed_out: response.timed_out,
             drained: true,
             descendants: 0,
-            duration: Duration::from_secs_f64(if duration.is_finite() { duration / 1000.0 } else { 0.0 }),
+            duration: microsandbox_core::seconds::duration(response.duration_ms / 1000.0),
         },
         stdout: bytes(&response.stdout)?,
         stderr: bytes(&response.stderr)?,

@@ -25,6 +25,7 @@ use crate::access_log::{access, collect};
 use crate::app::App;
 use crate::authorize::authorize;
 use crate::error::{ApiError, ApiResult};
+use crate::head_limit::head_limit;
 
 /// The service. Every path and method is in [`crate::table`], too; [`authorize`] refuses the others.
 pub fn router(app: Arc<App>) -> Router {
@@ -60,6 +61,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&below(volume, "/files/rename"), post(volume_files::rename))
         .route_layer(from_fn_with_state(app.clone(), authorize))
         .fallback(|| async { ApiError::not_found("this path does not exist: /openapi.json lists the paths") })
+        .layer(from_fn_with_state(app.clone(), head_limit))
         .layer(from_fn(private))
         .layer(from_fn_with_state(app.clone(), access))
         .with_state(app)

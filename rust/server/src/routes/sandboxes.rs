@@ -182,7 +182,7 @@ async fn stop(app: &App, handle: &SandboxHandle) -> ApiResult {
         // An ephemeral sandbox, removed when it stopped.
         Err(error) if error.status == 404 => {
             let mut gone = app.show(handle);
-            gone.status = microsandbox_wire::sandbox::CloudSandboxStatus::Stopped;
+            gone.status = crate::convert::status(microsandbox_core::model::SandboxStatus::Stopped);
             json(&gone)
         }
         Err(error) => Err(error),
