@@ -94,6 +94,19 @@ async def test_metrics_count_what_was_done(shared_box: Sandbox) -> None:
     assert after.upper_host_allocated_bytes is None or after.upper_host_allocated_bytes >= 0
 
 
+@pytest.mark.needs("metrics", "processes")
+async def test_used_room_is_that_of_the_sandbox(shared_box: Sandbox) -> None:
+    """K11: it was that of the whole disk of this machine."""
+    before = (await shared_box.metrics()).upper_used_bytes
+    await shared_box.shell("head -c 8000000 /dev/urandom > /srv-room; sync /srv-room")
+    after = (await shared_box.metrics()).upper_used_bytes
+    await shared_box.shell("rm /srv-room")
+    assert before is not None and after is not None
+    assert 7_900_000 < after - before < 16_000_000
+    last = (await shared_box.metrics()).upper_used_bytes
+    assert last is not None and last < after - 7_900_000
+
+
 @pytest.mark.needs("processes", "config")
 async def test_the_default_command_at_this_terminal(harness: Harness, capfd: pytest.CaptureFixture[str]) -> None:
     box = await harness.create(cmd=["sh", "-c", "echo from the default; exit 6"])

@@ -80,6 +80,17 @@ async def test_an_image_is_loaded_listed_used_and_removed(local: Any, make: Make
         await Image.get("mine:v1", backend=local)
 
 
+async def test_the_missing_directory_of_an_image_is_made(local: Any, make: Make, tmp_path: Path) -> None:
+    """K11: as runc does. One that the caller names is not: a mistyped path would otherwise exist."""
+    archive = Archive([layer(BASE)], config={"WorkingDir": "/srv/app/inner"})
+    await load(local, archive, tmp_path / "image.tar", tag="wd:1")
+    box = await make(image="wd:1")
+    made = await box.fs.stat("/srv/app/inner")
+    assert (made.kind, made.mode & 0o7777) == ("directory", 0o755)
+    other = await make("other", image="wd:1", workdir="/mistyped")
+    assert not await other.fs.exists("/mistyped") and not await other.fs.exists("/srv/app")
+
+
 async def test_inspect_describes_an_image_and_prune_removes_it(local: Any, make: Make, tmp_path: Path) -> None:
     config = {"StopSignal": "SIGINT", "Cmd": ["x"]}
     await load(

@@ -239,6 +239,13 @@ fn not_joined(name: MechanismName, error: &str) -> Mechanism {
 
 /// The same for every run of a sandbox, so that what a killed run left is found by the next: a readable part and a
 /// digest (FNV-1a) of the directory.
+/// The groups of a process that were made for this sandbox.
+pub fn leaves_of(pid: i32, sandbox: &str, dir: &Path) -> Vec<PathBuf> {
+    let name = leaf_name(sandbox, dir);
+    let groups = hierarchy::of(pid).unwrap_or_default().into_iter().map(|hierarchy| hierarchy.own);
+    groups.filter(|group| group.ends_with(&name)).collect()
+}
+
 fn leaf_name(sandbox: &str, dir: &Path) -> String {
     let safe: String =
         sandbox.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(64).collect();

@@ -17,6 +17,12 @@ pub fn read() -> io::Result<Vec<Hierarchy>> {
     Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string("/proc/self/cgroup")?))
 }
 
+/// The groups that this process, another one, is in.
+pub fn of(pid: i32) -> io::Result<Vec<Hierarchy>> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?, &groups))
+}
+
 fn parse(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {

@@ -22,4 +22,4 @@ pub mod oom;
 pub mod remove;
 pub mod usage;
 
-pub use create::{Cgroups, Join};
+pub use create::{Cgroups, Join, leaves_of};

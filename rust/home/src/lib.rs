@@ -6,6 +6,7 @@
 //! | [`ids`] | which host ids the ids of a sandbox become |
 //! | [`lock`] | one lock file per name of a sandbox or volume |
 //! | [`process`] | identity of a process: pid, start time and boot id |
+//! | [`label`] | finding the runtime of a sandbox among the processes of the machine |
 //! | [`embedded`] | the embedded programs `msb-runtime`, `msb-vmm` and `msb-agent` |
 //! | [`runtime_process`] | starting `msb-runtime` and reading its reports |
 //! | [`tree`] | removing a directory with files of mapped ids |
@@ -14,6 +15,7 @@
 
 pub mod embedded;
 pub mod ids;
+pub mod label;
 pub mod layer_tree;
 pub mod lock;
 pub mod process;

@@ -1,6 +1,7 @@
 //! Starting `msb-runtime`. The only place that creates a process.
 //! The child gets exactly the descriptors of [`microsandbox_contract::fd`].
 
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 
 use crate::embedded;
+use crate::label::{Label, PROGRAM};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 
 /// Longest line accepted from a runtime: boot errors carry a bounded log tail.
@@ -36,6 +38,8 @@ pub struct Handover<'a> {
     pub kernel: Option<BorrowedFd<'a>>,
     /// Becomes standard error: where a panic of the runtime is found again.
     pub stderr: Option<OwnedFd>,
+    /// Of the runtime of a sandbox: by its arguments it is found where its files are gone.
+    pub label: Option<Label>,
 }
 
 /// Lines from a runtime.
@@ -88,7 +92,9 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
         let lifted = rustix::io::fcntl_dupfd_cloexec(source, 32).map_err(|e| context(e.into()))?;
         sources.push((lifted, target));
     }
-    let pid = posix_spawn::detached(embedded::runtime()?, c"msb-runtime", &sources).map_err(context)?;
+    let label = handover.label.as_ref().map(Label::arguments).transpose()?.unwrap_or_default();
+    let arguments: Vec<&CStr> = [PROGRAM].into_iter().chain(label.iter().map(CString::as_c_str)).collect();
+    let pid = posix_spawn::detached(embedded::runtime()?, &arguments, &sources).map_err(context)?;
     let raw = Pid::from_raw(pid).ok_or_else(|| MicrosandboxError::Runtime("msb-runtime has no process id".into()))?;
     let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::NONBLOCK).map_err(|e| context(e.into()))?;
     rustix::io::ioctl_fionbio(&report_read, true).map_err(|e| context(e.into()))?;

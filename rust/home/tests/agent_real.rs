@@ -59,6 +59,7 @@ impl Agent {
             token: TOKEN.to_vec(),
             env: vec!["SANDBOX=yes".into(), "PATH=/usr/bin:/bin".into()],
             cwd: "/".into(),
+            makes_cwd: false,
             user: None,
             rlimits: Vec::new(),
             shutdown_grace_ms: 500,

@@ -17,6 +17,7 @@ use crate::guest_kernel::{self, GuestKernel};
 use microsandbox_core::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, LogLevel, SandboxSpec, SecurityProfile};
 use microsandbox_core::undo::Cut;
+use microsandbox_home::label::Label;
 use microsandbox_home::{Home, blocking, embedded, process, runtime_process};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
@@ -100,6 +101,8 @@ pub async fn launch(
         stderr: Some(runtime_log.into()),
         vmm: kernel.as_ref().map(|_| embedded::vmm()).transpose()?,
         kernel: kernel.as_ref().map(|kernel| kernel.file.as_fd()),
+        // A canary has no id: no record ever names it.
+        label: (!spec.id.is_empty()).then(|| Label::new(home.path(), &spec.id)),
     };
     let process = runtime_process::spawn(&Job::Launch(Box::new(launch)), handover)?;
     trace.finish("spawn");
@@ -326,6 +329,7 @@ fn launch_spec(
         bootstrap: Bootstrap {
             token,
             env: env.iter().chain(&spec.env).map(|var| format!("{}={}", var.key, var.value)).collect(),
+            makes_cwd: spec.runtime.workdir.is_none() && image.workdir.is_some(),
             cwd: spec.runtime.workdir.clone().or_else(|| image.workdir.clone()).unwrap_or_else(|| "/".into()),
             user: spec.runtime.user.clone().or_else(|| image.user.clone()),
             rlimits: spec

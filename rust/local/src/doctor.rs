@@ -17,6 +17,9 @@ use microsandbox_core::model::{
     DoctorCheck, DoctorReport, Isolation, IsolationReport, LibraryRung, Mechanism, MechanismState,
 };
 use microsandbox_home::Home;
+use microsandbox_home::label::Labelled;
+
+use crate::strays;
 
 const GIB: u64 = 1 << 30;
 /// File systems that an overlay cannot write to, by their magic number (`statfs(2)`), and some that it can.
@@ -61,6 +64,7 @@ pub async fn doctor_of(home: &Home, host: Arc<dyn Host>, recheck: bool) -> Micro
         }
     }
     checks.extend([identities(ids.as_ref()), file_system(path), disk_space(path)]);
+    checks.push(strays(&strays::find(home).await));
     let (isolation, lack) = verdict(&probed, &finding);
     let (reason, hint) = lack.map_or((None, None), |lack| (Some(lack.reason), Some(lack.hint)));
     Ok(DoctorReport { isolation, reason, hint, checks, libkrunfw: ladder.into_iter().map(rung).collect() })
@@ -283,6 +287,20 @@ fn disk_space(home: &Path) -> DoctorCheck {
         Err(error) => {
             check(name, MechanismState::Degraded, format!("cannot inspect {}: {error}", home.display()), None)
         }
+    }
+}
+
+/// Sandboxes of this home that run without a record.
+fn strays(found: &MicrosandboxResult<Vec<Labelled>>) -> DoctorCheck {
+    let name = strays::CHECK;
+    match found {
+        Ok(none) if none.is_empty() => check(name, MechanismState::On, "every sandbox that runs has a record", None),
+        Ok(found) => {
+            let pids: Vec<String> = found.iter().map(|stray| stray.runtime.pid.to_string()).collect();
+            let detail = format!("{} run without a record (msb-runtime, pid {})", found.len(), pids.join(", "));
+            check(name, MechanismState::Degraded, detail, Some(strays::HINT))
+        }
+        Err(error) => check(name, MechanismState::Degraded, format!("the records cannot be read: {error}"), None),
     }
 }
 

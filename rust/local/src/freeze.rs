@@ -23,14 +23,14 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// Pauses a running sandbox. Idempotent: a paused sandbox stays paused.
 pub async fn pause(home: &Home, name: &str) -> MicrosandboxResult<()> {
-    let (row, _lock) = held(home, name).await?;
+    let Held { row, groups, _lock } = held(home, name).await?;
     match row.status {
         SandboxStatus::Paused => return Ok(()),
         SandboxStatus::Running => {}
         status => return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status }),
     }
     let dir = home.sandbox_dir(name);
-    let freezer = freezer(name, &dir).await?;
+    let freezer = freezer(name, &groups)?;
     let frozen = async {
         let (group, place) = (freezer.clone(), dir.clone());
         blocking(move || {
@@ -53,23 +53,32 @@ pub async fn pause(home: &Home, name: &str) -> MicrosandboxResult<()> {
 
 /// Fine on a running one.
 pub async fn resume(home: &Home, name: &str) -> MicrosandboxResult<()> {
-    let (row, _lock) = held(home, name).await?;
+    let Held { row, groups, _lock } = held(home, name).await?;
     match row.status {
         SandboxStatus::Paused | SandboxStatus::Running | SandboxStatus::Draining => {}
         status => return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status }),
     }
     let dir = home.sandbox_dir(name);
-    let freezer = freezer(name, &dir).await?;
+    let freezer = freezer(name, &groups)?;
     thaw(freezer, dir).await?;
     home.store().await?.set_status(row.id, &[SandboxStatus::Paused], SandboxStatus::Running).await.map(drop)
 }
 
-async fn held(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, NameLock)> {
+/// A sandbox that no other caller changes.
+struct Held {
+    row: SandboxRow,
+    /// The control groups of its run.
+    groups: Vec<PathBuf>,
+    _lock: NameLock,
+}
+
+async fn held(home: &Home, name: &str) -> MicrosandboxResult<Held> {
     validate_sandbox_name(name)?;
     reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
-    let (row, _run) = home.store().await?.sandbox(name).await?.ok_or_else(|| reconcile::not_found(name))?;
-    Ok((row, lock))
+    let now = reconcile::current_held(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let groups = now.last_identity(home).await.map(|identity| identity.cgroups).unwrap_or_default();
+    Ok(Held { row: now.row, groups, _lock: lock })
 }
 
 async fn thaw(freezer: Freezer, dir: PathBuf) -> MicrosandboxResult<()> {
@@ -80,9 +89,8 @@ async fn thaw(freezer: Freezer, dir: PathBuf) -> MicrosandboxResult<()> {
     .await
 }
 
-async fn freezer(name: &str, dir: &Path) -> MicrosandboxResult<Freezer> {
-    let groups = reconcile::identity(dir).await.map(|identity| identity.cgroups).unwrap_or_default();
-    Freezer::find(&groups).ok_or_else(|| {
+fn freezer(name: &str, groups: &[PathBuf]) -> MicrosandboxResult<Freezer> {
+    Freezer::find(groups).ok_or_else(|| {
         MicrosandboxError::unsupported(
             "Sandbox::pause",
             format!("where {name} has a control group of version 2 (Linux 5.2, as root or with delegation)"),

@@ -4,11 +4,11 @@
 //! |---|---|
 //! | [`operations`], [`volumes`] | the backend traits, delegated |
 //! | [`lifecycle`] | create, start, stop, kill, remove, detach |
-//! | [`records`], [`reconcile`] | reading records; rows against reality |
+//! | [`records`], [`reconcile`], [`strays`] | reading records; rows against reality; runtimes without a record |
 //! | [`boot`], [`root`], [`mounts`], [`patches`] | from a stored specification to a running agent |
 //! | [`isolation`], [`guest_kernel`], [`doctor`] | which driver a sandbox gets; the kernel of a microVM; what this machine can give |
 //! | [`modify`], [`freeze`] | changing and pausing a sandbox that exists |
-//! | [`logs`], [`metrics`], [`oom`] | what a sandbox left, what it uses, which of its programs the kernel killed |
+//! | [`logs`], [`metrics`], [`upper`], [`oom`] | what a sandbox left, what it uses, which of its programs the kernel killed |
 //! | [`volume_dir`], [`volume_files`] | the directories of named volumes, and their files |
 //! | [`host_image`], [`runtime_layer`] | this machine as an image; the layer beneath every sandbox |
 //!
@@ -32,6 +32,8 @@ mod reconcile;
 mod records;
 mod root;
 pub mod runtime_layer;
+pub mod strays;
+mod upper;
 mod volume_dir;
 mod volume_files;
 mod volumes;

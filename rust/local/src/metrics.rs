@@ -7,6 +7,7 @@
 //! capped at the memory it was given. The limit is that memory too, because the group's own limit leaves room for the
 //! monitor.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -20,16 +21,26 @@ use microsandbox_core::api::DEFAULT_CONNECT_TIMEOUT;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{MetricsStream, SandboxMetrics, SandboxSpec};
 
+use crate::upper::Upper;
+
 /// Shortest pause between samples: each costs a round trip.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
+/// A running sandbox that is measured.
+pub struct Measured {
+    pub address: AgentAddress,
+    pub spec: SandboxSpec,
+    pub identity: Identity,
+    pub sandbox_dir: PathBuf,
+}
+
 /// One sample. `previous`, of the same run, makes `cpu_percent` the load since then instead of since boot.
 pub async fn sample(
-    address: &AgentAddress,
-    spec: &SandboxSpec,
-    identity: &Identity,
+    measured: &Measured,
+    upper: &mut Upper,
     previous: Option<&SandboxMetrics>,
 ) -> MicrosandboxResult<SandboxMetrics> {
+    let Measured { address, spec, identity, sandbox_dir } = measured;
     enabled(spec)?;
     let stats = match AgentClient::connect(address, DEFAULT_CONNECT_TIMEOUT).await {
         Ok(mut client) => client.stats().await,
@@ -40,7 +51,8 @@ pub async fn sample(
         other => other,
     })?;
     let usage = usage::read(&identity.cgroups);
-    Ok(combine(spec, identity, &stats, &usage, previous))
+    let used = upper.used_bytes(sandbox_dir).await;
+    Ok(SandboxMetrics { upper_used_bytes: used, ..combine(spec, identity, &stats, &usage, previous) })
 }
 
 /// A sample now and one every `interval`, until the sandbox is gone. Absent identity or address: the first item says
@@ -49,6 +61,7 @@ pub fn stream(
     address: MicrosandboxResult<AgentAddress>,
     spec: SandboxSpec,
     identity: Option<Identity>,
+    sandbox_dir: PathBuf,
     interval: Duration,
 ) -> MetricsStream {
     let name = spec.name.clone();
@@ -65,14 +78,14 @@ pub fn stream(
     };
     let mut ticks = tokio::time::interval(interval.max(INTERVAL_MIN));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let sampler = Sampler { address, spec, identity, ticks, previous: None };
+    let measured = Measured { address, spec, identity, sandbox_dir };
+    let sampler = Sampler { measured, upper: Upper::default(), ticks, previous: None };
     Box::pin(stream::unfold(Some(sampler), |sampler| async move { sampler?.next().await }))
 }
 
 struct Sampler {
-    address: AgentAddress,
-    spec: SandboxSpec,
-    identity: Identity,
+    measured: Measured,
+    upper: Upper,
     ticks: tokio::time::Interval,
     previous: Option<SandboxMetrics>,
 }
@@ -80,7 +93,7 @@ struct Sampler {
 impl Sampler {
     async fn next(mut self) -> Option<(MicrosandboxResult<SandboxMetrics>, Option<Sampler>)> {
         self.ticks.tick().await;
-        match sample(&self.address, &self.spec, &self.identity, self.previous.as_ref()).await {
+        match sample(&self.measured, &mut self.upper, self.previous.as_ref()).await {
             Ok(metrics) => {
                 self.previous = Some(metrics.clone());
                 Some((Ok(metrics), Some(self)))
@@ -149,7 +162,8 @@ fn combine(
         disk_write_bytes: io_write,
         net_rx_bytes: stats.net_rx_bytes,
         net_tx_bytes: stats.net_tx_bytes,
-        upper_used_bytes: stats.root_used_bytes,
+        // Counted on this machine: the guest sees the use of the whole file system that holds the layer.
+        upper_used_bytes: None,
         upper_free_bytes: stats.root_free_bytes,
         upper_host_allocated_bytes: None,
         uptime_ms,

@@ -35,7 +35,9 @@ pub async fn modify(home: &Home, name: &str, asked: Modification) -> Microsandbo
     reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
     let store = home.store().await?;
-    let (row, _run) = store.sandbox(name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let now = reconcile::current_held(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let identity = now.last_identity(home).await.filter(|_| !now.row.status.is_terminal());
+    let row = now.row;
     let old: SandboxSpec = serde_json::from_str(&row.config_json)
         .map_err(|error| MicrosandboxError::json(format!("stored configuration of sandbox {name}"), error))?;
     let new = changed(&old, &asked)?;
@@ -43,7 +45,6 @@ pub async fn modify(home: &Home, name: &str, asked: Modification) -> Microsandbo
     if old.isolation_actual == Some(Isolation::Microvm) {
         validate::microvm(&new)?;
     }
-    let identity = reconcile::identity(&home.sandbox_dir(name)).await.filter(|_| !row.status.is_terminal());
     let mut plan = Planner::new(&old, &new, row.status, asked.policy).plan(name);
     if let Some(conflict) = memory_in_use(&plan, &new, identity.as_ref()) {
         plan.conflicts.push(conflict);

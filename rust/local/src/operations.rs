@@ -25,7 +25,8 @@ use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 
 use super::lifecycle::{create, lifeline, remove, start, stop};
-use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records};
+use super::upper::Upper;
+use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records, strays};
 
 /// Longest wait for an agent that is to complete its log.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
@@ -215,8 +216,12 @@ impl SandboxBackend for LocalBackend {
             self.settle_log(name).await?;
             let dir = self.home.sandbox_dir(name);
             let logs_dir = dir.join("logs");
-            let alive =
-                move || reconcile::read_identity(&dir).is_some_and(|identity| process::is_alive(&identity.runtime));
+            let now = reconcile::current(&self.home, name).await?;
+            let seen = now.and_then(|now| now.identity);
+            let alive = move || {
+                seen.as_ref().is_some_and(|identity| process::is_alive(&identity.runtime))
+                    || reconcile::read_live(&dir).is_some()
+            };
             logs::log_stream(logs_dir, options, alive).await
         })
     }
@@ -224,7 +229,9 @@ impl SandboxBackend for LocalBackend {
         Box::pin(async move {
             let (identity, stored) = live_identity(&self.home, name, spec).await?;
             let address = self.home.agent_address(name).await?;
-            match metrics::sample(&address, &stored, &identity, None).await {
+            let sandbox_dir = self.home.sandbox_dir(name);
+            let measured = metrics::Measured { address, spec: stored, identity, sandbox_dir };
+            match metrics::sample(&measured, &mut Upper::default(), None).await {
                 Ok(sample) => Ok(sample),
                 Err(error) => Err(self.explain(name, error).await),
             }
@@ -233,9 +240,9 @@ impl SandboxBackend for LocalBackend {
     fn metrics_stream(&self, name: String, spec: SandboxSpec, interval: Duration) -> MetricsStream {
         let home = self.home.clone();
         let stream = async move {
-            let identity = reconcile::identity(&home.sandbox_dir(&name)).await;
-            let identity = identity.filter(|identity| process::is_alive(&identity.runtime));
-            metrics::stream(home.agent_address(&name).await, spec, identity, interval)
+            let now = reconcile::current(&home, &name).await.ok().flatten();
+            let identity = now.and_then(|now| now.identity);
+            metrics::stream(home.agent_address(&name).await, spec, identity, home.sandbox_dir(&name), interval)
         };
         Box::pin(stream.flatten_stream())
     }
@@ -243,10 +250,11 @@ impl SandboxBackend for LocalBackend {
         Box::pin(async move {
             let now = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
             // The report of the last run outlives it.
-            now.last_identity(&self.home)
-                .await
-                .map(|identity| identity.isolation)
-                .ok_or(MicrosandboxError::SandboxNotRunning { name: name.into(), status: now.row.status })
+            match now.last_identity(&self.home).await {
+                Some(identity) if identity.isolation.mechanisms.is_empty() => Err(strays::report_lost(name)),
+                Some(identity) => Ok(identity.isolation),
+                None => Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: now.row.status }),
+            }
         })
     }
     fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a> {

@@ -4,13 +4,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use microsandbox_contract::{ExitReason, ExitRecord, Identity, ProcessIdentity};
+use microsandbox_contract::{ExitReason, ExitRecord, Identity, IsolationDriver, ProcessIdentity};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::model::{Isolation, SandboxSpec, SandboxStatus};
+use microsandbox_home::label::{self, Label};
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking, process, runtime_process, tree};
 use microsandbox_store::{RunEnd, RunRow, SandboxRow};
+
+use crate::strays;
 
 /// Reason stored when a creation was cut off; such a record may be replaced by the next creation of the name.
 pub const INTERRUPTED: &str = "creation or start was interrupted";
@@ -20,7 +23,7 @@ const RUNTIME_ENDS: Duration = Duration::from_secs(1);
 /// Longest wait for the processes of a killed guest to vanish before its control groups are removed.
 const GUEST_GONE: Duration = Duration::from_secs(2);
 
-/// The run that `runtime/identity.json` describes, if there is one.
+/// The run that `runtime/identity.json` describes, if there is one. Of a sandbox that may run, [`Current`] knows more.
 pub async fn identity(dir: &Path) -> Option<Identity> {
     let dir = dir.to_owned();
     blocking(move || Ok(read_identity(&dir))).await.ok().flatten()
@@ -45,7 +48,8 @@ impl Current {
         Self { row, run, identity: None }
     }
 
-    /// The run that was seen alive, else what is written of the last one: of a sandbox that starts, or that has ended.
+    /// The run that was seen alive, else what is written of the last one: of a sandbox that starts, or that has ended. The isolation report
+    /// of a run whose files are gone is empty.
     pub async fn last_identity(&self, home: &Home) -> Option<Identity> {
         match &self.identity {
             Some(seen) => Some(seen.clone()),
@@ -54,13 +58,57 @@ impl Current {
     }
 }
 
-/// Whether a runtime still runs behind the row.
-async fn live(dir: &Path) -> Option<Identity> {
-    let dir = dir.to_owned();
-    blocking(move || Ok(read_live(&dir))).await.ok().flatten()
+/// The run behind the row whose runtime is alive. Where its files are missing or damaged, it is found by the pid of its record and
+/// the label of that process.
+async fn live(home: &Home, row: &SandboxRow, run: Option<&RunRow>) -> Option<Identity> {
+    let trace = Trace::of(home, row, run);
+    blocking(move || Ok(trace.live())).await.ok().flatten()
 }
 
-fn read_live(dir: &Path) -> Option<Identity> {
+/// What a live run can be found by.
+struct Trace {
+    dir: PathBuf,
+    home: PathBuf,
+    config: String,
+    pid: Option<i32>,
+    started_at_ms: u64,
+}
+
+impl Trace {
+    fn of(home: &Home, row: &SandboxRow, run: Option<&RunRow>) -> Trace {
+        let run = run.filter(|run| run.active);
+        let started = run.and_then(|run| u64::try_from(run.started_at?.timestamp_millis()).ok());
+        Trace {
+            dir: home.sandbox_dir(&row.name),
+            home: home.path().to_owned(),
+            config: row.config_json.clone(),
+            pid: run.and_then(|run| run.pid),
+            started_at_ms: started.unwrap_or_default(),
+        }
+    }
+
+    fn live(&self) -> Option<Identity> {
+        read_live(&self.dir).or_else(|| self.by_label())
+    }
+
+    fn by_label(&self) -> Option<Identity> {
+        let found = label::read(self.pid?)?;
+        let spec: SandboxSpec = serde_json::from_str(&self.config).ok()?;
+        let is_ours = found.label == Label::new(&self.home, &spec.id);
+        let groups = |init| microsandbox_cgroups::leaves_of(init, &spec.name, &self.dir);
+        is_ours.then(|| strays::identity(found, driver(&spec), self.started_at_ms, groups))
+    }
+}
+
+fn driver(spec: &SandboxSpec) -> IsolationDriver {
+    match spec.isolation_actual {
+        Some(Isolation::Microvm) => IsolationDriver::Microvm,
+        Some(Isolation::Container | Isolation::Auto) | None => IsolationDriver::Container,
+    }
+}
+
+/// The run that `runtime/identity.json` describes, if its runtime is alive.
+pub fn read_live(dir: &Path) -> Option<Identity> {
     read_identity(dir).filter(|identity| process::is_alive(&identity.runtime))
 }
 
@@ -78,7 +126,7 @@ pub async fn settle(home: &Home, row: SandboxRow, run: Option<RunRow>) -> Micros
     match claim(&row) {
         Claim::Ended => return Ok(Some(Current::without_process((row, run)))),
         Claim::Runs => {
-            if let Some(identity) = live(&home.sandbox_dir(&row.name)).await {
+            if let Some(identity) = live(home, &row, run.as_ref()).await {
                 return Ok(Some(Current { row, run, identity: Some(identity) }));
             }
         }
@@ -92,10 +140,12 @@ pub async fn settle_all(
     home: &Home,
     rows: Vec<(SandboxRow, Option<RunRow>)>,
 ) -> MicrosandboxResult<Vec<(SandboxRow, Option<RunRow>)>> {
-    let dir = |row: &SandboxRow| (claim(row) == Claim::Runs).then(|| home.sandbox_dir(&row.name));
-    let dirs: Vec<Option<PathBuf>> = rows.iter().map(|(row, _)| dir(row)).collect();
-    let look = |dir: Option<PathBuf>| dir.is_some_and(|dir| read_live(&dir).is_some());
-    let runs: Vec<bool> = blocking(move || Ok(dirs.into_iter().map(look).collect())).await?;
+    let trace = |row: &SandboxRow, run: &Option<RunRow>| {
+        (claim(row) == Claim::Runs).then(|| Trace::of(home, row, run.as_ref()))
+    };
+    let traces: Vec<Option<Trace>> = rows.iter().map(|(row, run)| trace(row, run)).collect();
+    let look = |trace: Option<Trace>| trace.is_some_and(|trace| trace.live().is_some());
+    let runs: Vec<bool> = blocking(move || Ok(traces.into_iter().map(look).collect())).await?;
     let mut settled = Vec::with_capacity(rows.len());
     for ((row, run), runs) in rows.into_iter().zip(runs) {
         if runs || claim(&row) == Claim::Ended {
@@ -124,7 +174,9 @@ fn claim(row: &SandboxRow) -> Claim {
         SandboxStatus::Stopped | SandboxStatus::Crashed if !row.ephemeral => Claim::Ended,
         SandboxStatus::Stopped | SandboxStatus::Crashed | SandboxStatus::Starting => Claim::Unsettled,
         // No row has a status that is unknown here.
-        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused | SandboxStatus::Unknown => Claim::Runs,
+        SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused | SandboxStatus::Unknown => {
+            Claim::Runs
+        }
     }
 }
 
@@ -162,18 +214,17 @@ pub async fn current_held(home: &Home, name: &str) -> MicrosandboxResult<Option<
     if claim(&row) == Claim::Ended {
         return Ok(Some(Current::without_process((row, run))));
     }
-    let dir = home.sandbox_dir(name);
     match row.status {
         SandboxStatus::Created | SandboxStatus::Stopped | SandboxStatus::Crashed => {}
         SandboxStatus::Starting => {
             // Its creator is gone, and with it the sandbox: until the run is recorded, even a detached one ends with it.
-            if let Some(identity) = live(&dir).await {
+            if let Some(identity) = live(home, &row, run.as_ref()).await {
                 kill(&identity).await;
             }
             finish(home, &row, SandboxStatus::Crashed, Some(INTERRUPTED)).await?;
         }
         SandboxStatus::Running | SandboxStatus::Draining | SandboxStatus::Paused | SandboxStatus::Unknown => {
-            if let Some(identity) = live(&dir).await {
+            if let Some(identity) = live(home, &row, run.as_ref()).await {
                 return Ok(Some(Current { row, run, identity: Some(identity) }));
             }
             finish(home, &row, SandboxStatus::Crashed, None).await?;
@@ -280,9 +331,9 @@ pub async fn kill_and_clear(identity: &Identity) -> bool {
     true
 }
 
-/// As [`kill`], by the name of the sandbox, if it runs.
-pub async fn kill_named(home: &Home, name: &str) {
-    if let Some(identity) = live(&home.sandbox_dir(name)).await {
+/// As [`kill`], of the run behind a row, if it runs.
+pub async fn kill_run(home: &Home, row: &SandboxRow, run: Option<&RunRow>) {
+    if let Some(identity) = live(home, row, run).await {
         kill(&identity).await;
     }
 }

@@ -231,9 +231,9 @@ proptest! {
     }
 
     #[test]
-    fn bootstraps(token in vec(any::<u8>(), 0..64), env in vec(".*", 0..8), cwd in ".*", max_clients: u32, rlimits in vec(rlimit(), 0..4), machine in option::of(machine()), init in option::of(init()), restricted: bool) {
+    fn bootstraps(token in vec(any::<u8>(), 0..64), env in vec(".*", 0..8), cwd in ".*", max_clients: u32, rlimits in vec(rlimit(), 0..4), machine in option::of(machine()), init in option::of(init()), restricted: bool, makes_cwd: bool) {
         let bootstrap =
-            Bootstrap { token, env, cwd, user: None, rlimits, shutdown_grace_ms: 1, drain_ms: 2, max_clients, machine, init, restricted };
+            Bootstrap { token, env, cwd, makes_cwd, user: None, rlimits, shutdown_grace_ms: 1, drain_ms: 2, max_clients, machine, init, restricted };
         same(Kind::Bootstrap, bootstrap)?;
     }
 

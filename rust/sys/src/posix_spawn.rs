@@ -8,16 +8,17 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
-/// Executes the file behind `program` as `name` with an empty environment. The child gets each descriptor under its
-/// number; no number may be that of a descriptor in the list. Signals are unblocked and have their default actions.
+/// Executes the file behind `program` with `arguments`, the first of which is its name, and an empty environment. The child
+/// gets each descriptor under its number; no number may be that of a descriptor in the list. Signals are unblocked and have their default actions.
 /// Returns the process id.
-pub fn detached(program: BorrowedFd<'_>, name: &CStr, descriptors: &[(OwnedFd, i32)]) -> io::Result<i32> {
+pub fn detached(program: BorrowedFd<'_>, arguments: &[&CStr], descriptors: &[(OwnedFd, i32)]) -> io::Result<i32> {
     // Through the descriptor, which this path names in the child as well: above every number that is given away, which the
     // program's own may be in a process whose standard streams are closed.
     let above = descriptors.iter().map(|(_, target)| target + 1).max().unwrap_or(0);
     let program = rustix::io::fcntl_dupfd_cloexec(program, above)?;
     let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
-    let argv = [name.as_ptr().cast_mut(), ptr::null_mut()];
+    let argv = arguments.iter().map(|text| text.as_ptr().cast_mut()).chain([ptr::null_mut()]);
+    let argv: Vec<*mut libc::c_char> = argv.collect();
     let envp = [ptr::null_mut()];
     let mut actions = Actions::new()?;
     for (source, target) in descriptors {
@@ -106,7 +107,7 @@ mod tests {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let input = OwnedFd::from(std::fs::File::open("/proc/self/stat").unwrap());
         let lifted = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 32).unwrap();
-        let pid = detached(program.as_fd(), c"a-name", &[(lifted(input), 0), (lifted(write), 1)]).unwrap();
+        let pid = detached(program.as_fd(), &[c"a-name"], &[(lifted(input), 0), (lifted(write), 1)]).unwrap();
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
         assert!(!text.is_empty());
@@ -119,6 +120,6 @@ mod tests {
     #[test]
     fn what_is_no_program_is_an_error() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        assert!(detached(file.as_fd(), c"a-name", &[]).is_err());
+        assert!(detached(file.as_fd(), &[c"a-name"], &[]).is_err());
     }
 }

@@ -57,6 +57,12 @@ impl Server {
         if let Some(settings) = bootstrap.machine.as_ref().filter(|_| self.setup.owns_machine) {
             machine::settle(settings, bootstrap.restricted)?;
         }
+        if bootstrap.makes_cwd
+            && let Err(error) = crate::files::names::mkdir(&self.setup.root, &bootstrap.cwd, None)
+        {
+            // Each program that needs it fails with the reason.
+            eprintln!("agent: the working directory of the image cannot be made: {}", error.message);
+        }
         match self.setup.successor.take() {
             Some(successor) => successor.begin(&bootstrap.init.clone().unwrap_or_default()),
             None => Ok(()),

@@ -71,6 +71,7 @@ pub fn bootstrap() -> Bootstrap {
         token: TOKEN.to_vec(),
         env: vec!["SANDBOX=yes".into()],
         cwd: "/".into(),
+        makes_cwd: false,
         user: None,
         rlimits: Vec::new(),
         shutdown_grace_ms: 2000,

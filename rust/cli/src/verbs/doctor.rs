@@ -6,6 +6,8 @@
 use clap::Args;
 use microsandbox_core::model::{DoctorCheck, DoctorReport, Isolation, MechanismState};
 
+use microsandbox_local::{LocalBackend, strays};
+
 use crate::invocation::Invocation;
 use crate::output::failure::{FAILED, Outcome};
 use crate::output::progress;
@@ -21,7 +23,7 @@ pub struct DoctorArgs {
     /// Exit with status 1 also if microVMs do not work on this machine.
     #[arg(long)]
     require_microvm: bool,
-    /// Install libkrunfw, if that is all that microVMs lack on this machine.
+    /// End the sandboxes that run without a record, and install libkrunfw, if that is all that microVMs lack on this machine.
     #[arg(long)]
     fix: bool,
     /// With --fix: do not ask for confirmation.
@@ -48,24 +50,46 @@ pub async fn run(args: DoctorArgs, call: &Invocation) -> Outcome<i32> {
     Ok(if enough { 0 } else { FAILED })
 }
 
-/// Whether libkrunfw was installed. It is not where KVM itself is missing, since the library would not help.
+/// Whether something was changed.
 async fn fix(report: &DoctorReport, args: &DoctorArgs, call: &Invocation) -> Outcome<bool> {
     let state = |name: &str| report.checks.iter().find(|check| check.name == name).map(|check| check.state);
+    let has_strays = state(strays::CHECK) == Some(MechanismState::Degraded);
+    // It is not installed where KVM itself is missing, since the library would not help.
     let lacks_library = report.isolation != Isolation::Microvm
         && state("kvm") == Some(MechanismState::On)
         && state("libkrunfw") == Some(MechanismState::Off);
-    if !lacks_library {
-        call.console.note("nothing to fix: msb can only install libkrunfw, and that is not what is missing");
+    if !has_strays && !lacks_library {
+        call.console.note("nothing to fix: no sandbox runs without a record, and libkrunfw is not what is missing");
         return Ok(false);
     }
-    if !args.yes && call.console.in_is_terminal {
-        call.console.note("This downloads libkrunfw, as msb install libkrunfw does. Continue? [y/N]");
-        if !call.confirmed().await? {
-            return Ok(false);
-        }
+    let ended = has_strays && end_strays(args, call).await?;
+    Ok((lacks_library && install(args, call).await?) || ended)
+}
+
+async fn end_strays(args: &DoctorArgs, call: &Invocation) -> Outcome<bool> {
+    let Some(local) = LocalBackend::of(&call.backend) else { return Ok(false) };
+    if !confirmed("This ends the sandboxes that run without a record.", args, call).await? {
+        return Ok(false);
+    }
+    let ended = strays::end(local.home()).await?;
+    call.console.note(&format!("ended {} that ran without a record", ended.len()));
+    Ok(!ended.is_empty())
+}
+
+async fn install(args: &DoctorArgs, call: &Invocation) -> Outcome<bool> {
+    if !confirmed("This downloads libkrunfw, as msb install libkrunfw does.", args, call).await? {
+        return Ok(false);
     }
     crate::verbs::install::libkrunfw(None, args.format, args.format == Format::Json, call).await?;
     Ok(true)
+}
+
+async fn confirmed(what: &str, args: &DoctorArgs, call: &Invocation) -> Outcome<bool> {
+    if args.yes || !call.console.in_is_terminal {
+        return Ok(true);
+    }
+    call.console.note(&format!("{what} Continue? [y/N]"));
+    call.confirmed().await
 }
 
 /// `isolation` is what `auto` selects, even if a test start failed; the test start is the check `container`.

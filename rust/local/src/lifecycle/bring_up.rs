@@ -170,11 +170,11 @@ pub async fn take_back(home: Home, record: LiveRecord, before: Option<SandboxSta
     let taken = async {
         let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
         let found = home.store().await?.sandbox(name).await?;
-        let Some((row, _run)) = found.filter(|(row, _)| parse_spec(row).is_ok_and(|spec| spec.id == *id)) else {
+        let Some((row, run)) = found.filter(|(row, _)| parse_spec(row).is_ok_and(|spec| spec.id == *id)) else {
             return Ok(());
         };
         drop(lifeline::take(id));
-        reconcile::kill_named(&home, name).await;
+        reconcile::kill_run(&home, &row, run.as_ref()).await;
         let end = before.map_or((SandboxStatus::Crashed, reconcile::INTERRUPTED), |status| (status, UNWANTED));
         undo(&home, &row, lock, before.is_some(), end).await;
         Ok::<_, MicrosandboxError>(())

@@ -13,7 +13,7 @@ use microsandbox_store::SandboxRow;
 use super::LOCK_DEADLINE;
 use super::bring_up::{Reserve, Unfinished, adopt, bring_up, take_back};
 use crate::isolation::Fallback;
-use crate::{boot, isolation, mounts, reconcile, root};
+use crate::{boot, isolation, mounts, reconcile, root, strays};
 
 /// A configuration that passed every check; nothing exists yet.
 pub struct Prepared {
@@ -45,6 +45,13 @@ async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<
     let spec = config.spec;
     let lock = NameLock::acquire_unless(home.path(), &spec.name, LOCK_DEADLINE, cut).await?;
     boot::step("locked", cut).await;
+    let exists = match directory(home, &spec.name).await {
+        Ok(exists) => exists,
+        Err(error) => {
+            lock.remove_file().await;
+            return Err(error);
+        }
+    };
     let unfinished = match claim(home, &spec, cut).await {
         Ok((row, reserve)) => Unfinished::new(home.clone(), row, lock, reserve, false),
         Err(error) => {
@@ -55,11 +62,9 @@ async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<
     boot::step("inserted", cut).await;
     let row_id = unfinished.row_id();
     let brought_up = async {
-        let dir = home.sandbox_dir(&spec.name);
-        let place = dir.clone();
-        if blocking(move || Ok(place.exists())).await? {
+        if exists {
             // A directory without a row: what an earlier, killed removal left.
-            tree::remove(home, &dir).await?;
+            tree::remove(home, &home.sandbox_dir(&spec.name)).await?;
         }
         bring_up(home, &spec, row_id, &config.patches, &mut trace, cut).await
     };
@@ -70,6 +75,17 @@ async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<
             Err(error)
         }
     }
+}
+
+/// Whether the directory of a sandbox to be created exists. Refuses one whose sandbox runs without a record: to remove its
+/// files would not end it.
+async fn directory(home: &Home, name: &str) -> MicrosandboxResult<bool> {
+    let dir = home.sandbox_dir(name);
+    let (exists, runs) = blocking(move || Ok((dir.exists(), reconcile::read_live(&dir).is_some()))).await?;
+    if runs && home.store().await?.sandbox(name).await?.is_none() {
+        return Err(strays::in_the_way(name));
+    }
+    Ok(exists)
 }
 
 /// The row, and the descriptors to undo it with.
@@ -120,6 +136,7 @@ async fn insert(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRo
                 return Err(MicrosandboxError::SandboxAlreadyExists(name));
             }
             if ownerless {
+                reconcile::kill_run(home, &row, run.as_ref()).await;
                 reconcile::finish(home, &row, SandboxStatus::Crashed, Some(reconcile::INTERRUPTED)).await?;
             }
             reconcile::remove_all(home, &row).await?;

@@ -12,7 +12,7 @@ use microsandbox_home::{Home, blocking};
 
 use super::bring_up::{Reserve, Unfinished, adopt, bring_up, take_back};
 use super::{LOCK_DEADLINE, parse_spec};
-use crate::{isolation, mounts, reconcile};
+use crate::{isolation, mounts, reconcile, strays};
 
 /// Boots from the stored configuration and the pinned root file system. If the caller stops waiting, the sandbox is as it
 /// was.
@@ -38,7 +38,11 @@ async fn boot(home: &Home, name: &str, detached: bool, cut: &Cut) -> Microsandbo
     }
     let mut spec = parse_spec(&row)?;
     let dir = home.sandbox_dir(name);
-    if !blocking(move || Ok(dir.is_dir())).await? {
+    let (exists, runs) = blocking(move || Ok((dir.is_dir(), reconcile::read_live(&dir).is_some()))).await?;
+    if runs {
+        return Err(strays::in_the_way(name));
+    }
+    if !exists {
         return Err(MicrosandboxError::Runtime(format!(
             "sandbox state missing: {} is gone; remove the sandbox and create it anew",
             home.sandbox_dir(name).display()

@@ -117,6 +117,9 @@ pub struct Bootstrap {
     /// `K=V`: the environment of every session.
     pub env: Vec<String>,
     pub cwd: String,
+    /// The directory is made if it is missing, as the directory that an image names.
+    #[serde(default)]
+    pub makes_cwd: bool,
     /// Name, uid or `uid:gid`; root when absent.
     #[serde(default)]
     pub user: Option<String>,
