@@ -1,5 +1,8 @@
 """Every claim names its test or bench, every one that is named exists, and no document says what cannot be shown.
 
+It checks names only: that a test does what its row says, and that it fails without the protection, is for a reader to
+see; the table of SECURITY.md says for which tests that was tried.
+
 Reads docs/claims.md (of which the table in README.md is a part), docs/hazards.md, docs/backend-cases.md, the references
 of the other documents, the words of all of them, and the marks of the tests. Prints what is wrong and exits with 1, or
 says how much it checked.
