@@ -22,6 +22,7 @@ async fn the_doctor_reports_container_isolation() {
             "identities",
             "file_system",
             "disk_space",
+            "strays",
         ] {
             let check = report.checks.iter().find(|check| check.name == name);
             let check = check.unwrap_or_else(|| panic!("no check named {name}: {:?}", report.checks));
