@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 #: What the agent says in the log after the last output of a program.
 _ENDED = re.compile(rb"exec ended: .* \(session (\d+)\)")
-#: What the log holds in place of output that was rotated away before it was read.
-_GAP = b"log rotated faster than it was read"
+#: What the log holds in place of output that was rotated away before it was read, or dropped beyond the log's budget.
+_GAP = re.compile(rb"log rotated faster than it was read|bytes of output \(session (\d+)\) were dropped")
 
 
 def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
@@ -272,13 +272,17 @@ class JobLogStream:
             entry = await self._stream.__anext__()
             if entry.session_id == self._session and self._wants(entry):
                 return _entry(entry)
-            if self._gaps and entry.source is LogSource.SYSTEM and _GAP in entry.data:
+            if self._gaps and entry.source is LogSource.SYSTEM and self._is_gap(entry):
                 return _entry(entry)
             self._over = self._is_end(entry)
         raise StopAsyncIteration
 
     def _wants(self, entry: LogEntry) -> bool:
         return bool({entry.source.value, "all"} & self._sources)
+
+    def _is_gap(self, entry: LogEntry) -> bool:
+        said = _GAP.search(entry.data)
+        return said is not None and said.group(1) in (None, str(self._session).encode())
 
     def _is_end(self, entry: LogEntry) -> bool:
         said = _ENDED.search(entry.data) if entry.source is LogSource.SYSTEM else None

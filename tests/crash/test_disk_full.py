@@ -52,6 +52,10 @@ def run(home: Path, code: str, **environment: str) -> None:
         file.truncate(64 << 20)
     # No reserved blocks: zero bytes free is zero for root too.
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    # Nothing is refused before the disk really is full.
+    config = Path(f"{home}.json")
+    config.write_text('{"disk": {"host_headroom_mib": 0}}')
+    environment["MSB_CONFIG_PATH"] = str(config)
     script = PRELUDE + HELPERS + textwrap.dedent(code) + "\nasyncio.run(main())\n"
     shell = 'mount -o loop "$1" "$2" && exec "$3" -c "$4"'
     command = [
@@ -79,6 +83,7 @@ def run(home: Path, code: str, **environment: str) -> None:
         )
     finally:
         image.unlink()
+        config.unlink()
     if "loop device" in done.stderr or "failed to setup loop" in done.stderr:
         pytest.skip(f"this machine gives no loop device: {done.stderr.strip()}")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-3000:]

@@ -55,6 +55,7 @@ text_enum! {
         MemoryLimit = "memory_limit",
         CpuLimit = "cpu_limit",
         PidsLimit = "pids_limit",
+        DiskLimit = "disk_limit",
         TreeKill = "tree_kill";
         /// A mechanism of another version; the reason of its entry begins with its name.
         Unknown = "unknown",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::headroom::Headroom;
 use crate::launch::{IdMap, LaunchSpec};
 
 /// Version of this contract. Both sides are embedded in one extension module, so it only guards against a mix-up.
@@ -81,6 +82,9 @@ pub struct UnpackSpec {
     pub ids: IdMap,
     pub layers: Vec<LayerSource>,
     pub limits: ImageLimits,
+    /// What stays free of the file system of the layers.
+    #[serde(default)]
+    pub headroom: Headroom,
 }
 
 /// Bounds of unpacking; each is named in the error that it causes (`image.entries` …).

@@ -12,6 +12,7 @@
 //! | [`monitor`] | what the runtime hands to `msb-vmm` |
 //! | [`identity`] | which processes run a sandbox: `runtime/identity.json` |
 //! | [`exit`] | how a run ended: `runtime/exit.json` |
+//! | [`headroom`] | the free space of a file system that is left to the host |
 //! | [`isolation`] | what separates a sandbox from its host |
 //! | [`text`] | enums that are written as text, one text per value |
 //!
@@ -22,6 +23,7 @@
 mod text;
 
 pub mod exit;
+pub mod headroom;
 pub mod identity;
 pub mod isolation;
 pub mod job;
@@ -32,6 +34,7 @@ pub mod report;
 pub mod step;
 
 pub use exit::{ExitReason, ExitRecord};
+pub use headroom::{Headroom, Shortage};
 pub use identity::{Identity, ProcessIdentity};
 pub use isolation::{Accelerator, IsolationDriver, IsolationReport, Mechanism, MechanismName, MechanismState};
 pub use job::{Compression, ImageLimits, Job, LAUNCH_VERSION, LayerSource, ProbeSpec, RemoveTreeSpec, UnpackSpec, fd};

@@ -68,6 +68,8 @@ pub struct LocalConfig {
     pub metrics: MetricsConfig,
     #[serde(deserialize_with = "or_default")]
     pub boot: BootConfig,
+    #[serde(deserialize_with = "or_default")]
+    pub disk: DiskConfig,
     /// What isolation is demanded when a call says nothing; `MSB_ISOLATION` beats it. A key of this implementation.
     pub isolation: Option<Isolation>,
 }

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | this file | [`Home`]: configuration, paths, database, ids |
+//! | [`headroom`] | the free space that is left to the host |
 //! | [`ids`] | which host ids the ids of a sandbox become |
 //! | [`lock`] | one lock file per name of a sandbox or volume |
 //! | [`process`] | identity of a process: pid, start time and boot id |
@@ -14,6 +15,7 @@
 //! | `blocking()` | file work away from the event loop |
 
 pub mod embedded;
+pub mod headroom;
 pub mod ids;
 pub mod label;
 pub mod layer_tree;

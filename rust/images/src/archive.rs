@@ -19,6 +19,8 @@ use super::tar_index::{Extent, TarIndex};
 use microsandbox_core::error::MicrosandboxError;
 
 const CHUNK: usize = 1 << 20;
+/// Bytes spooled between two looks at the free space.
+const LOOK_EVERY: u64 = 16 << 20;
 /// How often a wait for a slow writer looks whether the caller has gone.
 const CANCEL_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// The ratio limit begins here: small archives may compress as well as they like.
@@ -43,6 +45,13 @@ impl Cancelled {
     }
 }
 
+/// Where unnamed files may be made.
+pub struct Spool<'a> {
+    pub place: &'a Path,
+    /// Refuses more where too little is free.
+    pub room: &'a dyn Fn(&Path) -> Result<(), Failure>,
+}
+
 /// An indexed archive.
 #[derive(Debug)]
 pub struct Archive {
@@ -53,8 +62,8 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens and indexes `path`, or standard input for `-`. `spool` is where unnamed files may be made.
-    pub fn open(path: &Path, spool: &Path, limits: &ImageLimits, cancelled: Cancelled) -> Result<Archive, Failure> {
+    /// Opens and indexes `path`, or standard input for `-`. A stream and a compressed archive go to `spool` first.
+    pub fn open(path: &Path, spool: &Spool<'_>, limits: &ImageLimits, cancelled: Cancelled) -> Result<Archive, Failure> {
         let source = open_source(path)?;
         let kind = source.metadata().map_err(|e| io("inspect", path, e))?.file_type();
         if kind.is_dir() {
@@ -190,7 +199,7 @@ fn compression_of(magic: &[u8]) -> Compression {
 fn decompressed(
     file: &File,
     path: &Path,
-    spool: &Path,
+    spool: &Spool<'_>,
     limits: &ImageLimits,
     cancelled: &Cancelled,
 ) -> Result<Option<File>, Failure> {
@@ -230,8 +239,9 @@ impl Read for At<'_> {
 }
 
 /// Copies `source` into an unnamed file, at most `most` bytes.
-fn spooled(mut source: impl Read, spool: &Path, most: u64, cancelled: &Cancelled) -> Result<File, Failure> {
-    let mut target = tempfile::tempfile_in(spool).map_err(|e| io("create a file in", spool, e))?;
+fn spooled(mut source: impl Read, spool: &Spool<'_>, most: u64, cancelled: &Cancelled) -> Result<File, Failure> {
+    let place = spool.place;
+    let mut target = tempfile::tempfile_in(place).map_err(|e| io("create a file in", place, e))?;
     let mut buffer = vec![0; CHUNK];
     let mut written = 0_u64;
     loop {
@@ -253,6 +263,9 @@ fn spooled(mut source: impl Read, spool: &Path, most: u64, cancelled: &Cancelled
                 super::limits::VARIABLE
             )));
         }
-        target.write_all(&buffer[..read]).map_err(|e| io("write a temporary file in", spool, e))?;
+        if written / LOOK_EVERY != (written - read as u64) / LOOK_EVERY {
+            (spool.room)(place)?;
+        }
+        target.write_all(&buffer[..read]).map_err(|e| io("write a temporary file in", place, e))?;
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::archive::{Archive, Cancelled};
+use super::archive::{Archive, Cancelled, Spool};
 use super::cache::{LayerCache, LayerFacts, Temporary};
 use super::document::Sha256Digest;
 use super::failure::{self, Failure};
@@ -15,7 +15,7 @@ use super::{limits, same_image};
 use microsandbox_core::backend::ProgressFn;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{ImageInfo, ImageProgress};
-use microsandbox_home::Home;
+use microsandbox_home::{Home, headroom};
 use microsandbox_store::{ImageRecord, LayerRecord};
 
 /// Directories that one unpacking process holds open: well below the usual limit of 1024 descriptors.
@@ -82,8 +82,14 @@ async fn open(home: &Home, path: PathBuf, limits: ImageLimits) -> Result<(Archiv
     microsandbox_home::make_private_directory(&spool)?;
     let cancelled = Cancelled::default();
     let _guard = CancelOnDrop(cancelled.clone());
+    let home = home.clone();
     let work = move || {
-        let archive = Archive::open(&path, &spool, &limits, cancelled)?;
+        let room = |place: &Path| {
+            let what = || format!("load {}", path.display());
+            headroom::check(&home, place, what).map_err(Failure::Other)
+        };
+        room(&spool)?;
+        let archive = Archive::open(&path, &Spool { place: &spool, room: &room }, &limits, cancelled)?;
         let images = plan::read(&archive)?;
         Ok((archive, images))
     };
@@ -169,7 +175,8 @@ impl Import<'_> {
             let used: u64 = facts.iter().map(|facts| facts.bytes).sum();
             let total_bytes = self.limits.total_bytes.saturating_sub(used).max(1);
             let limits = ImageLimits { total_bytes, ..self.limits };
-            let spec = UnpackSpec { version: LAUNCH_VERSION, ids: self.home.id_map()?, layers: batch, limits };
+            let headroom = headroom::of(&self.home.config().disk);
+            let spec = UnpackSpec { version: LAUNCH_VERSION, ids: self.home.id_map()?, layers: batch, limits, headroom };
             facts.extend(self.job(spec, facts.len(), log).await?);
         }
         Ok(facts)

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use microsandbox_contract::{IdMap, Job, LAUNCH_VERSION, MechanismName as Name, ProbeSpec, Report};
+use microsandbox_contract::{Headroom, IdMap, Job, LAUNCH_VERSION, MechanismName as Name, ProbeSpec, Report, Shortage};
 
 use super::isolation::{self, Finding, Host, kvm};
 use crate::guest_kernel::{self, Found, Rung, RungReport};
@@ -16,8 +16,8 @@ use microsandbox_core::error::{Lack, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     DoctorCheck, DoctorReport, Isolation, IsolationReport, LibraryRung, Mechanism, MechanismState,
 };
-use microsandbox_home::Home;
 use microsandbox_home::label::Labelled;
+use microsandbox_home::{Home, headroom};
 
 use crate::strays;
 
@@ -63,7 +63,7 @@ pub async fn doctor_of(home: &Home, host: Arc<dyn Host>, recheck: bool) -> Micro
             checks.push(check("container", MechanismState::Off, error.to_string(), Some(USER_NAMESPACE_HINT)))
         }
     }
-    checks.extend([identities(ids.as_ref()), file_system(path), disk_space(path)]);
+    checks.extend([identities(ids.as_ref()), file_system(path), disk_space(path, headroom::of(&home.config().disk))]);
     checks.push(strays(&strays::find(home).await));
     let (isolation, lack) = verdict(&probed, &finding);
     let (reason, hint) = lack.map_or((None, None), |lack| (Some(lack.reason), Some(lack.hint)));
@@ -203,6 +203,7 @@ fn mechanism(mechanism: &Mechanism) -> DoctorCheck {
         (_, Name::MemoryLimit | Name::CpuLimit | Name::PidsLimit) => Some(
             "run as root, or in a session with delegated control groups (systemd: Delegate=yes for the user's slice)",
         ),
+        (_, Name::DiskLimit) => Some("put MSB_HOME on a file system of its own, of the size that all sandboxes may use"),
         (_, Name::UserNamespace) => Some(USER_NAMESPACE_HINT),
         (_, Name::IdRange) => Some(ID_HINT),
         (_, Name::Landlock) => Some("a kernel with Landlock enabled (CONFIG_SECURITY_LANDLOCK and in the lsm= list)"),
@@ -273,16 +274,28 @@ fn file_system_of(home: &Path, magic: i64) -> DoctorCheck {
 }
 
 /// Free space, against the headroom that is kept.
-fn disk_space(home: &Path) -> DoctorCheck {
+fn disk_space(home: &Path, headroom: Headroom) -> DoctorCheck {
     let name = "disk_space";
     match rustix::fs::statvfs(home) {
         Ok(stat) => {
             let block = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
             let (free, total) = (stat.f_bavail.saturating_mul(block), stat.f_blocks.saturating_mul(block));
-            let enough = free > GIB.max(total / 50);
-            let state = if enough { MechanismState::On } else { MechanismState::Degraded };
-            let detail = format!("{:.1} of {:.1} GiB free", free as f64 / GIB as f64, total as f64 / GIB as f64);
-            check(name, state, detail, (!enough).then_some("free some space, or remove images and sandboxes"))
+            let gib = |bytes: u64| bytes as f64 / GIB as f64;
+            let (free_gib, total_gib, kept) = (gib(free), gib(total), gib(headroom.bytes(total)));
+            let detail = format!("{free_gib:.1} of {total_gib:.1} GiB free; {kept:.1} GiB are left to the host");
+            match headroom.check(&stat) {
+                Ok(()) => check(name, MechanismState::On, detail, None),
+                Err(shortage) => {
+                    let hint = "free some space, or remove images and sandboxes (disk.host_headroom_mib is the limit)";
+                    let detail = match shortage {
+                        Shortage::Bytes { .. } => format!("{detail}: nothing is created or loaded any more"),
+                        Shortage::Inodes { free, kept } => {
+                            format!("{free} inodes free, {kept} are left to the host: nothing is created or loaded any more")
+                        }
+                    };
+                    check(name, MechanismState::Degraded, detail, Some(hint))
+                }
+            }
         }
         Err(error) => {
             check(name, MechanismState::Degraded, format!("cannot inspect {}: {error}", home.display()), None)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use crate::volume_files::Tree;
+use crate::volume_files::{Room, Tree};
 use crate::{boot, lifecycle};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_home::blocking;
@@ -133,7 +133,7 @@ fn open(home: &Home, name: &str) -> MicrosandboxResult<Option<Tree>> {
     let path = home.config().volume_path(name);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(&path, flags, Mode::empty()) {
-        Ok(root) => Ok(Some(Tree::new(root, home.id_map()?))),
+        Ok(root) => Ok(Some(Tree::new(root, home.id_map()?, Room::of(home, &path)))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(MicrosandboxError::io("open", &path, error.into())),
     }

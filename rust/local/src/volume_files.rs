@@ -12,12 +12,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use futures::{TryStreamExt as _, stream};
-use microsandbox_contract::IdMap;
+use microsandbox_contract::{Headroom, IdMap};
 use microsandbox_protocol::names;
 use microsandbox_rooted::open::{Rule, open};
 use microsandbox_rooted::remove;
@@ -28,7 +29,7 @@ use self::fresh::{Fresh, Sink};
 use microsandbox_core::agent::READ_BYTES;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink};
-use microsandbox_home::blocking;
+use microsandbox_home::{Home, blocking, headroom};
 
 /// Bytes that are read or copied per call.
 const CHUNK: usize = 1 << 20;
@@ -43,6 +44,29 @@ const PATH_MAX: usize = 4096;
 pub struct Tree {
     root: Arc<OwnedFd>,
     ids: IdMap,
+    room: Room,
+}
+
+/// The free space that writing to a volume leaves to the host.
+#[derive(Clone)]
+pub struct Room {
+    headroom: Headroom,
+    volume: Arc<Path>,
+}
+
+impl Room {
+    pub fn of(home: &Home, volume: &Path) -> Room {
+        Room { headroom: headroom::of(&home.config().disk), volume: volume.into() }
+    }
+
+    /// Refuses to write where less than that is free. `file` is open on the file system of the volume.
+    fn check(&self, file: impl AsFd) -> MicrosandboxResult<()> {
+        headroom::check_open(self.headroom, file, &self.volume, || format!("write to volume {}", self.name()))
+    }
+
+    fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.volume.file_name().unwrap_or_default().to_string_lossy()
+    }
 }
 
 fn kind_of(stat: &Stat) -> FsEntryKind {
@@ -127,8 +151,8 @@ fn split<'a>(operation: &str, path: &'a str) -> MicrosandboxResult<(&'a str, Cow
 }
 
 impl Tree {
-    pub fn new(root: OwnedFd, ids: IdMap) -> Self {
-        Tree { root: Arc::new(root), ids }
+    pub fn new(root: OwnedFd, ids: IdMap, room: Room) -> Self {
+        Tree { root: Arc::new(root), ids, room }
     }
 
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -280,6 +304,7 @@ impl Tree {
         let path = path.to_owned();
         blocking(move || {
             let fail = |errno| failed("mkdir", &path, errno);
+            self.room.check(&*self.root)?;
             let mut done = String::from(".");
             for part in relative("mkdir", &path)?.split('/').filter(|part| !matches!(*part, "" | ".")) {
                 let parent = self.directory(&done).map_err(fail)?;
@@ -394,7 +419,8 @@ mod tests {
             nest(&inner, DEPTH);
             std::fs::write(scratch.path().join("file"), "12345").unwrap();
             let before = peak();
-            let tree = Tree::new(open_directory(scratch.path()), IdMap::Single { uid: 0, gid: 0 });
+            let room = Room { headroom: Headroom::Bytes(0), volume: scratch.path().into() };
+            let tree = Tree::new(open_directory(scratch.path()), IdMap::Single { uid: 0, gid: 0 }, room);
             assert_eq!(tree.used_bytes(), 5);
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let not_empty = runtime.block_on(tree.clone().remove("inner", false));

@@ -18,6 +18,7 @@ use microsandbox_core::model::{
     FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, validate_volume_name,
 };
 use microsandbox_core::{undo, validate};
+use microsandbox_home::headroom;
 use microsandbox_store::VolumeRow;
 
 impl Volumes<'_> {
@@ -62,8 +63,12 @@ impl Volumes<'_> {
         let store = self.home.store().await?;
         let path = self.home.config().volume_path(name);
         let known = store.volume(name).await?.is_some();
-        let (place, is_known) = (path.clone(), known);
-        let stranger = microsandbox_home::blocking(move || Ok(!is_known && place.symlink_metadata().is_ok())).await?;
+        let (home, place, wanted, is_known) = (self.home.clone(), path.clone(), name.clone(), known);
+        let stranger = microsandbox_home::blocking(move || {
+            headroom::check(&home, &place, || format!("create volume {wanted}"))?;
+            Ok(!is_known && place.symlink_metadata().is_ok())
+        })
+        .await?;
         if stranger {
             return Err(MicrosandboxError::InvalidConfig(format!(
                 "{} exists, but is no volume of this home; move it away, or use another name",

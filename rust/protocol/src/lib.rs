@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`frame`] | framing: length, correlation id, flags, `{v, t, p}` envelope; all limits are checked before allocation |
 //! | [`message`] | every payload that travels in a frame |
+//! | [`log_budget`] | how much output of programs a sandbox logs |
 //! | [`version`] | the wire generation, our extension number and how two sides agree on them |
 //! | [`names`] | file names as text, also those that are not UTF-8 |
 //! | [`machine`] | what a microVM and its agent agree on beforehand |
@@ -13,6 +14,7 @@
 
 pub mod capabilities;
 pub mod frame;
+pub mod log_budget;
 pub mod machine;
 pub mod message;
 pub mod names;

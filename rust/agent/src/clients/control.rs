@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use microsandbox_protocol::frame::{self, Flags, FrameDecoder};
+use microsandbox_protocol::log_budget::LogBudget;
 use microsandbox_protocol::message::{Activity, LogSync, Ready};
 use microsandbox_protocol::{Kind, Message, ProtocolError};
 use microsandbox_sys::descriptor;
@@ -28,6 +29,8 @@ pub enum Source {
     Stderr = 2,
     Terminal = 3,
     Agent = 4,
+    /// A marker in place of output that was dropped.
+    Gap = 5,
 }
 
 /// Our end of the channel.
@@ -40,6 +43,7 @@ pub struct Control {
     urgent: bool,
     activity_seq: u64,
     sync_seq: u64,
+    budget: LogBudget,
 }
 
 impl Control {
@@ -53,6 +57,7 @@ impl Control {
             urgent: false,
             activity_seq: 0,
             sync_seq: 0,
+            budget: LogBudget::new(Instant::now()),
         }
     }
 
@@ -139,6 +144,7 @@ impl Control {
 
     /// Asks the runtime to write everything logged so far; returns the number that its answer will reach.
     pub fn sync(&mut self) -> u64 {
+        self.mark_gaps();
         self.sync_seq += 1;
         self.send(0, &Kind::LogSync, &LogSync { number: self.sync_seq });
         self.hurry();
@@ -147,11 +153,16 @@ impl Control {
 
     /// A line of the agent's own about a session.
     pub fn note(&mut self, session: u64, text: &str) {
+        self.mark_gaps();
         self.queue_log(session, Source::Agent, text.as_bytes());
     }
 
-    /// A copy of program output.
-    pub fn log(&mut self, session: u64, source: Source, data: &[u8]) -> io::Result<()> {
+    /// A copy of program output that arrived at `now`; beyond the budget of the log a later marker stands for it.
+    pub fn log(&mut self, session: u64, source: Source, data: &[u8], now: Instant) -> io::Result<()> {
+        if !self.budget.admit(session, data.len(), now) {
+            return Ok(());
+        }
+        self.mark_gaps();
         if data.len() < DIRECT {
             self.queue_log(session, source, data);
             return Ok(());
@@ -160,6 +171,12 @@ impl Control {
         self.out.write_through(self.fd.as_fd(), &head, data)?;
         self.hurry();
         Ok(())
+    }
+
+    fn mark_gaps(&mut self) {
+        for (session, text) in self.budget.markers() {
+            self.queue_log(session, Source::Gap, text.as_bytes());
+        }
     }
 
     fn queue_log(&mut self, session: u64, source: Source, data: &[u8]) {

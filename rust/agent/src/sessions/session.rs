@@ -313,7 +313,8 @@ impl Session {
                 return Ok(false);
             }
         };
-        self.last_output = Instant::now();
+        let now = Instant::now();
+        self.last_output = now;
         stream.owed = stream.owed.saturating_sub(data.len() as u64);
         if data.len() >= FULL_PIPE && !stream.grown {
             stream.grown = true;
@@ -329,10 +330,10 @@ impl Session {
             }
             let sent: io::Result<()> = client.send_data(id, &stream.kind, data);
             // The log gets its copy even if the client just left.
-            control.log(self.number, stream.source, data).map_err(|_| Broken::Control)?;
+            control.log(self.number, stream.source, data, now).map_err(|_| Broken::Control)?;
             return sent.map(|()| true).map_err(|_| Broken::Client);
         }
-        control.log(self.number, stream.source, data).map_err(|_| Broken::Control)?;
+        control.log(self.number, stream.source, data, now).map_err(|_| Broken::Control)?;
         Ok(true)
     }
 }

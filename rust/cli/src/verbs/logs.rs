@@ -145,6 +145,8 @@ async fn of_job(
                 }
                 _ => writer.write(&entry)?,
             }
+        } else if entry.source == LogSource::System && is_gap_of(&entry.data, ended.as_deref()) {
+            writer.write(&entry)?;
         } else if entry.source == LogSource::System
             && ended.as_ref().is_some_and(|ended| {
                 let text = String::from_utf8_lossy(&entry.data);
@@ -155,6 +157,12 @@ async fn of_job(
         }
     }
     last.iter().try_for_each(|entry| writer.write(entry))
+}
+
+/// A marker in place of output of the session.
+fn is_gap_of(data: &[u8], session: Option<&str>) -> bool {
+    let text = String::from_utf8_lossy(data);
+    text.contains(" were dropped: ") && session.is_some_and(|session| text.contains(session))
 }
 
 async fn follow(

@@ -276,6 +276,15 @@ impl Default for BootConfig {
     }
 }
 
+/// `disk.*`: what is left to the host. Keys of this implementation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskConfig {
+    /// Free space below which nothing is created, loaded, unpacked or written to a volume; 0: none is kept. Absent: the larger
+    /// of 1 GiB and 2 % of the file system, at most an eighth of it, and 2 % of its inodes, at most 10,000.
+    pub host_headroom_mib: Option<u64>,
+}
+
 /// Longest time that a boot may be given.
 const BOOT_MAX_SECS: f64 = 3600.0;
 

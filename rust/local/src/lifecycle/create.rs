@@ -7,7 +7,7 @@ use microsandbox_core::model::{BootTrace, ImageSource, Isolation, Patch, Sandbox
 use microsandbox_core::undo::{self, Cut};
 use microsandbox_core::validate;
 use microsandbox_home::lock::NameLock;
-use microsandbox_home::{Home, blocking, tree};
+use microsandbox_home::{Home, blocking, headroom, tree};
 use microsandbox_store::SandboxRow;
 
 use super::LOCK_DEADLINE;
@@ -98,6 +98,7 @@ async fn claim(home: &Home, spec: &SandboxSpec, cut: &Cut) -> MicrosandboxResult
 /// Checks everything and settles everything that is decided once: isolation, image, identity.
 async fn prepare_spec(home: &Home, spec: &mut SandboxSpec, fallback: &Fallback) -> MicrosandboxResult<()> {
     validate::spec(spec, home.config())?;
+    has_room(home, "create", &spec.name).await?;
     // A home that cannot hold the database is refused before its lock directory exists.
     home.store().await?;
     if spec.isolation == Isolation::Auto {
@@ -119,6 +120,12 @@ async fn prepare_spec(home: &Home, spec: &mut SandboxSpec, fallback: &Fallback) 
     }
     spec.id = microsandbox_core::random::hex::<16>()?;
     Ok(())
+}
+
+/// Refuses to boot where the file system of the sandboxes has less free space than is left to the host.
+pub(super) async fn has_room(home: &Home, verb: &'static str, name: &str) -> MicrosandboxResult<()> {
+    let (home, name) = (home.clone(), name.to_owned());
+    blocking(move || headroom::check(&home, &home.sandboxes_dir(), || format!("{verb} sandbox {name}"))).await
 }
 
 async fn insert(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRow> {

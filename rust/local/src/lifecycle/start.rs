@@ -11,7 +11,7 @@ use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking};
 
 use super::bring_up::{Reserve, Unfinished, adopt, bring_up, take_back};
-use super::{LOCK_DEADLINE, parse_spec};
+use super::{LOCK_DEADLINE, create, parse_spec};
 use crate::{isolation, mounts, reconcile, strays};
 
 /// Boots from the stored configuration and the pinned root file system. If the caller stops waiting, the sandbox is as it
@@ -37,6 +37,7 @@ async fn boot(home: &Home, name: &str, detached: bool, cut: &Cut) -> Microsandbo
         return Err(MicrosandboxError::SandboxStillRunning(name.into()));
     }
     let mut spec = parse_spec(&row)?;
+    create::has_room(home, "start", name).await?;
     let dir = home.sandbox_dir(name);
     let (exists, runs) = blocking(move || Ok((dir.is_dir(), reconcile::read_live(&dir).is_some()))).await?;
     if runs {

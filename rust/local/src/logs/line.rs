@@ -11,6 +11,9 @@ use serde::Deserialize;
 use super::DEFAULT_SOURCES;
 use microsandbox_core::model::LogSource;
 
+/// The source of a line that stands for output that is not in the log.
+const GAP: &str = "gap";
+
 /// A line of `exec.log`.
 #[derive(Deserialize)]
 struct Record<'a> {
@@ -54,8 +57,11 @@ impl Filter {
     }
 
     fn admits(&self, source: LogSource, timestamp: DateTime<Utc>) -> bool {
-        self.wants(source)
-            && self.since.is_none_or(|since| timestamp >= since)
+        self.wants(source) && self.covers(timestamp)
+    }
+
+    fn covers(&self, timestamp: DateTime<Utc>) -> bool {
+        self.since.is_none_or(|since| timestamp >= since)
             && self.until.is_none_or(|until| timestamp < until)
     }
 }
@@ -63,9 +69,11 @@ impl Filter {
 /// A JSON line. What is not one (a line torn by a kill or a full disk) is no entry.
 pub fn record(line: &[u8], filter: &Filter) -> Option<Parsed> {
     let record: Record<'_> = serde_json::from_slice(line).ok()?;
-    let source = LogSource::parse(&record.s)?;
     let timestamp = time(&record.t)?;
-    if !filter.admits(source, timestamp) {
+    // The place of missing output is shown whatever the sources are: silence would be a lie about all of them.
+    let is_gap = record.s == GAP;
+    let source = if is_gap { LogSource::System } else { LogSource::parse(&record.s)? };
+    if !(is_gap && filter.covers(timestamp) || filter.admits(source, timestamp)) {
         return None;
     }
     let data = match record.e.as_deref() {

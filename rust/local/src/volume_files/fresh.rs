@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::Mutex;
 
-use super::{Tree, failed, kind_of, split};
+use super::{Room, Tree, failed, kind_of, split};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{FsEntryKind, FsWriter};
 use microsandbox_core::writing::Writing;
@@ -27,12 +27,17 @@ pub struct Fresh {
     temporary: OsString,
     file: File,
     length: u64,
+    room: Room,
     published: bool,
 }
+
+/// Bytes written between two looks at the free space.
+const LOOK_EVERY: u64 = 16 << 20;
 
 impl Fresh {
     pub fn create(tree: &Tree, operation: &'static str, path: &str, mode: Option<u32>) -> MicrosandboxResult<Fresh> {
         let fail = |errno| failed(operation, path, errno);
+        tree.room.check(&*tree.root)?;
         let (parent, name) = split(operation, path)?;
         let parent = tree.directory(parent).map_err(fail)?;
         let old = match rustix::fs::statat(&parent, &*name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -55,6 +60,7 @@ impl Fresh {
             temporary,
             file: File::from(file),
             length: 0,
+            room: tree.room.clone(),
             published: false,
         };
         tree.give(&fresh.file).map_err(fail)?;
@@ -68,6 +74,10 @@ impl Fresh {
     }
 
     pub fn write(&mut self, data: &[u8]) -> MicrosandboxResult<()> {
+        let after = self.length + data.len() as u64;
+        if after / LOOK_EVERY != self.length / LOOK_EVERY {
+            self.room.check(&self.file)?;
+        }
         self.file.write_all_at(data, self.length).map_err(|error| self.failed(&error))?;
         self.length += data.len() as u64;
         Ok(())

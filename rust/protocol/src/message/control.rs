@@ -164,7 +164,8 @@ impl std::fmt::Debug for Bootstrap {
 }
 
 /// A copy of output for the captured log, or a line of the agent's own. The head of the frame carries the session
-/// number as its correlation id; `source` is 1 stdout, 2 stderr, 3 terminal output, 4 the agent.
+/// number as its correlation id; `source` is 1 stdout, 2 stderr, 3 terminal output, 4 the agent, 5 the agent in
+/// place of output that it dropped ([`crate::log_budget`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRecord {
     pub source: u8,

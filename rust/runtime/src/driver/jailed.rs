@@ -30,6 +30,8 @@ const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_
 pub const INSIDE_HINT: &str =
     "the kernel refused a step that works inside user namespaces; a security module may forbid it";
 
+const NO_DISK_LIMIT: &str = "neither the root of the sandbox nor its volumes have a quota of bytes or inodes; below      disk.host_headroom nothing is created, loaded or written to a volume from outside";
+
 /// What runs in a jail.
 pub trait Tenant {
     /// For the report: the driver, and what accelerates it.
@@ -98,6 +100,7 @@ pub fn boot(
         Ok(started) => {
             let mut mechanisms = started.mechanisms;
             mechanisms.extend(cgroups.mechanisms.iter().cloned());
+            mechanisms.push(Mechanism::new(MechanismName::DiskLimit, MechanismState::Off, NO_DISK_LIMIT));
             let isolation = IsolationReport { driver: driver.into(), accelerator, mechanisms };
             Ok(Guest {
                 pid: started.pid,

@@ -1,8 +1,11 @@
 //! What a sandbox wrote, as JSON lines with rotation. Every byte that the agent sent ends up here, as text where it is
-//! UTF-8 and as base64 where it is not; only a full disk loses bytes, and then the log says how many.
+//! UTF-8 and as base64 where it is not; only a full disk and output beyond the budget of the log lose bytes, and then the
+//! log says how many.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
+use microsandbox_protocol::log_budget::LogBudget;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -26,6 +29,8 @@ pub enum Source {
     Stderr,
     Terminal,
     System,
+    /// A marker in place of output that is not in the log.
+    Gap,
 }
 
 impl Source {
@@ -35,6 +40,7 @@ impl Source {
             1 => Source::Stdout,
             2 => Source::Stderr,
             3 => Source::Terminal,
+            5 => Source::Gap,
             _ => Source::System,
         }
     }
@@ -45,6 +51,7 @@ impl Source {
             Source::Stderr => "stderr",
             Source::Terminal => "output",
             Source::System => "system",
+            Source::Gap => "gap",
         }
     }
 }
@@ -65,6 +72,9 @@ pub struct ExecLog {
     batch_output: u64,
     /// Bytes lost in all.
     pub lost_total: u64,
+    /// Of what programs print, and of what the agent says itself.
+    programs: LogBudget,
+    agent: LogBudget,
 }
 
 #[derive(Clone, Copy)]
@@ -88,6 +98,8 @@ impl ExecLog {
             lost: None,
             batch_output: 0,
             lost_total: 0,
+            programs: LogBudget::enforced(Instant::now()),
+            agent: LogBudget::enforced(Instant::now()),
         };
         log.reopen(false)?;
         Ok(log)
@@ -95,6 +107,9 @@ impl ExecLog {
 
     /// Adds a chunk of output of `session`.
     pub fn output(&mut self, session: u32, source: Source, time_ns: u64, data: &[u8]) {
+        if !data.is_empty() && !self.admit(session, source, data.len()) {
+            return;
+        }
         let key = (session, source);
         let joined;
         let mut data = data;
@@ -121,6 +136,29 @@ impl ExecLog {
         }
     }
 
+    /// Whether the budget allows this much more. An agent that keeps to it is always allowed.
+    fn admit(&mut self, session: u32, source: Source, bytes: usize) -> bool {
+        let now = Instant::now();
+        let budget = match source {
+            Source::System | Source::Gap => &mut self.agent,
+            Source::Stdout | Source::Stderr | Source::Terminal => &mut self.programs,
+        };
+        let admitted = budget.admit(u64::from(session), bytes, now);
+        if admitted {
+            self.mark_gaps();
+        }
+        admitted
+    }
+
+    /// Says what was dropped since the last time.
+    pub fn mark_gaps(&mut self) {
+        let markers: Vec<(u64, String)> = self.programs.markers().chain(self.agent.markers()).collect();
+        for (session, text) in markers {
+            let (time_ns, session) = (json_line::now_ns(), session as u32);
+            self.line(Line { time_ns, source: Source::Gap.name(), session, data: text.as_bytes() });
+        }
+    }
+
     /// A session has ended: what was held back of it is written as it is.
     pub fn end_session(&mut self, session: u32) {
         for source in [Source::Stdout, Source::Stderr, Source::Terminal] {
@@ -144,6 +182,7 @@ impl ExecLog {
         for session in open {
             self.end_session(session);
         }
+        self.mark_gaps();
         self.flush();
     }
 
@@ -196,7 +235,7 @@ impl ExecLog {
             let time_ns = json_line::now_ns();
             json_line::encode(
                 &mut line,
-                &Line { time_ns, source: Source::System.name(), session: 0, data: text.as_bytes() },
+                &Line { time_ns, source: Source::Gap.name(), session: 0, data: text.as_bytes() },
             );
             self.write_whole(&line)?;
             self.lost = None;

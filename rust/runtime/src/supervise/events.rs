@@ -180,6 +180,7 @@ impl Supervisor {
             return;
         }
         if let Some(number) = self.log_sync.take() {
+            self.log.mark_gaps();
             self.log.flush();
             // A number always fits into a frame.
             let _ = self.channel.send(Flags::NONE, &Kind::LogSynced, &LogSync { number });

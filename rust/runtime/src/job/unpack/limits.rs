@@ -1,8 +1,9 @@
 //! Why unpacking stops, and the bounds that make it stop. Every text that comes from an image is quoted and escaped.
 
-use microsandbox_contract::{ImageLimits, JobError, JobErrorKind};
+use microsandbox_contract::{Headroom, ImageLimits, JobError, JobErrorKind};
 use microsandbox_rooted::tar;
 pub use microsandbox_rooted::tar::quoted;
+use rustix::fd::AsFd;
 use rustix::io::Errno;
 
 /// A job that cannot go on.
@@ -80,14 +81,38 @@ fn exceeded(name: &str, limit: u64, what: &str) -> JobError {
 /// What has been unpacked so far, against the bounds.
 pub struct Budget {
     limits: ImageLimits,
+    headroom: Headroom,
     entries: u64,
     total: u64,
     layer: u64,
+    /// Bytes written since the free space was looked at.
+    unseen: u64,
 }
 
+/// Bytes written between two looks at the free space.
+const LOOK_EVERY: u64 = 16 << 20;
+/// What an entry takes of the disk besides its content, about.
+const ENTRY_BYTES: u64 = 4096;
+
 impl Budget {
-    pub fn new(limits: ImageLimits) -> Budget {
-        Budget { limits, entries: 0, total: 0, layer: 0 }
+    pub fn new(limits: ImageLimits, headroom: Headroom) -> Budget {
+        // The first look comes with the first entry.
+        Budget { limits, headroom, entries: 0, total: 0, layer: 0, unseen: LOOK_EVERY }
+    }
+
+    /// `bytes` more are on the file system of `place`: refused where less than the headroom is free by now.
+    pub fn written(&mut self, place: impl AsFd, bytes: u64) -> Outcome<()> {
+        self.unseen = self.unseen.saturating_add(bytes);
+        if self.unseen < LOOK_EVERY {
+            return Ok(());
+        }
+        self.unseen = 0;
+        // Where the free space cannot be read, a full disk still refuses the write.
+        let Ok(stat) = rustix::fs::fstatvfs(place) else { return Ok(()) };
+        self.headroom.check(&stat).map_err(|shortage| {
+            let message = format!("unpack a layer: the file system of the product home has {shortage}");
+            JobError { kind: JobErrorKind::NoSpace, message, errno: None, hint: String::new() }
+        })
     }
 
     pub fn begin_layer(&mut self) {
@@ -103,8 +128,9 @@ impl Budget {
         self.layer
     }
 
-    /// One more entry with `size` bytes of content, `depth` names deep.
-    pub fn entry(&mut self, size: u64, depth: usize) -> Outcome<()> {
+    /// One more entry with `size` bytes of content, `depth` names deep, on the file system of `place`.
+    pub fn entry(&mut self, place: impl AsFd, size: u64, depth: usize) -> Outcome<()> {
+        self.written(place, ENTRY_BYTES)?;
         self.entries += 1;
         self.layer = self.layer.saturating_add(size);
         self.total = self.total.saturating_add(size);

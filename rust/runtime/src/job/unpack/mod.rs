@@ -98,7 +98,7 @@ fn unpack_layers(
     let targets: Vec<_> = layers.iter().map(|layer| &layer.target).collect();
     let beneath: Vec<_> = layers.iter().flat_map(|layer| &layer.beneath).collect();
     landlock::confine_writer(&targets, &beneath);
-    let mut budget = Budget::new(spec.limits);
+    let mut budget = Budget::new(spec.limits, spec.headroom);
     let writeback = Writeback::start(layers.first().map(|layer| &layer.target));
     let mut last = None;
     for (index, layer) in layers.into_iter().enumerate() {

@@ -56,7 +56,7 @@ impl<'a> Tree<'a> {
     /// Puts one entry in place; its content comes from `archive`.
     pub fn apply(&mut self, entry: &Entry, archive: &mut Archive<&mut TarBytes>) -> Outcome<()> {
         let names = clean(&entry.path, "entry")?;
-        self.budget.entry(entry.size, names.len())?;
+        self.budget.entry(&self.root, entry.size, names.len())?;
         let Some((name, parents)) = names.split_last() else {
             return self.apply_root(entry);
         };
@@ -304,8 +304,9 @@ impl<'a> Tree<'a> {
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (file, _) = self.create(name, &entry.path, |at, name| fs::openat(at, name, flags, mode))?;
-        let unreadable = |error| refused(self.budget.limits(), error);
-        while let Some((mut at, mut piece)) = archive.piece().map_err(unreadable)? {
+        let limits = *self.budget.limits();
+        while let Some((mut at, mut piece)) = archive.piece().map_err(|error| refused(&limits, error))? {
+            self.budget.written(&file, piece.len() as u64)?;
             while !piece.is_empty() {
                 let count = rustix::io::pwrite(&file, piece, at).map_err(|e| failed("write", &entry.path, e))?;
                 piece = &piece[count..];
@@ -388,7 +389,7 @@ impl<'a> Tree<'a> {
             return Err(unsafe_entry(format!("{} links to something beneath that is no file", quoted(path))));
         }
         let size = stat.st_size as u64;
-        self.budget.entry(size, place.len())?;
+        self.budget.entry(&self.root, size, place.len())?;
         let (name, parents) = place.split_last().ok_or_else(|| corrupt("a link to the root"))?;
         let dir = self.make_dirs(parents, path)?;
         let source = lower_layers::open_plain(from, &joined(place), OFlags::RDONLY | OFlags::NOFOLLOW).map_err(fail)?;
