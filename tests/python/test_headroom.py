@@ -54,7 +54,7 @@ async def test_below_the_headroom_no_volume_is_written(home: Path) -> None:
     await refused(files.copy("old", "copy"))
     assert await files.read("old") == b"1"
     assert [entry.path for entry in await files.list("")] == ["old"]
-    await files.remove("old")
+    await files.remove_file("old")
     await Volume.remove("data", backend=full)
 
 

@@ -360,3 +360,74 @@ asyncio.run(main())
         assert in_namespace("0,100000,1", package, home, "-m", "microsandbox", "doctor").returncode != 0
     finally:
         shutil.rmtree(home)
+
+
+MEMORY = """
+import subprocess
+GREEDY = "import sys; b = bytearray(200 << 20); print(len(b))"
+async def body():
+    box = await Sandbox.create("box", image="host", memory=64, backend=backend)
+    report = {m.name: [str(m.state), m.reason] for m in (await box.isolation_report()).mechanisms}
+    greedy = await box.exec("python3", ["-c", GREEDY])
+    modest = await box.exec("python3", ["-c", GREEDY.replace("200", "20")])
+    score = await box.exec("cat", ["/proc/self/oom_score_adj"])
+    await box.destroy(force=True)
+    return {"report": report, "greedy": greedy.exit_code, "modest": modest.exit_code, "score": score.stdout_text}
+"""
+
+
+def test_memory_is_bounded_as_well_as_rlimits_allow(run: Run) -> None:
+    """M6: a sandbox of 64 MiB held 2,000 MiB, and the kernel could have picked the user's own programs."""
+    answer = run(MEMORY, ranges=False)
+    state, reason = answer["report"]["memory_limit"]  # type: ignore[index]
+    assert state == "degraded" and "RLIMIT_DATA, 64 MiB" in reason, reason
+    assert answer["greedy"] != 0 and answer["modest"] == 0
+    assert int(str(answer["score"])) >= 500
+
+
+def test_strict_limits_refuse_what_rlimits_stand_in_for(run: Run) -> None:
+    answer = run(
+        """
+        async def body():
+            os.makedirs(home, mode=0o700, exist_ok=True)
+            with open(home + "/config.json", "w") as file:
+                file.write('{"limits": "strict"}')
+            os.environ["MSB_CONFIG_PATH"] = home + "/config.json"
+            strict = LocalBackend(home=home, isolation="container")
+            try:
+                await Sandbox.create("box", image="host", backend=strict)
+                return {"error": "created"}
+            except MicrosandboxError as error:
+                return {"error": str(error), "left": os.listdir(home + "/sandboxes")}
+        """,
+        ranges=False,
+    )
+    assert "memory_limit does not hold" in str(answer["error"]) and answer["left"] == [], answer
+
+
+def test_no_set_id_program_of_the_user_can_be_left(run: Run) -> None:
+    """M7: `chmod u+s` in a volume and in the root, and a directory of volumes that others can enter."""
+    code = """
+        async def body():
+            from microsandbox import Volume
+            await Volume.create("data", backend=backend)
+            box = await Sandbox.create("box", image="host", volumes={"/data": Volume.named("data")}, backend=backend)
+            said = await box.shell("for d in /data /root; do cp /bin/true $d/x; chmod u+s $d/x; chmod g+s $d/x; done; true")
+            found = []
+            for place in ("/volumes/data/x", "/sandboxes/box/upper/root/x"):
+                found.append(oct(os.stat(home + place).st_mode))
+            await box.destroy(force=True)
+            os.chmod(home + "/volumes", 0o755)
+            try:
+                await (await Volume.get("data", backend=backend)).fs.list("")
+                opened = "opened"
+            except MicrosandboxError as error:
+                opened = str(error)
+            os.chmod(home + "/volumes", 0o700)
+            await Volume.remove("data", backend=backend)
+            return {"modes": found, "said": said.stderr_text, "opened": opened}
+    """
+    for ranges in (False, True):
+        answer = run(code, ranges=ranges)
+        assert answer["modes"] == ["0o100755", "0o100755"], answer
+        assert "chmod 700" in str(answer["opened"])

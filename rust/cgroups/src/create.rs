@@ -14,7 +14,7 @@ use rustix::fd::OwnedFd;
 
 use crate::hierarchy::{self, Hierarchy};
 use crate::limits::{Controller, set_limit};
-use crate::oom;
+use crate::{oom, supervisor};
 
 /// How long the kernel may take to see an emptied group as empty.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -36,6 +36,8 @@ pub struct Cgroups {
 struct Leaf {
     path: PathBuf,
     v2: bool,
+    /// The group of this process in the same hierarchy.
+    own: PathBuf,
     limits: Vec<Controller>,
     /// Of the directory: a later run of the sandbox makes another one of the same name.
     inode: Option<u64>,
@@ -44,9 +46,10 @@ struct Leaf {
 }
 
 impl Leaf {
-    fn new(path: PathBuf, v2: bool, limits: Vec<Controller>) -> Leaf {
+    fn new(path: PathBuf, hierarchy: &Hierarchy, limits: Vec<Controller>) -> Leaf {
+        let v2 = hierarchy.v2;
         let kill = if v2 { fs::OpenOptions::new().write(true).open(path.join("cgroup.kill")).ok() } else { None };
-        Leaf { inode: inode(&path), kill, path, v2, limits }
+        Leaf { inode: inode(&path), kill, path, v2, own: hierarchy.own.clone(), limits }
     }
 
     /// Still the group that was made, not one that another run has made since.
@@ -77,7 +80,7 @@ impl Cgroups {
         let name = leaf_name(sandbox, dir);
         let possible: Vec<PathBuf> =
             hierarchies.iter().flat_map(|h| parents(h).map(|parent| parent.join(&name)).collect::<Vec<_>>()).collect();
-        note(&possible);
+        note(&possible.iter().flat_map(|path| [path.clone(), supervisor::beside(path)]).collect::<Vec<_>>());
         for controller in Controller::ALL {
             let outcome = groups.limit(&hierarchies, &name, controller, limits);
             let (state, reason) = match (outcome, controller) {
@@ -97,7 +100,7 @@ impl Cgroups {
             && groups.v2_leaf().is_none()
             && let Ok(path) = make_leaf(v2, &name, None)
         {
-            groups.leaves.push(Leaf::new(path, true, Vec::new()));
+            groups.leaves.push(Leaf::new(path, v2, Vec::new()));
         }
         groups.oom_base = groups.oom_count().unwrap_or(0);
         groups
@@ -123,7 +126,7 @@ impl Cgroups {
         }
         match self.leaves.iter_mut().find(|leaf| leaf.path == path) {
             Some(leaf) => leaf.limits.push(controller),
-            None => self.leaves.push(Leaf::new(path.clone(), hierarchy.v2, vec![controller])),
+            None => self.leaves.push(Leaf::new(path.clone(), hierarchy, vec![controller])),
         }
         Ok(format!("cgroup {}", if hierarchy.v2 { "v2" } else { "v1" }))
     }
@@ -131,6 +134,11 @@ impl Cgroups {
     /// The v2 leaf, for the clone and for killing everything in it.
     pub fn v2_leaf(&self) -> Option<&Path> {
         self.leaves.iter().find(|leaf| leaf.v2).map(|leaf| leaf.path.as_path())
+    }
+
+    /// Each leaf with limits: its path, whether it is of version 2, the limits, and the group of this process there.
+    pub(crate) fn bounded(&self) -> impl Iterator<Item = (&Path, bool, &[Controller], &Path)> {
+        self.leaves.iter().map(|leaf| (leaf.path.as_path(), leaf.v2, &leaf.limits[..], leaf.own.as_path()))
     }
 
     /// The directories made.
@@ -170,9 +178,9 @@ impl Cgroups {
         }
     }
 
-    /// Whether the pids limit is a cgroup's.
-    pub fn limits_pids(&self) -> bool {
-        self.mechanisms.iter().any(|m| m.name == Controller::Pids.mechanism() && m.state == MechanismState::On)
+    /// Whether this limit is a control group's.
+    pub fn limits(&self, controller: Controller) -> bool {
+        self.mechanisms.iter().any(|m| m.name == controller.mechanism() && m.state == MechanismState::On)
     }
 
     /// Kills every process in the sandbox; false where the kernel cannot do that with one write.
@@ -237,15 +245,19 @@ fn not_joined(name: MechanismName, error: &str) -> Mechanism {
     Mechanism::new(name, MechanismState::Off, format!("the control group cannot be joined: {error}; {NO_GROUP_HINT}"))
 }
 
-/// The same for every run of a sandbox, so that what a killed run left is found by the next: a readable part and a
-/// digest (FNV-1a) of the directory.
-/// The groups of a process that were made for this sandbox.
+/// The groups of a process that were made for this sandbox, and those of its supervisor beside them.
 pub fn leaves_of(pid: i32, sandbox: &str, dir: &Path) -> Vec<PathBuf> {
     let name = leaf_name(sandbox, dir);
     let groups = hierarchy::of(pid).unwrap_or_default().into_iter().map(|hierarchy| hierarchy.own);
-    groups.filter(|group| group.ends_with(&name)).collect()
+    // The sandbox's own first: figures are read of the first group that has them.
+    groups
+        .filter(|group| group.ends_with(&name))
+        .flat_map(|group| [group.clone(), supervisor::beside(&group)])
+        .collect()
 }
 
+/// The same for every run of a sandbox, so that what a killed run left is found by the next: a readable part and a
+/// digest (FNV-1a) of the directory.
 fn leaf_name(sandbox: &str, dir: &Path) -> String {
     let safe: String =
         sandbox.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(64).collect();

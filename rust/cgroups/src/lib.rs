@@ -5,6 +5,7 @@
 //! | [`create`] | the leaves of one sandbox: made, joined, killed and removed by its runtime |
 //! | [`hierarchy`] | the mounted hierarchies and where in them this process is |
 //! | [`limits`] | what each controller is given at the boot, and at a resize |
+//! | [`supervisor`] | the groups of the supervisor itself |
 //! | [`usage`] | what the groups count |
 //! | [`oom`] | processes that the kernel killed for lack of memory |
 //! | [`freeze`] | freezing and thawing |
@@ -20,6 +21,9 @@ pub mod hierarchy;
 pub mod limits;
 pub mod oom;
 pub mod remove;
+pub mod supervisor;
 pub mod usage;
 
 pub use create::{Cgroups, Join, leaves_of};
+pub use limits::Controller;
+pub use supervisor::SupervisorGroups;

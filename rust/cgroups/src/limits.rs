@@ -86,6 +86,27 @@ pub fn set_limit(
     Ok(())
 }
 
+/// Memory of the supervisor: its own few MiB, and the pages of a log that waits for the disk.
+const SUPERVISOR_MEMORY: u64 = 128 << 20;
+/// Processor time of the supervisor in each period, microseconds: half of one processor.
+const SUPERVISOR_QUOTA_US: u64 = CPU_PERIOD_US / 2;
+
+/// Bounds the group of a supervisor.
+pub fn set_limit_of_supervisor(path: &Path, v2: bool, controller: Controller) -> io::Result<()> {
+    let write = |file: &str, text: String| fs::write(path.join(file), text);
+    match (controller, v2) {
+        (Controller::Memory, true) => write("memory.max", SUPERVISOR_MEMORY.to_string()),
+        (Controller::Memory, false) => write("memory.limit_in_bytes", SUPERVISOR_MEMORY.to_string()),
+        (Controller::Cpu, true) => write("cpu.max", format!("{SUPERVISOR_QUOTA_US} {CPU_PERIOD_US}")),
+        (Controller::Cpu, false) => {
+            let _ = write("cpu.cfs_period_us", CPU_PERIOD_US.to_string());
+            write("cpu.cfs_quota_us", SUPERVISOR_QUOTA_US.to_string())
+        }
+        // It starts no process after the boot.
+        (Controller::Pids, _) => Ok(()),
+    }
+}
+
 /// Bytes that the sandbox is charged for now; `None` where no group counts.
 pub fn memory_in_use(groups: &[PathBuf]) -> Option<u64> {
     let files = ["memory.current", "memory.usage_in_bytes"];

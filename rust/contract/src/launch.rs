@@ -29,6 +29,11 @@ pub enum IdMap {
 }
 
 impl IdMap {
+    /// Whether root inside is the user who runs the sandbox, on the host as well.
+    pub fn root_is_caller(&self) -> bool {
+        matches!(self, IdMap::Subordinate { .. } | IdMap::Single { .. })
+    }
+
     /// Whether its ids lie where users and daemons of the machine (or of the user namespace around it) have theirs, so that a
     /// guest's root can read and write what those own and it is shown.
     pub fn is_shared(&self) -> bool {
@@ -58,6 +63,9 @@ pub struct LaunchSpec {
     pub bootstrap: Bootstrap,
     #[serde(default)]
     pub log_level: Option<LogLevel>,
+    /// No boot where a limit on memory, processors or processes is not that of a control group.
+    #[serde(default)]
+    pub strict_limits: bool,
     /// The step at which the runtime kills itself. Only a runtime with the feature `failpoints` looks at it; programs of
     /// a release are built without.
     #[serde(default)]
@@ -70,10 +78,14 @@ impl LaunchSpec {
         self.bootstrap.init.is_some()
     }
 
-    /// No program inside may set a set-id bit on any file: some files that it can change are those of the host, where such
-    /// a bit would make its content a program of their owner's.
+    /// No program inside may set a set-id bit on any file: some files that it can change belong to a user of the host, where
+    /// such a bit would make its content a program of that user's. Where root inside is the caller, these are all its files; a bind
+    /// for which the caller asks for set-id bits needs them to be possible.
     pub fn guards_modes(&self) -> bool {
-        self.root.binds.iter().any(|bind| bind.host_ids && !bind.readonly && !bind.set_ids)
+        let writable = |bind: &&BindSpec| bind.host_ids && !bind.readonly;
+        let mut binds = self.root.binds.iter().filter(writable);
+        let is_asked_for = binds.clone().any(|bind| bind.set_ids);
+        binds.any(|bind| !bind.set_ids) || (self.ids.root_is_caller() && !is_asked_for)
     }
 }
 

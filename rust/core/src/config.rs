@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this one | [`LocalConfig`], the local view: where things live, what a sandbox gets when nothing is said |
 //! | `sections` | its sections, key by key |
+//! | `budget` | what clients of a server may use |
 //! | `overrides` | what a builder may set over it |
 //! | `profile` | [`SdkConfig`], the view of profiles |
 //! | `document` | reading the file, changing one key of it |
@@ -15,6 +16,7 @@
 //! Variables that are set but empty (`MSB_HOME`, `MSB_CONFIG_PATH`) count as unset; `~` is not expanded; relative paths
 //! are taken from the working directory at the time of reading.
 
+mod budget;
 mod document;
 mod environment;
 mod keyring;
@@ -26,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use budget::{Budget, BudgetName, ServeConfig};
 pub use document::{clear_active_profile, set_active_profile};
 pub use environment::Environment;
 pub use overrides::LocalConfigOverrides;
@@ -70,8 +73,13 @@ pub struct LocalConfig {
     pub boot: BootConfig,
     #[serde(deserialize_with = "or_default")]
     pub disk: DiskConfig,
+    #[serde(deserialize_with = "or_default")]
+    pub serve: ServeConfig,
     /// What isolation is demanded when a call says nothing; `MSB_ISOLATION` beats it. A key of this implementation.
     pub isolation: Option<Isolation>,
+    /// What becomes of a sandbox whose limits no control group enforces. A key of this implementation.
+    #[serde(deserialize_with = "or_default")]
+    pub limits: Limits,
 }
 
 impl LocalConfig {

@@ -7,6 +7,7 @@ use microsandbox_contract::IdMap;
 use serde::{Deserialize, Serialize};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::private;
 
 /// Ids in one sandbox: 0 to 65535.
 pub use microsandbox_core::validate::ID_RANGE as RANGE;
@@ -56,6 +57,14 @@ fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
     let path = home.join("idmap.json");
     let mapped = mapped_ids()?;
     if let Some(stored) = read(&path)? {
+        if stored.base < SYSTEM_IDS && whole(&mapped) {
+            return Err(MicrosandboxError::InvalidConfig(format!(
+                "{}: the range from {} holds ids of users of this machine, which a sandbox must not have; move the home away, or \
+                 use another one (MSB_HOME)",
+                path.display(),
+                stored.base
+            )));
+        }
         if !stored.is_mapped(&mapped) {
             return Err(MicrosandboxError::InvalidConfig(format!(
                 "{}: its files belong to the ids {} to {}, and the user namespace of this process maps {}: use another home \
@@ -116,6 +125,14 @@ fn mapped_ids() -> MicrosandboxResult<Vec<Range<u32>>> {
     Ok(common(&read("uid_map")?, &read("gid_map")?))
 }
 
+/// Ids below are those of users and daemons of the machine.
+const SYSTEM_IDS: u32 = 65_536;
+
+/// Whether there are ids enough that no sandbox needs one of a user.
+fn whole(mapped: &[Range<u32>]) -> bool {
+    Stored { base: FIRST_BASE, count: RANGE }.is_mapped(mapped)
+}
+
 fn ranges_of(map: &str) -> Vec<Range<u32>> {
     let line = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
@@ -146,6 +163,7 @@ fn in_words(mapped: &[Range<u32>]) -> String {
 }
 
 fn read(path: &Path) -> MicrosandboxResult<Option<Stored>> {
+    private::check_owner(path, "id map", "move it away together with the home")?;
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

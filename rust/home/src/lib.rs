@@ -33,6 +33,7 @@ use microsandbox_core::agent::AgentAddress;
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::validate_sandbox_name;
+use microsandbox_core::private;
 use microsandbox_store::Store;
 use tokio::sync::OnceCell;
 
@@ -92,6 +93,7 @@ impl Home {
                 let (home, database) = (self.clone(), path.clone());
                 blocking(move || {
                     Store::check_path(&database)?;
+                    check_home(home.path())?;
                     make_private_directory(home.path())
                 })
                 .await?;
@@ -131,6 +133,7 @@ impl Home {
         if let Some(ids) = self.inner.ids.get() {
             return Ok(ids.clone());
         }
+        check_home(self.path())?;
         let ids = ids::resolve(self.path())?;
         Ok(self.inner.ids.get_or_init(|| ids).clone())
     }
@@ -145,6 +148,10 @@ impl Home {
     ) -> MicrosandboxResult<()> {
         runtime_process::run_job(job, payload, on_report).await
     }
+}
+
+fn check_home(home: &Path) -> MicrosandboxResult<()> {
+    private::check_owner(home, "home", "use another home (MSB_HOME)")
 }
 
 /// Creates a directory of mode 0700, with its parents: state belongs to its owner alone.

@@ -63,7 +63,12 @@ pub struct Archive {
 
 impl Archive {
     /// Opens and indexes `path`, or standard input for `-`. A stream and a compressed archive go to `spool` first.
-    pub fn open(path: &Path, spool: &Spool<'_>, limits: &ImageLimits, cancelled: Cancelled) -> Result<Archive, Failure> {
+    pub fn open(
+        path: &Path,
+        spool: &Spool<'_>,
+        limits: &ImageLimits,
+        cancelled: Cancelled,
+    ) -> Result<Archive, Failure> {
         let source = open_source(path)?;
         let kind = source.metadata().map_err(|e| io("inspect", path, e))?.file_type();
         if kind.is_dir() {

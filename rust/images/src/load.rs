@@ -176,7 +176,8 @@ impl Import<'_> {
             let total_bytes = self.limits.total_bytes.saturating_sub(used).max(1);
             let limits = ImageLimits { total_bytes, ..self.limits };
             let headroom = headroom::of(&self.home.config().disk);
-            let spec = UnpackSpec { version: LAUNCH_VERSION, ids: self.home.id_map()?, layers: batch, limits, headroom };
+            let spec =
+                UnpackSpec { version: LAUNCH_VERSION, ids: self.home.id_map()?, layers: batch, limits, headroom };
             facts.extend(self.job(spec, facts.len(), log).await?);
         }
         Ok(facts)

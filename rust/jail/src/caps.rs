@@ -52,6 +52,13 @@ pub fn limit_processes(pids: u32) -> Result<(), Errno> {
     setrlimit(Resource::Nproc, Rlimit { current: limit, maximum: limit })
 }
 
+/// Bounds the private memory of each process, in place of a control group that is not available.
+pub fn limit_data(memory_mib: u64) -> Result<(), Errno> {
+    let bytes = memory_mib.saturating_mul(1 << 20);
+    let limit = Some(getrlimit(Resource::Data).maximum.map_or(bytes, |host| host.min(bytes)));
+    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit })
+}
+
 /// As many open files as this process may have.
 pub fn raise_files() -> Result<(), Errno> {
     let maximum = getrlimit(Resource::Nofile).maximum;

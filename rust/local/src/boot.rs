@@ -14,6 +14,7 @@ use microsandbox_protocol::message::{BASE_PATH, Bootstrap, InitProgram, Rlimit};
 
 use super::{isolation, reconcile, root};
 use crate::guest_kernel::{self, GuestKernel};
+use microsandbox_core::config::Limits;
 use microsandbox_core::error::{BootFailure, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, LogLevel, SandboxSpec, SecurityProfile};
 use microsandbox_core::undo::Cut;
@@ -92,7 +93,11 @@ pub async fn launch(
         Driver::Container => None,
         Driver::Microvm => Some(guest_kernel(home).await?),
     };
-    let launch = launch_spec(spec, ground, ids, kernel.as_ref().map(|kernel| kernel.spec), token);
+    let strict = home.config().limits == Limits::Strict;
+    let launch = LaunchSpec {
+        strict_limits: strict,
+        ..launch_spec(spec, ground, ids, kernel.as_ref().map(|kernel| kernel.spec), token)
+    };
     let (lifeline_read, lifeline_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| MicrosandboxError::Io { context: "create the lifeline".into(), source: e.into() })?;
     let handover = runtime_process::Handover {
@@ -345,6 +350,7 @@ fn launch_spec(
             restricted: spec.security_profile == SecurityProfile::Restricted,
         },
         log_level: spec.runtime.log_level.map(log_level),
+        strict_limits: false,
         fail_at: runtime_failpoint(),
     }
 }

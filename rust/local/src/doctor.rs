@@ -203,7 +203,9 @@ fn mechanism(mechanism: &Mechanism) -> DoctorCheck {
         (_, Name::MemoryLimit | Name::CpuLimit | Name::PidsLimit) => Some(
             "run as root, or in a session with delegated control groups (systemd: Delegate=yes for the user's slice)",
         ),
-        (_, Name::DiskLimit) => Some("put MSB_HOME on a file system of its own, of the size that all sandboxes may use"),
+        (_, Name::DiskLimit) => {
+            Some("put MSB_HOME on a file system of its own, of the size that all sandboxes may use")
+        }
         (_, Name::UserNamespace) => Some(USER_NAMESPACE_HINT),
         (_, Name::IdRange) => Some(ID_HINT),
         (_, Name::Landlock) => Some("a kernel with Landlock enabled (CONFIG_SECURITY_LANDLOCK and in the lsm= list)"),
@@ -290,7 +292,9 @@ fn disk_space(home: &Path, headroom: Headroom) -> DoctorCheck {
                     let detail = match shortage {
                         Shortage::Bytes { .. } => format!("{detail}: nothing is created or loaded any more"),
                         Shortage::Inodes { free, kept } => {
-                            format!("{free} inodes free, {kept} are left to the host: nothing is created or loaded any more")
+                            format!(
+                                "{free} inodes free, {kept} are left to the host: nothing is created or loaded any more"
+                            )
                         }
                     };
                     check(name, MechanismState::Degraded, detail, Some(hint))

@@ -10,11 +10,13 @@
 //! | [`modify`], [`freeze`] | changing and pausing a sandbox that exists |
 //! | [`logs`], [`metrics`], [`upper`], [`oom`] | what a sandbox left, what it uses, which of its programs the kernel killed |
 //! | [`volume_dir`], [`volume_files`] | the directories of named volumes, and their files |
+//! | [`disk_use`] | what sandboxes and volumes use of the disk |
 //! | [`host_image`], [`runtime_layer`] | this machine as an image; the layer beneath every sandbox |
 //!
 //! Everything below [`operations`] takes a [`Home`], not the backend.
 
 mod boot;
+pub mod disk_use;
 pub mod doctor;
 mod freeze;
 pub mod guest_kernel;

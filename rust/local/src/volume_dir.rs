@@ -128,9 +128,28 @@ impl Volumes<'_> {
     }
 }
 
+/// Refuses a directory of volumes that other users can enter or that is not ours: a guest's files may be programs of the user who
+/// runs it, and they are of no concern to other users in any case.
+fn check_private(volumes: &Path) -> MicrosandboxResult<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(meta) = volumes.symlink_metadata() else { return Ok(()) };
+    let own = rustix::process::geteuid().as_raw();
+    if meta.uid() == own && meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(MicrosandboxError::InvalidConfig(format!(
+        "the directory of volumes {} belongs to user {} and has mode {:04o}: it must belong to user {own}, who runs the sandboxes, \
+         and be closed to others (chmod 700), because guests write to it; or set paths.volumes to another directory",
+        volumes.display(),
+        meta.uid(),
+        meta.mode() & 0o7777
+    )))
+}
+
 /// The directory, if it is there.
 fn open(home: &Home, name: &str) -> MicrosandboxResult<Option<Tree>> {
     let path = home.config().volume_path(name);
+    check_private(&home.volumes_dir())?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(&path, flags, Mode::empty()) {
         Ok(root) => Ok(Some(Tree::new(root, home.id_map()?, Room::of(home, &path)))),

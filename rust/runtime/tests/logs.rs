@@ -127,3 +127,43 @@ fn marks_whose_answers_are_not_read_cost_no_memory() {
     assert!(kib < 16 << 10, "{kib} KiB");
     assert_eq!(runtime.end(), 0);
 }
+
+/// M8: an agent that keeps to no budget costs the host half of a processor and a bounded log.
+#[test]
+fn a_flood_of_output_costs_a_bounded_part_of_the_host() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("flood");
+    let sandbox = scratch.sandbox("s");
+    let runtime = Runtime::launch(&spec(&sandbox, "pour:60000"));
+    runtime.ready();
+    let pid = runtime.child.id();
+    let entered = || std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap().contains(".supervisor");
+    let begun = std::time::Instant::now();
+    while !entered() {
+        assert!(begun.elapsed() < DEADLINE, "the supervisor never enters a group of its own");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let before = (processor_ticks(pid), std::time::Instant::now());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let used = (processor_ticks(pid) - before.0) as f64 / 100.0;
+    let share = used / before.1.elapsed().as_secs_f64();
+    assert!(share < 0.6, "{share} of a processor");
+    let groups = cgroups_of(&sandbox);
+    assert!(groups.iter().any(|group| group.to_string_lossy().ends_with(".supervisor")), "{groups:?}");
+    runtime.end();
+    let written: u64 =
+        std::fs::read_dir(sandbox.join("logs")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(written < 250 << 20, "{written} bytes");
+    let gap = logged(&sandbox, 1, "gap");
+    assert!(gap.contains("bytes of output (session 1) were dropped"), "{gap}");
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+}
+
+/// User and system time, see proc(5).
+fn processor_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}

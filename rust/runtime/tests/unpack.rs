@@ -102,7 +102,8 @@ fn run(blob: &[u8], layers: Vec<LayerSource>, limits: ImageLimits) -> Vec<Report
     let memory = rustix::fs::memfd_create("archive", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let mut file = std::fs::File::from(memory);
     file.write_all(blob).unwrap();
-    let job = Job::Unpack(UnpackSpec { version: LAUNCH_VERSION, ids: IDS, layers, limits, headroom: Headroom::Bytes(0) });
+    let job =
+        Job::Unpack(UnpackSpec { version: LAUNCH_VERSION, ids: IDS, layers, limits, headroom: Headroom::Bytes(0) });
     let mut runtime = start(&job, Some(file.into()));
     let reports = runtime.reports();
     let code = runtime.wait();

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::concurrency_limit::Permit;
+use crate::connections::Place;
 use crate::error::{ApiError, ApiResult};
 use crate::keys::Key;
 use crate::table;
@@ -49,6 +50,9 @@ pub async fn authorize(State(app): State<Arc<App>>, mut request: Request, next: 
                 return seen(error.into_response(), about);
             }
         };
+        if let Some(place) = request.extensions().get::<Arc<Place>>() {
+            place.is_known_now();
+        }
         about.key = Some(key.name.clone());
         if !key.has(scope) {
             let text = format!("the key {} lacks the scope {}", key.name, scope.as_str());

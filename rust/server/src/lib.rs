@@ -10,12 +10,14 @@
 //! | [`routes`] | the handlers |
 //! | [`convert`], [`error`] | from the wire to the core and back |
 //! | [`relay`] | the agent WebSocket |
+//! | [`connections`] | the places of connections: known clients and strangers |
 //! | [`app`], [`concurrency_limit`], [`idempotency`] | state that all requests share |
 
 pub mod access_log;
 mod app;
 mod authorize;
 mod concurrency_limit;
+mod connections;
 mod convert;
 pub mod error;
 mod head_limit;

@@ -5,8 +5,12 @@ use std::time::Duration;
 /// Limits; the defaults suit one machine that several programs use.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Concurrent connections; one more gets 503 (plain HTTP) or is closed (TLS). 1024.
+    /// Concurrent connections, relays to agents included; one more gets 503 (plain HTTP) or is closed (TLS). 4096, or as many as
+    /// the open files of this process allow.
     pub connections: usize,
+    /// Concurrent connections of one address (of one /64 network) that have shown no valid key; one more is refused in the same
+    /// way. All such connections have half of the places, and the oldest of them makes room for a new one. 256.
+    pub strangers_per_address: usize,
     /// Concurrent requests, streams included; one more gets 503. 1024.
     pub requests: usize,
     /// Concurrent requests of one key; one more gets 429. 512.
@@ -30,6 +34,8 @@ pub struct Limits {
     /// From the accept of a connection, or the end of the previous response, to the end of the next head: limits slow
     /// senders and idle connections alike. 30 s.
     pub head_timeout: Duration,
+    /// From the accept of a connection to its first byte. 5 s.
+    pub first_byte_timeout: Duration,
     /// For a TLS handshake. 10 s.
     pub tls_timeout: Duration,
     /// For a JSON body, and for each piece of a streamed one. 30 s.
@@ -55,7 +61,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connections: 1024,
+            connections: places(),
+            strangers_per_address: 256,
             requests: 1024,
             requests_per_key: 512,
             readiness_waits: 64,
@@ -67,6 +74,7 @@ impl Default for Limits {
             head: 32 << 10,
             headers: 64,
             head_timeout: Duration::from_secs(30),
+            first_byte_timeout: Duration::from_secs(5),
             tls_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
@@ -78,5 +86,33 @@ impl Default for Limits {
             idempotency: Duration::from_secs(600),
             idempotency_entries: 512,
         }
+    }
+}
+
+/// Connections where the limit on open files allows that many.
+const MOST_CONNECTIONS: u64 = 4096;
+/// Open files of a connection: itself, and the agent that it is relayed to.
+const FILES_PER_CONNECTION: u64 = 2;
+/// Open files besides: the database, boots, files of volumes.
+const OTHER_FILES: u64 = 512;
+
+/// Connections that the limit on open files has room for.
+fn places() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    places_of(files.unwrap_or(u64::MAX))
+}
+
+fn places_of(files: u64) -> usize {
+    let places = files.saturating_sub(OTHER_FILES.min(files / 2)) / FILES_PER_CONNECTION;
+    usize::try_from(places.clamp(1, MOST_CONNECTIONS)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_the_limit_on_open_files() {
+        assert_eq!([64, 1024, 4096, 1 << 20].map(places_of), [16, 256, 1792, 4096]);
     }
 }

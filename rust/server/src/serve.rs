@@ -6,20 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use microsandbox_core::MicrosandboxResult;
 use microsandbox_core::backend::SharedBackend;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access_log::AccessLog;
 use crate::app::{App, Parts};
+use crate::connections::{Connections, Place};
 use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::tls::Tls;
@@ -72,7 +76,7 @@ impl Server {
     /// Serves until `shutdown` resolves; then accepts no more connections, ends streams, and gives other requests the grace
     /// period to finish. Sandboxes are not touched.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let places = Arc::new(Semaphore::new(self.app.limits.connections));
+        let places = Connections::new(&self.app.limits);
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -81,20 +85,21 @@ impl Server {
                 accepted = listener.accept() => accepted,
                 () = &mut shutdown => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            match places.clone().try_acquire_owned() {
-                Ok(place) => {
-                    let connection = Connection { app: self.app.clone(), router: self.router.clone(), _place: place };
+            match places.enter(peer.ip()) {
+                Some(place) => {
+                    let place = Arc::new(place);
+                    let connection = Connection { app: self.app.clone(), router: self.router.clone(), place };
                     connections.spawn(connection.serve(stream, self.tls.clone()));
                 }
-                Err(_full) => self.refuse_connection(stream),
+                None => self.refuse_connection(stream),
             }
         }
         drop(listener);
@@ -123,7 +128,7 @@ impl Server {
 struct Connection {
     app: Arc<App>,
     router: Router,
-    _place: OwnedSemaphorePermit,
+    place: Arc<Place>,
 }
 
 impl Connection {
@@ -131,7 +136,19 @@ impl Connection {
         self.app.metrics.connections.inc();
         // Small responses are sent without delay.
         let _ = stream.set_nodelay(true);
+        tokio::select! {
+            () = self.bytes(stream, tls) => {}
+            // A connection that shows its key in this moment is closed with the others: its client connects again.
+            () = self.place.evicted() => tracing::debug!("a connection without a key made room for another"),
+        }
+        self.app.metrics.connections.dec();
+    }
+
+    async fn bytes(&self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         let limits = &self.app.limits;
+        if !matches!(tokio::time::timeout(limits.first_byte_timeout, stream.readable()).await, Ok(Ok(()))) {
+            return tracing::debug!("a connection sent nothing");
+        }
         match tls {
             None => self.http(stream).await,
             Some(tls) => match tokio::time::timeout(limits.tls_timeout, tls.accept(stream)).await {
@@ -140,7 +157,6 @@ impl Connection {
                 Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
             },
         }
-        self.app.metrics.connections.dec();
     }
 
     async fn http<S>(&self, stream: S)
@@ -150,7 +166,11 @@ impl Connection {
         // Fails a write, a flush or a shutdown of which the client has taken nothing for that long.
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(self.app.limits.write_timeout));
-        let service = TowerToHyperService::new(self.router.clone());
+        let (routes, place) = (TowerToHyperService::new(self.router.clone()), self.place.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(place.clone());
+            routes.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.app.limits.head_timeout)

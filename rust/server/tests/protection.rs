@@ -116,7 +116,8 @@ async fn slow_senders_time_out() {
 async fn connections_and_requests_over_the_limit_are_refused() {
     let server = Running::start(Limits { connections: 1, ..Limits::default() }).await;
     let mut held = server.connect().await;
-    held.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let request = format!("GET /v1/sandboxes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", server.key);
+    held.write_all(request.as_bytes()).await.unwrap();
     let mut first = [0u8; 12];
     held.read_exact(&mut first).await.unwrap();
     assert_eq!(server.ask_with("GET", "/healthz", &[], None).await.status, 503);
@@ -137,6 +138,30 @@ async fn connections_and_requests_over_the_limit_are_refused() {
     drop(stream);
     let freed = async { while server.ask("GET", "/v1/sandboxes", None).await.status != 200 {} };
     tokio::time::timeout(DEADLINE, freed).await.expect("a closed stream still counts");
+    server.end().await;
+}
+
+/// M12: strangers from one address, then silent ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_occupy_the_server() {
+    let limits = Limits { connections: 8, first_byte_timeout: Duration::from_millis(300), ..Limits::default() };
+    let server = Running::start(limits).await;
+    let mut idle = Vec::new();
+    for _ in 0..32 {
+        idle.push(server.connect().await);
+        assert_eq!(server.ask("GET", "/v1/sandboxes", None).await.status, 200);
+    }
+    // Connections that send nothing are closed, without another that needs their place.
+    let mut last = idle.pop().unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(DEADLINE, last.read_to_end(&mut answer)).await.expect("a silent connection stays").unwrap();
+    assert!(answer.is_empty());
+    server.end().await;
+
+    let server = Running::start(Limits { strangers_per_address: 2, ..Limits::default() }).await;
+    let _idle = (server.connect().await, server.connect().await);
+    let refused = async { while server.ask_with("GET", "/healthz", &[], None).await.status != 503 {} };
+    tokio::time::timeout(DEADLINE, refused).await.expect("an address has no share");
     server.end().await;
 }
 

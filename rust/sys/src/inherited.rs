@@ -28,6 +28,10 @@ const ALL_PROCESSORS: [u8; 1024] = [0xff; 1024];
 /// The kernel's own choice of what a core file holds (`Documentation/filesystems/proc.rst`).
 const COREDUMP_FILTER: &str = "0x33";
 
+/// Where the kernel has to kill a process for lack of memory, it takes one of a sandbox before those of the host: there may be no
+/// control group that bounds the memory of a sandbox. As root no program inside can lower it again.
+const OOM_SCORE_ADJ: &str = "500";
+
 /// Puts everything back, for this thread and what it starts. Call it in a process with one thread, before namespaces are
 /// made: a user namespace remembers the limits of its creator.
 pub fn reset() {
@@ -35,7 +39,7 @@ pub fn reset() {
     reset_scheduling();
     reset_memory();
     // Accounted for by the kernel beside the limits; both files are this process's own.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let _ = std::fs::write("/proc/self/coredump_filter", COREDUMP_FILTER);
     leave_keyring();
     // SAFETY: a plain number; 0 is an ordinary Linux process.

@@ -110,6 +110,7 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
     if let Some(ServeVerb::Key(key)) = args.verb {
         return crate::verbs::serve_key::run(key, call).map(|()| 0);
     }
+    raise_open_files();
     let address = args.address()?;
     let Some(local) = LocalBackend::of(&call.backend) else {
         return Err(Failure::hinted(
@@ -148,6 +149,19 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
         })
         .await;
     Ok(0)
+}
+
+/// Open files that the server may have, where the machine lets it: connections are as many as these allow.
+const MOST_FILES: u64 = 16_384;
+
+/// Raises the soft limit on open files; one that cannot be raised allows fewer connections.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.map_or(MOST_FILES, |hard| hard.min(MOST_FILES));
+    if now.current.is_some_and(|soft| soft < wanted) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum });
+    }
 }
 
 /// The console's standard error as a writer.

@@ -68,6 +68,7 @@ fn list_in(document: &Value) -> Option<&'static str> {
 }
 
 fn read_text(path: &Path) -> MicrosandboxResult<Option<String>> {
+    crate::private::check_owner(path, "configuration file", "point MSB_CONFIG_PATH at another file")?;
     if path.metadata().is_ok_and(|meta| meta.len() > SIZE_MAX) {
         return Err(invalid_value(
             path,

@@ -276,6 +276,17 @@ impl Default for BootConfig {
     }
 }
 
+/// Whether a sandbox boots without control groups for its memory, processors and number of processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limits {
+    /// It does; the isolation report says what holds instead.
+    #[default]
+    Available,
+    /// It does not.
+    Strict,
+}
+
 /// `disk.*`: what is left to the host. Keys of this implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -61,8 +61,7 @@ impl Filter {
     }
 
     fn covers(&self, timestamp: DateTime<Utc>) -> bool {
-        self.since.is_none_or(|since| timestamp >= since)
-            && self.until.is_none_or(|until| timestamp < until)
+        self.since.is_none_or(|since| timestamp >= since) && self.until.is_none_or(|until| timestamp < until)
     }
 }
 

@@ -62,6 +62,13 @@ fn act(wanted: &str, channel: &mut File) {
             let busy = Activity { seq: 1, running: 1 };
             channel.write_all(&frame::encode(0, Flags::NONE, &Kind::Activity, &busy).unwrap()).unwrap();
         }
+        // As much output as the runtime takes, without an end.
+        "pour" => {
+            let piece = vec![b'x'; argument.parse().unwrap()];
+            loop {
+                log(channel, 1, 1, &piece);
+            }
+        }
         // Numbered lines, so that a missing byte shows.
         "lines" => {
             let text: String = (0..argument.parse::<u32>().unwrap()).map(|n| format!("line {n}\n")).collect();

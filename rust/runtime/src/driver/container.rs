@@ -1,6 +1,6 @@
 //! The namespace driver: the agent runs as PID 1 of its own namespaces on the host's kernel.
 
-use microsandbox_contract::{self as contract, Accelerator, Mechanism, MechanismName, MechanismState};
+use microsandbox_contract::{self as contract, Accelerator, LaunchSpec, Mechanism, MechanismName, MechanismState};
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
 use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,6 +56,16 @@ impl Tenant for Agent {
         (contract::Driver::Container, None)
     }
 
+    fn memory_bound(&self, spec: &LaunchSpec) -> String {
+        let tmpfs: u64 = spec.root.tmpfs.iter().map(|tmpfs| tmpfs.size_bytes).sum();
+        format!(
+            "by RLIMIT_DATA, {} MiB of private memory for each process, and by the sizes of its tmpfs mounts, {} MiB; not for \
+             all processes together, and not for files without a name (memfd)",
+            spec.limits.memory_mib,
+            (tmpfs.saturating_add(super::shm_bytes(spec))) >> 20
+        )
+    }
+
     fn mount_root(
         &self,
         jail: &Jail<'_>,
@@ -85,6 +95,9 @@ impl Tenant for Agent {
         let _ = rustix::process::setsid();
         if jail.pids_by_rlimit {
             caps::limit_processes(jail.spec.limits.pids)?;
+        }
+        if jail.memory_by_rlimit {
+            caps::limit_data(jail.spec.limits.memory_mib)?;
         }
         caps::drop_to(caps::PROGRAMS)?;
         let kept = "inside its user namespace: chown dac_override fowner fsetid kill setgid setuid net_bind_service";

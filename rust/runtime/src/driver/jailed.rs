@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use microsandbox_contract::{
     Accelerator, Driver, IdMap, IsolationReport, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits,
+    isolation::replace,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,7 @@ use rustix::process::Signal;
 use super::{Control, Guest};
 use crate::directory::{self, SandboxDir};
 use crate::steps::Steps;
-use microsandbox_cgroups::{Cgroups, Join};
+use microsandbox_cgroups::{Cgroups, Controller, Join, supervisor};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::Note;
 use microsandbox_contract::note::{Failure, failed};
@@ -40,6 +41,8 @@ pub trait Tenant {
     fn limits(&self, spec: &LaunchSpec) -> ResourceLimits {
         spec.limits
     }
+    /// What bounds its memory without a control group, for the report.
+    fn memory_bound(&self, spec: &LaunchSpec) -> String;
     /// Whether the supplementary groups of the user stay: they are what opens a device of the host.
     fn keeps_groups(&self) -> bool {
         false
@@ -80,6 +83,8 @@ pub struct Jail<'a> {
     trees: Vec<Option<Source>>,
     /// No control group bounds the number of processes.
     pub pids_by_rlimit: bool,
+    /// No control group bounds the memory.
+    pub memory_by_rlimit: bool,
 }
 
 /// Boots `tenant`; `control` is the runtime's way to the agent.
@@ -93,8 +98,13 @@ pub fn boot(
     steps.begin(Step::MakeCgroups);
     let note = |paths: &[PathBuf]| record_cgroups(paths, dir);
     let mut cgroups = Cgroups::create(&spec.name, &spec.sandbox_dir, &tenant.limits(spec), note);
-    record_cgroups(&cgroups.paths(), dir);
+    let made = cgroups.paths();
+    record_cgroups(&made.iter().flat_map(|path| [path.clone(), supervisor::beside(path)]).collect::<Vec<_>>(), dir);
     steps.finish(Step::MakeCgroups);
+    if let Err(failure) = settle_limits(spec, &tenant, &mut cgroups) {
+        cgroups.remove();
+        return Err(failure);
+    }
     let (driver, accelerator) = tenant.kind();
     match start(spec, dir, tenant, &mut cgroups, steps) {
         Ok(started) => {
@@ -116,6 +126,26 @@ pub fn boot(
         Err(failure) => {
             cgroups.remove();
             Err(failure)
+        }
+    }
+}
+
+/// What bounds the memory where no control group does; refused where the configuration demands control groups.
+fn settle_limits(spec: &LaunchSpec, tenant: &impl Tenant, cgroups: &mut Cgroups) -> Result<(), Failure> {
+    if !cgroups.limits(Controller::Memory) {
+        let lost = cgroups.mechanisms.iter().find(|entry| entry.name == MechanismName::MemoryLimit);
+        let why = lost.and_then(|entry| entry.reason.clone()).unwrap_or_default();
+        let reason = format!("{}: {why}", tenant.memory_bound(spec));
+        let entry = Mechanism::new(MechanismName::MemoryLimit, MechanismState::Degraded, reason);
+        replace(&mut cgroups.mechanisms, entry);
+    }
+    let missing = cgroups.mechanisms.iter().find(|entry| entry.state != MechanismState::On);
+    match missing.filter(|_| spec.strict_limits) {
+        None => Ok(()),
+        Some(entry) => {
+            let (name, why) = (entry.name.as_str(), entry.reason.as_deref().unwrap_or_default());
+            let text = format!("the configuration has limits = \"strict\", and {name} does not hold: {why}");
+            Err(Failure::new(Step::MakeCgroups, text, "delegate control groups, or set limits to \"available\""))
         }
     }
 }
@@ -178,7 +208,8 @@ fn start(
         console: console_write,
         attached,
         trees,
-        pids_by_rlimit: !cgroups.limits_pids(),
+        pids_by_rlimit: !cgroups.limits(Controller::Pids),
+        memory_by_rlimit: !cgroups.limits(Controller::Memory),
     };
     let (cloned, in_v2) = clone(cgroups).map_err(failed(Step::CloneInit, "create the namespaces", CLONE_HINT))?;
     let (pid, pidfd) = match cloned {

@@ -156,6 +156,7 @@ fn empty_sandbox(ids: IdMap, scratch: &Path) -> LaunchSpec {
         logs: LogLimits { max_bytes: 4096, rotations: 0 },
         bootstrap: Bootstrap::default(),
         log_level: None,
+        strict_limits: false,
         fail_at: None,
     }
 }

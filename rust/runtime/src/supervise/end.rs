@@ -31,6 +31,7 @@ impl Supervisor {
         let oom_kills = self.guest.cgroups.oom_kills().unwrap_or(0);
         // Anything that survived its PID 1 would be a fault of the kernel; the groups are emptied all the same.
         self.guest.cgroups.kill();
+        self.own_groups.leave();
         for path in self.guest.cgroups.remove() {
             self.note(&format!("the control group {} could not be removed", path.display()));
         }

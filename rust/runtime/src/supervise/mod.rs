@@ -16,6 +16,7 @@ mod stop;
 
 use std::time::{Duration, Instant};
 
+use microsandbox_cgroups::{SupervisorGroups, supervisor};
 use microsandbox_contract::note::Failure;
 use microsandbox_contract::{ExitReason, LaunchSpec, Lifecycle, ProcessIdentity, Step};
 use microsandbox_sys::signal;
@@ -93,6 +94,8 @@ pub struct Supervisor {
     ends_at: Option<Instant>,
     last_activity: Instant,
     running: u32,
+    /// Bounds what this process itself uses, once it has used some.
+    own_groups: SupervisorGroups,
 }
 
 /// What the supervisor is made of, ready before the guest is started so that nothing can fail after it.
@@ -104,6 +107,12 @@ pub struct Parts {
     pub kernel_log: TextLog,
     pub runtime_log: TextLog,
     pub own: ProcessIdentity,
+}
+
+/// Processor time that this process has used.
+fn process_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(used.tv_sec).unwrap_or(0), u32::try_from(used.tv_nsec).unwrap_or(0))
 }
 
 /// What a poll entry stands for.
@@ -157,6 +166,15 @@ impl Supervisor {
             stop: None,
             own,
             exit: None,
+            own_groups: SupervisorGroups::default(),
+        }
+    }
+
+    fn enter_own_groups(&mut self) {
+        if self.own_groups.is_pending() && process_time() >= supervisor::ENTER_AFTER {
+            for failure in self.own_groups.enter() {
+                self.note(&failure);
+            }
         }
     }
 
@@ -170,6 +188,7 @@ impl Supervisor {
             }
             self.check_deadlines();
             self.log.flush();
+            self.enter_own_groups();
             if !self.channel_busy {
                 self.channel.shrink();
                 self.log.shrink();

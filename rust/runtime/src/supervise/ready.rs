@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use microsandbox_cgroups::SupervisorGroups;
 use microsandbox_contract::note::{Failure, failed};
 use microsandbox_contract::{Identity, IsolationReport, LaunchReady, LaunchSpec, Report, Step};
 use microsandbox_jail::landlock;
@@ -31,7 +32,9 @@ impl Supervisor {
             self.kill();
             return;
         }
-        let confined = landlock::confine_supervisor(&spec.sandbox_dir, &self.guest.cgroups.paths());
+        self.own_groups = SupervisorGroups::beside(&self.guest.cgroups);
+        let groups = [self.guest.cgroups.paths(), self.own_groups.paths()].concat();
+        let confined = landlock::confine_supervisor(&spec.sandbox_dir, &groups);
         self.guest.isolation.mechanisms.push(confined);
         self.guest.isolation.mechanisms.push(self.guest.cgroups.tree_kill());
         let identity = match self.publish_identity(&spec) {

@@ -115,6 +115,7 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
             ..Bootstrap::default()
         },
         log_level: None,
+        strict_limits: false,
         fail_at: None,
     }
 }

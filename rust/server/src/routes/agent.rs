@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::Segment;
 use crate::app::App;
 use crate::authorize::Caller;
+use crate::connections::Place;
 use crate::error::{ApiError, ApiResult};
 use crate::relay;
 
@@ -52,13 +53,15 @@ pub async fn agent(
     let (stream, greeting) = AgentClient::open_relay(&address, GREETING).await?;
     // Counted from here on: the shutdown waits for it.
     let counted = app.metrics.relay();
+    // The connection is still one: its place is free when the relay ends.
+    let place = request.extensions_mut().remove::<Arc<Place>>();
     let end = app.clone();
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => relay::run(&end, TokioIo::new(upgraded), stream, greeting).await,
             Err(error) => tracing::debug!(%error, "a connection closed during its upgrade"),
         }
-        drop((key, sandbox, counted));
+        drop((key, sandbox, counted, place));
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -144,6 +144,10 @@ struct Monitor {
 }
 
 impl Tenant for Monitor {
+    fn memory_bound(&self, spec: &LaunchSpec) -> String {
+        format!("by the size of the machine, {} MiB, and what its monitor needs", spec.limits.memory_mib)
+    }
+
     fn kind(&self) -> (contract::Driver, Option<Accelerator>) {
         (contract::Driver::Microvm, Some(Accelerator::Kvm))
     }

@@ -134,7 +134,7 @@ fn unpack_layer(
     budget.begin_layer();
     stream::with_tar(archive, layer.source, &spec.limits, &mut progress, |bytes| {
         let refused = |error| limits::refused(&spec.limits, error);
-        let mut tree = Tree::new(layer.target, layer.beneath, ids::count(&spec.ids), budget)?;
+        let mut tree = Tree::new(layer.target, layer.beneath, &spec.ids, budget)?;
         let mut entries = 0;
         let mut archive = tar::Archive::new(bytes, spec.limits.pax_bytes);
         while let Some(entry) = archive.next_entry().map_err(refused)? {

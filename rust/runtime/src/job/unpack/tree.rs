@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use microsandbox_contract::JobError;
+use microsandbox_contract::{IdMap, JobError};
+use microsandbox_jail::ids;
 use microsandbox_rooted::remove;
 use microsandbox_rooted::tar::{Archive, Entry, Kind};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +31,8 @@ pub struct Tree<'a> {
     /// The own layer and those beneath it.
     view: Beneath,
     id_count: u32,
+    /// Those that files may have.
+    mode_bits: u32,
     budget: &'a mut Budget,
     /// The parent of the last entry: as it was named, where that is, opened.
     parent: Option<(Vec<Vec<u8>>, Names, OwnedFd)>,
@@ -47,10 +50,12 @@ enum Former {
 
 impl<'a> Tree<'a> {
     /// `beneath` are the layers under it, top first.
-    pub fn new(root: OwnedFd, beneath: Vec<OwnedFd>, id_count: u32, budget: &'a mut Budget) -> Outcome<Tree<'a>> {
+    pub fn new(root: OwnedFd, beneath: Vec<OwnedFd>, map: &IdMap, budget: &'a mut Budget) -> Outcome<Tree<'a>> {
         let own = rustix::io::fcntl_dupfd_cloexec(&root, 0).map_err(|e| failed("open", b"layer directory", e))?;
         let view = Beneath::new(std::iter::once(own).chain(beneath).collect());
-        Ok(Tree { root, view, id_count, budget, parent: None, dir_times: Vec::new() })
+        // A file of the caller's with such a bit would be a program of the caller's.
+        let mode_bits = if map.root_is_caller() { 0o1777 } else { 0o7777 };
+        Ok(Tree { root, view, id_count: ids::count(map), mode_bits, budget, parent: None, dir_times: Vec::new() })
     }
 
     /// Puts one entry in place; its content comes from `archive`.
@@ -407,7 +412,7 @@ impl<'a> Tree<'a> {
         let inside = |id: u32| if id < self.id_count { id } else { 0 };
         let (uid, gid) = (inside(entry.uid), inside(entry.gid));
         let mode = if (uid, gid) == (entry.uid, entry.gid) { entry.mode } else { entry.mode & 0o1777 };
-        (uid, gid, mode)
+        (uid, gid, mode & self.mode_bits)
     }
 
     /// Owner, mode and attributes of something open. New things are root's already.
