@@ -273,7 +273,8 @@ class SandboxFsOps:
 
         `progress(done, total)` is called with bytes as they are written; without one, a bar is shown in a notebook or a
         terminal once it takes longer than a second (`MSB_PROGRESS=0`: never). Long runs of zeros become holes. Trouble
-        on the host side is `IoError`.
+        on the host side is `IoError`. A symbolic link at `host_path`, and one that leads out of a directory to which a
+        sandbox can write, is not followed: `FilesystemError` of kind `PathEscapes`.
 
         Example: `await sb.fs.copy_to_host("/tmp/result.json", "result.json")`
         """
@@ -286,7 +287,7 @@ class SandboxFsOps:
         Names in it are relative to `path`; files, directories, links and holes are in it with owners, modes and times.
         A second name of a file is a hard link. Sockets, fifos and devices are left out; comments in the archive name
         them. The format is that of GNU tar. It comes from the guest: open it as any archive of a stranger (`tarfile`
-        with `filter="data"`).
+        with `filter="data"`). A tree deeper than 256 directories is refused (kind `LimitExceeded`): archive its parts.
 
         Example:
             >>> with open("src.tar", "wb") as file:

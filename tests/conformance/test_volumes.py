@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from backends import Harness
 from microsandbox import (
+    BootStartError,
     ExecFailedError,
     FilesystemError,
     FsEntryKind,
@@ -196,6 +197,23 @@ async def test_memory_with_a_size(harness: Harness) -> None:
     assert "/scratch" in done.stdout_text
     assert (await box.fs.stat("/scratch/a")).size == 2_000_000
     assert (await box.fs.stat("/scratch/b")).size < 4 << 20
+
+
+@pytest.mark.hazard("A6")
+@pytest.mark.needs("mounts")
+async def test_no_mount_lands_on_what_the_sandbox_is_made_of(harness: Harness) -> None:
+    """A guest makes a link on the way to the place of its own mount, which then leads to `/proc` at the next start."""
+    await Volume.create("inner", backend=harness.backend)
+    box = await harness.create("box", volumes={"/a/proc": Volume.named("inner")})
+    done = await box.shell("mv /a /moved && ln -s / /a")
+    assert done.exit_code == 0, done.stderr_text
+    await box.stop()
+    with pytest.raises(BootStartError) as caught:
+        await Sandbox.start("box", backend=harness.backend)
+    if harness.kind != "cloud":
+        assert "lead to /proc, which belongs to the sandbox itself" in str(caught.value)
+    await Sandbox.remove("box", backend=harness.backend)
+    await Volume.remove("inner", backend=harness.backend)
 
 
 @pytest.mark.needs("mounts")

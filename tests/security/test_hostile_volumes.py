@@ -15,6 +15,7 @@ from microsandbox import (
     FsEntryKind,
     InvalidConfigError,
     MicrosandboxError,
+    Patch,
     Sandbox,
     Volume,
 )
@@ -187,6 +188,46 @@ async def test_the_products_own_state_is_no_mount_source(local: Any, home: Path,
             await Sandbox.create("box", image="host", volumes={"/v": Volume.bind(str(source))}, backend=local)
     assert (await Sandbox.list(backend=local)).sandboxes == []
     await Volume.remove("data", backend=local)
+
+
+@pytest.mark.hazard("A7")
+async def test_a_link_of_a_guest_is_no_mount_source(make: Make, local: Any, tmp_path: Path) -> None:
+    """M2: a guest that may write to a directory puts links there for whoever mounts, copies or boots what is in it later."""
+    secret, work = tmp_path / "secret", tmp_path / "work"
+    (secret / "bin").mkdir(parents=True)
+    (secret / "name").write_bytes(b"of the host only")
+    (work / "data").mkdir(parents=True)
+    first = await make("first", volumes={"/work": Volume.bind(str(work))})
+    done = await first.shell(
+        f"cd /work && rmdir data && ln -s {secret} data && ln -s ../secret relative && mkdir own && ln -s own inner && mkfifo fifo"
+    )
+    assert done.exit_code == 0, done.stderr_text
+    other = await make("other")
+
+    async def none_is_followed() -> None:
+        for link in ("data", "relative"):
+            for options in ({"volumes": {"/d": Volume.bind(str(work / link))}}, {"image": str(work / link)}):
+                with pytest.raises(InvalidConfigError, match=f"leads out of {work}, .* name the path"):
+                    await make("second", **options)
+            with pytest.raises(MicrosandboxError):
+                await other.fs.copy_from_host(work / link / "name", "/tmp/name")
+            with pytest.raises(FilesystemError, match="leads out of a directory"):
+                await other.fs.copy_to_host("/etc/hostname", work / link / "hostname")
+            with pytest.raises(MicrosandboxError):
+                await make("second", patches=[Patch.copy_dir(work / link, "/srv/data")])
+        assert not await other.fs.exists("/tmp/name")
+        assert sorted(os.listdir(secret)) == ["bin", "name"]
+
+    await none_is_followed()
+    # Nor does a copy wait for the other end of a guest's fifo.
+    with pytest.raises(MicrosandboxError):
+        await asyncio.wait_for(other.fs.copy_from_host(work / "fifo", "/tmp/fifo"), within(20))
+    # The link is still there when its sandbox is not.
+    await first.destroy(force=True)
+    await none_is_followed()
+    second = await make("second", volumes={"/d": Volume.bind(str(work / "inner")), "/s": Volume.bind(str(secret))})
+    assert (await second.shell("touch /d/made && cat /s/name")).stdout_bytes == b"of the host only"
+    assert (work / "own" / "made").exists()
 
 
 @pytest.mark.hazard("V2")

@@ -300,6 +300,9 @@ class Volume:
         appear as files of user `nobody`, and other guest users cannot create files. `readonly` is enforced on the
         host; `host_permissions` says whether set-id bits may be set (default: they may not).
 
+        The path is resolved once, when the sandbox boots. A symbolic link in a directory that a sandbox of this home
+        can write to, or could, is not followed out of that directory (`InvalidConfigError`): name the path that is
+        meant.
         Nothing is made in the directory: another mount within it needs its place to exist there
         (`InvalidConfigError`), and a part of `image="host"` whose place is missing there is covered.
 

@@ -108,6 +108,18 @@ pub struct RootSpec {
     /// Applied in order, after the overlay.
     pub binds: Vec<BindSpec>,
     pub tmpfs: Vec<TmpfsSpec>,
+    /// Layers and sources whose paths a user named.
+    #[serde(default)]
+    pub pinned: Vec<Pinned>,
+}
+
+/// A file or directory of the host whose path was resolved before the launch. It is opened through no link, and only if it is
+/// still the one that was resolved: a guest that writes beside it must not put another one in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    pub path: PathBuf,
+    pub device: u64,
+    pub inode: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::{self, TryStreamExt};
+use rustix::fs::OFlags;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 
 use crate::agent::{AgentClient, Dialer, FileReader, FileWriter, Stream, StreamAgent, check_path};
 use crate::backend::{Operation, available_when, refuse};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::guest_dirs::GuestDirs;
 use crate::host_target::HostTarget;
 use crate::model::{
     FsAttributes, FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWatchStream, FsWriteSink, FsWriter,
@@ -28,6 +30,11 @@ const HOST_CHUNK: usize = 1 << 20;
 pub trait Files: Send + Sync {
     /// The error of a call that these files lack.
     fn lacks(&self, call: &'static str) -> MicrosandboxError;
+
+    /// The directories of this machine in which a guest may have put links, for copies from and to this machine.
+    fn guest_dirs(&self) -> MicrosandboxResult<GuestDirs> {
+        Ok(GuestDirs::default())
+    }
 
     /// The whole file.
     fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
@@ -155,6 +162,9 @@ impl<D: Dialer> StreamAgent<D> {
 impl<D: Dialer> Files for StreamAgent<D> {
     fn lacks(&self, call: &'static str) -> MicrosandboxError {
         MicrosandboxError::unsupported(format!("SandboxFs::{call}"), available_when::FS)
+    }
+    fn guest_dirs(&self) -> MicrosandboxResult<GuestDirs> {
+        self.dialer.guest_dirs()
     }
     fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
         self.on_paths("read", [Some(path), None], move |client| async move { client.read_file(path)?.collect().await })
@@ -297,7 +307,10 @@ async fn copy_from_host<D: Dialer>(
 ) -> MicrosandboxResult<()> {
     check_path("write", guest)?;
     let failed = |error| MicrosandboxError::io("read", host, error);
-    let mut file = tokio::fs::File::open(host).await.map_err(failed)?;
+    let (guests, path) = (dialer.guest_dirs()?, host.to_owned());
+    // A path that a guest can change may be a fifo: it is opened without waiting for its other end.
+    let opened = tokio::task::spawn_blocking(move || guests.open(&path, OFlags::RDONLY)).await.map_err(panicked)?;
+    let mut file = tokio::fs::File::from_std(opened.map_err(|errno| failed(errno.into()))?.into());
     let metadata = file.metadata().await.map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));
@@ -361,7 +374,7 @@ async fn copy_to_host<D: Dialer>(
         });
     }
     let mut reader = client.read_file(guest)?;
-    let mut target = HostTarget::create(host, stat.mode & 0o777, stat.modified)?;
+    let mut target = HostTarget::create(host, stat.mode & 0o777, stat.modified, &dialer.guest_dirs()?)?;
     let mut tally = Tally { done: 0, total: stat.size, progress };
     while let Some(data) = reader.next().await? {
         let count = data.len();
@@ -381,7 +394,7 @@ fn panicked(error: tokio::task::JoinError) -> MicrosandboxError {
 
 /// The host's side of a copy whose content is at hand.
 pub fn write_host(host: &Path, mode: u32, data: &[u8]) -> MicrosandboxResult<()> {
-    let mut target = HostTarget::create(host, mode, None)?;
+    let mut target = HostTarget::create(host, mode, None, &GuestDirs::default())?;
     target.write(data)?;
     target.publish()
 }

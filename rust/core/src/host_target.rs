@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use microsandbox_rooted::attributes;
 use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_over, write_sparsely};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::guest_dirs::GuestDirs;
 
 pub(crate) struct HostTarget {
     path: PathBuf,
@@ -29,18 +31,25 @@ enum Output {
 impl HostTarget {
     /// Opens a temporary sibling of `path`. What already lies at `path` must be a regular file or nothing. Of `mode`, which a
     /// guest chose, a new file gets what the caller's umask leaves.
-    pub fn create(path: &Path, mode: u32, modified: Option<(i64, u32)>) -> MicrosandboxResult<HostTarget> {
+    pub fn create(
+        path: &Path,
+        mode: u32,
+        modified: Option<(i64, u32)>,
+        guests: &GuestDirs,
+    ) -> MicrosandboxResult<HostTarget> {
         let failed = |error: std::io::Error| MicrosandboxError::io("write", path, error);
         let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?.to_owned();
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let open = || rustix::fs::open(directory, flags, Mode::empty()).map_err(|error| failed(error.into()));
-        let parent = open()?;
+        let parent = guests.open(directory, OFlags::DIRECTORY | OFlags::RDONLY).map_err(|errno| match errno {
+            Errno::LOOP => escapes(path, "a symbolic link leads out of a directory that a sandbox can write to, or could; name the path without links"),
+            errno => failed(errno.into()),
+        })?;
         refuse_odd_target(path, &parent, &name)?;
-        let output = match Temporary::new(open()?) {
+        let own = rustix::io::fcntl_dupfd_cloexec(&parent, 3).map_err(|error| failed(error.into()))?;
+        let output = match Temporary::new(own) {
             Ok(temporary) => {
                 rustix::fs::fchmod(temporary.file(), Mode::from_raw_mode(permitted(mode)))
                     .map_err(|error| failed(error.into()))?;
@@ -111,23 +120,27 @@ fn umask() -> u32 {
 fn refuse_odd_target(path: &Path, parent: &OwnedFd, name: &OsStr) -> MicrosandboxResult<()> {
     let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
-        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(MicrosandboxError::io("write", path, error.into())),
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(()),
-        FileType::Symlink => Err(MicrosandboxError::Filesystem {
-            operation: "write".into(),
-            path: path.display().to_string(),
-            kind: "PathEscapes".into(),
-            errno: Some(libc::ELOOP),
-            message: "the host path is a symbolic link; remove it or name its target".into(),
-        }),
+        FileType::Symlink => Err(escapes(path, "the host path is a symbolic link; remove it or name its target")),
         FileType::Directory => Err(MicrosandboxError::io("write", path, std::io::ErrorKind::IsADirectory.into())),
         _ => {
             let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
             Err(MicrosandboxError::io("write", path, error))
         }
+    }
+}
+
+fn escapes(path: &Path, message: &str) -> MicrosandboxError {
+    MicrosandboxError::Filesystem {
+        operation: "write".into(),
+        path: path.display().to_string(),
+        kind: "PathEscapes".into(),
+        errno: Some(libc::ELOOP),
+        message: message.into(),
     }
 }
 
@@ -150,7 +163,7 @@ mod tests {
     fn zeros_become_holes_and_setuid_never_arrives() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
-        let mut target = HostTarget::create(&path, 0o4755 & 0o777, Some((7, 8))).unwrap();
+        let mut target = HostTarget::create(&path, 0o4755 & 0o777, Some((7, 8)), &GuestDirs::default()).unwrap();
         target.write(b"begin").unwrap();
         for _ in 0..64 {
             target.write(&vec![0; 1 << 20]).unwrap();
@@ -174,7 +187,7 @@ mod tests {
         std::fs::write(&victim, "old").unwrap();
         let planted = directory.path().join("planted");
         std::os::unix::fs::symlink(&victim, &planted).unwrap();
-        let error = HostTarget::create(&planted, 0o644, None).err().unwrap();
+        let error = HostTarget::create(&planted, 0o644, None, &GuestDirs::default()).err().unwrap();
         assert!(matches!(&error, MicrosandboxError::Filesystem { kind, .. } if kind == "PathEscapes"), "{error}");
         assert_eq!(std::fs::read_to_string(victim).unwrap(), "old");
     }
@@ -185,7 +198,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out");
         std::fs::write(&path, "old").unwrap();
-        let mut target = HostTarget::create(&path, 0o644, None).unwrap();
+        let mut target = HostTarget::create(&path, 0o644, None, &GuestDirs::default()).unwrap();
         target.write(b"half").unwrap();
         drop(target);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");

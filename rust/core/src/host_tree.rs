@@ -11,21 +11,23 @@ use futures::StreamExt as _;
 use microsandbox_protocol::names;
 use microsandbox_rooted::open::{Ceiling, Rule};
 use microsandbox_rooted::pack::{self, Owners, Pack};
-use microsandbox_rooted::tar::{self, Archive, LONGEST_EXTENSION, Pieces, Source, quoted};
+use microsandbox_rooted::tar::{self, Archive, Kind, LONGEST_EXTENSION, Pieces, Source, quoted};
 use microsandbox_rooted::unpack::{self, Placed, Unpack};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::files::Files;
+use crate::guest_dirs::GuestDirs;
 use crate::host_target::permitted;
-use crate::model::FsReadStream;
 
 /// Bytes of an archive per piece.
 const PIECE: usize = 1 << 20;
 /// Pieces between the thread with the host's tree and the sandbox.
 const QUEUE: usize = 4;
+/// Characters of a name below the tree that an error shows.
+const SHOWN: usize = 1024;
 /// Entries that are named as left out.
 const MAX_LEFT_OUT: usize = 1000;
 /// Links planted by an earlier copy lead nowhere.
@@ -50,10 +52,11 @@ pub async fn send(files: &dyn Files, host: &Path, guest: &str, bits: Bits) -> Mi
         Bits::All => 0o7777,
     };
     let with_top = !exists(files, guest).await?;
+    let guests = files.guest_dirs()?;
     let sink = files.write_tar(guest).await?;
     let (sender, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
     let path = host.to_owned();
-    let packing = tokio::task::spawn_blocking(move || pack_tree(&path, mode, with_top, &sender));
+    let packing = tokio::task::spawn_blocking(move || pack_tree(&path, &guests, mode, with_top, &sender));
     while let Some(piece) = pieces.recv().await {
         sink.write(piece).await?;
     }
@@ -102,10 +105,15 @@ async fn exists(files: &dyn Files, path: &str) -> MicrosandboxResult<bool> {
     }
 }
 
-fn pack_tree(host: &Path, mode: u32, with_top: bool, sender: &mpsc::Sender<Bytes>) -> MicrosandboxResult<LeftOut> {
+fn pack_tree(
+    host: &Path,
+    guests: &GuestDirs,
+    mode: u32,
+    with_top: bool,
+    sender: &mpsc::Sender<Bytes>,
+) -> MicrosandboxResult<LeftOut> {
     let failed = |error: Errno| MicrosandboxError::io("read", host, error.into());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = rustix::fs::open(host, flags, Mode::empty()).map_err(failed)?;
+    let top = guests.open(host, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
     let rules = pack::Rules { owners: Owners::Root, mode, with_top };
     let mut packing = Pack::new(top, rules).map_err(failed)?;
     loop {
@@ -122,17 +130,22 @@ fn unread(failure: pack::Failure, host: &Path) -> MicrosandboxError {
         |text: String| MicrosandboxError::io("read", host, std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
     match failure {
         pack::Failure::Io { path, errno } => MicrosandboxError::io("read", &below(host, &path), errno.into()),
-        pack::Failure::TooDeep { depth } => limit(format!("it is deeper than {depth} directories")),
-        pack::Failure::TooMany { what, limit: most } => limit(format!("it has more than {most} {what}")),
+        pack::Failure::TooDeep { depth } => {
+            limit(format!("it is deeper than {depth} directories: copy the deeper ones by themselves"))
+        }
+        pack::Failure::TooMany { what, limit: most } => {
+            limit(format!("it has more than {most} bytes of {what}: copy parts of it"))
+        }
     }
 }
 
-/// Copies the tree that `archive` describes to the directory `host`, which is made if it is missing; else it is merged into.
+/// Copies the directory `guest` to the directory `host`, which is made if it is missing; else it is merged into.
 /// Directories that exist keep their own attributes. A link at `host` or below it is not followed.
-pub async fn receive(mut archive: FsReadStream, guest: &str, host: &Path) -> MicrosandboxResult<LeftOut> {
+pub async fn receive(files: &dyn Files, guest: &str, host: &Path) -> MicrosandboxResult<LeftOut> {
+    let (mut archive, guests) = (files.read_tree(guest).await?, files.guest_dirs()?);
     let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
     let (path, from) = (host.to_owned(), guest.to_owned());
-    let unpacking = tokio::task::spawn_blocking(move || unpack_tree(arriving(receiver), &from, &path));
+    let unpacking = tokio::task::spawn_blocking(move || unpack_tree(arriving(receiver), &from, &path, &guests));
     let mut broken = None;
     while let Some(piece) = archive.next().await {
         match piece {
@@ -158,8 +171,11 @@ fn arriving(mut receiver: mpsc::Receiver<Bytes>) -> impl Source {
     Pieces::new(move || receiver.blocking_recv().unwrap_or_default())
 }
 
-fn unpack_tree(pieces: impl Source, guest: &str, host: &Path) -> MicrosandboxResult<LeftOut> {
-    let (base, is_new) = directory(host)?;
+fn unpack_tree(pieces: impl Source, guest: &str, host: &Path, guests: &GuestDirs) -> MicrosandboxResult<LeftOut> {
+    let (base, is_new) = directory(host, guests)?;
+    // Links that come are the guest's, and outlive this copy.
+    let mut marked =
+        Some(rustix::io::fcntl_dupfd_cloexec(&base, 3).map_err(|e| MicrosandboxError::io("open", host, e.into()))?);
     let rules = unpack::Rules {
         parents: PARENTS,
         keeps_owners: false,
@@ -173,6 +189,11 @@ fn unpack_tree(pieces: impl Source, guest: &str, host: &Path) -> MicrosandboxRes
     let mut left_out = LeftOut::new();
     let malformed = |error: tar::Error| unreadable(guest, &error);
     while let Some(entry) = archive.next_entry().map_err(malformed)? {
+        if entry.kind == Kind::Symlink
+            && let Some(base) = marked.take()
+        {
+            guests.add(base)?;
+        }
         let placed = unpacking.apply(&entry, &mut archive).map_err(|failure| unplaced(failure, guest, host))?;
         if placed == Placed::LeftOut && left_out.len() < MAX_LEFT_OUT {
             left_out.push(format!("a fifo: {}", names::to_text(&entry.path)));
@@ -185,7 +206,7 @@ fn unpack_tree(pieces: impl Source, guest: &str, host: &Path) -> MicrosandboxRes
 }
 
 /// The directory `host` itself, and whether it was made: then it is closed for others until the archive says its mode.
-fn directory(host: &Path) -> MicrosandboxResult<(OwnedFd, bool)> {
+fn directory(host: &Path, guests: &GuestDirs) -> MicrosandboxResult<(OwnedFd, bool)> {
     let failed = |error: Errno| MicrosandboxError::io("write", host, error.into());
     let (parent, name) = match (host.parent(), host.file_name()) {
         (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => (parent, name),
@@ -194,7 +215,10 @@ fn directory(host: &Path) -> MicrosandboxResult<(OwnedFd, bool)> {
         (_, None) => (host, ".".as_ref()),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty()).map_err(failed)?;
+    let parent = guests.open(parent, flags).map_err(|error| match error {
+        Errno::LOOP => escapes(host),
+        error => failed(error),
+    })?;
     let is_new = match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
@@ -242,8 +266,13 @@ fn unplaced(failure: unpack::Failure, guest: &str, host: &Path) -> MicrosandboxE
 }
 
 fn below(host: &Path, name: &[u8]) -> PathBuf {
-    let text = names::to_text(name).into_owned();
-    host.join(names::to_os(text.trim_matches('/')))
+    let text = names::to_text(name);
+    let text = text.trim_matches('/');
+    // Of a very deep one, the end.
+    match text.char_indices().rev().nth(SHOWN) {
+        Some((cut, _)) => host.join(format!("…{}", &text[cut..])),
+        None => host.join(names::to_os(text)),
+    }
 }
 
 fn ended_early(error: tokio::task::JoinError) -> MicrosandboxError {

@@ -13,6 +13,7 @@
 //! | [`config`] | the configuration document, profiles |
 //! | [`error`] | [`MicrosandboxError`] |
 //! | [`log_cursor`] | the text of a position in a log |
+//! | [`guest_dirs`] | the directories of this machine in which a guest may have put links |
 //! | [`host_tree`] | a tree of the host as an archive, an archive as a tree of the host |
 //! | [`host_target`], [`writing`] | a host file that is being written; whether a file can still become complete |
 //! | [`private`], [`random`] | files of mode 0600; random bits |
@@ -25,6 +26,7 @@ pub mod backend;
 pub mod config;
 pub mod error;
 pub mod files;
+pub mod guest_dirs;
 pub mod host_target;
 pub mod host_tree;
 pub mod lifecycle;

@@ -5,8 +5,12 @@ pub mod mounts;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use microsandbox_rooted::named::Named;
+use rustix::fs::FileType;
+
 use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::guest_dirs::GuestDirs;
 use crate::model::{ImageSource, SandboxSpec, SecurityProfile, validate_sandbox_name};
 
 /// Ids in one sandbox: 0 to 65535.
@@ -229,7 +233,7 @@ pub fn user_text(user: &str) -> MicrosandboxResult<()> {
 fn image(image: &ImageSource, home: &Path) -> MicrosandboxResult<()> {
     match image {
         ImageSource::Oci { reference } if reference.trim().is_empty() => invalid("image must not be empty".into()),
-        ImageSource::Bind { path } => directory_root(path, home),
+        ImageSource::Bind { path } => directory_root(path, home).map(drop),
         ImageSource::DiskImage { .. } => {
             Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::DISK_IMAGES))
         }
@@ -237,27 +241,26 @@ fn image(image: &ImageSource, home: &Path) -> MicrosandboxResult<()> {
     }
 }
 
-/// A directory as root file system must not contain the state directory, nor be inside it.
-fn directory_root(path: &Path, home: &Path) -> MicrosandboxResult<()> {
-    let real = match path.canonicalize() {
-        Ok(real) => real,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return invalid(format!("rootfs bind path does not exist: {}", path.display()));
-        }
-        Err(e) => return Err(MicrosandboxError::io("resolve", path, e)),
-    };
-    if !real.is_dir() {
+/// A directory as root file system must not contain the state directory, nor be inside it. It is resolved once: what is checked here
+/// is what becomes the root.
+pub fn directory_root(path: &Path, home: &Path) -> MicrosandboxResult<Named> {
+    if matches!(path.metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+        return invalid(format!("rootfs bind path does not exist: {}", path.display()));
+    }
+    let named =
+        GuestDirs::of(home)?.resolve("rootfs bind path", &std::path::absolute(path).unwrap_or(path.to_owned()))?;
+    if FileType::from_raw_mode(named.stat.st_mode) != FileType::Directory {
         return invalid(format!("rootfs bind path is not a directory: {}", path.display()));
     }
     let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
-    if home.starts_with(&real) || real.starts_with(&home) {
+    if home.starts_with(&named.path) || named.path.starts_with(&home) {
         return invalid(format!(
             "rootfs bind path {} overlaps the state directory {}; choose a directory of its own",
             path.display(),
             home.display()
         ));
     }
-    Ok(())
+    Ok(named)
 }
 
 #[cfg(test)]

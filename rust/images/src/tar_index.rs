@@ -15,6 +15,8 @@ const MAX_ENTRIES: usize = 100_000;
 /// A pax header, or a long name.
 const MAX_EXTENSION: u64 = 1 << 20;
 const MAX_NAME: usize = 4096;
+/// All names and targets of links.
+const MAX_NAME_BYTES: usize = 16 << 20;
 /// Links from one name to another.
 const MAX_LINKS: usize = 8;
 /// Bytes of headers that are read in one call.
@@ -37,6 +39,7 @@ enum Entry {
 #[derive(Debug, Default)]
 pub struct TarIndex {
     entries: BTreeMap<String, Entry>,
+    name_bytes: usize,
 }
 
 impl TarIndex {
@@ -98,6 +101,10 @@ impl TarIndex {
             },
             Kind::Dir | Kind::Fifo | Kind::Device => return Ok(()),
         };
+        self.name_bytes += name.len() + if let Entry::Link(target) = &found { target.len() } else { 0 };
+        if self.name_bytes > MAX_NAME_BYTES {
+            return Err(limit(format!("the names in the archive have more than {MAX_NAME_BYTES} bytes")));
+        }
         match self.entries.insert(name.clone(), found) {
             None => Ok(()),
             // Which of the two is meant depends on the reader.

@@ -8,7 +8,7 @@ use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::{ids, mounts};
+use super::{ids, mounts, pinned};
 use microsandbox_contract::note::Failure;
 use microsandbox_sys::process::{self, Cloned};
 
@@ -29,7 +29,7 @@ pub fn attach_layers(spec: &LaunchSpec) -> Result<(Vec<Option<String>>, Option<M
         let runtime = fs::openat(CWD, "runtime", flags, Mode::empty())?;
         let mut places = none.clone();
         for (index, lower) in spec.root.lowers.iter().enumerate().filter(|(_, lower)| lower.host_ids) {
-            let source = fs::open(&lower.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            let source = pinned::open(&lower.path, &spec.root.pinned, OFlags::DIRECTORY)?;
             let tree = mounts::copy_tree(&source)?;
             microsandbox_sys::mount::set_attributes(
                 &tree,

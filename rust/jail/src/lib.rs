@@ -6,6 +6,7 @@
 //! | [`namespaces`] | the namespaces of a sandbox |
 //! | [`ids`], [`idmapped`] | id mappings, and mounts that show files of the host through one |
 //! | [`mounts`], [`rootfs`] | detached mounts, and the root file system made of them |
+//! | [`pinned`], [`targets`] | where mounts come from and go to, each resolved once |
 //! | [`caps`] | capabilities and resource limits |
 //! | [`seccomp`] | system call filters, compiled by `build.rs` |
 //! | [`landlock`] | what files a supervisor, an unpacker or a monitor reaches |
@@ -17,5 +18,7 @@ pub mod ids;
 pub mod landlock;
 pub mod mounts;
 pub mod namespaces;
+pub mod pinned;
 pub mod rootfs;
 pub mod seccomp;
+pub mod targets;

@@ -1,7 +1,9 @@
 //! The root file system of a sandbox: overlay, kernel file systems, devices, binds, and the few files in `/etc` that
 //! depend on the sandbox. Everything here happens inside the sandbox's own user and mount namespaces.
 
-use microsandbox_contract::{BindSpec, IdMap, RootSpec, TmpfsSpec};
+use std::path::Path;
+
+use microsandbox_contract::{BindSpec, IdMap, Pinned, RootSpec, TmpfsSpec};
 use microsandbox_rooted::make;
 use microsandbox_rooted::open::{Rule, open};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +12,8 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use crate::mounts::Opt;
-use crate::{idmapped, mounts};
+use crate::targets::{Refusal, Targets};
+use crate::{idmapped, mounts, pinned};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
 
@@ -76,12 +79,10 @@ pub struct Parts {
 /// `i` with mapped ids; `trees[i]` is bind `i` where the runtime made it ready.
 pub fn open_parts(spec: &RootSpec, attached: &[Option<String>], trees: Vec<Option<Source>>) -> Result<Parts, Failure> {
     let step = Step::OpenLayers;
-    let open_dir =
-        |path: &std::path::Path| fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open_dir = |path: &Path| pinned::open(path, &spec.pinned, OFlags::DIRECTORY);
     let mut lowers = Vec::with_capacity(spec.lowers.len());
     for (index, lower) in spec.lowers.iter().enumerate() {
-        let path =
-            attached.get(index).and_then(|place| place.as_deref()).map_or(lower.path.as_path(), std::path::Path::new);
+        let path = attached.get(index).and_then(|place| place.as_deref()).map_or(lower.path.as_path(), Path::new);
         let fd = open_dir(path).map_err(failed(step, format!("open layer {}", lower.path.display()), LAYER_HINT))?;
         lowers.push(fd);
     }
@@ -92,29 +93,34 @@ pub fn open_parts(spec: &RootSpec, attached: &[Option<String>], trees: Vec<Optio
     for (bind, tree) in spec.binds.iter().zip(trees) {
         sources.push(match tree {
             Some(source) => source,
-            None => open_source(bind)?,
+            None => open_source(bind, &spec.pinned)?,
         });
     }
     Ok(Parts { lowers, upper, work, here, sources })
 }
 
-fn open_source(bind: &BindSpec) -> Result<Source, Failure> {
-    match fs::open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+fn open_source(bind: &BindSpec, pins: &[Pinned]) -> Result<Source, Failure> {
+    match pinned::open(&bind.source, pins, OFlags::empty()) {
         Ok(fd) => Ok(Source::Path(fd)),
         Err(Errno::NOENT | Errno::NOTDIR) if bind.optional => Ok(Source::Absent),
         Err(error) => Err(Failure::call(
             Step::OpenLayers,
             format!("open mount source {}", bind.source.display()),
             error,
-            BIND_HINT,
+            if error == Errno::STALE { pinned::HINT } else { BIND_HINT },
         )),
     }
 }
 
 /// Makes bind `bind` ready with the runtime's own rights: its source need not be reachable for the sandbox's ids.
 /// `owner` maps the ids of the host.
-pub fn prepare_source(bind: &BindSpec, ids: &IdMap, owner: Option<BorrowedFd<'_>>) -> Result<Source, Failure> {
-    let source = match open_source(bind)? {
+pub fn prepare_source(
+    bind: &BindSpec,
+    pins: &[Pinned],
+    ids: &IdMap,
+    owner: Option<BorrowedFd<'_>>,
+) -> Result<Source, Failure> {
+    let source = match open_source(bind, pins)? {
         Source::Path(fd) => fd,
         other => return Ok(other),
     };
@@ -312,8 +318,7 @@ pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result
         spec.tmpfs.iter().map(|t| (depth(&t.target), Wanted::Tmpfs(t))).collect();
     wanted.extend(spec.binds.iter().zip(&parts.sources).map(|(b, s)| (depth(&b.target), Wanted::Bind(b, s))));
     wanted.sort_by_key(|(depth, _)| *depth);
-    // What belongs to the user stays as it is: a mount point that is missing there is an error.
-    let mut closed = make::Mounts::default();
+    let mut targets = Targets::new(root).map_err(failed(Step::MountBinds, "look at the root directory", BIND_HINT))?;
     for (depth, item) in &wanted {
         let target = match item {
             Wanted::Tmpfs(tmpfs) => &tmpfs.target,
@@ -327,25 +332,25 @@ pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result
             ));
         }
         let mounted = match item {
-            Wanted::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs, &closed),
-            Wanted::Bind(bind, source) => mount_bind(root, bind, source, &mut closed),
+            Wanted::Tmpfs(tmpfs) => mount_tmpfs(tmpfs, &targets),
+            Wanted::Bind(bind, source) => mount_bind(bind, source, &mut targets),
         };
-        mounted.map_err(failed(Step::MountBinds, format!("mount on {target}"), BIND_HINT))?;
+        mounted.map_err(|refusal| refusal.of(target, BIND_HINT))?;
     }
     Ok(())
 }
 
-fn mount_tmpfs(root: &OwnedFd, spec: &TmpfsSpec, closed: &make::Mounts) -> Result<(), Errno> {
+fn mount_tmpfs(spec: &TmpfsSpec, targets: &Targets<'_>) -> Result<(), Refusal> {
     let size = spec.size_bytes.to_string();
     let mode = format!("{:o}", spec.mode & 0o7777);
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, spec.readonly);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, spec.noexec);
     let tree = mounts::fresh("tmpfs", &[Opt::Text("size", &size), Opt::Text("mode", &mode)], attributes)?;
-    mounts::attach(tree, make::ensure_dir_outside(root, &spec.target, closed)?)
+    Ok(mounts::attach(tree, targets.directory(&spec.target)?)?)
 }
 
-fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source, closed: &mut make::Mounts) -> Result<(), Errno> {
+fn mount_bind(bind: &BindSpec, source: &Source, targets: &mut Targets<'_>) -> Result<(), Refusal> {
     let own;
     let tree: BorrowedFd<'_> = match source {
         Source::Absent => return Ok(()),
@@ -355,14 +360,10 @@ fn mount_bind(root: &OwnedFd, bind: &BindSpec, source: &Source, closed: &mut mak
             own.as_fd()
         }
     };
-    let target = if make::is_dir(tree)? {
-        make::ensure_dir_outside(root, &bind.target, closed)?
-    } else {
-        make::ensure_file_outside(root, &bind.target, closed)?
-    };
+    let target = if make::is_dir(tree)? { targets.directory(&bind.target)? } else { targets.file(&bind.target)? };
     mounts::attach(tree, target)?;
     if bind.host_ids {
-        closed.add(tree)?;
+        targets.close(tree)?;
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ fn open(place: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 fn add(used: &mut DiskUse, top: OwnedFd) {
-    let Ok(mut walk) = Walk::new(top, Order::Found, Bounds { pending: COUNTED, depth: COUNTED }) else { return };
+    let Ok(mut walk) = Walk::new(top, Order::Found, Bounds { depth: COUNTED, ..Bounds::WIDE }) else { return };
     let mut seen = 0;
     while seen < COUNTED
         && let Some(step) = walk.step()

@@ -6,13 +6,16 @@
 use std::path::Path;
 
 use crate::volume_dir::Volumes;
-use microsandbox_contract::{BindSpec, RootSpec, TmpfsSpec};
+use microsandbox_contract::{BindSpec, Pinned, RootSpec, TmpfsSpec};
 use microsandbox_core::backend::available_when;
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::guest_dirs;
 use microsandbox_core::model::{HostPermissions, Isolation, Mount, MountOptions, SandboxSpec};
 use microsandbox_core::validate::mounts::{check, normalised, source};
 use microsandbox_home::{Home, blocking};
+use microsandbox_rooted::named::Named;
+use rustix::fs::FileType;
 
 const MIB: u64 = 1 << 20;
 /// A temporary file system without a size: half of the memory.
@@ -71,7 +74,7 @@ fn have_places(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<()>
     for (target, _) in &targets {
         let outer = targets.iter().filter(|(outer, _)| is_within(target, outer)).max_by_key(|(outer, _)| outer.len());
         let Some((outer, Mount::Bind { host, .. })) = outer else { continue };
-        let host = source(Path::new(host), config)?;
+        let host = source(Path::new(host), config)?.path;
         if !host.join(&target[outer.len() + 1..]).exists() {
             return invalid(format!(
                 "the mount at {target} is within the mount at {outer}, and {} has no {}: make it there first, or mount it \
@@ -109,6 +112,11 @@ pub fn shown_beside(of_host: Vec<BindSpec>, mounted: &[BindSpec]) -> Vec<BindSpe
     of_host.into_iter().filter(is_shown).collect()
 }
 
+/// What the runtime opens of a path that was resolved here.
+pub fn pinned(named: Named) -> Pinned {
+    Pinned { path: named.path, device: named.stat.st_dev, inode: named.stat.st_ino }
+}
+
 /// Adds the mounts to the root file system.
 pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> MicrosandboxResult<()> {
     check(&spec.mounts, home.config())?;
@@ -137,8 +145,17 @@ pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> Micros
             Mount::Bind { host, policy, .. } => {
                 let mirrors = policy.host_permissions == HostPermissions::Mirror;
                 let (host, config) = (Path::new(host).to_owned(), home.config().clone());
-                let source = blocking(move || source(&host, &config)).await?;
-                root.binds.push(bind(source, true, mirrors));
+                let is_writable = !options.readonly;
+                let pin = blocking(move || {
+                    let named = source(&host, &config)?;
+                    if is_writable && FileType::from_raw_mode(named.stat.st_mode) == FileType::Directory {
+                        guest_dirs::add(&config.home, &named)?;
+                    }
+                    Ok(pinned(named))
+                })
+                .await?;
+                root.binds.push(bind(pin.path.clone(), true, mirrors));
+                root.pinned.push(pin);
             }
             Mount::Tmpfs { size_mib, .. } => {
                 let memory = u64::from(spec.resources.memory_mib) * MIB;

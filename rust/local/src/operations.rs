@@ -13,6 +13,7 @@ use microsandbox_core::backend::{
     RemoveRequest, SandboxBackend, StartRequest,
 };
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::guest_dirs::GuestDirs;
 use microsandbox_core::lifecycle::{Ending, Force, replace};
 use microsandbox_core::model::{
     DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
@@ -138,6 +139,9 @@ impl Dialer for LocalDialer<'_> {
     fn verdict(&self) -> Option<Verdict> {
         let watch = self.backend.oom.watch(self.name, &self.address.get()?.token)?;
         Some(Box::new(move |exit| watch.judge(exit)))
+    }
+    fn guest_dirs(&self) -> MicrosandboxResult<GuestDirs> {
+        GuestDirs::of(&self.backend.home.config().home)
     }
     async fn explain(&self, error: MicrosandboxError) -> MicrosandboxError {
         self.backend.explain(self.name, error).await

@@ -3,10 +3,31 @@
 
 use std::path::Path;
 
+use microsandbox_core::agent::{AgentAddress, AgentClient, Dialer};
 use microsandbox_core::backend::Files;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::guest_dirs::GuestDirs;
 use microsandbox_core::host_tree::{self, Bits};
 use microsandbox_core::model::{FsAttributes, FsEntryKind, Patch};
+use microsandbox_home::Home;
+use tokio::net::UnixStream;
+
+/// The agent of a fresh sandbox, for copies from this machine.
+pub struct PatchDialer<'a> {
+    pub address: AgentAddress,
+    pub home: &'a Home,
+}
+
+impl Dialer for PatchDialer<'_> {
+    type Stream = UnixStream;
+
+    async fn dial(&self) -> MicrosandboxResult<AgentClient> {
+        self.address.dial().await
+    }
+    fn guest_dirs(&self) -> MicrosandboxResult<GuestDirs> {
+        GuestDirs::of(&self.home.config().home)
+    }
+}
 
 /// Applies the patches in order and stops at the first that fails.
 pub async fn apply(files: &dyn Files, patches: &[Patch]) -> MicrosandboxResult<()> {

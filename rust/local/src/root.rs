@@ -5,6 +5,7 @@ use microsandbox_contract::{BindSpec, Lower, RootSpec};
 use super::{host_image, runtime_layer};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{EnvVar, ImageDefaults, ImageSource, SandboxSpec};
+use microsandbox_core::validate;
 use microsandbox_home::{Home, blocking};
 use microsandbox_images as images;
 
@@ -83,7 +84,12 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
             root.binds.extend(host.binds);
             env.extend(host.env);
         }
-        ImageSource::Bind { path } => root.lowers.push(Lower { path: path.clone(), host_ids: true }),
+        ImageSource::Bind { path } => {
+            let (path, state) = (path.clone(), home.config().home.clone());
+            let pin = blocking(move || validate::directory_root(&path, &state).map(super::mounts::pinned)).await?;
+            root.lowers.push(Lower { path: pin.path.clone(), host_ids: true });
+            root.pinned.push(pin);
+        }
         ImageSource::Oci { .. } => {
             let (home, diff_ids) = (home.clone(), spec.image_defaults.diff_ids.clone());
             let dirs = blocking(move || images::layer_dirs(&home, &diff_ids)).await?;

@@ -51,7 +51,7 @@ fn count(upper: &Path) -> Option<u64> {
 
 /// Allocated bytes; a file with several names counts in equal parts for each of them.
 fn sum(root: OwnedFd) -> Option<u64> {
-    let mut walk = Walk::new(root, Order::Found, Bounds { pending: ENTRIES_MAX, depth: ENTRIES_MAX }).ok()?;
+    let mut walk = Walk::new(root, Order::Found, Bounds { depth: ENTRIES_MAX, ..Bounds::WIDE }).ok()?;
     let (mut total, mut seen) = (0u64, 0);
     while let Some(step) = walk.step() {
         match step {

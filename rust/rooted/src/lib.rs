@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`open`], [`by_hand`] | the one resolver of paths beneath a root, with `openat2` and without |
+//! | [`named`] | a path of this machine as its user named it, resolved once |
 //! | [`make`] | directories and files made beneath a root |
 //! | [`walk`] | the one walk through a tree |
 //! | [`remove`] | the one removal of a tree |
@@ -16,6 +17,7 @@
 pub mod attributes;
 pub mod by_hand;
 pub mod make;
+pub mod named;
 pub mod open;
 pub mod pack;
 pub mod remove;

@@ -13,13 +13,16 @@ use crate::tar::{BLOCK, Extent, Kind, padding};
 use crate::walk::{Bounds, Entry, Order, Step, Walk};
 
 /// Directories within each other, and names that wait to be looked at.
-const BOUNDS: Bounds = Bounds { depth: 257, pending: 1_000_000 };
-/// Files with several names whose first name is kept.
-const MAX_LINKS: usize = 200_000;
+const BOUNDS: Bounds = Bounds { depth: 257, ..Bounds::WIDE };
+/// Bytes of the first names of files that have several.
+const MAX_LINK_BYTES: usize = 32 << 20;
+/// What the first name of a file takes beside its text.
+const LINK_COST: usize = 96;
 /// Parts of a sparse file; what follows is one part with its holes.
 const MAX_EXTENTS: usize = 40_000;
-/// Entries that are named as left out.
+/// Entries that are named as left out, and the bytes of their names.
 const MAX_LEFT_OUT: usize = 1000;
+const MAX_LEFT_OUT_BYTES: usize = 1 << 20;
 /// Begin of the comment on an entry that no archive can hold.
 pub const LEFT_OUT: &[u8] = b"left out: ";
 
@@ -81,6 +84,7 @@ pub enum Failure {
     TooDeep {
         depth: usize,
     },
+    /// More names than are kept at the same time, in bytes.
     TooMany {
         what: &'static str,
         limit: usize,
@@ -96,6 +100,7 @@ pub struct Pack {
     open: Option<Open>,
     /// The first name of each file that has several.
     names: HashMap<(u64, u64), Vec<u8>>,
+    name_bytes: usize,
     left_out: Vec<Vec<u8>>,
 }
 
@@ -113,7 +118,7 @@ impl Pack {
     pub fn new(top: OwnedFd, rules: Rules) -> Result<Pack, Errno> {
         let stat = if rules.with_top { Some(rustix::fs::fstat(&top)?) } else { None };
         let walk = Walk::new(top, Order::Name, BOUNDS)?;
-        Ok(Pack { walk, rules, top: stat, open: None, names: HashMap::new(), left_out: Vec::new() })
+        Ok(Pack { walk, rules, top: stat, open: None, names: HashMap::new(), name_bytes: 0, left_out: Vec::new() })
     }
 
     /// What no archive can hold, `a socket: name`; the first thousand.
@@ -139,7 +144,8 @@ impl Pack {
             match self.walk.step() {
                 Some(Ok(Step::Entry(entry))) => {
                     let (rules, names) = (self.rules, &mut self.names);
-                    let mut entries = Entries { rules, names, left_out: &mut self.left_out };
+                    let name_bytes = &mut self.name_bytes;
+                    let mut entries = Entries { rules, names, name_bytes, left_out: &mut self.left_out };
                     self.open = entries.add(&entry, &mut chunk)?;
                 }
                 Some(Ok(Step::Left)) => {}
@@ -147,7 +153,7 @@ impl Pack {
                     return Err(if self.walk.depth() >= BOUNDS.depth {
                         Failure::TooDeep { depth: BOUNDS.depth - 1 }
                     } else {
-                        Failure::TooMany { what: "files side by side", limit: BOUNDS.pending }
+                        Failure::TooMany { what: "names of directories side by side", limit: BOUNDS.memory }
                     });
                 }
                 Some(Err(errno)) => return Err(Failure::Io { path: Vec::new(), errno }),
@@ -165,6 +171,7 @@ impl Pack {
 struct Entries<'a> {
     rules: Rules,
     names: &'a mut HashMap<(u64, u64), Vec<u8>>,
+    name_bytes: &'a mut usize,
     left_out: &'a mut Vec<Vec<u8>>,
 }
 
@@ -190,7 +197,8 @@ impl Entries<'_> {
     fn leave_out(&mut self, what: &[u8], entry: &Entry<'_>, out: &mut Vec<u8>) {
         let text = [what, entry.path].concat();
         comment(out, &[LEFT_OUT, &text].concat());
-        if self.left_out.len() < MAX_LEFT_OUT {
+        let bytes: usize = self.left_out.iter().map(Vec::len).sum();
+        if self.left_out.len() < MAX_LEFT_OUT && bytes < MAX_LEFT_OUT_BYTES {
             self.left_out.push(text);
         }
     }
@@ -211,8 +219,9 @@ impl Entries<'_> {
                 self.rules.head(Kind::Hardlink, entry.path, &link, &stat, None).write(out);
                 return Ok(None);
             }
-            if self.names.len() >= MAX_LINKS {
-                return Err(Failure::TooMany { what: "files with several names", limit: MAX_LINKS });
+            *self.name_bytes += entry.path.len() + LINK_COST;
+            if *self.name_bytes > MAX_LINK_BYTES {
+                return Err(Failure::TooMany { what: "names of files that have several", limit: MAX_LINK_BYTES });
             }
             self.names.insert(identity, entry.path.to_vec());
         }

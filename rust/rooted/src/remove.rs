@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use microsandbox_sys::file;
-use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
-/// Directories open at the same time; a deeper one is first moved up to the top, so depth has no limit. Small, because
-/// the process may have a limit of 64 descriptors and use most of them.
+/// Directories open at the same time; a deeper one is first moved up to the top, so depth has no limit. Where the file system moves
+/// none, the upper ones are closed, and reached again by `..` if they are still the same. Small, because the process may
+/// have a limit of 64 descriptors and use most of them.
 const MAX_OPEN: usize = 16;
 /// Passes over a directory that others keep filling.
 const MAX_PASSES: u32 = 64;
@@ -65,7 +66,9 @@ pub fn directory(at: impl AsFd, name: &[u8], cancel: &AtomicBool) -> Result<(), 
 
 /// One directory on the way down.
 struct Level {
-    dir: OwnedFd,
+    /// Absent while it is too far above the present one.
+    dir: Option<OwnedFd>,
+    identity: (u64, u64),
     /// Its name in the level above; empty for the top.
     name: CString,
     /// Directories with content that this pass has found and not yet entered.
@@ -76,8 +79,13 @@ struct Level {
 }
 
 impl Level {
-    fn new(dir: OwnedFd, name: CString) -> Level {
-        Level { dir, name, pending: Vec::new(), passes: 0, seen: false }
+    fn new(dir: OwnedFd, name: CString, stat: &Stat) -> Level {
+        let identity = (stat.st_dev, stat.st_ino);
+        Level { dir: Some(dir), identity, name, pending: Vec::new(), passes: 0, seen: false }
+    }
+
+    fn dir(&self) -> Result<&OwnedFd, Errno> {
+        self.dir.as_ref().ok_or(Errno::STALE)
     }
 }
 
@@ -96,9 +104,16 @@ struct Sweep<'a> {
 
 impl<'a> Sweep<'a> {
     fn new(top: OwnedFd, cancel: Option<&'a AtomicBool>) -> Result<Sweep<'a>, Errno> {
-        let device = fs::fstat(&top)?.st_dev;
-        let levels = vec![Level::new(top, CString::default())];
-        Ok(Sweep { levels, device, room: Vec::with_capacity(ENTRIES_ROOM), moved: 0, moved_before: 0, cancel })
+        let stat = fs::fstat(&top)?;
+        let levels = vec![Level::new(top, CString::default(), &stat)];
+        Ok(Sweep {
+            levels,
+            device: stat.st_dev,
+            room: Vec::with_capacity(ENTRIES_ROOM),
+            moved: 0,
+            moved_before: 0,
+            cancel,
+        })
     }
 
     fn run(mut self) -> Result<(), Errno> {
@@ -133,18 +148,45 @@ impl<'a> Sweep<'a> {
             if level.passes >= MAX_PASSES {
                 return Err(Errno::NOTEMPTY);
             }
-            return rewind(&level.dir).map(|()| false);
+            return rewind(level.dir()?).map(|()| false);
         }
-        let above = self.levels[depth - 2].dir.as_fd();
-        let level = &self.levels[depth - 1];
+        self.reopen_above()?;
+        let (above, level) = (self.levels[depth - 2].dir()?, &self.levels[depth - 1]);
         match fs::unlinkat(above, level.name.as_c_str(), AtFlags::REMOVEDIR) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) if level.passes < MAX_PASSES => rewind(&level.dir)?,
+            Err(Errno::NOTEMPTY | Errno::EXIST) if level.passes < MAX_PASSES => rewind(level.dir()?)?,
             // Filled faster than it is emptied: a later pass over the top finds it again.
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => drop(self.levels.pop()),
-            Err(Errno::ACCESS) if grant(&self.levels[depth - 2].dir) => rewind(&self.levels[depth - 1].dir)?,
+            Err(Errno::ACCESS) if grant(above) => rewind(level.dir()?)?,
             Err(error) => return Err(error),
         }
         Ok(false)
+    }
+
+    /// Opens the directory above the deepest one again, where it was closed.
+    fn reopen_above(&mut self) -> Result<(), Errno> {
+        let [.., above, level] = &mut self.levels[..] else { return Ok(()) };
+        if above.dir.is_none() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = fs::openat(level.dir()?, c"..", flags, Mode::empty())?;
+            let stat = fs::fstat(&dir)?;
+            // Moved to another place while it was emptied: the way back is lost.
+            if (stat.st_dev, stat.st_ino) != above.identity {
+                return Err(Errno::STALE);
+            }
+            above.dir = Some(dir);
+        }
+        Ok(())
+    }
+
+    /// Closes the directories between the top and the deepest `keep`.
+    fn close_far(&mut self, keep: usize) {
+        let far = self.levels.len().saturating_sub(keep);
+        for level in self.levels.iter_mut().take(far).skip(1).rev() {
+            // Those above are closed already.
+            if level.dir.take().is_none() {
+                break;
+            }
+        }
     }
 
     /// Makes the directory `name` of the deepest level the next one to be emptied.
@@ -153,19 +195,29 @@ impl<'a> Sweep<'a> {
         if depth >= MAX_OPEN && self.move_up(&name)? {
             return Ok(());
         }
-        let dir = match open_dir(self.levels[depth - 1].dir.as_fd(), name.to_bytes()) {
+        let open = |sweep: &Self| open_dir(sweep.levels[depth - 1].dir()?.as_fd(), name.to_bytes());
+        let opened = match open(self) {
+            Err(Errno::MFILE | Errno::NFILE) if depth > 1 => {
+                if self.move_up(&name)? {
+                    return Ok(());
+                }
+                self.close_far(1);
+                open(self)
+            }
+            other => other,
+        };
+        let dir = match opened {
             Ok(dir) => dir,
             // Gone, or something else by now, which a later pass finds.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-            Err(error @ (Errno::MFILE | Errno::NFILE)) if depth > 1 => {
-                return if self.move_up(&name)? { Ok(()) } else { Err(error) };
-            }
             Err(error) => return Err(error),
         };
-        if fs::fstat(&dir)?.st_dev != self.device {
+        let stat = fs::fstat(&dir)?;
+        if stat.st_dev != self.device {
             return Err(Errno::XDEV);
         }
-        self.levels.push(Level::new(dir, name));
+        self.levels.push(Level::new(dir, name, &stat));
+        self.close_far(MAX_OPEN);
         Ok(())
     }
 
@@ -175,7 +227,7 @@ impl<'a> Sweep<'a> {
         let mut granted = false;
         loop {
             let up = CString::new(format!(".msb-removing-{}", self.moved)).map_err(|_| Errno::INVAL)?;
-            let (top, level) = (&self.levels[0].dir, &self.levels[self.levels.len() - 1].dir);
+            let (top, level) = (self.levels[0].dir()?, self.levels[self.levels.len() - 1].dir()?);
             match fs::renameat(level, name.as_c_str(), top, up.as_c_str()) {
                 Ok(()) => {
                     self.moved += 1;
@@ -208,13 +260,14 @@ fn rewind(dir: &OwnedFd) -> Result<(), Errno> {
 
 /// Removes what one batch of entries names, except directories with content, which become pending. False at the end.
 fn clear_batch(level: &mut Level, room: &mut Vec<u8>) -> Result<bool, Errno> {
-    let mut entries = RawDir::new(&level.dir, room.spare_capacity_mut());
+    let dir = level.dir.as_ref().ok_or(Errno::STALE)?;
+    let mut entries = RawDir::new(dir, room.spare_capacity_mut());
     while let Some(found) = entries.next() {
         let found = found?;
         let name = found.file_name();
         if name != c"." && name != c".." {
             level.seen = true;
-            if !remove_plain(&level.dir, name, found.file_type())? {
+            if !remove_plain(dir, name, found.file_type())? {
                 level.pending.push(name.to_owned());
             }
         }

@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::attributes::{is_of_programs, modified, set_mode};
-use crate::open::{Rule, open};
+use crate::open::{Ceiling, Rule, open};
 use crate::replace::{
     Temporary, open_existing, refuses_names, with_free_name, write_over, write_sparsely, write_zeros,
 };
@@ -19,8 +19,13 @@ use crate::tar::{self, Archive, Entry, Kind, Source, quoted};
 
 /// Names of one path.
 const MAX_DEPTH: usize = 1024;
-/// Times of directories that are set at the end.
+/// Bytes of a path that the kernel takes, with its end.
+const PATH_MAX: usize = 4096;
+/// Directories whose times are set at the end, and the bytes of their names and attributes.
 const MAX_DIRECTORIES: usize = 1_000_000;
+const MAX_DIRECTORY_BYTES: usize = 64 << 20;
+/// What such a directory takes beside its text.
+const DIRECTORY_COST: usize = 160;
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 /// What is taken over from the archive.
@@ -90,6 +95,7 @@ pub struct Unpack {
     is_stale: bool,
     /// A directory's mode and times come last: what is put into it would change or forbid them.
     directories: BTreeMap<Vec<u8>, (Attributes, Xattrs)>,
+    directory_bytes: usize,
     /// The directories that were made here, by device and inode, where that matters.
     made: HashSet<(u64, u64)>,
 }
@@ -98,7 +104,7 @@ impl Unpack {
     /// Beneath `base`, a descriptor of a directory.
     pub fn new(base: OwnedFd, rules: Rules) -> Unpack {
         let (directories, made) = (BTreeMap::new(), HashSet::new());
-        Unpack { base, rules, parent: None, is_stale: false, directories, made }
+        Unpack { base, rules, parent: None, is_stale: false, directories, directory_bytes: 0, made }
     }
 
     /// Puts one entry in place; its content comes from `archive`.
@@ -167,10 +173,19 @@ impl Unpack {
         Attributes { uid: entry.uid, gid: entry.gid, mode: entry.mode & mask, mtime: entry.mtime }
     }
 
-    /// Opens a directory beneath the base.
+    /// Opens a directory beneath the base. A path that is longer than the kernel takes is opened in pieces; what is so deep has no
+    /// links on the way.
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        let path = if path.is_empty() { b"." } else { path };
-        open(&self.base, OsStr::from_bytes(path), OFlags::RDONLY | DIRECTORY, Mode::empty(), self.rules.parents)
+        let mut rest = if path.is_empty() { b"." } else { path };
+        let (mut rule, mut held) = (self.rules.parents, None);
+        while rest.len() >= PATH_MAX {
+            let cut = rest[..PATH_MAX].iter().rposition(|&byte| byte == b'/').ok_or(Errno::NAMETOOLONG)?;
+            let from = held.as_ref().unwrap_or(&self.base);
+            held = Some(open(from, OsStr::from_bytes(&rest[..cut]), OFlags::PATH | DIRECTORY, Mode::empty(), rule)?);
+            (rest, rule) = (&rest[cut + 1..], Rule { links: false, ceiling: Ceiling::Refused, mounts: true });
+        }
+        let from = held.as_ref().unwrap_or(&self.base);
+        open(from, OsStr::from_bytes(rest), OFlags::RDONLY | DIRECTORY, Mode::empty(), rule)
     }
 
     /// Makes `path` the current parent, with whatever is missing of it.
@@ -231,8 +246,13 @@ impl Unpack {
         if !self.may_dress(&path, &directory).map_err(failed)? {
             return Ok(Placed::Made);
         }
-        if self.directories.len() >= MAX_DIRECTORIES {
-            return Err(refused(entry, "is one directory too many (1000000)"));
+        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.directory_bytes += path.len() + xattrs + DIRECTORY_COST;
+        if self.directories.len() >= MAX_DIRECTORIES || self.directory_bytes > MAX_DIRECTORY_BYTES {
+            return Err(refused(
+                entry,
+                "is one directory too many: their names are bounded to 64 MiB; copy it in parts",
+            ));
         }
         self.directories.insert(path, (attributes, entry.xattrs.clone()));
         Ok(Placed::Made)

@@ -1,6 +1,7 @@
 //! A walk through a tree that another party may be changing: no link is followed, nothing recurses, and the number of
 //! open descriptors does not grow with the depth. A directory that was closed on the way down is reached again by `..`
-//! from the one below it, and only if it is still the same directory.
+//! from the one below it, and only if it is still the same directory. Files are not kept because there are many of them: what
+//! a tree costs is the names of the directories that wait to be entered, and of those on the present path.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,22 +17,31 @@ const MAX_OPEN: usize = 16;
 pub enum Order {
     /// As the file system lists them, those that are directories last. Only the names of directories are kept.
     Found,
-    /// By name. All names of the directories on the present path are kept.
+    /// By name. Where the names are too many to be kept ([`SORTED`]), the files of a directory come before its directories, and
+    /// those of a very large one ([`BATCH`]) in several runs, each of them by name.
     Name,
 }
+
+/// Bytes of names of one directory that are sorted together.
+const BATCH: usize = 4 << 20;
+/// Bytes of all that is kept, beyond which files come first.
+const SORTED: usize = 16 << 20;
+/// What a name and a directory on the present path take beside their text.
+const NAME_COST: usize = 48;
+const LEVEL_COST: usize = 192;
 
 /// What the walk keeps at most; more is `EOVERFLOW`.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Names that wait to be looked at.
-    pub pending: usize,
+    /// Bytes of names that wait to be looked at, and of the present path.
+    pub memory: usize,
     /// Directories within each other, the top included.
     pub depth: usize,
 }
 
 impl Bounds {
     /// Enough for any honest tree, little enough for any process.
-    pub const WIDE: Bounds = Bounds { pending: 1_000_000, depth: 1_000_000 };
+    pub const WIDE: Bounds = Bounds { memory: 64 << 20, depth: usize::MAX };
 }
 
 /// One step of the walk.
@@ -66,8 +76,15 @@ struct Level {
     listing: Option<Dir>,
     /// The next one is at the end.
     pending: Vec<CString>,
+    /// Bytes of the names that were put there since the last run.
+    batch: usize,
+    /// A run of files: directories among them wait in `aside`.
+    is_run: bool,
+    aside: Vec<CString>,
     /// Length of this directory's path.
     path: usize,
+    /// Bytes that it adds to those that are kept.
+    own: usize,
 }
 
 /// A walk. Errors are about one entry: the walk may go on after them.
@@ -75,7 +92,8 @@ pub struct Walk {
     levels: Vec<Level>,
     order: Order,
     bounds: Bounds,
-    pending: usize,
+    /// Bytes that are kept.
+    kept: usize,
     path: Vec<u8>,
     /// The present entry.
     name: CString,
@@ -90,12 +108,12 @@ impl Walk {
             levels: Vec::new(),
             order,
             bounds,
-            pending: 0,
+            kept: 0,
             path: Vec::new(),
             name: CString::default(),
             enter: false,
         };
-        walk.push(top)?;
+        walk.push(top, 0)?;
         Ok(walk)
     }
 
@@ -142,12 +160,9 @@ impl Walk {
     /// Takes the next name of the deepest level.
     fn find(&mut self) -> Result<Found, Errno> {
         let Some(level) = self.levels.last_mut() else { return Ok(Found::End) };
-        if let Some(listing) = &mut level.listing {
+        if let Some(listing) = level.listing.as_mut().filter(|_| !level.is_run) {
             let Some(entry) = listing.read() else {
-                level.listing = None;
-                if self.order == Order::Name {
-                    level.pending.sort_unstable_by(|a, b| b.cmp(a));
-                }
+                self.listed();
                 return Ok(Found::Nothing);
             };
             let entry = entry.inspect_err(|_| level.listing = None)?;
@@ -160,24 +175,51 @@ impl Walk {
             }
             name.clone_into(&mut self.name);
         } else if let Some(name) = level.pending.pop() {
-            self.pending -= 1;
+            self.kept -= cost(&name);
             self.name = name;
+        } else if std::mem::take(&mut level.is_run) {
+            if level.listing.is_none() {
+                level.pending = std::mem::take(&mut level.aside);
+                sort(&mut level.pending);
+            }
+            return Ok(Found::Nothing);
         } else {
             return self.leave();
         }
         self.look()
     }
 
+    /// The listing of the deepest level has ended.
+    fn listed(&mut self) {
+        let Some(level) = self.levels.last_mut() else { return };
+        level.listing = None;
+        if self.order == Order::Name {
+            level.is_run = !level.aside.is_empty() || self.kept > SORTED;
+            sort(&mut level.pending);
+        }
+    }
+
     /// Keeps a name for later.
     fn wait(&mut self, name: CString) -> Result<Found, Errno> {
-        if self.pending >= self.bounds.pending {
-            return Err(Errno::OVERFLOW);
-        }
-        self.pending += 1;
+        self.keep(cost(&name))?;
         if let Some(level) = self.levels.last_mut() {
+            level.batch += cost(&name);
             level.pending.push(name);
+            if self.order == Order::Name && level.batch > BATCH {
+                level.batch = 0;
+                level.is_run = true;
+                sort(&mut level.pending);
+            }
         }
         Ok(Found::Nothing)
+    }
+
+    fn keep(&mut self, bytes: usize) -> Result<(), Errno> {
+        if self.kept.saturating_add(bytes) > self.bounds.memory {
+            return Err(Errno::OVERFLOW);
+        }
+        self.kept += bytes;
+        Ok(())
     }
 
     /// Looks at the present name.
@@ -190,6 +232,15 @@ impl Walk {
             other => other?,
         };
         self.enter = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if self.enter && level.is_run {
+            self.enter = false;
+            let name = self.name.clone();
+            self.keep(cost(&name))?;
+            if let Some(level) = self.levels.last_mut() {
+                level.aside.push(name);
+            }
+            return Ok(Found::Nothing);
+        }
         if self.enter && level.listing.is_some() {
             // The listing did not say what it is.
             self.enter = false;
@@ -206,14 +257,19 @@ impl Walk {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let below = rustix::fs::openat(fd, self.name.as_c_str(), flags, Mode::empty())?;
-        self.push(below)
+        let own = LEVEL_COST + self.name.to_bytes().len();
+        self.keep(own)?;
+        self.push(below, own)
     }
 
-    fn push(&mut self, fd: OwnedFd) -> Result<(), Errno> {
+    /// `own` is what it adds to the bytes that are kept.
+    fn push(&mut self, fd: OwnedFd, own: usize) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(&fd)?;
         let listing = Some(Dir::read_from(&fd)?);
         let identity = (stat.st_dev, stat.st_ino);
-        self.levels.push(Level { fd: Some(fd), identity, listing, pending: Vec::new(), path: self.path.len() });
+        let (pending, aside) = (Vec::new(), Vec::new());
+        let path = self.path.len();
+        self.levels.push(Level { fd: Some(fd), identity, listing, pending, batch: 0, is_run: false, aside, path, own });
         // The top stays open: it has nothing above it, but the way back to it is the longest.
         if let Some(far) = self.levels.len().checked_sub(MAX_OPEN + 1).filter(|far| *far > 0) {
             self.levels[far].fd = None;
@@ -224,6 +280,7 @@ impl Walk {
     /// Goes back to the directory above.
     fn leave(&mut self) -> Result<Found, Errno> {
         let Some(done) = self.levels.pop() else { return Ok(Found::End) };
+        self.forget(&done);
         let Some(above) = self.levels.last_mut() else { return Ok(Found::End) };
         if above.fd.is_some() {
             return Ok(Found::Left);
@@ -242,14 +299,30 @@ impl Walk {
             }
             Err(error) => {
                 // Everything that was closed above is lost with it; the top is always open.
-                while self.levels.len() > 1 && self.levels.last().is_some_and(|level| level.fd.is_none()) {
-                    let lost = self.levels.pop();
-                    self.pending -= lost.map_or(0, |level| level.pending.len());
+                while self.levels.len() > 1
+                    && let Some(lost) = self.levels.pop_if(|level| level.fd.is_none())
+                {
+                    self.forget(&lost);
                 }
                 Err(error)
             }
         }
     }
+
+    /// Gives back what a level took that is no longer on the path.
+    fn forget(&mut self, level: &Level) {
+        let names: usize = level.pending.iter().chain(&level.aside).map(|name| cost(name)).sum();
+        self.kept -= names + level.own;
+    }
+}
+
+fn cost(name: &CStr) -> usize {
+    name.to_bytes().len() + NAME_COST
+}
+
+/// The first one at the end.
+fn sort(names: &mut [CString]) {
+    names.sort_unstable_by(|a, b| b.cmp(a));
 }
 
 /// What a step found.

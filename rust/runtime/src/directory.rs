@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use microsandbox_rooted::make;
+use microsandbox_rooted::{make, remove};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
@@ -74,6 +74,19 @@ pub fn listen(dir: impl AsFd, name: &str, flags: SocketFlags, backlog: i32) -> R
     bound?;
     net::listen(&socket, backlog)?;
     Ok(socket)
+}
+
+/// Moves a socket out of a directory that a tenant can write to. What the tenant left under that name is looked at where it can no
+/// longer be exchanged: anything but a socket (a link to another socket of the user, for one) is removed, and `ENOTSOCK`.
+pub fn take_socket(from: impl AsFd, to: impl AsFd, name: &str) -> Result<(), Errno> {
+    let to = to.as_fd();
+    fs::renameat(from, name, to, name)?;
+    let taken = fs::openat(to, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(fs::fstat(&taken)?.st_mode) == FileType::Socket {
+        return Ok(());
+    }
+    remove::entry(to, name.as_bytes())?;
+    Err(Errno::NOTSOCK)
 }
 
 /// Opens `logs/` of a sandbox directory, making it if it is missing.

@@ -259,6 +259,78 @@ fn a_missing_bind_source_is_named() {
     assert!(cgroups_of(&sandbox).is_empty());
 }
 
+fn shown(source: &std::path::Path, target: &str) -> BindSpec {
+    BindSpec {
+        source: source.into(),
+        target: target.into(),
+        readonly: false,
+        noexec: false,
+        host_ids: true,
+        optional: false,
+        shown_as: None,
+        set_ids: false,
+    }
+}
+
+// hazard: A6
+// L2, as CVE-2019-16884: a mount that takes the place of the sandbox's own procfs or devices.
+#[test]
+fn no_mount_lands_on_what_the_sandbox_is_made_of() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("ours");
+    let sandbox = scratch.sandbox("s");
+    let source = scratch.sandbox("source");
+    std::fs::create_dir(scratch.0.join("lower/.msb")).unwrap();
+    let link = scratch.0.join("lower/data");
+    for place in ["/proc", "/proc/1/fd", "../dev", "/dev/shm", "/sys/kernel", "/.msb"] {
+        let _ = std::fs::remove_file(&link);
+        symlink(place, &link).unwrap();
+        let mut bound = spec(&sandbox, "");
+        bound.root.binds.push(shown(&source, "/data"));
+        let mut filled = spec(&sandbox, "");
+        filled.root.tmpfs[0].target = "/data".into();
+        for spec in [bound, filled] {
+            let mut runtime = Runtime::launch(&spec);
+            let error = runtime.boot_error();
+            assert!(error.message.contains("which belongs to the sandbox itself"), "{place}: {error:?}");
+            assert_eq!(runtime.wait(), 1);
+        }
+    }
+}
+
+// M2: a guest that writes beside the source exchanges it between its resolution and the mount.
+#[test]
+fn a_pinned_source_is_mounted_or_nothing_is() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("pinned");
+    let sandbox = scratch.sandbox("s");
+    let (source, secret) = (scratch.sandbox("source"), scratch.sandbox("secret"));
+    std::fs::write(source.join("name"), "source").unwrap();
+    std::fs::write(secret.join("name"), "secret").unwrap();
+    let mut spec = spec(&sandbox, "run:cat /data/name");
+    let found = std::fs::metadata(&source).unwrap();
+    spec.root.binds.push(shown(&source, "/data"));
+    spec.root.pinned.push(Pinned { path: source.clone(), device: found.dev(), inode: found.ino() });
+    let (out, err) = run_inside(&spec);
+    assert_eq!(out, "source", "{err}");
+    let exchanges: [&dyn Fn(); 2] = [&|| symlink(&secret, &source).unwrap(), &|| {
+        std::fs::remove_file(&source).unwrap();
+        std::fs::rename(&secret, &source).unwrap();
+    }];
+    std::fs::rename(&source, scratch.0.join("aside")).unwrap();
+    for exchange in exchanges {
+        exchange();
+        let mut runtime = Runtime::launch(&spec);
+        let error = runtime.boot_error();
+        assert!(error.errno == Some(libc::ESTALE) && error.message.contains("open mount source"), "{error:?}");
+        assert_eq!(runtime.wait(), 1);
+    }
+}
+
 fn owned_by(path: &std::path::Path, uid: u32) {
     std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
 }

@@ -9,5 +9,6 @@ mod failpoints;
 mod jobs;
 mod life;
 mod logs;
+mod sockets;
 mod support;
 mod unpack;

@@ -117,7 +117,11 @@ fn unpack_over(scratch: &Scratch, name: &str, tar: &[u8], beneath: &[PathBuf]) -
     let layers = vec![layer(tar, tar, Compression::None, &target, beneath)];
     match run(tar, layers, ImageLimits::default()).pop() {
         Some(Report::Done) => Ok(target),
-        Some(Report::Failed(error)) => Err(error),
+        Some(Report::Failed(error)) => {
+            // K7: an image has many layers.
+            assert!(error.message.contains(&digest(tar)), "{error:?}");
+            Err(error)
+        }
         other => panic!("{other:?}"),
     }
 }

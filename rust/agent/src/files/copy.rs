@@ -23,13 +23,16 @@ use super::entries::open_path;
 use super::error::FsError;
 use super::names::parent;
 use super::root::Root;
+use super::trail::Trail;
 
 /// `fs.copy_entries`.
 const MAX_ENTRIES: u64 = 1_000_000;
-/// Levels of directories, each with a descriptor of its copy.
-const MAX_DEPTH: usize = 256;
-/// Directories side by side.
-const MAX_PENDING: usize = 1_000_000;
+/// Bytes of the first names of files that have several.
+const MAX_LINK_BYTES: usize = 32 << 20;
+/// What the first name of a file takes beside its text.
+const LINK_COST: usize = 96;
+/// A longer path cannot be opened to make a further name of a file.
+const PATH_MAX: usize = 4096;
 /// Bytes between two looks at the cancel flag.
 const STEP: u64 = 16 << 20;
 pub const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -82,6 +85,7 @@ pub struct Copy<'a> {
     special: u64,
     /// Where in the copy the first name of a file is that has several.
     names: HashMap<(u64, u64), Vec<u8>>,
+    name_bytes: usize,
     /// What was copied of a tree that is moved, as it was when it was found, by a hash of its path: a directory of an overlay
     /// may have another inode the next time.
     seen: HashMap<u64, State>,
@@ -106,13 +110,6 @@ impl State {
     }
 }
 
-/// The copy of a directory, and what it will be given once it is filled.
-struct Target {
-    to: OwnedFd,
-    stat: Stat,
-    is_new: bool,
-}
-
 impl<'a> Copy<'a> {
     pub fn new(cancel: &'a AtomicBool, purpose: Purpose) -> Copy<'a> {
         Copy {
@@ -121,6 +118,7 @@ impl<'a> Copy<'a> {
             entries: 0,
             special: 0,
             names: HashMap::new(),
+            name_bytes: 0,
             seen: HashMap::new(),
             hashes: RandomState::new(),
         }
@@ -133,22 +131,27 @@ impl<'a> Copy<'a> {
         refuse_inside(from.as_fd(), parent).map_err(failed)?;
         let limit = |what: &str| FsError::limit(format!("{src} {what}"));
         let stat = rustix::fs::fstat(&from).map_err(failed)?;
-        let mut targets = vec![enter(stat, parent, name).map_err(failed)?];
+        let (top, is_new) = enter(parent, name).map_err(failed)?;
         // A target that existed keeps its own attributes: it may be the root.
-        let keeps_own = !targets[0].is_new && self.purpose == Purpose::Copy;
+        let keeps_own = !is_new && self.purpose == Purpose::Copy;
         if !keeps_own {
-            attributes::copy(from.as_fd(), targets[0].to.as_fd());
+            attributes::copy(from.as_fd(), top.as_fd());
         }
-        let bounds = Bounds { pending: MAX_PENDING, depth: MAX_DEPTH };
-        let mut walk = Walk::new(from, Order::Found, bounds).map_err(failed)?;
+        let mut trail = Trail::new(top, &stat).map_err(failed)?;
+        let mut walk = Walk::new(from, Order::Found, Bounds::WIDE).map_err(failed)?;
         while let Some(step) = walk.step() {
             let entry = match step {
                 Ok(Step::Entry(entry)) => entry,
                 Ok(Step::Left) => {
-                    targets.pop().map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)?;
+                    trail.leave().and_then(|done| done.finish()).map_err(failed)?;
                     continue;
                 }
-                Err(Errno::OVERFLOW) => return Err(limit(&format!("is deeper than {MAX_DEPTH} directories"))),
+                Err(Errno::OVERFLOW) => {
+                    let most = Bounds::WIDE.memory;
+                    return Err(limit(&format!(
+                        "has more than {most} bytes of names of directories within each other"
+                    )));
+                }
                 Err(error) => return Err(failed(error)),
             };
             self.count().map_err(failed)?;
@@ -160,27 +163,29 @@ impl<'a> Copy<'a> {
                 refuse_mount(entry.directory, entry.name).map_err(at_entry)?;
                 self.seen.insert(self.hashes.hash_one(entry.path), State::of(&entry.stat));
             }
-            let (Some(top), Some(target)) = (targets.first(), targets.last()) else { break };
+            let (top, target) = trail.ends().map_err(at_entry)?;
             if entry.kind() == FileType::Directory {
-                let next = enter(entry.stat, target.to.as_fd(), entry.name).map_err(at_entry)?;
+                let (next, _) = enter(target, entry.name).map_err(at_entry)?;
                 if let Ok(from) = rustix::fs::openat(entry.directory, entry.name, DIRECTORY, Mode::empty()) {
-                    attributes::copy(from.as_fd(), next.to.as_fd());
+                    attributes::copy(from.as_fd(), next.as_fd());
                 }
-                targets.push(next);
-            } else if !self.link(&entry, top.to.as_fd(), target.to.as_fd()) {
-                self.entry(&entry, target.to.as_fd()).map_err(at_entry)?;
-                self.remember(&entry);
+                trail.push(next, &entry.stat).map_err(at_entry)?;
+            } else if !self.link(&entry, top, target) {
+                self.entry(&entry, target).map_err(at_entry)?;
+                if !self.remember(&entry) {
+                    let most = "bytes of names of files that have several";
+                    return Err(limit(&format!("has more than {MAX_LINK_BYTES} {most}")));
+                }
             }
         }
-        targets.pop().filter(|_| !keeps_own).map_or(Ok(()), |target| finish_dir(&target)).map_err(failed)
+        if keeps_own { Ok(()) } else { trail.leave().and_then(|done| done.finish()).map_err(failed) }
     }
 
     /// Fails if something below the directory is no longer what was copied of it. What is changed later, before it is
     /// removed, is not seen.
     pub fn check_unchanged(&self, from: OwnedFd, src: &str) -> Result<(), FsError> {
         let failed = |e| FsError::at(e, "cannot move", src);
-        let bounds = Bounds { pending: MAX_PENDING, depth: MAX_DEPTH };
-        let mut walk = Walk::new(from, Order::Found, bounds).map_err(failed)?;
+        let mut walk = Walk::new(from, Order::Found, Bounds::WIDE).map_err(failed)?;
         let mut entries = 0;
         while let Some(step) = walk.step() {
             let Step::Entry(entry) = step.map_err(failed)? else { continue };
@@ -206,10 +211,16 @@ impl<'a> Copy<'a> {
         replace(to, entry.name, || rustix::fs::linkat(&parent, name, to, entry.name, AtFlags::empty())).is_ok()
     }
 
-    fn remember(&mut self, entry: &Entry<'_>) {
-        if entry.kind() == FileType::RegularFile && entry.stat.st_nlink > 1 {
+    /// False if there are too many.
+    fn remember(&mut self, entry: &Entry<'_>) -> bool {
+        if entry.kind() == FileType::RegularFile && entry.stat.st_nlink > 1 && entry.path.len() < PATH_MAX {
+            self.name_bytes += entry.path.len() + LINK_COST;
+            if self.name_bytes > MAX_LINK_BYTES {
+                return false;
+            }
             self.names.insert((entry.stat.st_dev, entry.stat.st_ino), entry.path.to_vec());
         }
+        true
     }
 
     fn count(&mut self) -> Result<(), Errno> {
@@ -351,26 +362,18 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// Makes (or reuses) the directory `name` for the copy of a directory.
-fn enter(stat: Stat, parent: BorrowedFd<'_>, name: &CStr) -> Result<Target, Errno> {
+/// Makes (or reuses) the directory `name` for the copy of a directory; true if it is new.
+fn enter(parent: BorrowedFd<'_>, name: &CStr) -> Result<(OwnedFd, bool), Errno> {
     // Writable for us until it is filled; the real mode comes last.
     let is_new = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(error) => return Err(error),
     };
-    let to = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
-    Ok(Target { to, stat, is_new })
+    Ok((rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?, is_new))
 }
 
-fn finish_dir(target: &Target) -> Result<(), Errno> {
-    let (to, stat) = (&target.to, &target.stat);
-    let _ = rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    set_mode(to, stat.st_mode & 0o7777)?;
-    rustix::fs::futimens(to, &times(stat))
-}
-
-fn times(stat: &Stat) -> Timestamps {
+pub fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },

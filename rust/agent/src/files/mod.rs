@@ -12,6 +12,7 @@ pub mod remove;
 pub mod rename;
 pub mod root;
 pub mod task;
+pub mod trail;
 pub mod unpack;
 pub mod watch;
 pub mod writer;

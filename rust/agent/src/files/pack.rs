@@ -45,8 +45,12 @@ fn begin(root: &Root, path: &str, with_top: bool) -> Result<Packing, FsError> {
 
 fn stopped(failure: Failure, base: &str) -> FsError {
     match failure {
-        Failure::TooDeep { depth } => FsError::limit(format!("{base} is deeper than {depth} directories")),
-        Failure::TooMany { what, limit } => FsError::limit(format!("{base} has more than {limit} {what}")),
+        Failure::TooDeep { depth } => {
+            FsError::limit(format!("{base} is deeper than {depth} directories: archive the deeper ones by themselves"))
+        }
+        Failure::TooMany { what, limit } => {
+            FsError::limit(format!("{base} has more than {limit} bytes of {what}: archive parts of it"))
+        }
         Failure::Io { path, errno } if path.is_empty() => FsError::at(errno, "cannot read below", base),
         Failure::Io { path, errno } => {
             FsError::at(errno, "cannot archive", &format!("{}/{}", base.trim_end_matches('/'), to_text(&path)))

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use microsandbox_protocol::message::FsEvent;
 use microsandbox_protocol::names;
+use microsandbox_rooted::walk::{Bounds, Order, Step, Walk};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::entries::open_path;
@@ -16,6 +17,10 @@ use super::root::Root;
 
 /// Directories that one recursive watch covers.
 const MAX_DIRECTORIES: usize = 4096;
+/// A longer path cannot be used.
+const PATH_MAX: usize = 4096;
+/// Entries of a new directory that are reported.
+const MAX_FOUND: usize = 10_000;
 /// Bytes of events that one read takes from the kernel: some hundred changes.
 const BUFFER: usize = 16 << 10;
 
@@ -46,7 +51,7 @@ impl Watch {
         watch.top = watch.add(&file, &path)?;
         let is_dir = rustix::fs::fstat(&file).map_err(failed)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if recursive && is_dir {
-            watch.descend(root, &path, &mut Vec::new())?;
+            watch.descend(&file, &path, None)?;
         }
         Ok(watch)
     }
@@ -83,25 +88,45 @@ impl Watch {
         Ok(number)
     }
 
-    /// Watches every directory below `path`; `found` gets what is there already.
-    fn descend(&mut self, root: &Root, path: &str, found: &mut Vec<FsEvent>) -> Result<(), FsError> {
-        let mut todo = vec![path.trim_end_matches('/').to_owned()];
-        while let Some(directory) = todo.pop() {
-            for (name, is_dir) in children(root, &directory) {
-                let child = format!("{directory}/{name}");
-                found.push(FsEvent { kind: "created".into(), path: child.clone(), from: None, is_dir });
-                if !is_dir {
-                    continue;
+    /// Watches every directory below `top`, which is at `path`; `found` gets what is there already. A directory is watched before it is
+    /// listed, so nothing that is made in it is missed.
+    fn descend(&mut self, top: &OwnedFd, path: &str, mut found: Option<&mut Vec<FsEvent>>) -> Result<(), FsError> {
+        let base = path.trim_end_matches('/');
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(top, c".", flags | OFlags::RDONLY, Mode::empty());
+        let walk = opened.and_then(|top| Walk::new(top, Order::Found, Bounds::WIDE));
+        let mut walk = walk.map_err(|error| FsError::at(error, "cannot watch", path))?;
+        while let Some(step) = walk.step() {
+            let entry = match step {
+                Ok(Step::Entry(entry)) => entry,
+                Err(Errno::OVERFLOW) => {
+                    return Err(FsError::limit(format!("{path} has too many directories to watch")));
                 }
-                if self.paths.len() >= MAX_DIRECTORIES {
-                    return Err(FsError::limit(format!("more than {MAX_DIRECTORIES} directories to watch")));
-                }
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 // Gone again, or replaced: then there is nothing to watch.
-                if let Ok(file) = root.open(&child, flags, Mode::empty()) {
-                    self.add(&file, &child)?;
-                    todo.push(child);
+                Ok(Step::Left) | Err(_) => continue,
+            };
+            let is_dir = entry.kind() == FileType::Directory;
+            if !is_dir && found.is_none() {
+                continue;
+            }
+            if base.len() + 1 + entry.path.len() >= PATH_MAX {
+                return Err(FsError::limit(format!("a path below {path} is longer than {PATH_MAX} bytes")));
+            }
+            let child = format!("{base}/{}", names::to_text(entry.path));
+            if let Some(found) = &mut found {
+                if found.len() >= MAX_FOUND {
+                    return Err(FsError::limit(format!("more than {MAX_FOUND} new entries below {path}")));
                 }
+                found.push(FsEvent { kind: "created".into(), path: child.clone(), from: None, is_dir });
+            }
+            if !is_dir {
+                continue;
+            }
+            if self.paths.len() >= MAX_DIRECTORIES {
+                return Err(FsError::limit(format!("more than {MAX_DIRECTORIES} directories to watch")));
+            }
+            if let Ok(file) = rustix::fs::openat(entry.directory, entry.name, flags | OFlags::PATH, Mode::empty()) {
+                self.add(&file, &child)?;
             }
         }
         Ok(())
@@ -219,7 +244,7 @@ impl Watch {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(file) = root.open(path, flags, Mode::empty()) else { return };
         let all = self.paths.len() < MAX_DIRECTORIES
-            && self.add(&file, path).and_then(|_| self.descend(root, path, events)).is_ok();
+            && self.add(&file, path).and_then(|_| self.descend(&file, path, Some(events))).is_ok();
         if !all {
             events.push(FsEvent { kind: "overflow".into(), ..FsEvent::default() });
         }
@@ -252,16 +277,4 @@ impl Watch {
             let _ = inotify::remove_watch(&self.inotify, number);
         }
     }
-}
-
-/// Names in a directory, and which are directories; none if it is gone.
-fn children(root: &Root, directory: &str) -> Vec<(String, bool)> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let path = if directory.is_empty() { "/" } else { directory };
-    let Ok(listing) = root.open(path, flags, Mode::empty()).and_then(Dir::read_from) else { return Vec::new() };
-    let entries = listing.filter_map(Result::ok).filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
-    let described = entries.map(|entry| {
-        (names::to_text(entry.file_name().to_bytes()).into_owned(), entry.file_type() == FileType::Directory)
-    });
-    described.collect()
 }

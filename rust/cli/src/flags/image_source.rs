@@ -17,10 +17,10 @@ pub fn parse_image(text: &str) -> Outcome<ImageSource> {
     if !ImageSource::is_path(text) {
         return Ok(ImageSource::Oci { reference: text.to_owned() });
     }
-    let path = Path::new(text)
-        .canonicalize()
-        .map_err(|error| Failure::message(format!("cannot use {text} as an image: {error}")))?;
-    if path.is_dir() {
+    let unusable = |error| Failure::message(format!("cannot use {text} as an image: {error}"));
+    // Its links are for the backend to follow, or not.
+    let path = std::path::absolute(text).map_err(unusable)?;
+    if path.metadata().map_err(unusable)?.is_dir() {
         return Ok(ImageSource::Bind { path });
     }
     match path.extension().and_then(|extension| extension.to_str()) {

@@ -1,15 +1,13 @@
 //! `msb copy`: copies files and directories to, from and between sandboxes.
 //!
 //! A directory goes as an archive, with modes, times, links and holes (`microsandbox_core::host_tree`); special files are left out
-//! and reported. Where a backend has no archives, files go one by one, and symbolic links are reported as well.
-//! Names from a guest are untrusted: a listing must not lead out of the target directory.
+//! and reported.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::api::SandboxFs;
 use microsandbox_core::host_tree::{self, Bits};
@@ -132,15 +130,13 @@ impl Copier<'_> {
         }
     }
 
-    fn copy<'a>(&'a self, source: &'a Place, target: &'a Place) -> BoxFuture<'a, Outcome<()>> {
-        Box::pin(async move {
-            match self.kind(source).await? {
-                Some(FsEntryKind::Directory) => self.copy_directory(source, target).await,
-                Some(FsEntryKind::File) => self.copy_file(source, target).await,
-                Some(_) => Err(Failure::message(format!("{} is neither a file nor a directory", source.describe()))),
-                None => Err(Failure::message(format!("{}: no such file or directory", source.describe()))),
-            }
-        })
+    async fn copy(&self, source: &Place, target: &Place) -> Outcome<()> {
+        match self.kind(source).await? {
+            Some(FsEntryKind::Directory) => self.copy_directory(source, target).await,
+            Some(FsEntryKind::File) => self.copy_file(source, target).await,
+            Some(_) => Err(Failure::message(format!("{} is neither a file nor a directory", source.describe()))),
+            None => Err(Failure::message(format!("{}: no such file or directory", source.describe()))),
+        }
     }
 
     async fn copy_file(&self, source: &Place, target: &Place) -> Outcome<()> {
@@ -176,10 +172,7 @@ impl Copier<'_> {
             (Place::Host(from), Place::Guest { sandbox, path }) => {
                 host_tree::send(&*self.fs(sandbox), from, path, Bits::Permissions).await
             }
-            (Place::Guest { sandbox, path }, Place::Host(to)) => match self.fs(sandbox).read_tree(path).await {
-                Ok(archive) => host_tree::receive(archive, path, to).await,
-                Err(error) => Err(error),
-            },
+            (Place::Guest { sandbox, path }, Place::Host(to)) => host_tree::receive(&*self.fs(sandbox), path, to).await,
             (Place::Guest { sandbox: a, path: from }, Place::Guest { sandbox: b, path: to }) if a == b => {
                 match self.fs(a).copy(from, to).await {
                     // Everything else was copied.
@@ -200,7 +193,6 @@ impl Copier<'_> {
                 left_out.iter().for_each(|name| self.skipped(&names::shown(name)));
                 Ok(())
             }
-            Err(MicrosandboxError::Unsupported { .. }) => self.copy_each(source, target).await,
             Err(error) => Err(error.into()),
         }
     }
@@ -211,67 +203,10 @@ impl Copier<'_> {
             self.call.console.note(&format!("skipped, {}", what.replace('\n', "\\n")));
         }
     }
-
-    /// File by file.
-    async fn copy_each(&self, source: &Place, target: &Place) -> Outcome<()> {
-        // Listed before the target is created: a copy of a directory into itself must not copy the copy.
-        let entries = self.entries(source).await?;
-        match target {
-            Place::Host(path) => {
-                std::fs::create_dir_all(path).map_err(|error| host_failure("create", path, &error))?;
-            }
-            Place::Guest { sandbox, path } => self.fs(sandbox).mkdir(path).await?,
-        }
-        for (name, kind) in entries {
-            let from = source.join(&name);
-            match kind {
-                FsEntryKind::File | FsEntryKind::Directory => self.copy(&from, &target.join(&name)).await?,
-                FsEntryKind::Symlink => self.skipped(&format!("a symbolic link: {}", from.describe())),
-                FsEntryKind::Other => self.skipped(&format!("a special file: {}", from.describe())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Names and kinds, links not followed.
-    async fn entries(&self, place: &Place) -> Outcome<Vec<(String, FsEntryKind)>> {
-        match place {
-            Place::Host(path) => host_entries(path).map_err(|error| host_failure("list", path, &error)),
-            Place::Guest { sandbox, path } => {
-                let listed = self.fs(sandbox).list(path).await?;
-                listed.into_iter().map(|entry| Ok((guest_name(&entry.path)?, entry.kind))).collect()
-            }
-        }
-    }
 }
 
 fn host_failure(action: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::message(format!("cannot {action} {}: {error}", path.display()))
-}
-
-fn host_entries(path: &Path) -> std::io::Result<Vec<(String, FsEntryKind)>> {
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let kind = match entry.file_type()? {
-            kind if kind.is_dir() => FsEntryKind::Directory,
-            kind if kind.is_file() => FsEntryKind::File,
-            kind if kind.is_symlink() => FsEntryKind::Symlink,
-            _ => FsEntryKind::Other,
-        };
-        entries.push((names::to_text(entry.file_name().as_bytes()).into_owned(), kind));
-    }
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(entries)
-}
-
-/// The last component of a path from the guest, which must be an ordinary name.
-fn guest_name(path: &str) -> Outcome<String> {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    if name.is_empty() || name == "." || name == ".." || name.contains('\0') {
-        return Err(Failure::message(format!("the sandbox listed a file with the invalid name {name:?}")));
-    }
-    Ok(name.to_owned())
 }
 
 #[cfg(test)]
@@ -285,13 +220,5 @@ mod tests {
         assert_eq!(Place::parse("./a:b").unwrap(), Place::Host("./a:b".into()));
         assert_eq!(Place::parse("a").unwrap(), Place::Host("a".into()));
         assert!(matches!(Place::parse("box:a"), Err(Failure::Usage(_))));
-    }
-
-    #[test]
-    fn names_from_the_guest_cannot_leave_the_target() {
-        for path in ["/a/..", "/a/.", "/a/", "", "/a/x\0y"] {
-            assert!(guest_name(path).is_err(), "{path:?}");
-        }
-        assert_eq!(guest_name("/a/b").unwrap(), "b");
     }
 }

@@ -8,6 +8,7 @@ use super::{AgentAddress, AgentClient, check_exec};
 use crate::backend::{Agent, ExecRequest, Operation};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::files::Files;
+use crate::guest_dirs::GuestDirs;
 use crate::model::{ExecExit, ExecHandle, ExecOutput, JobCall, JobInfo};
 
 /// What an agent can be reached over.
@@ -32,6 +33,10 @@ pub trait Dialer: Send + Sync {
     /// What the host will know about the end of a program that starts now.
     fn verdict(&self) -> Option<Verdict> {
         None
+    }
+    /// The directories of this machine in which a guest may have put links.
+    fn guest_dirs(&self) -> MicrosandboxResult<GuestDirs> {
+        Ok(GuestDirs::default())
     }
     /// What a failure to reach the agent, or its loss, means.
     fn explain(&self, error: MicrosandboxError) -> impl Future<Output = MicrosandboxError> + Send {

@@ -1,10 +1,14 @@
 //! What may be mounted into a sandbox: checked before anything is made.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use microsandbox_rooted::named::Named;
+use rustix::fs::FileType;
 
 use crate::backend::available_when;
 use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
+use crate::guest_dirs::GuestDirs;
 use crate::model::{Mount, MountPolicy, StatVirtualization, validate_volume_name};
 
 use super::{ID_RANGE, invalid};
@@ -106,23 +110,20 @@ fn check_policy(policy: &MountPolicy) -> MicrosandboxResult<()> {
     }
 }
 
-/// A directory or file of this machine that may be shown, by its path without links: what is checked is what is mounted.
-pub fn source(path: &Path, config: &LocalConfig) -> MicrosandboxResult<PathBuf> {
+/// A directory or file of this machine that may be shown. It is resolved once: what is checked here is what is mounted.
+pub fn source(path: &Path, config: &LocalConfig) -> MicrosandboxResult<Named> {
     if !path.is_absolute() {
         return invalid(format!("mount source {} must be absolute", path.display()));
     }
-    let real = match path.canonicalize() {
-        Ok(real) => real,
-        Err(error) => return invalid(format!("mount source {} cannot be used: {error}", path.display())),
-    };
-    let meta = real.metadata().map_err(|error| MicrosandboxError::io("look at", &real, error))?;
-    if !meta.is_dir() && !meta.is_file() {
-        return invalid(format!("mount source {} is neither a directory nor a regular file", path.display()));
+    let named = GuestDirs::of(&config.home)?.resolve("mount source", path)?;
+    match FileType::from_raw_mode(named.stat.st_mode) {
+        FileType::Directory | FileType::RegularFile => {}
+        _ => return invalid(format!("mount source {} is neither a directory nor a regular file", path.display())),
     }
     // A sandbox that could write to the state directory would control every sandbox, itself included.
     for state in config.state_dirs() {
         let state = state.canonicalize().unwrap_or(state);
-        if state.starts_with(&real) || real.starts_with(&state) {
+        if state.starts_with(&named.path) || named.path.starts_with(&state) {
             return invalid(format!(
                 "mount source {} contains, or is inside, the state directory {}; mount another directory",
                 path.display(),
@@ -130,7 +131,7 @@ pub fn source(path: &Path, config: &LocalConfig) -> MicrosandboxResult<PathBuf> 
             ));
         }
     }
-    Ok(real)
+    Ok(named)
 }
 
 #[cfg(test)]
@@ -172,7 +173,7 @@ mod tests {
         let (one, real) = (other.path().join("one"), other.path().canonicalize().unwrap().join("one"));
         std::fs::create_dir(&one).unwrap();
         std::os::unix::fs::symlink(&one, &link).unwrap();
-        assert_eq!(source(&link, &config).unwrap(), real);
+        assert_eq!(source(&link, &config).unwrap().path, real);
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(&volume, &link).unwrap();
         assert!(source(&link, &config).is_err());

@@ -18,7 +18,8 @@ use microsandbox_store::SandboxRow;
 use super::lifeline::{self, release};
 use super::{LOCK_DEADLINE, parse_spec};
 use crate::boot::{self, Booted};
-use crate::{mounts, patches, reconcile};
+use crate::patches::{self, PatchDialer};
+use crate::{mounts, reconcile};
 
 /// Delay before the background task records the exit, so that a foreground waiter does it first and they do not contend for
 /// the lock.
@@ -58,7 +59,7 @@ pub async fn bring_up(
     boot::step("ready", cut).await;
     let recorded = async {
         if !patches.is_empty() {
-            let agent = StreamAgent::new(home.agent_address(&spec.name).await?);
+            let agent = StreamAgent::new(PatchDialer { address: home.agent_address(&spec.name).await?, home });
             cut.or(patches::apply(&agent, patches)).await?;
             trace.finish("patches");
         }

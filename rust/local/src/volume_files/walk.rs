@@ -9,7 +9,7 @@ use rustix::io::Errno;
 /// Bytes of all regular files beneath `root`; of the first `most` entries where there are more. What cannot be looked at
 /// counts as an empty entry.
 pub fn sum(root: OwnedFd, most: usize) -> Result<u64, Errno> {
-    let mut walk = Walk::new(root, Order::Found, Bounds { pending: most, depth: most })?;
+    let mut walk = Walk::new(root, Order::Found, Bounds { depth: most, ..Bounds::WIDE })?;
     let (mut total, mut seen) = (0, 0);
     while seen < most
         && let Some(step) = walk.step()

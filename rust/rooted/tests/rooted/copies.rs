@@ -9,7 +9,10 @@ use microsandbox_rooted::pack::{Failure as Unpacked, Owners, Pack, Rules as Pack
 use microsandbox_rooted::tar::write::{Head, end};
 use microsandbox_rooted::tar::{Archive, Kind, Source};
 use microsandbox_rooted::unpack::{Failure, Placed, Rules, Unpack};
+use microsandbox_rooted::walk::{Bounds, Order, Step, Walk};
 use rustix::io::Errno;
+
+use super::deep::{nest, scratch};
 
 struct Bytes(Vec<u8>, usize);
 
@@ -205,4 +208,28 @@ fn holes_of_an_archive_are_zeros_over_old_content() {
     write_over(&file, &[1; 300], 100, 300).unwrap();
     let wanted = [vec![0; 100], vec![1; 300]].concat();
     assert_eq!(std::fs::read(scratch.path().join("f")).unwrap(), wanted);
+}
+
+/// Names of 255 bytes: beyond the sixteenth level the kernel takes no path.
+#[test]
+fn a_path_that_the_kernel_does_not_take_is_copied() {
+    const LEVELS: usize = 200;
+    let scratch = scratch();
+    let (tree, copy) = (scratch.path().join("tree"), scratch.path().join("copy"));
+    for path in [&tree, &copy] {
+        std::fs::create_dir(path).unwrap();
+    }
+    nest(&tree, LEVELS);
+    let archive = packed(&tree).unwrap();
+    for links in [true, false] {
+        unpacked(archive.clone(), &copy, links).unwrap();
+        let mut walk = Walk::new(directory(&copy), Order::Name, Bounds::WIDE).unwrap();
+        let mut directories = 0;
+        while let Some(step) = walk.step() {
+            directories += usize::from(matches!(step.unwrap(), Step::Entry(_)));
+        }
+        assert_eq!(directories, LEVELS);
+        microsandbox_rooted::remove::content(&copy).unwrap();
+    }
+    microsandbox_rooted::remove::tree(&tree).unwrap();
 }

@@ -30,6 +30,16 @@ pub fn nest(top: &Path, depth: usize) {
     }
 }
 
+/// Many links with names of 255 bytes in one directory; how many. `ROOTED_TEST_FILES` says otherwise than 50,000.
+pub fn widen(top: &Path) -> usize {
+    let top = open(top);
+    let count: usize = std::env::var("ROOTED_TEST_FILES").map_or(50_000, |text| text.parse().unwrap());
+    for number in 0..count {
+        rustix::fs::symlinkat("x", &top, format!("{number:0>255}").as_str()).unwrap();
+    }
+    count
+}
+
 /// The most memory this process has used, in bytes.
 pub fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -3,6 +3,7 @@
 
 mod copies;
 mod deep;
+mod named;
 mod open;
 mod remove;
 mod tar;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use microsandbox_rooted::remove;
 use rustix::io::Errno;
 
-use super::deep::{DEPTH, nest, open, peak, scratch, under_each_limit};
+use super::deep::{DEPTH, nest, open, peak, scratch, under_each_limit, widen};
 
 #[test]
 fn fifty_thousand_levels_go_with_any_descriptor_limit() {
@@ -47,12 +47,7 @@ fn many_files_need_no_more_memory() {
     let scratch = scratch();
     let tree = scratch.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
-    let top = open(&tree);
-    let count: u32 = std::env::var("ROOTED_TEST_FILES").map_or(30_000, |text| text.parse().unwrap());
-    for number in 0..count {
-        let name = format!("{number:0>255}");
-        rustix::fs::symlinkat("x", &top, name.as_str()).unwrap();
-    }
+    widen(&tree);
     let before = peak();
     remove::tree(&tree).unwrap();
     assert!(!tree.exists());

@@ -5,7 +5,7 @@ use microsandbox_rooted::walk::{Bounds, Order, Step, Walk};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::deep::{DEPTH, nest, open, scratch, under_each_limit};
+use super::deep::{DEPTH, nest, open, peak, scratch, under_each_limit, widen};
 
 /// Paths in order; `<` where a directory was left.
 fn paths(top: &Path, order: Order) -> Vec<String> {
@@ -69,13 +69,41 @@ fn fifty_thousand_levels_are_walked_with_any_descriptor_limit() {
 fn bounds_end_a_walk_that_is_too_deep_or_too_wide() {
     let scratch = tempfile::tempdir().unwrap();
     nest(scratch.path(), 20);
-    let bounds = Bounds { depth: 10, pending: 100 };
+    let bounds = Bounds { depth: 10, memory: 100_000 };
     let mut walk = Walk::new(open(scratch.path()), Order::Found, bounds).unwrap();
     let error = std::iter::from_fn(|| walk.step().map(|step| step.map(drop))).find_map(Result::err);
     assert_eq!(error, Some(Errno::OVERFLOW));
-    let bounds = Bounds { depth: 100, pending: 0 };
+    let bounds = Bounds { depth: 100, memory: 0 };
     let mut walk = Walk::new(open(scratch.path()), Order::Name, bounds).unwrap();
     assert_eq!(walk.step().map(|step| step.map(drop)), Some(Err(Errno::OVERFLOW)));
+}
+
+/// A directory whose names alone are more than what a walk keeps.
+#[test]
+fn many_files_are_walked_by_name_in_bounded_memory() {
+    let scratch = scratch();
+    let count = widen(scratch.path());
+    for directory in ["a", "z"] {
+        std::fs::create_dir_all(scratch.path().join(directory).join("inner")).unwrap();
+    }
+    let before = peak();
+    let mut walk = Walk::new(open(scratch.path()), Order::Name, Bounds::WIDE).unwrap();
+    let (mut files, mut directories, mut runs, mut last) = (0, Vec::new(), 1, Vec::new());
+    while let Some(step) = walk.step() {
+        let Step::Entry(entry) = step.unwrap() else { continue };
+        if entry.kind() == FileType::Directory {
+            directories.push(String::from_utf8(entry.path.to_vec()).unwrap());
+            continue;
+        }
+        files += 1;
+        runs += usize::from(last.as_slice() > entry.path);
+        last = entry.path.to_vec();
+    }
+    assert_eq!(files, count);
+    assert_eq!(directories, ["a", "a/inner", "z", "z/inner"], "after the files, where those are many");
+    assert!((2..=count / 10_000 + 1).contains(&runs), "{runs} runs");
+    assert!(peak() - before < 16 << 20, "{} bytes more", peak() - before);
+    microsandbox_rooted::remove::content(scratch.path()).unwrap();
 }
 
 #[test]

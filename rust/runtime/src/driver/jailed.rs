@@ -260,7 +260,9 @@ fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
     let wanted = privileged && spec.root.binds.iter().any(|bind| bind.host_ids);
     let owner = if wanted { idmapped::owner(&spec.ids)? } else { None };
     let prepare = |bind| match privileged {
-        true => rootfs::prepare_source(bind, &spec.ids, owner.as_ref().map(|fd| fd.as_fd())).map(Some),
+        true => {
+            rootfs::prepare_source(bind, &spec.root.pinned, &spec.ids, owner.as_ref().map(|fd| fd.as_fd())).map(Some)
+        }
         false => Ok(None),
     };
     spec.root.binds.iter().map(prepare).collect()

@@ -59,7 +59,7 @@ impl Supervisor {
     /// A monitor has bound the agent's socket in a directory of its own; clients look for it in the runtime's.
     pub(super) fn publish_socket(&mut self) -> Result<(), Failure> {
         let Some(sockets) = self.guest.sockets.take() else { return Ok(()) };
-        rustix::fs::renameat(&sockets, "agent.sock", &self.dir.runtime, "agent.sock").map_err(failed(
+        directory::take_socket(&sockets, &self.dir.runtime, "agent.sock").map_err(failed(
             Step::WaitForAgent,
             "move agent.sock of the virtual machine into place",
             "see logs/kernel.log in the sandbox's directory",

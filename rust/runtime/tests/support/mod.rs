@@ -97,6 +97,7 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
                 readonly: false,
                 noexec: false,
             }],
+            pinned: Vec::new(),
         },
         hostname: "boxy".into(),
         limits: ResourceLimits { cpus: 1, memory_mib: 64, pids: 64 },

@@ -28,6 +28,7 @@ use microsandbox_contract::monitor::{MachineSpec, fd};
 use microsandbox_contract::note::{Failure, failed};
 use microsandbox_jail::mounts::{self, Opt};
 use microsandbox_jail::rootfs::{self, Parts};
+use microsandbox_jail::targets::Targets;
 use microsandbox_jail::{caps, ids, seccomp};
 
 /// Memory of the monitor beside the guest's: its own heap and stacks, device queues, caches of the file server.
@@ -194,12 +195,10 @@ impl Tenant for Monitor {
         })?;
         log.step(Step::MountBinds, || {
             // Temporary file systems are the guest's own: its memory, its kernel. Their places are made here.
+            let targets =
+                Targets::new(&root).map_err(failed(Step::MountBinds, "look at the root directory", INSIDE_HINT))?;
             for tmpfs in &spec.root.tmpfs {
-                make::ensure_dir(&root, &tmpfs.target).map_err(failed(
-                    Step::MountBinds,
-                    format!("make the mount point {}", tmpfs.target),
-                    INSIDE_HINT,
-                ))?;
+                targets.directory(&tmpfs.target).map_err(|refusal| refusal.of(&tmpfs.target, INSIDE_HINT))?;
             }
             let binds = RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
             rootfs::mount_requested(&root, &binds, parts)

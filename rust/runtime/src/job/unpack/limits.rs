@@ -66,6 +66,12 @@ pub fn failed(action: &str, name: &[u8], errno: Errno) -> JobError {
     JobError { kind, message, errno: Some(errno.raw_os_error()), hint: hint.into() }
 }
 
+/// Says in which layer it was: an image has many, and the digest is how other tools name them.
+pub fn of_layer(digest: &str, error: JobError) -> JobError {
+    let digest = quoted(digest.as_bytes());
+    JobError { message: format!("layer {}: {}", digest.trim_matches('"'), error.message), ..error }
+}
+
 fn error(kind: JobErrorKind, message: String, hint: &str) -> JobError {
     JobError { kind, message, errno: None, hint: hint.to_owned() }
 }
@@ -75,6 +81,15 @@ fn exceeded(name: &str, limit: u64, what: &str) -> JobError {
         JobErrorKind::LimitExceeded,
         format!("image.{name}: {what} than {limit}"),
         &format!("if you trust the image, raise the limit image.{name}"),
+    )
+}
+
+/// The paths of the directories of one layer, which are kept until its end.
+pub fn too_many_names(most: usize) -> JobError {
+    error(
+        JobErrorKind::LimitExceeded,
+        format!("the paths of the directories of the layer have more than {most} bytes"),
+        "build the image with fewer or shorter names of directories, or in more layers",
     )
 }
 

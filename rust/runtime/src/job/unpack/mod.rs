@@ -103,7 +103,9 @@ fn unpack_layers(
     let mut last = None;
     for (index, layer) in layers.into_iter().enumerate() {
         let target = rustix::io::fcntl_dupfd_cloexec(&layer.target, 0).map_err(|e| failed("open", b"target", e))?;
-        let entries = unpack_layer(spec, archive, layer, &mut budget, index, reporter)?;
+        let source = layer.source;
+        let entries = unpack_layer(spec, archive, layer, &mut budget, index, reporter)
+            .map_err(|error| limits::of_layer(&source.blob_digest, error))?;
         reporter.send(&Report::Unpacked { layer: index, bytes: budget.layer_bytes(), entries });
         last = Some(target);
     }

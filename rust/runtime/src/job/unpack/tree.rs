@@ -11,12 +11,15 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::limits::{Budget, Outcome, corrupt, failed, quoted, refused, unsafe_entry};
+use super::limits::{self, Budget, Outcome, corrupt, failed, quoted, refused, unsafe_entry};
 use super::lower_layers::{self, Beneath, OPAQUE, WHITEOUT};
 use super::stream::TarBytes;
 
 /// Symlinks followed while resolving one name.
 const MAX_HOPS: u32 = 40;
+/// Bytes of the paths of directories whose times are set at the end, and what one takes beside its path.
+const MAX_DIR_BYTES: usize = 256 << 20;
+const DIR_COST: usize = 56;
 /// Marks of the layer format: `.wh.name` deletes, `.wh..wh..opq` empties the directory it stands in.
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
@@ -37,7 +40,9 @@ pub struct Tree<'a> {
     /// The parent of the last entry: as it was named, where that is, opened.
     parent: Option<(Vec<Vec<u8>>, Names, OwnedFd)>,
     /// Times of directories, set at the end: filling one changes them.
-    dir_times: Vec<(Names, (i64, u32))>,
+    dir_times: Vec<(Vec<u8>, (i64, u32))>,
+    /// Bytes of their paths.
+    dir_bytes: usize,
 }
 
 /// What stood where an entry is to be put.
@@ -55,7 +60,16 @@ impl<'a> Tree<'a> {
         let view = Beneath::new(std::iter::once(own).chain(beneath).collect());
         // A file of the caller's with such a bit would be a program of the caller's.
         let mode_bits = if map.root_is_caller() { 0o1777 } else { 0o7777 };
-        Ok(Tree { root, view, id_count: ids::count(map), mode_bits, budget, parent: None, dir_times: Vec::new() })
+        Ok(Tree {
+            root,
+            view,
+            id_count: ids::count(map),
+            mode_bits,
+            budget,
+            parent: None,
+            dir_times: Vec::new(),
+            dir_bytes: 0,
+        })
     }
 
     /// Puts one entry in place; its content comes from `archive`.
@@ -82,8 +96,7 @@ impl<'a> Tree<'a> {
 
     /// Sets the times of directories. The last thing to do.
     pub fn finish(mut self) -> Outcome<()> {
-        for (names, mtime) in std::mem::take(&mut self.dir_times).into_iter().rev() {
-            let path = joined(&names);
+        for (path, mtime) in std::mem::take(&mut self.dir_times).into_iter().rev() {
             // Replaced since by something else, or removed.
             let Ok(dir) = self.open_own_dir(&path) else { continue };
             fs::futimens(&dir, &times(mtime)).map_err(|e| failed("set the time of", &path, e))?;
@@ -98,6 +111,17 @@ impl<'a> Tree<'a> {
         let root = rustix::io::fcntl_dupfd_cloexec(&self.root, 0).map_err(|e| failed("open", &entry.path, e))?;
         self.dress(&root, entry, true)?;
         self.dir_times.push((Vec::new(), entry.mtime));
+        Ok(())
+    }
+
+    /// Notes the time of a directory for the end.
+    fn time_later(&mut self, place: &[Vec<u8>], mtime: (i64, u32)) -> Outcome<()> {
+        let path = joined(place);
+        self.dir_bytes += path.len() + DIR_COST;
+        if self.dir_bytes > MAX_DIR_BYTES {
+            return Err(limits::too_many_names(MAX_DIR_BYTES));
+        }
+        self.dir_times.push((path, mtime));
         Ok(())
     }
 
@@ -211,7 +235,7 @@ impl<'a> Tree<'a> {
         if let Some(stat) = like.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
             fs::fchown(&dir, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))).map_err(fail)?;
             fs::fchmod(&dir, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(fail)?;
-            self.dir_times.push((place.to_vec(), (stat.st_mtime, stat.st_mtime_nsec as u32)));
+            self.time_later(place, (stat.st_mtime, stat.st_mtime_nsec as u32))?;
         }
         Ok(dir)
     }
@@ -342,8 +366,7 @@ impl<'a> Tree<'a> {
         };
         self.dress(&dir, entry, exists)?;
         let place = self.place(name);
-        self.dir_times.push((place, entry.mtime));
-        Ok(())
+        self.time_later(&place, entry.mtime)
     }
 
     fn put_symlink(&mut self, name: &[u8], entry: &Entry) -> Outcome<()> {
