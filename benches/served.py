@@ -46,12 +46,13 @@ class Served:
 @asynccontextmanager
 async def serving(bench: Bench) -> AsyncIterator[Served]:
     """`msb serve` for the bench's home, on loopback without TLS."""
-    home = str(bench.work / "home")
-    environment = {**os.environ, "MSB_HOME": home, "MSB_ISOLATION": "container"}
+    environment = {**os.environ, "MSB_HOME": str(bench.work / "home"), "MSB_ISOLATION": "container"}
     msb = [sys.executable, "-m", "microsandbox"]
     made = subprocess.run([*msb, "serve", "key", "create", "bench"], env=environment, check=True, capture_output=True)
     key = made.stdout.decode().splitlines()[-1]
-    command = [*msb, "serve", "--listen", "127.0.0.1:0", "--insecure-http"]
+    # The rows compare one sandbox, made locally, with and without the server.
+    offer = ["--isolation", "container", "--allow-host-image", "--share-local"]
+    command = [*msb, "serve", "--listen", "127.0.0.1:0", "--insecure-http", *offer]
     log = (bench.work / "serve.log").open("wb")
     with log, subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log) as process:
         try:

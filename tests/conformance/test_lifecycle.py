@@ -92,7 +92,7 @@ async def test_start_boots_with_the_stored_configuration_and_files(harness: Harn
     again = await Sandbox.start("box", backend=harness.backend)
     assert await again.fs.read("/root/kept") == b"still here"
     config = json.loads((await Sandbox.get("box", backend=harness.backend)).config_json)
-    assert {"key": "GREETING", "value": "hello"} in config["env"]
+    assert {"key": "GREETING", "value": "hello" if harness.has("values") else ""} in config["env"]
     assert config["labels"] == {"team": "red"}
 
 

@@ -50,6 +50,7 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "ping": "has no ping",
         "roots": "takes images by reference, never a directory of either machine",
         "touch": "has no touch",
+        "values": "shows the names of variables and scripts, never what they hold",
     },
 }
 
@@ -85,7 +86,7 @@ class Harness:
         if kind == "cloud":
             from microsandbox import CloudBackend
 
-            server = launch(home, home, "conformance", MSB_ISOLATION="container")
+            server = launch(home, home, "conformance")
             return cls(kind, CloudBackend(server.url, server.key), home, server=server)
         from microsandbox import LocalBackend
 
@@ -107,12 +108,13 @@ class Harness:
         """Removes what the test left, by force: the leak check looks at what stays after that."""
         from microsandbox import LocalBackend, Sandbox, SandboxNotFoundError
 
-        backend = self.backend
+        backend, names = self.backend, list(dict.fromkeys(self.created))
         if self.server is not None:
-            # The service has no force; its home has.
+            # The service has no force; its home has, where names begin with the owner.
             assert self.server.end() == 0, self.server.notes.read_text()
             backend = LocalBackend(home=self.home)
-        for name in dict.fromkeys(self.created):
+            names = [handle.name for handle in (await Sandbox.list_with(limit=100, backend=backend)).sandboxes]
+        for name in names:
             try:
                 handle = await Sandbox.get(name, backend=backend)
                 await handle.kill()

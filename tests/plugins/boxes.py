@@ -47,7 +47,13 @@ async def make(local: Any) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
 
 def identity(home: Path, name: str = "box") -> dict[str, Any]:
     """`runtime/identity.json` of a running sandbox: who runs it, as the host sees it."""
-    document: dict[str, Any] = json.loads((home / "sandboxes" / name / "runtime" / "identity.json").read_text())
+    # A sandbox that a server made is stored with its owner before its name.
+    (path,) = [
+        path
+        for pattern in (name, f"*-{name}")
+        for path in (home / "sandboxes").glob(f"{pattern}/runtime/identity.json")
+    ]
+    document: dict[str, Any] = json.loads(path.read_text())
     return document
 
 

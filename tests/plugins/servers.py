@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,20 @@ from pace import within
 
 MSB = str(Path(sys.executable).with_name("msb"))
 HOST = {"type": "oci", "reference": "host"}
-SCOPES = ["sandboxes:read", "sandboxes:write", "exec", "volumes:read", "volumes:write", "metrics"]
+# Every scope but `admin`, with which a key sees what it does not own.
+SCOPES = [
+    "sandboxes:read",
+    "sandboxes:write",
+    "logs:read",
+    "exec",
+    "files:read",
+    "files:write",
+    "volumes:read",
+    "volumes:write",
+    "metrics",
+]
+# What the tests' own servers offer: they run where no KVM is, and with the system of this machine as the image.
+OFFER = ["--isolation", "container", "--allow-host-image"]
 
 
 def on(home: Path) -> dict[str, str]:
@@ -134,13 +147,21 @@ class Server:
                 self.process.stdout.close()
 
 
-def launch(home: Path, logs: Path, name: str, *flags: str, **environment: str) -> Server:
-    """A server on this home with a key of every scope; without a flag about TLS it speaks plain HTTP."""
+def launch(
+    home: Path,
+    logs: Path,
+    name: str,
+    *flags: str,
+    offer: Sequence[str] = OFFER,
+    owner: Sequence[str] = (),
+    **environment: str,
+) -> Server:
+    """A server on this home with a key of every scope but `admin`; without a flag about TLS it speaks plain HTTP."""
     environment = {**on(home), **environment}
-    key = new_key(name, *(word for scope in SCOPES for word in ("--scope", scope)), **environment)
+    key = new_key(name, *owner, *(word for scope in SCOPES for word in ("--scope", scope)), **environment)
     log, notes = logs / f"access-{name}.log", logs / f"notes-{name}.log"
     transport = [] if any("tls" in flag for flag in flags) else ["--insecure-http"]
-    command = [MSB, "serve", "--listen", "127.0.0.1:0", "--access-log", str(log), *transport, *flags]
+    command = [MSB, "serve", "--listen", "127.0.0.1:0", "--access-log", str(log), *transport, *offer, *flags]
     with notes.open("w") as err:
         process = subprocess.Popen(
             command,
@@ -170,8 +191,10 @@ def serve(home: Path, tmp_path: Path) -> Iterator[Serve]:
     """Starts servers on the test's home."""
     started: list[Server] = []
 
-    def start(*flags: str) -> Server:
-        started.append(launch(home, tmp_path, f"fixture-{len(started)}", *flags))
+    def start(*flags: str, offer: Sequence[str] = OFFER) -> Server:
+        # A later server of the test is a client's second way to the same sandboxes.
+        owner = ["--same-owner-as", "fixture-0"] if started else []
+        started.append(launch(home, tmp_path, f"fixture-{len(started)}", *flags, offer=offer, owner=owner))
         return started[-1]
 
     yield start

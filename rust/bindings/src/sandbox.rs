@@ -102,6 +102,7 @@ pub fn list(
         cursor: optional::<Text>(cursor, "cursor")?.map(|text| text.0),
         limit,
         labels: optional::<StrMap>(labels, "labels")?.map(|map| map.0).unwrap_or_default(),
+        ..ListQuery::default()
     };
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use microsandbox_core::SharedBackend;
 use microsandbox_core::api::VolumeFs;
 use microsandbox_core::backend::take_back_volume;
-use microsandbox_core::model::{self, VolumeConfig};
+use microsandbox_core::model::{self, VolumeConfig, VolumeQuery};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -113,6 +113,7 @@ pub fn volume_create(
         quota_mib: optional::<Count>(quota_mib, "quota_mib")?.map(|count| count.0),
         capacity_mib: optional::<Count>(size_mib, "size_mib")?.map(|count| count.0),
         labels: optional::<StrMap>(labels, "labels")?.map(|map| map.0).unwrap_or_default(),
+        owner: None,
     };
     if disk && config.capacity_mib.is_none_or(|size| size == 0) {
         return Err(PyValueError::new_err("a disk volume needs a positive size_mib"));
@@ -149,7 +150,7 @@ pub fn volume_get(py: Python<'_>, name: &Bound<'_, PyAny>, backend: Given<'_, '_
 pub fn volume_list(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
     let backend = chosen(py, backend)?;
     Ok(Pending::new(async move {
-        let infos = backend.volumes().list().await?;
+        let infos = backend.volumes().list(VolumeQuery::default()).await?;
         Ok(infos.into_iter().map(|info| NativeVolume::new(&backend, info)).collect::<Vec<_>>())
     }))
 }

@@ -276,5 +276,6 @@ fn keys_of_a_server_match_their_snapshot() {
         regex::Regex::new(pattern).unwrap().replace_all(text, value).into_owned()
     };
     let page = mask(r"(?m)^msk?_?\S+$", &page, "<key>");
+    let page = mask(r"\b[0-9a-f]{16}\b", &page, "<owner>");
     snapshot("serve-keys", &mask(r"\d{4}-\d\d-\d\dT[\d:.]+Z", &page, "<moment>"));
 }

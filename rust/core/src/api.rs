@@ -41,6 +41,8 @@ pub struct SandboxRecord {
     pub id: String,
     pub status: SandboxStatus,
     pub config_json: String,
+    /// The client of a server for whom it was made.
+    pub owner: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
     pub updated_at: Option<DateTime<Utc>>,
     pub isolation: Option<Isolation>,

@@ -24,8 +24,8 @@ pub use crate::files::Files;
 use crate::model::{
     BootStep, DoctorReport, ExecHandle, ExecOptions, ExecOutput, ImageDetail, ImageInfo, ImageProgress,
     ImagePruneReport, IsolationReport, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec, VolumeConfig,
-    VolumeInfo,
+    MetricsStream, Modification, ModificationPlan, Owners, SandboxConfig, SandboxMetrics, SandboxSpec, VolumeConfig,
+    VolumeInfo, VolumeQuery,
 };
 
 /// A boxed, sendable future of a result.
@@ -91,6 +91,8 @@ pub struct CreateRequest {
     pub config: SandboxConfig,
     /// Honoured where a record can exist that was never booted; a local sandbox always boots.
     pub start: bool,
+    /// The client of a server for whom it is created.
+    pub owner: Option<String>,
 }
 
 /// A sandbox to boot from its stored configuration and pinned root file system.
@@ -131,6 +133,7 @@ pub struct ListQuery {
     /// 1 to 100; 20 when absent.
     pub limit: Option<u32>,
     pub labels: BTreeMap<String, String>,
+    pub owners: Owners,
 }
 
 /// One page of records, newest first.
@@ -207,8 +210,8 @@ pub trait SandboxBackend: Send + Sync {
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         refuse(self.refusal("Sandbox::get", available_when::LIFECYCLE))
     }
-    /// By the identity that survives no replacement.
-    fn get_by_id<'a>(&'a self, id: &'a str) -> Operation<'a, SandboxRecord> {
+    /// By the identity that survives no replacement. One of another owner is as good as none: its process is not looked at.
+    fn get_by_id<'a>(&'a self, id: &'a str, owners: &'a Owners) -> Operation<'a, SandboxRecord> {
         refuse(self.refusal("Sandbox::get_by_id", available_when::LOCAL))
     }
     fn list(&self, query: ListQuery) -> Operation<'_, RecordPage> {
@@ -346,7 +349,7 @@ pub trait VolumeBackend: Send + Sync {
     fn get_default(&self) -> Operation<'_, VolumeInfo> {
         refuse(self.refusal("Volume::get_default", available_when::CLOUD_ONLY))
     }
-    fn list(&self) -> Operation<'_, Vec<VolumeInfo>> {
+    fn list(&self, query: VolumeQuery) -> Operation<'_, Vec<VolumeInfo>> {
         refuse(self.refusal("Volume::list", available_when::VOLUMES))
     }
     /// Refused with [`MicrosandboxError::VolumeInUse`] while a sandbox that is not stopped mounts it.

@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::guest_dirs::GuestDirs;
-use crate::model::{ImageSource, SandboxSpec, SecurityProfile, validate_sandbox_name};
+use crate::model::{ImageSource, SandboxSpec, SecurityProfile, validate_stored_name};
 
 /// Ids in one sandbox: 0 to 65535.
 pub const ID_RANGE: u32 = 65_536;
@@ -26,7 +26,7 @@ const HOSTNAME_MAX: usize = 64;
 
 /// Checks everything that can be checked without touching anything.
 pub fn spec(spec: &SandboxSpec, config: &LocalConfig) -> MicrosandboxResult<()> {
-    validate_sandbox_name(&spec.name)?;
+    validate_stored_name("sandbox", &spec.name)?;
     resources(spec)?;
     environment(spec)?;
     labels(spec)?;

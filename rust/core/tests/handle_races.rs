@@ -97,6 +97,7 @@ impl SandboxBackend for Changing {
                 id: String::new(),
                 status,
                 config_json: serde_json::to_string(&spec).unwrap(),
+                owner: None,
                 created_at: None,
                 updated_at: None,
                 isolation: None,

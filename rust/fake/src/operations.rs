@@ -20,8 +20,8 @@ use microsandbox_core::files::write_host;
 use microsandbox_core::lifecycle::{Force, replace};
 use microsandbox_core::model::{
     ExecHandle, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWriteSink, LogEntry, LogOptions,
-    LogStream, LogStreamOptions, MetricsStream, SandboxConfig, SandboxMetrics, SandboxSpec, TransferProgress,
-    validate_sandbox_name,
+    LogStream, LogStreamOptions, MetricsStream, Owners, SandboxMetrics, SandboxSpec, TransferProgress,
+    validate_stored_name,
 };
 
 use super::files::{FileTree, normalise};
@@ -53,7 +53,7 @@ fn unavailable(name: &str) -> MicrosandboxError {
 
 impl MemoryBackend {
     fn with<T>(&self, name: &str, act: impl FnOnce(&mut Record) -> MicrosandboxResult<T>) -> MicrosandboxResult<T> {
-        validate_sandbox_name(name)?;
+        validate_stored_name("sandbox", name)?;
         act(lock(&self.shared.records).get(name)?)
     }
 
@@ -62,7 +62,7 @@ impl MemoryBackend {
         name: &str,
         act: impl FnOnce(&mut Record) -> MicrosandboxResult<T>,
     ) -> MicrosandboxResult<T> {
-        validate_sandbox_name(name)?;
+        validate_stored_name("sandbox", name)?;
         act(lock(&self.shared.records).live(name)?)
     }
 
@@ -98,7 +98,8 @@ impl MemoryBackend {
         .map_err(unavailable)
     }
 
-    async fn create_one(&self, config: SandboxConfig, start: bool) -> MicrosandboxResult<LiveRecord> {
+    async fn create_one(&self, request: CreateRequest) -> MicrosandboxResult<LiveRecord> {
+        let CreateRequest { config, start, owner } = request;
         self.fault("create")?;
         if let Some(option) = config.unsupported.first() {
             return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
@@ -115,7 +116,7 @@ impl MemoryBackend {
             replace(self, &spec.name, config.replace_timeout, Force::Available).await?;
         }
         let (name, detached) = (spec.name.clone(), spec.detached);
-        lock(&self.shared.records).insert(spec)?;
+        lock(&self.shared.records).insert(spec, owner)?;
         if start {
             records::boot(&self.shared, &name, detached)?;
         }
@@ -125,13 +126,13 @@ impl MemoryBackend {
 
 impl SandboxBackend for MemoryBackend {
     fn create(&self, request: CreateRequest) -> Operation<'_, LiveRecord> {
-        Box::pin(self.create_one(request.config, request.start))
+        Box::pin(self.create_one(request))
     }
     fn start<'a>(&'a self, request: StartRequest<'a>) -> Operation<'a, LiveRecord> {
         Box::pin(async move {
             let StartRequest { name, detached } = request;
             self.fault("start")?;
-            validate_sandbox_name(name)?;
+            validate_stored_name("sandbox", name)?;
             records::boot(&self.shared, name, detached)?;
             self.with(name, |record| Ok(record.live(!detached)))
         })
@@ -148,10 +149,10 @@ impl SandboxBackend for MemoryBackend {
             self.with(name, |record| Ok(record.record()))
         })
     }
-    fn get_by_id<'a>(&'a self, id: &'a str) -> Operation<'a, SandboxRecord> {
+    fn get_by_id<'a>(&'a self, id: &'a str, owners: &'a Owners) -> Operation<'a, SandboxRecord> {
         Box::pin(async move {
             self.fault("get")?;
-            lock(&self.shared.records).by_id(id).map(Record::record)
+            lock(&self.shared.records).by_id(id, owners).map(Record::record)
         })
     }
     fn list(&self, query: ListQuery) -> Operation<'_, RecordPage> {
@@ -166,21 +167,21 @@ impl SandboxBackend for MemoryBackend {
     fn remove<'a>(&'a self, request: RemoveRequest<'a>) -> Operation<'a, ()> {
         Box::pin(async move {
             self.fault("remove")?;
-            validate_sandbox_name(request.name)?;
+            validate_stored_name("sandbox", request.name)?;
             lock(&self.shared.records).remove(request.name, request.expected_id)
         })
     }
     fn stop<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         Box::pin(async move {
             self.fault("stop")?;
-            validate_sandbox_name(name)?;
+            validate_stored_name("sandbox", name)?;
             records::stop(&self.shared, name)
         })
     }
     fn kill<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         Box::pin(async move {
             self.fault("kill")?;
-            validate_sandbox_name(name)?;
+            validate_stored_name("sandbox", name)?;
             records::kill(&self.shared, name)
         })
     }

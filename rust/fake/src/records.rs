@@ -18,7 +18,7 @@ use microsandbox_core::api::{
 use microsandbox_core::backend::{ListQuery, LiveRecord, RecordPage, available_when};
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{Isolation, SandboxSpec, SandboxStatus};
+use microsandbox_core::model::{Isolation, Owners, SandboxSpec, SandboxStatus};
 use microsandbox_core::validate;
 
 const PAGE_DEFAULT: u32 = 20;
@@ -29,6 +29,7 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 pub struct Record {
     db_id: i32,
     pub spec: SandboxSpec,
+    owner: Option<String>,
     pub status: SandboxStatus,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -74,11 +75,12 @@ impl Records {
     }
 
     /// By identity, or not found.
-    pub fn by_id(&self, id: &str) -> MicrosandboxResult<&Record> {
-        self.by_name.values().find(|record| record.spec.id == id).ok_or_else(|| not_found(id))
+    pub fn by_id(&self, id: &str, owners: &Owners) -> MicrosandboxResult<&Record> {
+        let is_meant = |record: &&Record| record.spec.id == id && owners.include(record.owner.as_deref());
+        self.by_name.values().find(is_meant).ok_or_else(|| not_found(id))
     }
 
-    pub fn insert(&mut self, spec: SandboxSpec) -> MicrosandboxResult<()> {
+    pub fn insert(&mut self, spec: SandboxSpec, owner: Option<String>) -> MicrosandboxResult<()> {
         if self.by_name.contains_key(&spec.name) {
             return Err(MicrosandboxError::SandboxAlreadyExists(spec.name));
         }
@@ -90,6 +92,7 @@ impl Records {
         }
         let record = Record {
             db_id: self.last_id,
+            owner,
             status: SandboxStatus::Created,
             created_at: now,
             updated_at: now,
@@ -116,8 +119,9 @@ impl Records {
         let below = query.cursor.as_deref().map(decode_cursor).transpose()?.unwrap_or(i32::MAX);
         let labelled =
             |record: &&Record| query.labels.iter().all(|(key, value)| record.spec.labels.get(key) == Some(value));
+        let owned = |record: &&Record| query.owners.include(record.owner.as_deref());
         let mut rows: Vec<&Record> =
-            self.by_name.values().filter(|record| record.db_id < below).filter(labelled).collect();
+            self.by_name.values().filter(|record| record.db_id < below).filter(labelled).filter(owned).collect();
         rows.sort_unstable_by_key(|record| std::cmp::Reverse(record.db_id));
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
@@ -152,6 +156,7 @@ impl Record {
             status: self.status,
             // A specification is plain data and always serialises.
             config_json: serde_json::to_string(&self.spec).unwrap_or_default(),
+            owner: self.owner.clone(),
             created_at: Some(self.created_at),
             updated_at: Some(self.updated_at),
             isolation: self.spec.isolation_actual,

@@ -12,7 +12,8 @@ use super::{MemoryBackend, lock};
 use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
-    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, validate_volume_name,
+    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, VolumeQuery,
+    validate_stored_name,
 };
 
 /// All of them, by name.
@@ -27,7 +28,7 @@ impl MemoryBackend {
         work: impl FnOnce(&mut (VolumeInfo, FileTree)) -> MicrosandboxResult<T>,
     ) -> MicrosandboxResult<T> {
         self.fault(operation)?;
-        validate_volume_name(name)?;
+        validate_stored_name("volume", name)?;
         let mut volumes = lock(&self.shared.volumes);
         match volumes.0.get_mut(name) {
             Some(volume) => work(volume),
@@ -91,7 +92,7 @@ impl VolumeBackend for MemoryBackend {
     fn create(&self, config: VolumeConfig) -> Operation<'_, VolumeInfo> {
         Box::pin(async move {
             self.fault("volume_create")?;
-            validate_volume_name(&config.name)?;
+            validate_stored_name("volume", &config.name)?;
             microsandbox_core::validate::label_keys(&config.labels)?;
             if config.kind == VolumeKind::Disk || config.capacity_mib.is_some() {
                 return Err(MicrosandboxError::unsupported("Volume::create(kind=DISK)", available_when::DISK_VOLUMES));
@@ -107,6 +108,7 @@ impl VolumeBackend for MemoryBackend {
             let info = VolumeInfo {
                 name: config.name.clone(),
                 labels: config.labels,
+                owner: config.owner,
                 created_at: now,
                 updated_at: now,
                 ..VolumeInfo::default()
@@ -118,10 +120,14 @@ impl VolumeBackend for MemoryBackend {
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, VolumeInfo> {
         Box::pin(async move { self.volume("volume_get", name, |volume| Ok(described(volume))) })
     }
-    fn list(&self) -> Operation<'_, Vec<VolumeInfo>> {
+    fn list(&self, query: VolumeQuery) -> Operation<'_, Vec<VolumeInfo>> {
         Box::pin(async move {
             self.fault("volume_list")?;
-            Ok(lock(&self.shared.volumes).0.values().map(described).collect())
+            let is_wanted = |volume: &VolumeInfo| {
+                query.owners.include(volume.owner.as_deref())
+                    && query.name.as_ref().is_none_or(|name| *name == volume.name)
+            };
+            Ok(lock(&self.shared.volumes).0.values().map(described).filter(is_wanted).collect())
         })
     }
     fn remove<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {

@@ -32,7 +32,7 @@ use microsandbox_contract::{IdMap, Job, Report};
 use microsandbox_core::agent::AgentAddress;
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::validate_sandbox_name;
+use microsandbox_core::model::validate_stored_name;
 use microsandbox_core::private;
 use microsandbox_store::Store;
 use tokio::sync::OnceCell;
@@ -123,7 +123,7 @@ impl Home {
 
     /// Where the agent of a running sandbox listens, and the token that it expects.
     pub async fn agent_address(&self, name: &str) -> MicrosandboxResult<AgentAddress> {
-        validate_sandbox_name(name)?;
+        validate_stored_name("sandbox", name)?;
         let (name, socket) = (name.to_owned(), self.agent_socket(name));
         blocking(move || AgentAddress::read(&name, socket)).await
     }

@@ -385,13 +385,16 @@ fn init_program(init: &InitConfig, image_env: &[EnvVar], spec: &SandboxSpec) -> 
     InitProgram { candidates, args: init.args.clone(), env }
 }
 
-/// A name over 64 bytes becomes its first 55, a dash and 8 hex digits of its SHA-256. Names are ASCII.
-fn derived_hostname(name: &str) -> String {
-    if name.len() <= 64 {
-        return name.to_owned();
+/// The hostname of a sandbox that was given none. A name over 64 bytes becomes its first 55, a dash and 8 hex digits of its
+/// SHA-256. Names are ASCII.
+pub fn derived_hostname(name: &str) -> String {
+    match name.get(..55) {
+        Some(begin) if name.len() > 64 => {
+            use sha2::Digest as _;
+            format!("{begin}-{}", &hex::encode(sha2::Sha256::digest(name.as_bytes()))[..8])
+        }
+        _ => name.to_owned(),
     }
-    use sha2::Digest as _;
-    format!("{}-{}", &name[..55], &hex::encode(sha2::Sha256::digest(name.as_bytes()))[..8])
 }
 
 /// A named step of a creation or a start: [`failpoint`], and with `MSB_FAILPOINT=hold.<step>` the place where it makes the

@@ -11,7 +11,7 @@ use super::reconcile;
 use microsandbox_cgroups::freeze::Freezer;
 use microsandbox_core::agent::PAUSED_TOKEN;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{SandboxStatus, validate_sandbox_name};
+use microsandbox_core::model::{SandboxStatus, validate_stored_name};
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking};
 use microsandbox_store::SandboxRow;
@@ -73,7 +73,7 @@ struct Held {
 }
 
 async fn held(home: &Home, name: &str) -> MicrosandboxResult<Held> {
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
     let now = reconcile::current_held(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;

@@ -51,6 +51,7 @@ use microsandbox_core::error::{Lack, MicrosandboxResult};
 use microsandbox_home::Home;
 use tokio::net::UnixStream;
 
+pub use boot::derived_hostname;
 pub use microsandbox_home::ids::find_program;
 
 /// Sandboxes on this machine, under one home. Instances share nothing: two homes live side by side in one process.

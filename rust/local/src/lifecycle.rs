@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use microsandbox_contract::Identity;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{SandboxSpec, SandboxStatus, validate_sandbox_name};
+use microsandbox_core::model::{SandboxSpec, SandboxStatus, validate_stored_name};
 use microsandbox_home::Home;
 use microsandbox_store::SandboxRow;
 
@@ -35,7 +35,7 @@ pub fn parse_spec(row: &SandboxRow) -> MicrosandboxResult<SandboxSpec> {
 
 /// The running sandbox's row and the identity of its run. A terminal and an absent sandbox give different errors.
 async fn running(home: &Home, name: &str) -> MicrosandboxResult<(SandboxRow, Option<Identity>)> {
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let status = now.row.status;
     if status.is_terminal() || status == SandboxStatus::Created {

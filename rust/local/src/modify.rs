@@ -16,7 +16,7 @@ use microsandbox_core::api::DEFAULT_CONNECT_TIMEOUT;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     ChangeKind, Disposition, EnvVar, Isolation, Modification, ModificationConflict, ModificationPlan,
-    ModificationPolicy, PlannedChange, ResizeStatus, SandboxSpec, SandboxStatus, validate_sandbox_name,
+    ModificationPolicy, PlannedChange, ResizeStatus, SandboxSpec, SandboxStatus, validate_stored_name,
 };
 use microsandbox_core::validate;
 use microsandbox_home::lock::NameLock;
@@ -31,7 +31,7 @@ pub struct Modified {
 
 /// Plans and stores the change, and applies what is live. A restart is left to the caller.
 pub async fn modify(home: &Home, name: &str, asked: Modification) -> MicrosandboxResult<Modified> {
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
     let store = home.store().await?;

@@ -17,8 +17,8 @@ use microsandbox_core::guest_dirs::GuestDirs;
 use microsandbox_core::lifecycle::{Ending, Force, replace};
 use microsandbox_core::model::{
     DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, SandboxConfig, SandboxMetrics, SandboxSpec, SandboxStatus,
-    validate_sandbox_name,
+    MetricsStream, Modification, ModificationPlan, Owners, SandboxMetrics, SandboxSpec, SandboxStatus,
+    validate_stored_name,
 };
 use microsandbox_home::{Home, blocking, process};
 use microsandbox_images as images;
@@ -33,8 +33,8 @@ use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, reco
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
 
 impl LocalBackend {
-    async fn create_prepared(&self, config: SandboxConfig) -> MicrosandboxResult<LiveRecord> {
-        let prepared = create::prepare(&self.home, config, &self.fallback).await?;
+    async fn create_prepared(&self, request: CreateRequest) -> MicrosandboxResult<LiveRecord> {
+        let prepared = create::prepare(&self.home, request, &self.fallback).await?;
         let config = &prepared.config;
         if config.replace_existing {
             replace(self, &config.spec.name, config.replace_timeout, Force::Available).await?;
@@ -108,7 +108,7 @@ impl LocalDialer<'_> {
     /// Reads the token, and opens the kernel's count of kills for lack of memory where this run's is not open yet.
     async fn kept(&self) -> MicrosandboxResult<KeptDialer<'_>> {
         let read = || async {
-            validate_sandbox_name(self.name)?;
+            validate_stored_name("sandbox", self.name)?;
             let (name, home, oom) = (self.name.to_owned(), self.backend.home.clone(), self.backend.oom.clone());
             blocking(move || {
                 let address = AgentAddress::read(&name, home.agent_socket(&name))?;
@@ -150,7 +150,7 @@ impl Dialer for LocalDialer<'_> {
 
 impl SandboxBackend for LocalBackend {
     fn create(&self, request: CreateRequest) -> Operation<'_, LiveRecord> {
-        Box::pin(self.create_prepared(request.config))
+        Box::pin(self.create_prepared(request))
     }
     fn start<'a>(&'a self, request: StartRequest<'a>) -> Operation<'a, LiveRecord> {
         Box::pin(start::start(&self.home, request))
@@ -161,8 +161,8 @@ impl SandboxBackend for LocalBackend {
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, SandboxRecord> {
         Box::pin(records::get(&self.home, name))
     }
-    fn get_by_id<'a>(&'a self, id: &'a str) -> Operation<'a, SandboxRecord> {
-        Box::pin(records::get_by_id(&self.home, id))
+    fn get_by_id<'a>(&'a self, id: &'a str, owners: &'a Owners) -> Operation<'a, SandboxRecord> {
+        Box::pin(records::get_by_id(&self.home, id, owners))
     }
     fn count(&self) -> Operation<'_, u64> {
         Box::pin(records::count(&self.home))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use microsandbox_core::api::{Awaited, LastRun, SandboxHandleInner, SandboxHandleLocalState, SandboxRecord};
 use microsandbox_core::backend::{ListQuery, RecordPage};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::validate_sandbox_name;
+use microsandbox_core::model::{Owners, validate_stored_name};
 use microsandbox_home::{Home, process, runtime_process};
 use microsandbox_store::{RunRow, SandboxRow};
 
@@ -20,18 +20,20 @@ const PAGE_DEFAULT: u32 = 20;
 const PAGE_MAX: u32 = 100;
 
 pub async fn get(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     let now = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     Ok(record(now.row, now.run))
 }
 
-pub async fn get_by_id(home: &Home, id: &str) -> MicrosandboxResult<SandboxRecord> {
-    let found = match home.store().await?.sandbox_by_id(id).await? {
+pub async fn get_by_id(home: &Home, id: &str, owners: &Owners) -> MicrosandboxResult<SandboxRecord> {
+    let found = match home.store().await?.sandbox_by_id(id, owners).await? {
         Some((row, run)) => reconcile::settle(home, row, run).await?,
         None => None,
     };
     // Settling reads the row again by its name, which a replacement may have taken.
-    let record = found.map(|now| record(now.row, now.run)).filter(|record| record.id == id);
+    let record = found
+        .map(|now| record(now.row, now.run))
+        .filter(|record| record.id == id && owners.include(record.owner.as_deref()));
     record.ok_or_else(|| reconcile::not_found(id))
 }
 
@@ -55,6 +57,7 @@ fn record(row: SandboxRow, run: Option<RunRow>) -> SandboxRecord {
         id: spec.id,
         status: row.status,
         config_json: row.config_json,
+        owner: row.owner,
         created_at: row.created_at,
         updated_at: row.updated_at,
         isolation: spec.isolation_actual,
@@ -71,7 +74,7 @@ pub async fn list(home: &Home, query: ListQuery) -> MicrosandboxResult<RecordPag
         return Err(MicrosandboxError::InvalidConfig(format!("limit must be 1 to {PAGE_MAX}: got {limit}")));
     }
     let below = query.cursor.as_deref().map(decode_cursor).transpose()?;
-    let page = home.store().await?.sandboxes(below, limit, &query.labels).await?;
+    let page = home.store().await?.sandboxes_of(&query.owners, below, limit, &query.labels).await?;
     // Ephemeral ones may turn out to be gone.
     let settled = reconcile::settle_all(home, page.rows).await?;
     let records = settled.into_iter().map(|(row, run)| record(row, run)).collect();
@@ -94,7 +97,7 @@ fn decode_cursor(text: &str) -> MicrosandboxResult<i32> {
 
 /// Waits on the runtime process itself, then reads the settled row.
 pub async fn wait(home: &Home, name: &str) -> MicrosandboxResult<SandboxRecord> {
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     let mut awaited = Awaited::default();
     let mut found = reconcile::current(home, name).await?;
     loop {

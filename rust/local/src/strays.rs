@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use microsandbox_contract::{Identity, IsolationDriver, IsolationReport};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::model::{Owners, SandboxStatus};
 use microsandbox_home::label::{self, Labelled};
 use microsandbox_home::{Home, blocking, process};
 
@@ -50,7 +50,9 @@ pub async fn find(home: &Home) -> MicrosandboxResult<Vec<Labelled>> {
 
 /// Whether a record says that this runtime runs. A sandbox has its record before it has a process.
 async fn is_known(home: &Home, runtime: &Labelled) -> MicrosandboxResult<bool> {
-    let Some((row, run)) = home.store().await?.sandbox_by_id(&runtime.label.sandbox).await? else { return Ok(false) };
+    let Some((row, run)) = home.store().await?.sandbox_by_id(&runtime.label.sandbox, &Owners::All).await? else {
+        return Ok(false);
+    };
     let Some(now) = reconcile::settle(home, row, run).await? else { return Ok(false) };
     let known = now.identity.as_ref().is_none_or(|identity| identity.runtime == runtime.runtime);
     Ok(known && (now.row.status.blocks_remove() || now.row.status == SandboxStatus::Starting))

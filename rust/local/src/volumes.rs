@@ -15,7 +15,8 @@ use crate::{LocalBackend, boot, reconcile};
 use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
-    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, validate_volume_name,
+    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, VolumeQuery,
+    validate_stored_name, validate_volume_name,
 };
 use microsandbox_core::{undo, validate};
 use microsandbox_home::headroom;
@@ -23,7 +24,7 @@ use microsandbox_store::VolumeRow;
 
 impl Volumes<'_> {
     async fn row(&self, name: &str) -> MicrosandboxResult<VolumeRow> {
-        validate_volume_name(name)?;
+        validate_stored_name("volume", name)?;
         let found = self.home.store().await?.volume(name).await?;
         found.ok_or_else(|| MicrosandboxError::VolumeNotFound(name.into()))
     }
@@ -37,19 +38,31 @@ impl Volumes<'_> {
     async fn info(&self, row: VolumeRow) -> MicrosandboxResult<VolumeInfo> {
         let root = self.root(&row.name).await?;
         let used_bytes = microsandbox_home::blocking(move || Ok(root.used_bytes())).await?;
-        Ok(VolumeInfo {
-            name: row.name,
-            kind: VolumeKind::Directory,
-            used_bytes,
-            labels: row.labels,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            ..VolumeInfo::default()
-        })
+        Ok(VolumeInfo { used_bytes, ..unmeasured(row) })
+    }
+
+    async fn list(&self, query: VolumeQuery) -> MicrosandboxResult<Vec<VolumeInfo>> {
+        let rows = self.home.store().await?.volumes(&query.owners, query.name.as_deref()).await?;
+        if query.unmeasured {
+            return Ok(rows.into_iter().map(unmeasured).collect());
+        }
+        let mut all = Vec::with_capacity(rows.len());
+        for row in rows {
+            match self.info(row).await {
+                // Removed since it was listed.
+                Err(MicrosandboxError::VolumeNotFound(_)) => {}
+                found => all.push(found?),
+            }
+        }
+        Ok(all)
     }
 
     async fn create(&self, config: VolumeConfig) -> MicrosandboxResult<VolumeInfo> {
-        validate_volume_name(&config.name)?;
+        match config.owner {
+            // Only a server makes longer names, of shorter ones.
+            None => validate_volume_name(&config.name)?,
+            Some(_) => validate_stored_name("volume", &config.name)?,
+        }
         validate::label_keys(&config.labels)?;
         if config.kind == VolumeKind::Disk || config.capacity_mib.is_some() {
             return Err(MicrosandboxError::unsupported("Volume::create(kind=DISK)", available_when::DISK_VOLUMES));
@@ -75,7 +88,7 @@ impl Volumes<'_> {
                 path.display()
             )));
         }
-        let row = store.insert_volume(name, &config.labels).await?;
+        let row = store.insert_volume(config.owner.as_deref(), name, &config.labels).await?;
         boot::failpoint("volume_inserted");
         self.make(&lock, name).await?;
         drop(lock);
@@ -113,6 +126,19 @@ impl Volumes<'_> {
     }
 }
 
+/// What the row says, without a look at the files.
+fn unmeasured(row: VolumeRow) -> VolumeInfo {
+    VolumeInfo {
+        name: row.name,
+        kind: VolumeKind::Directory,
+        labels: row.labels,
+        owner: row.owner,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        ..VolumeInfo::default()
+    }
+}
+
 impl LocalBackend {
     fn volume_rows(&self) -> Volumes<'_> {
         Volumes { home: &self.home }
@@ -143,24 +169,14 @@ impl VolumeBackend for LocalBackend {
             volumes.info(volumes.row(name).await?).await
         })
     }
-    fn list(&self) -> Operation<'_, Vec<VolumeInfo>> {
-        Box::pin(async move {
-            let mut all = Vec::new();
-            for row in self.home.store().await?.volumes().await? {
-                match self.volume_rows().info(row).await {
-                    // Removed since it was listed.
-                    Err(MicrosandboxError::VolumeNotFound(_)) => {}
-                    found => all.push(found?),
-                }
-            }
-            Ok(all)
-        })
+    fn list(&self, query: VolumeQuery) -> Operation<'_, Vec<VolumeInfo>> {
+        Box::pin(async move { self.volume_rows().list(query).await })
     }
     fn remove<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         Box::pin(async move { self.volume_rows().remove(name).await })
     }
     fn path(&self, name: &str) -> MicrosandboxResult<PathBuf> {
-        validate_volume_name(name)?;
+        validate_stored_name("volume", name)?;
         Ok(self.home.config().volume_path(name))
     }
     fn files<'a>(&'a self, name: &'a str) -> Box<dyn Files + 'a> {

@@ -46,6 +46,7 @@ pub fn record(sandbox: CloudSandbox) -> MicrosandboxResult<SandboxRecord> {
     Ok(SandboxRecord {
         status: status(&sandbox.status),
         config_json,
+        owner: None,
         created_at: Some(sandbox.created_at),
         // In this order of preference: the wire has no time of the last update.
         updated_at: sandbox.stopped_at.or(sandbox.started_at).or(Some(sandbox.created_at)),

@@ -22,6 +22,7 @@ use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind,
+    VolumeQuery,
 };
 use microsandbox_core::undo;
 use microsandbox_core::writing::Writing;
@@ -30,16 +31,26 @@ use microsandbox_core::writing::Writing;
 const QUEUE: usize = 8;
 
 impl CloudBackend {
-    async fn all_volumes(&self) -> MicrosandboxResult<Vec<CloudVolume>> {
-        self.http.json(Call::get(paths::VOLUMES.into(), Route::volume("GET /v1/volumes", ""))).await
+    /// The list, of one name or of all. The two parameters are extensions of the server of this project: another service
+    /// ignores them, lists all volumes and measures as it likes.
+    async fn listed(&self, name: Option<&str>, usage: bool) -> MicrosandboxResult<Vec<CloudVolume>> {
+        let mut call = Call::get(paths::VOLUMES.into(), Route::volume("GET /v1/volumes", ""));
+        if let Some(name) = name {
+            call = call.query("name", name);
+        }
+        if usage {
+            call = call.query("usage", "true");
+        }
+        self.http.json(call).await
     }
 
     /// Volumes are addressed by id; the wire finds the id of a name only through the list.
-    async fn volume(&self, name: &str) -> MicrosandboxResult<CloudVolume> {
+    async fn volume(&self, name: &str, usage: bool) -> MicrosandboxResult<CloudVolume> {
         if name.is_empty() {
             return self.default_volume().await;
         }
-        let found = self.all_volumes().await?.into_iter().find(|volume| volume.name.as_deref() == Some(name));
+        let listed = self.listed(Some(name), usage).await?;
+        let found = listed.into_iter().find(|volume| volume.name.as_deref() == Some(name));
         found.ok_or_else(|| MicrosandboxError::VolumeNotFound(name.into()))
     }
 
@@ -73,7 +84,7 @@ impl CloudBackend {
         route: Route<'a>,
         path: Option<&str>,
     ) -> MicrosandboxResult<Call<'a>> {
-        let id = self.volume(route.subject).await?.id;
+        let id = self.volume(route.subject, false).await?.id;
         let call = Call::new(method, format!("{}{suffix}", paths::files(&id)), route);
         Ok(match path {
             Some(path) => call.header(paths::FILE_PATH_HEADER, paths::encode_file_path(&names::to_bytes(path))),
@@ -100,6 +111,7 @@ fn info(volume: CloudVolume) -> VolumeInfo {
         name: volume.name.unwrap_or_default(),
         id: Some(volume.id),
         kind: VolumeKind::Directory,
+        owner: None,
         quota_mib: volume.capacity_bytes.map(|bytes| bytes >> 20),
         used_bytes: volume.used_bytes.unwrap_or_default(),
         capacity_bytes: volume.capacity_bytes,
@@ -184,7 +196,7 @@ impl VolumeBackend for CloudBackend {
         })
     }
     fn get<'a>(&'a self, name: &'a str) -> Operation<'a, VolumeInfo> {
-        self.spec_only("Volume::get", dialect::flat::VOLUMES, async move { Ok(info(self.volume(name).await?)) })
+        self.spec_only("Volume::get", dialect::flat::VOLUMES, async move { Ok(info(self.volume(name, true).await?)) })
     }
     fn get_default(&self) -> Operation<'_, VolumeInfo> {
         self.spec_only(
@@ -193,14 +205,16 @@ impl VolumeBackend for CloudBackend {
             async move { Ok(info(self.default_volume().await?)) },
         )
     }
-    fn list(&self) -> Operation<'_, Vec<VolumeInfo>> {
+    fn list(&self, query: VolumeQuery) -> Operation<'_, Vec<VolumeInfo>> {
         self.spec_only("Volume::list", dialect::flat::VOLUMES, async move {
-            Ok(self.all_volumes().await?.into_iter().map(info).collect())
+            let VolumeQuery { name, unmeasured, owners: _ } = query;
+            let listed = self.listed(name.as_deref(), !unmeasured).await?.into_iter().map(info);
+            Ok(listed.filter(|volume| name.as_ref().is_none_or(|name| volume.name == *name)).collect())
         })
     }
     fn remove<'a>(&'a self, name: &'a str) -> Operation<'a, ()> {
         self.spec_only("Volume::remove", dialect::flat::VOLUMES, async move {
-            let id = self.volume(name).await?.id;
+            let id = self.volume(name, false).await?.id;
             let route = Route::volume("DELETE /v1/volumes/{id}", name);
             self.http.done(Call::new(Method::DELETE, paths::volume(&id), route)).await
         })

@@ -7,7 +7,7 @@ use microsandbox_core::backend::{ListQuery, SharedBackend};
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{
     EnvVar, ExecOptions, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, Patch, PullPolicy, Rlimit,
-    SandboxConfig, SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig,
+    SandboxConfig, SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig, VolumeQuery,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use microsandbox_remote::CloudBackend;
@@ -182,8 +182,12 @@ async fn paths_pages_and_times() {
         .await;
     Mock::given(method("DELETE")).respond_with(ResponseTemplate::new(204)).mount(&server).await;
     let backend = client(&server.uri(), Wire::Spec);
-    let query =
-        ListQuery { cursor: Some("abc".into()), limit: Some(2), labels: [("a".to_string(), "b".to_string())].into() };
+    let query = ListQuery {
+        cursor: Some("abc".into()),
+        limit: Some(2),
+        labels: [("a".to_string(), "b".to_string())].into(),
+        ..ListQuery::default()
+    };
     let page = soon(Sandbox::list(&backend, query)).await.unwrap();
     assert_eq!(page.next_cursor.as_deref(), Some("next"));
     assert_eq!(page.sandboxes[0].updated_at().unwrap().to_rfc3339(), "2026-01-01T00:00:02+00:00");
@@ -269,7 +273,7 @@ async fn what_the_wire_lacks_is_refused_by_name() {
     let volume = VolumeConfig { name: "v".into(), ..VolumeConfig::default() };
     for error in [
         soon(volumes.create(volume)).await.unwrap_err(),
-        soon(volumes.list()).await.unwrap_err(),
+        soon(volumes.list(VolumeQuery::default())).await.unwrap_err(),
         soon(volumes.remove("v")).await.unwrap_err(),
         soon(volumes.files("v").read("f")).await.unwrap_err(),
         volumes.path("v").unwrap_err(),

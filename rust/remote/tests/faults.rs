@@ -6,7 +6,7 @@ use crate::service::{
     KEY, Liar, answer, calls, client, config, exec, get, hasty, requests, say, serving, soon, whole_answer,
 };
 use microsandbox_core::config::Wire;
-use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::model::{SandboxStatus, VolumeQuery};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
 use wiremock::matchers::{any, method, path};
@@ -100,7 +100,7 @@ async fn no_other_origin_sees_the_key_whatever_the_request() {
         for error in [
             get(&backend).await.map(drop).unwrap_err(),
             soon(Sandbox::create(&backend, config())).await.map(drop).unwrap_err(),
-            soon(backend.volumes().list()).await.map(drop).unwrap_err(),
+            soon(backend.volumes().list(VolumeQuery::default())).await.map(drop).unwrap_err(),
         ] {
             assert!(matches!(error, MicrosandboxError::Http(_)), "{error:?}");
             assert!(error.to_string().contains("the API key was not sent"), "{error}");

@@ -8,7 +8,7 @@ use crate::service::{
 };
 use microsandbox_core::backend::CreateRequest;
 use microsandbox_core::config::Wire;
-use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus, VolumeConfig, VolumeKind};
+use microsandbox_core::model::{ExecOptions, SandboxSpec, SandboxStatus, VolumeConfig, VolumeKind, VolumeQuery};
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::json;
 use wiremock::matchers::{any, method, path, query_param, query_param_is_missing};
@@ -37,7 +37,7 @@ async fn create_says_whether_to_start() {
         for start in [true, false] {
             let mut wanted = config();
             wanted.spec.runtime.workdir = Some("/mine".into());
-            let request = CreateRequest { config: wanted, start };
+            let request = CreateRequest { config: wanted, start, owner: None };
             let sandbox = soon(backend.sandboxes().create(request)).await.unwrap();
             assert_eq!(sandbox.spec.runtime.workdir.as_deref(), Some("/mine"));
         }
@@ -142,7 +142,7 @@ async fn every_volume_call_of_the_flat_dialect() {
         (refused(soon(volumes.create(config)).await), "Volume::create"),
         (refused(soon(volumes.get("v")).await), "Volume::get"),
         (refused(soon(volumes.get_default()).await), "Volume::get_default"),
-        (refused(soon(volumes.list()).await), "Volume::list"),
+        (refused(soon(volumes.list(VolumeQuery::default())).await), "Volume::list"),
         (refused(soon(volumes.remove("v")).await), "Volume::remove"),
         (refused(volumes.path("v")), "Volume::path"),
         (refused(soon(files.read("f")).await), "VolumeFs::read"),

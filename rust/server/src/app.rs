@@ -1,11 +1,12 @@
 //! State that all requests share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use microsandbox_core::backend::{ListQuery, SharedBackend};
-use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::model::{
+    Owners, SandboxStatus, VolumeInfo, VolumeQuery, validate_sandbox_name, validate_stored_name,
+};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use microsandbox_wire::sandbox::CloudSandbox;
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +18,8 @@ use crate::idempotency::Idempotency;
 use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::serve::Policy;
+use crate::tenancy::Caller;
 
 /// Records read per call when all of them are read.
 const PAGE: u32 = 100;
@@ -27,7 +30,9 @@ pub struct App {
     pub keys: Keys,
     pub org_id: String,
     pub limits: Limits,
-    pub host_prefixes: Vec<PathBuf>,
+    pub policy: Policy,
+    /// Paths of this machine that no response shows.
+    pub private: Vec<String>,
     pub requests: Arc<Semaphore>,
     pub waits: Arc<Semaphore>,
     /// Requests by key.
@@ -49,7 +54,8 @@ pub struct Parts {
     pub keys: Keys,
     pub org_id: String,
     pub limits: Limits,
-    pub host_prefixes: Vec<PathBuf>,
+    pub policy: Policy,
+    pub private: Vec<String>,
     pub access: AccessLog,
     pub ending: watch::Receiver<bool>,
 }
@@ -61,7 +67,8 @@ impl App {
             backend: parts.backend,
             keys: parts.keys,
             org_id: parts.org_id,
-            host_prefixes: parts.host_prefixes,
+            policy: parts.policy,
+            private: parts.private,
             requests: Arc::new(Semaphore::new(limits.requests)),
             waits: Arc::new(Semaphore::new(limits.readiness_waits)),
             by_key: ConcurrencyLimit::new(limits.requests_per_key),
@@ -83,13 +90,36 @@ impl App {
         let _ = ending.wait_for(|ending| *ending).await;
     }
 
-    pub async fn get(&self, name: &str) -> ApiResult<SandboxHandle> {
-        Ok(Sandbox::get(&self.backend, name).await?)
+    /// The sandbox that the caller calls by this name: its own, or else one that it sees by the name under which it is stored.
+    pub async fn get(&self, caller: &Caller, name: &str) -> ApiResult<SandboxHandle> {
+        validate_sandbox_name(name).or_else(|error| match self.sees(caller) {
+            Owners::Only(_) => Err(error),
+            _ => validate_stored_name("sandbox", name),
+        })?;
+        match self.visible(&caller.own(), &caller.stored(name)).await? {
+            Some(handle) => return Ok(handle),
+            None if self.sees(caller) == caller.own() => {}
+            None => {
+                if let Some(handle) = self.visible(&self.sees(caller), name).await? {
+                    return Ok(handle);
+                }
+            }
+        }
+        Err(ApiError::sandbox_not_found(name))
+    }
+
+    async fn visible(&self, owners: &Owners, stored: &str) -> ApiResult<Option<SandboxHandle>> {
+        match Sandbox::get(&self.backend, stored).await {
+            Ok(handle) => Ok(Some(handle).filter(|handle| owners.include(handle.owner()))),
+            Err(MicrosandboxError::SandboxNotFound(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The record with this id, as UUID text or in the form of the core.
-    pub async fn by_id(&self, id: &str) -> ApiResult<SandboxHandle> {
-        match self.backend.sandboxes().get_by_id(&crate::convert::from_uuid(id)).await {
+    pub async fn by_id(&self, caller: &Caller, id: &str) -> ApiResult<SandboxHandle> {
+        let sees = self.sees(caller);
+        match self.backend.sandboxes().get_by_id(&crate::convert::from_uuid(id), &sees).await {
             Ok(record) => Ok(SandboxHandle::new(self.backend.clone(), record)),
             // Named as the caller wrote it.
             Err(MicrosandboxError::SandboxNotFound(_)) => Err(ApiError::sandbox_not_found(id)),
@@ -97,9 +127,41 @@ impl App {
         }
     }
 
+    /// The name under which the volume is stored that the caller calls by this name. Reads its row and no file.
+    pub async fn volume(&self, caller: &Caller, name: &str) -> ApiResult<VolumeInfo> {
+        let own = Some((caller.own(), caller.stored(name)));
+        let other = (self.sees(caller) != caller.own()).then(|| (self.sees(caller), name.to_owned()));
+        for (owners, stored) in own.into_iter().chain(other) {
+            if let Some(found) = self.visible_volume(owners, stored).await? {
+                return Ok(found);
+            }
+        }
+        Err(MicrosandboxError::VolumeNotFound(name.into()).into())
+    }
+
+    /// Refuses unless the caller sees what is stored under this name.
+    pub async fn stored_volume(&self, caller: &Caller, stored: &str) -> ApiResult<()> {
+        match self.visible_volume(self.sees(caller), stored.to_owned()).await? {
+            Some(_) => Ok(()),
+            None => Err(MicrosandboxError::VolumeNotFound(stored.into()).into()),
+        }
+    }
+
+    async fn visible_volume(&self, owners: Owners, stored: String) -> ApiResult<Option<VolumeInfo>> {
+        if validate_stored_name("volume", &stored).is_err() {
+            return Ok(None);
+        }
+        let query = VolumeQuery { name: Some(stored), owners, unmeasured: true };
+        Ok(self.backend.volumes().list(query).await?.pop())
+    }
+
+    pub fn sees(&self, caller: &Caller) -> Owners {
+        caller.sees(self.policy.share_local)
+    }
+
     /// The record as a response.
-    pub fn show(&self, handle: &SandboxHandle) -> CloudSandbox {
-        crate::convert::sandbox(handle, &self.org_id)
+    pub fn show(&self, caller: &Caller, handle: &SandboxHandle) -> CloudSandbox {
+        crate::convert::sandbox(handle, caller, &self.org_id, &self.private)
     }
 
     /// Reserves one of the places for sandboxes while a sandbox is created.

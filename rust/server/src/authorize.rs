@@ -8,7 +8,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use microsandbox_wire::error::code;
-use serde_json::json;
 
 use crate::app::App;
 use crate::concurrency_limit::Permit;
@@ -16,12 +15,7 @@ use crate::connections::Place;
 use crate::error::{ApiError, ApiResult};
 use crate::keys::Key;
 use crate::table;
-
-/// The key that a request came with.
-#[derive(Clone)]
-pub struct Caller {
-    pub id: String,
-}
+use crate::tenancy::{Caller, forbidden};
 
 /// Attached to the response, for the access log.
 #[derive(Clone, Default)]
@@ -40,7 +34,8 @@ pub async fn authorize(State(app): State<Arc<App>>, mut request: Request, next: 
         return seen(no_method(&path), RequestInfo { route: table::template(&path), ..RequestInfo::default() });
     };
     let mut about = RequestInfo { route: Some(route.path), ..RequestInfo::default() };
-    if let Some(scope) = route.scope {
+    let mut caller = None;
+    if !route.scopes.is_empty() {
         let key = match authenticate(&app, request.headers()) {
             Ok(key) => key,
             Err(error) => {
@@ -54,10 +49,8 @@ pub async fn authorize(State(app): State<Arc<App>>, mut request: Request, next: 
             place.is_known_now();
         }
         about.key = Some(key.name.clone());
-        if !key.has(scope) {
-            let text = format!("the key {} lacks the scope {}", key.name, scope.as_str());
-            let error = ApiError::new(StatusCode::FORBIDDEN, code::FORBIDDEN, text);
-            return seen(error.details(json!({ "scope": scope.as_str() })).into_response(), about);
+        if !route.scopes.iter().any(|scope| key.has(*scope)) {
+            return seen(forbidden(route.scopes).into_response(), about);
         }
         let Some(permit) = app.by_key.acquire(&key.id) else {
             return seen(
@@ -66,9 +59,14 @@ pub async fn authorize(State(app): State<Arc<App>>, mut request: Request, next: 
             );
         };
         about.permit = Some(Arc::new(permit));
-        request.extensions_mut().insert(Caller { id: key.id });
+        request.extensions_mut().insert(Caller::of(&key));
+        caller = Some(Caller::of(&key));
     }
-    seen(next.run(request).await, about)
+    let mut response = next.run(request).await;
+    if let (Some(caller), Some(error)) = (caller, response.extensions_mut().remove::<ApiError>()) {
+        response = caller.reads(error, &app.private).into_response();
+    }
+    seen(response, about)
 }
 
 fn seen(mut response: Response, about: RequestInfo) -> Response {

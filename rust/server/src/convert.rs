@@ -4,7 +4,6 @@
 //! refused by name.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use chrono::Utc;
 use microsandbox_core::SandboxHandle;
@@ -13,12 +12,15 @@ use microsandbox_core::model::{
     self, EnvVar, ImageSource, LogLevel, Mount, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec,
     SandboxStatus,
 };
+use microsandbox_local::derived_hostname;
 use microsandbox_wire::create::{CreateRequest, Image, PullPolicy, Registry, SecurityProfile};
 use microsandbox_wire::flat::CloudCreateSandboxRequest;
 use microsandbox_wire::sandbox::{CloudSandbox, CloudSandboxStatus, Known};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, ApiResult};
+use crate::serve::Policy;
+use crate::tenancy::{Caller, without_paths};
 
 /// Longest failure message in a response, in characters.
 const FAILURE_CHARS: usize = 2000;
@@ -64,7 +66,7 @@ const FLAT_KEYS: [&str; 15] = [
 ];
 
 /// Either dialect: an image that is a string means `flat`.
-pub fn config(body: Value, prefixes: &[PathBuf]) -> ApiResult<SandboxConfig> {
+pub fn config(body: Value, policy: &Policy) -> ApiResult<SandboxConfig> {
     let Value::Object(object) = &body else {
         return Err(ApiError::invalid("the request must be a JSON object"));
     };
@@ -73,8 +75,20 @@ pub fn config(body: Value, prefixes: &[PathBuf]) -> ApiResult<SandboxConfig> {
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(ApiError::invalid(format!("unknown key {key:?}: this server does not support it")));
     }
-    let spec = if flat { from_flat(parse(body)?, prefixes)? } else { from_spec(parse(body)?, prefixes)? };
+    let mut spec = if flat { from_flat(parse(body)?)? } else { from_spec(parse(body)?)? };
+    spec.isolation = policy.isolation;
+    check_image(&spec.image, policy)?;
     Ok(SandboxConfig { spec, ..SandboxConfig::default() })
+}
+
+/// Refuses an image that the owner of the server does not offer.
+pub fn check_image(image: &ImageSource, policy: &Policy) -> ApiResult<()> {
+    match image {
+        ImageSource::Host { .. } if !policy.host_image => {
+            Err(ApiError::unsupported("image host", "where the server was started with --allow-host-image"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: Value) -> ApiResult<T> {
@@ -82,10 +96,10 @@ fn parse<T: serde::de::DeserializeOwned>(body: Value) -> ApiResult<T> {
         .map_err(|error| ApiError::invalid(format!("the request does not match its schema: {error}")))
 }
 
-fn from_spec(request: CreateRequest, prefixes: &[PathBuf]) -> ApiResult<SandboxSpec> {
+fn from_spec(request: CreateRequest) -> ApiResult<SandboxSpec> {
     refuse_unsupported(&request)?;
     let image = match request.image {
-        Image::Oci { reference } => image(reference, prefixes),
+        Image::Oci { reference } => image(reference),
         Image::Bind { .. } => return Err(ApiError::unsupported("image-from-host-dir", REMOTE_PATHS)),
         Image::DiskImage { .. } => return Err(ApiError::unsupported("disk-image rootfs", REMOTE_PATHS)),
     };
@@ -158,10 +172,10 @@ fn mount(value: Value) -> ApiResult<Mount> {
     }
 }
 
-fn from_flat(request: CloudCreateSandboxRequest, prefixes: &[PathBuf]) -> ApiResult<SandboxSpec> {
+fn from_flat(request: CloudCreateSandboxRequest) -> ApiResult<SandboxSpec> {
     Ok(SandboxSpec {
         name: request.name,
-        image: image(request.image, prefixes),
+        image: image(request.image),
         resources: resources(request.vcpus, request.memory_mib),
         runtime: model::RuntimeOptions {
             hostname: request.hostname,
@@ -180,9 +194,10 @@ fn from_flat(request: CloudCreateSandboxRequest, prefixes: &[PathBuf]) -> ApiRes
     })
 }
 
-fn image(reference: String, prefixes: &[PathBuf]) -> ImageSource {
+fn image(reference: String) -> ImageSource {
     if reference == HOST_IMAGE {
-        ImageSource::Host { prefixes: prefixes.to_vec() }
+        // The interpreter's prefix is the operator's, with what was installed into it.
+        ImageSource::Host { prefixes: Vec::new() }
     } else {
         ImageSource::Oci { reference }
     }
@@ -224,19 +239,21 @@ pub fn status(status: SandboxStatus) -> Known<CloudSandboxStatus> {
 
 /// A record as a response. `spec` and `config` are absent when the stored configuration cannot be decoded: the caller can
 /// still stop and remove the sandbox.
-pub fn sandbox(handle: &SandboxHandle, org_id: &str) -> CloudSandbox {
+pub fn sandbox(handle: &SandboxHandle, caller: &Caller, org_id: &str, private: &[String]) -> CloudSandbox {
     let spec = serde_json::from_str::<SandboxSpec>(handle.config_json()).ok();
     let state = handle.status_snapshot();
-    let failure = handle.last_error_snapshot().map(|text| text.chars().take(FAILURE_CHARS).collect::<String>());
+    let name = caller.shown(handle.name());
+    let failure = handle.last_error_snapshot().map(|text| without_paths(text, private));
+    let failure = failure.map(|text| text.chars().take(FAILURE_CHARS).collect::<String>());
     CloudSandbox {
         id: uuid(handle.id()),
         org_id: org_id.into(),
-        name: handle.name().into(),
+        name: name.into(),
         slug: None,
         status: status(state),
         status_reason: None,
-        spec: spec.as_ref().map(projection),
-        config: spec.as_ref().map(flat),
+        spec: spec.as_ref().map(|spec| projection(spec, caller)),
+        config: spec.as_ref().map(|spec| flat(spec, caller)),
         ephemeral: spec.as_ref().is_some_and(|spec| spec.lifecycle.ephemeral),
         created_at: handle.created_at().unwrap_or_else(Utc::now),
         started_at: handle.updated_at().filter(|_| state.is_live()),
@@ -255,26 +272,37 @@ fn image_text(image: &ImageSource) -> Option<&str> {
     }
 }
 
-/// The reduced form: without paths of this machine.
-fn projection(spec: &SandboxSpec) -> Value {
+/// The hostname that was asked for: without one the server derives it from the name.
+fn hostname<'a>(spec: &'a SandboxSpec, caller: &Caller) -> Option<&'a str> {
+    let derived = derived_hostname(caller.shown(&spec.name));
+    spec.runtime.hostname.as_deref().filter(|hostname| *hostname != derived)
+}
+
+/// The names; what they stand for may be secret, and is sent empty.
+fn names_only<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<String, String> {
+    names.map(|name| (name.clone(), String::new())).collect()
+}
+
+/// The reduced form: without paths of this machine, values of variables and bodies of scripts.
+fn projection(spec: &SandboxSpec, caller: &Caller) -> Value {
     let runtime = &spec.runtime;
     json!({
-        "name": spec.name,
+        "name": caller.shown(&spec.name),
         "image": image_text(&spec.image),
         "resources": { "vcpus": spec.resources.cpus, "memory_mib": spec.resources.memory_mib, "disk_size_mib": null },
         "runtime": {
-            "workdir": runtime.workdir, "shell": runtime.shell, "scripts": runtime.scripts,
+            "workdir": runtime.workdir, "shell": runtime.shell, "scripts": names_only(runtime.scripts.keys()),
             "entrypoint": runtime.entrypoint, "cmd": runtime.cmd, "user": runtime.user,
-            "hostname": runtime.hostname, "log_level": runtime.log_level,
+            "hostname": hostname(spec, caller), "log_level": runtime.log_level,
             "metrics_sample_interval_ms": spec.metrics.effective_interval_ms(),
             "disable_metrics_sample": spec.metrics.disabled,
         },
-        "env": spec.env,
+        "env": spec.env.iter().map(|var| json!({ "key": var.key, "value": "" })).collect::<Vec<_>>(),
         "labels": spec.labels,
         "rlimits": spec.rlimits.iter().map(|limit| json!({
             "resource": cap_word(&limit.resource), "soft": limit.soft, "hard": limit.hard,
         })).collect::<Vec<_>>(),
-        "mounts": spec.mounts.iter().map(mount_projection).collect::<Vec<_>>(),
+        "mounts": spec.mounts.iter().map(|mount| mount_projection(mount, caller)).collect::<Vec<_>>(),
         "network": { "enabled": false },
         "pull_policy": match spec.pull_policy {
             model::PullPolicy::Always => "always",
@@ -296,7 +324,7 @@ fn policy(policy: &SandboxPolicy) -> Value {
     })
 }
 
-fn mount_projection(mount: &Mount) -> Value {
+fn mount_projection(mount: &Mount, caller: &Caller) -> Value {
     let kind = match mount {
         Mount::Bind { .. } => "Bind",
         Mount::Named { .. } => "Named",
@@ -310,7 +338,7 @@ fn mount_projection(mount: &Mount) -> Value {
     ]);
     match mount {
         // The name of a volume is not a path.
-        Mount::Named { name, .. } => shown.insert("name".into(), json!(name)),
+        Mount::Named { name, .. } => shown.insert("name".into(), json!(caller.shown(name))),
         Mount::Tmpfs { size_mib: Some(size), .. } => shown.insert("size_mib".into(), json!(size)),
         _ => None,
     };
@@ -322,24 +350,23 @@ fn cap_word(word: &str) -> String {
     chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
 }
 
-/// The create request of `flat` that would create this sandbox.
-fn flat(spec: &SandboxSpec) -> Value {
-    let env: BTreeMap<_, _> = spec.env.iter().map(|var| (var.key.clone(), var.value.clone())).collect();
+/// The create request of `flat` that would create this sandbox, as far as it is shown.
+fn flat(spec: &SandboxSpec, caller: &Caller) -> Value {
     let secs = |value: Option<f64>| value.map(|secs| secs as u64);
     json!(CloudCreateSandboxRequest {
-        name: spec.name.clone(),
+        name: caller.shown(&spec.name).to_owned(),
         image: image_text(&spec.image).unwrap_or_default().to_owned(),
         vcpus: spec.resources.cpus,
         memory_mib: spec.resources.memory_mib,
-        env,
+        env: names_only(spec.env.iter().map(|var| &var.key)),
         ephemeral: spec.lifecycle.ephemeral,
         workdir: spec.runtime.workdir.clone(),
         shell: spec.runtime.shell.clone(),
         entrypoint: spec.runtime.entrypoint.clone(),
-        hostname: spec.runtime.hostname.clone(),
+        hostname: hostname(spec, caller).map(str::to_owned),
         user: spec.runtime.user.clone(),
         log_level: spec.runtime.log_level.map(|level| level.as_str().to_owned()),
-        scripts: spec.runtime.scripts.clone(),
+        scripts: names_only(spec.runtime.scripts.keys()),
         max_duration_secs: secs(spec.lifecycle.max_duration_secs),
         idle_timeout_secs: secs(spec.lifecycle.idle_timeout_secs),
     })

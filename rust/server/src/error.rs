@@ -61,11 +61,14 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
+        // The layer that knows the caller rewords it.
+        let kept = self.clone();
         let message = self.message.chars().take(MESSAGE_CHARS).collect();
         let error = CloudErrorDetails { code: self.code.into(), message, details: self.details };
         let body = serde_json::to_vec(&CloudErrorBody { error }).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
+        response.extensions_mut().insert(kept);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(seconds) = self.retry_after {
@@ -151,14 +154,25 @@ impl From<MicrosandboxError> for ApiError {
             E::MetricsDisabled(_) | E::MetricsUnavailable { .. } => client(StatusCode::CONFLICT, code::INVALID_REQUEST),
             E::Unsupported { feature, available_when } => client(StatusCode::UNPROCESSABLE_ENTITY, code::UNSUPPORTED)
                 .details(json!({ "feature": feature, "available_when": available_when })),
-            E::IsolationUnavailable { demanded, reason, hint } => {
-                client(StatusCode::UNPROCESSABLE_ENTITY, code::ISOLATION_UNAVAILABLE)
+            // What the machine lacks is described in terms of its devices and files.
+            E::IsolationUnavailable { demanded, .. } => {
+                tracing::error!(error = %text, "a request needs an isolation that this machine lacks");
+                let reason = "the machine of the server cannot provide it";
+                let hint = "ask the owner of the server";
+                let text = format!("isolation {demanded} is not available: {reason}; {hint}");
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code::ISOLATION_UNAVAILABLE, text)
                     .details(json!({ "demanded": demanded, "reason": reason, "hint": hint }))
             }
-            E::BootStart(failure) => client(StatusCode::UNPROCESSABLE_ENTITY, code::BOOT_FAILED).details(json!({
-                "name": failure.name, "stage": failure.stage, "step": failure.step, "errno": failure.errno,
-                "message": failure.message, "hint": failure.hint, "log_tail": failure.log_tail,
-            })),
+            // Only where it failed: message, hint and log show files and settings of the machine.
+            E::BootStart(failure) => {
+                tracing::error!(error = %text, "a sandbox did not boot");
+                let message = "see the log of the server";
+                let text = format!("sandbox {} did not boot: it failed at {}: {message}", failure.name, failure.step);
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code::BOOT_FAILED, text).details(json!({
+                    "name": failure.name, "stage": failure.stage, "step": failure.step, "errno": failure.errno,
+                    "message": message,
+                }))
+            }
             E::Protocol { .. } | E::AgentLost { .. } | E::GuestStalled { .. } | E::AgentTooOld { .. } => {
                 client(StatusCode::BAD_GATEWAY, code::UNAVAILABLE)
             }
@@ -193,6 +207,26 @@ mod tests {
         let error = ApiError::from(error);
         assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!error.message.contains("secret"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_failed_boot_is_reported_without_what_the_machine_wrote() {
+        let failure = microsandbox_core::error::BootFailure {
+            name: "box".into(),
+            stage: microsandbox_contract::Stage::parse("container"),
+            step: "mount_root".into(),
+            errno: Some(13),
+            message: "mount /secret/upper".into(),
+            hint: "check /secret".into(),
+            log_tail: "secret line".into(),
+        };
+        let error = ApiError::from(MicrosandboxError::BootStart(Box::new(failure)));
+        let sent = format!("{} {}", error.message, error.details.unwrap());
+        assert!(sent.contains("mount_root") && sent.contains("13") && !sent.contains("secret"), "{sent}");
+        let lack = microsandbox_core::error::Lack::new("/dev/secret is absent", "modprobe secret").no_microvm();
+        let error = ApiError::from(lack);
+        let sent = format!("{} {}", error.message, error.details.unwrap());
+        assert!(sent.contains("microvm") && !sent.contains("secret"), "{sent}");
     }
 
     #[test]

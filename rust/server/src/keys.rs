@@ -34,9 +34,18 @@ pub enum Scope {
     SandboxesRead,
     #[serde(rename = "sandboxes:write")]
     SandboxesWrite,
-    /// Programs, terminals and files inside sandboxes.
+    /// Captured output.
+    #[serde(rename = "logs:read")]
+    LogsRead,
+    /// Programs, jobs and terminals inside sandboxes. What they can read and write is theirs to decide: with this scope a key
+    /// reaches the files of a sandbox as well.
     #[serde(rename = "exec")]
     Exec,
+    /// Files inside sandboxes, through the agent.
+    #[serde(rename = "files:read")]
+    FilesRead,
+    #[serde(rename = "files:write")]
+    FilesWrite,
     #[serde(rename = "volumes:read")]
     VolumesRead,
     #[serde(rename = "volumes:write")]
@@ -44,29 +53,48 @@ pub enum Scope {
     /// `/metrics`, which covers the requests of all keys.
     #[serde(rename = "metrics")]
     Metrics,
+    /// Widens the other scopes of the key to the objects of every owner, and to those made on the machine of the server.
+    #[serde(rename = "admin")]
+    Admin,
 }
 
 impl Scope {
-    pub const ALL: [Scope; 6] = [
+    pub const ALL: [Scope; 10] = [
         Scope::SandboxesRead,
         Scope::SandboxesWrite,
+        Scope::LogsRead,
         Scope::Exec,
+        Scope::FilesRead,
+        Scope::FilesWrite,
         Scope::VolumesRead,
         Scope::VolumesWrite,
         Scope::Metrics,
+        Scope::Admin,
     ];
-    /// The scopes of a key for which none are named: all but `metrics`.
-    pub const DEFAULT: [Scope; 5] =
-        [Scope::SandboxesRead, Scope::SandboxesWrite, Scope::Exec, Scope::VolumesRead, Scope::VolumesWrite];
+    /// The scopes of a key for which none are named: all but `metrics` and `admin`.
+    pub const DEFAULT: [Scope; 8] = [
+        Scope::SandboxesRead,
+        Scope::SandboxesWrite,
+        Scope::LogsRead,
+        Scope::Exec,
+        Scope::FilesRead,
+        Scope::FilesWrite,
+        Scope::VolumesRead,
+        Scope::VolumesWrite,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Scope::SandboxesRead => "sandboxes:read",
             Scope::SandboxesWrite => "sandboxes:write",
+            Scope::LogsRead => "logs:read",
             Scope::Exec => "exec",
+            Scope::FilesRead => "files:read",
+            Scope::FilesWrite => "files:write",
             Scope::VolumesRead => "volumes:read",
             Scope::VolumesWrite => "volumes:write",
             Scope::Metrics => "metrics",
+            Scope::Admin => "admin",
         }
     }
     pub fn parse(text: &str) -> Option<Scope> {
@@ -80,6 +108,9 @@ pub struct Key {
     pub id: String,
     pub name: String,
     pub scopes: Vec<Scope>,
+    /// The owner of what the key makes, where that is not the key itself: the first of several keys that share their objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     pub created_at: DateTime<Utc>,
     #[serde(default)]
     pub expires_at: Option<DateTime<Utc>>,
@@ -90,6 +121,10 @@ pub struct Key {
 impl Key {
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
+    }
+    /// Whom what the key makes belongs to. It is stored with each object and outlives the key.
+    pub fn owner(&self) -> &str {
+        self.owner.as_deref().unwrap_or(&self.id)
     }
     pub fn expired(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
@@ -146,9 +181,20 @@ impl Keys {
         keys_of(&self.read()?, &self.file)
     }
 
-    /// Creates a key. This is the only time that the text of the key is returned.
+    /// Creates a key that owns what it makes. This is the only time that the text of the key is returned.
     pub fn create(
         &self,
+        name: &str,
+        scopes: &[Scope],
+        expires_at: Option<DateTime<Utc>>,
+    ) -> MicrosandboxResult<(Key, String)> {
+        self.create_sharing(None, name, scopes, expires_at)
+    }
+
+    /// As [`Keys::create`], for one more key of the owner that the key named `sharing` makes objects for.
+    pub fn create_sharing(
+        &self,
+        sharing: Option<&str>,
         name: &str,
         scopes: &[Scope],
         expires_at: Option<DateTime<Utc>>,
@@ -162,11 +208,19 @@ impl Keys {
         if scopes.is_empty() {
             return Err(MicrosandboxError::InvalidConfig("a key needs at least one scope: name one".into()));
         }
+        let owner = match sharing {
+            None => None,
+            Some(other) => match self.list()?.into_iter().find(|key| key.name == other) {
+                Some(key) => Some(key.owner().to_owned()),
+                None => return Err(no_key(other)),
+            },
+        };
         let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()?));
         let key = Key {
             id: random::hex::<8>()?,
             name: name.into(),
             scopes: Scope::ALL.into_iter().filter(|scope| scopes.contains(scope)).collect(),
+            owner,
             created_at: Utc::now(),
             expires_at,
             sha256: hex::encode(Sha256::digest(text.as_bytes())),
@@ -190,9 +244,7 @@ impl Keys {
             let before = list.len();
             list.retain(|key| key.get("name").and_then(Value::as_str) != Some(name));
             if list.len() == before {
-                return Err(MicrosandboxError::InvalidConfig(format!(
-                    "there is no key named {name}: `msb serve key list` lists the keys"
-                )));
+                return Err(no_key(name));
             }
             Ok(())
         })
@@ -267,6 +319,10 @@ impl Keys {
         let text = serde_json::to_string_pretty(&document).map_err(|e| MicrosandboxError::json("the keys", e))?;
         private::write(&self.file, text.as_bytes())
     }
+}
+
+fn no_key(name: &str) -> MicrosandboxError {
+    MicrosandboxError::InvalidConfig(format!("there is no key named {name}: `msb serve key list` lists the keys"))
 }
 
 fn keys_of(document: &Map<String, Value>, file: &Path) -> MicrosandboxResult<Vec<Key>> {

@@ -5,11 +5,12 @@
 //! | [`serve`], [`tls`] | connections, from the handshake to the shutdown |
 //! | [`limits`] | every limit |
 //! | [`keys`], [`authorize`] | API keys; which key may use which route |
+//! | [`tenancy`] | whose objects a request means; names of clients |
 //! | [`access_log`], [`metrics`] | what is recorded of each request |
 //! | [`table`], [`openapi`] | every route, described once |
 //! | [`routes`] | the handlers |
 //! | [`convert`], [`error`] | from the wire to the core and back |
-//! | [`relay`] | the agent WebSocket |
+//! | [`relay`], [`gate`] | the agent WebSocket; which frames a key may send |
 //! | [`connections`] | the places of connections: known clients and strangers |
 //! | [`app`], [`concurrency_limit`], [`idempotency`] | state that all requests share |
 
@@ -20,6 +21,7 @@ mod concurrency_limit;
 mod connections;
 mod convert;
 pub mod error;
+mod gate;
 mod head_limit;
 mod idempotency;
 pub mod keys;
@@ -30,10 +32,11 @@ mod relay;
 mod routes;
 pub mod serve;
 mod table;
+mod tenancy;
 pub mod tls;
 
 pub use access_log::AccessLog;
 pub use keys::{Key, Keys, Scope};
 pub use limits::Limits;
-pub use serve::{Server, ServerConfig, bind};
+pub use serve::{Policy, Server, ServerConfig, bind};
 pub use tls::Tls;

@@ -101,9 +101,10 @@ fn operation(route: &Route) -> Value {
     if let Some(body) = request_body(route.body) {
         operation["requestBody"] = body;
     }
-    if let Some(scope) = route.scope {
+    if !route.scopes.is_empty() {
         operation["security"] = json!([{ "key": [] }]);
-        operation["x-scope"] = json!(scope.as_str());
+        // One of them is required.
+        operation["x-scopes"] = json!(route.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>());
     }
     operation
 }
@@ -128,7 +129,7 @@ fn query_schema(name: &str) -> Value {
         "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 100, "default": 20 }),
         "wait_timeout" => json!({ "type": "integer", "minimum": 0, "maximum": 90 }),
         "wait_for" => json!({ "type": "string", "enum": ["running"] }),
-        "start" | "follow" => json!({ "type": "boolean" }),
+        "start" | "follow" | "usage" => json!({ "type": "boolean" }),
         "tail" => json!({ "type": "integer", "minimum": 0 }),
         "since" | "until" => json!({ "type": "string", "format": "date-time" }),
         "sources" => json!({
@@ -137,6 +138,7 @@ fn query_schema(name: &str) -> Value {
         "labels" => {
             json!({ "type": "string", "description": "A JSON object of strings; a sandbox is listed when it has all of these labels." })
         }
+        "name" => json!({ "type": "string", "pattern": NAME_PATTERN }),
         _ => json!({ "type": "string" }),
     }
 }
@@ -204,7 +206,7 @@ fn responses(route: &Route) -> Value {
         success["content"] = content;
     }
     responses.insert(status.into(), success);
-    let with_key: &[u16] = if route.scope.is_some() { &WITH_KEY } else { &[] };
+    let with_key: &[u16] = if route.scopes.is_empty() { &[] } else { &WITH_KEY };
     for status in ANYWHERE.iter().chain(with_key).chain(route.refusals) {
         let refusal = json!({
             "description": reason(*status),

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use microsandbox_core::MicrosandboxResult;
 use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::model::Isolation;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -40,11 +41,23 @@ pub struct ServerConfig {
     /// `<home>/serve`: keys and certificates.
     pub directory: PathBuf,
     pub limits: Limits,
-    /// Directories that the image `host` contains in addition to those of the system.
-    pub host_prefixes: Vec<PathBuf>,
+    pub policy: Policy,
+    /// Directories of this machine whose paths no response shows.
+    pub private: Vec<PathBuf>,
     /// Absent: plain HTTP.
     pub tls: Option<Tls>,
     pub access_log: AccessLog,
+}
+
+/// What remote clients may have of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// How each sandbox is isolated; a client cannot choose.
+    pub isolation: Isolation,
+    /// Allow the image `host`, which consists of the system of this machine.
+    pub host_image: bool,
+    /// Show every key what was made on this machine without a server.
+    pub share_local: bool,
 }
 
 /// A server over one backend.
@@ -65,7 +78,8 @@ impl Server {
             keys,
             org_id,
             limits: config.limits,
-            host_prefixes: config.host_prefixes,
+            policy: config.policy,
+            private: private_texts(config.private),
             access: config.access_log,
             ending: watched,
         }));
@@ -190,6 +204,16 @@ impl Connection {
             tracing::debug!(%error, "a connection closed early");
         }
     }
+}
+
+/// The paths as texts, also as the kernel resolves them; longest first, so that none leaves a rest of another.
+fn private_texts(paths: Vec<PathBuf>) -> Vec<String> {
+    let resolved: Vec<PathBuf> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let all = paths.into_iter().chain(resolved).map(|path| path.to_string_lossy().into_owned());
+    let mut texts: Vec<String> = all.filter(|text| text.len() > 1).collect();
+    texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.dedup();
+    texts
 }
 
 /// Binds; the error names the address.

@@ -12,8 +12,8 @@ use crate::keys::Scope;
 pub struct Route {
     pub method: &'static str,
     pub path: &'static str,
-    /// `None`: no key is required.
-    pub scope: Option<Scope>,
+    /// One of these is required; empty: no key is required.
+    pub scopes: &'static [Scope],
     pub id: &'static str,
     pub summary: &'static str,
     pub query: &'static [&'static str],
@@ -42,16 +42,21 @@ pub enum Content {
 
 use Content::{Bytes, Events, Ignored, Json, JsonList, JsonOrEvents, Nothing, OpenMetrics, WebSocket};
 
-const READ: Option<Scope> = Some(Scope::SandboxesRead);
-const WRITE: Option<Scope> = Some(Scope::SandboxesWrite);
-const EXEC: Option<Scope> = Some(Scope::Exec);
-const VOLUMES_READ: Option<Scope> = Some(Scope::VolumesRead);
-const VOLUMES_WRITE: Option<Scope> = Some(Scope::VolumesWrite);
+const OPEN: &[Scope] = &[];
+const METRICS: &[Scope] = &[Scope::Metrics];
+const READ: &[Scope] = &[Scope::SandboxesRead];
+const WRITE: &[Scope] = &[Scope::SandboxesWrite];
+const LOGS: &[Scope] = &[Scope::LogsRead];
+const EXEC: &[Scope] = &[Scope::Exec];
+/// The relay admits each frame by the scopes of the key: see `gate`.
+const AGENT: &[Scope] = &[Scope::Exec, Scope::FilesRead, Scope::FilesWrite];
+const VOLUMES_READ: &[Scope] = &[Scope::VolumesRead];
+const VOLUMES_WRITE: &[Scope] = &[Scope::VolumesWrite];
 
 const PLAIN: Route = Route {
     method: "GET",
     path: "",
-    scope: None,
+    scopes: &[],
     id: "",
     summary: "",
     query: &[],
@@ -67,21 +72,21 @@ const WAIT: &[&str] = &["wait_for", "wait_timeout"];
 const PATH: &[&str] = &["x-msb-file-path"];
 
 macro_rules! routes {
-    ($($method:ident $path:expr, $scope:expr, $id:literal, $summary:literal, $body:expr => $answer:expr,
+    ($($method:ident $path:expr, $scopes:expr, $id:literal, $summary:literal, $body:expr => $answer:expr,
        $refusals:expr $(, query $query:expr)? $(, headers $headers:expr)?;)*) => {
         /// The table.
         #[allow(clippy::needless_update, reason = "a row may say everything")]
         pub static ROUTES: &[Route] = &[$(Route {
-            method: stringify!($method), path: $path, scope: $scope, id: $id, summary: $summary, body: $body,
+            method: stringify!($method), path: $path, scopes: $scopes, id: $id, summary: $summary, body: $body,
             response: $answer, refusals: $refusals, $(query: $query,)? $(headers: $headers,)? ..PLAIN
         }),*];
     };
 }
 
 routes! {
-    GET "/healthz", None, "health", "Report that the server is up. No key is required.", Nothing => Json("Health"), &[];
-    GET "/openapi.json", None, "openapi", "Return this document. No key is required.", Nothing => Ignored, &[];
-    GET "/metrics", Some(Scope::Metrics), "metrics", "Return the metrics of the server as OpenMetrics text, which Prometheus reads.", Nothing => OpenMetrics, &[];
+    GET "/healthz", OPEN, "health", "Report that the server is up. No key is required.", Nothing => Json("Health"), &[];
+    GET "/openapi.json", OPEN, "openapi", "Return this document. No key is required.", Nothing => Ignored, &[];
+    GET "/metrics", METRICS, "metrics", "Return the metrics of the server as OpenMetrics text, which Prometheus reads.", Nothing => OpenMetrics, &[];
     GET "/v1/sandboxes", READ, "listSandboxes", "List one page of sandboxes, newest first.",
         Nothing => Json("CloudPaginated"), &[400], query &["limit", "cursor", "labels"];
     POST "/v1/sandboxes", WRITE, "createSandbox",
@@ -97,7 +102,7 @@ routes! {
         Ignored => Json("CloudSandbox"), &[400, 404, 408, 409, 413, 422, 502];
     POST "/v1/sandboxes/by-name/{name}/exec", EXEC, "exec", "Run one program and return its output when it exits (dialect `flat`).",
         Json("ExecRequest") => Json("ExecResponse"), &[400, 404, 408, 409, 413, 415, 422, 502];
-    GET "/v1/sandboxes/by-name/{name}/logs", READ, "logsByName",
+    GET "/v1/sandboxes/by-name/{name}/logs", LOGS, "logsByName",
         "Return the newest captured output, or a stream of events when the request accepts `text/event-stream` (dialect `flat`).",
         Nothing => JsonOrEvents("LogPage"), &[400, 404, 422],
         query &["sources", "tail", "since", "until", "follow"], headers &["last-event-id"];
@@ -110,13 +115,15 @@ routes! {
         Ignored => Json("CloudSandbox"), &[400, 404, 408, 409, 413, 422, 502];
     GET "/v1/sandboxes/{id}/isolation", READ, "isolation", "Report which mechanisms isolate the sandbox from its host.",
         Nothing => Ignored, &[400, 404, 409, 422, 502];
-    GET "/v1/sandboxes/{id}/logs", READ, "logs", "Stream captured output as events until the sandbox stops.",
+    GET "/v1/sandboxes/{id}/logs", LOGS, "logs", "Stream captured output as events until the sandbox stops.",
         Nothing => Events, &[400, 404, 422], query &["sources", "since", "until", "follow"],
         headers &["last-event-id"];
-    GET "/v1/sandboxes/{id}/agent", EXEC, "agent",
-        "Open a WebSocket whose binary messages carry the bytes of one connection to the agent of the sandbox.",
+    GET "/v1/sandboxes/{id}/agent", AGENT, "agent",
+        "Open a WebSocket whose binary messages carry the bytes of one connection to the agent of the sandbox. Frames for which the key has no scope are answered with `core.error`, kind `forbidden`.",
         Nothing => WebSocket, &[400, 404, 409, 422, 426, 502];
-    GET "/v1/volumes", VOLUMES_READ, "listVolumes", "List all volumes.", Nothing => JsonList("CloudVolume"), &[422];
+    GET "/v1/volumes", VOLUMES_READ, "listVolumes",
+        "List the volumes of the owner. `usage=true` measures `used_bytes`, which costs a look at each file.",
+        Nothing => JsonList("CloudVolume"), &[400, 422], query &["name", "usage"];
     POST "/v1/volumes", VOLUMES_WRITE, "createVolume", "Create a volume.",
         Json("CreateVolume") => Json("CloudVolume"), &[400, 408, 409, 413, 415, 422];
     GET "/v1/volumes/default", VOLUMES_READ, "defaultVolume", "Get the default volume of the account.",

@@ -184,11 +184,11 @@ async fn a_shutdown_ends_streams_and_accepts_no_connection() {
     // The chunked body is complete, but has no event that says that the log is.
     assert!(rest.ends_with(b"0\r\n\r\n"));
     assert!(!String::from_utf8_lossy(&rest).contains("event: end"));
-    let (address, backend) = (server.address, server.backend.clone());
+    let (address, backend, stored) = (server.address, server.backend.clone(), server.stored("a"));
     server.end().await;
     assert!(begun.elapsed() < Duration::from_secs(8), "the shutdown waited for the grace period");
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
-    let handle = microsandbox_core::Sandbox::get(&(std::sync::Arc::new(backend) as _), "a").await.unwrap();
+    let handle = microsandbox_core::Sandbox::get(&(std::sync::Arc::new(backend) as _), &stored).await.unwrap();
     assert_eq!(handle.status_snapshot(), microsandbox_core::model::SandboxStatus::Running);
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use microsandbox_fake::MemoryBackend;
-use microsandbox_server::{AccessLog, Keys, Limits, Scope, Server, ServerConfig, bind};
+use microsandbox_server::{AccessLog, Keys, Limits, Policy, Scope, Server, ServerConfig, bind};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,6 +39,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub keys: Keys,
     pub key: String,
+    pub owner: String,
     pub backend: MemoryBackend,
     pub log: Lines,
     home: tempfile::TempDir,
@@ -50,12 +51,14 @@ impl Running {
     pub async fn start(limits: Limits) -> Running {
         let home = tempfile::tempdir().unwrap();
         let keys = Keys::new(home.path());
-        let (_, key) = keys.create("test", &Scope::ALL, None).unwrap();
+        let (made, key) = keys.create("test", &Scope::ALL, None).unwrap();
+        let owner = made.owner().to_owned();
         let (backend, log) = (MemoryBackend::new(), Lines::default());
         let config = ServerConfig {
             directory: home.path().to_path_buf(),
             limits,
-            host_prefixes: Vec::new(),
+            policy: Policy { host_image: true, ..Policy::default() },
+            private: Vec::new(),
             tls: None,
             access_log: AccessLog::to(Box::new(log.clone())).unwrap(),
         };
@@ -66,11 +69,16 @@ impl Running {
         let task = tokio::spawn(server.run(listener, async {
             let _ = stopped.await;
         }));
-        Running { address, keys, key, backend, log, home, stop: Some(stop), task }
+        Running { address, keys, key, owner, backend, log, home, stop: Some(stop), task }
     }
 
     pub fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// How the backend calls what the key of this server calls `name`.
+    pub fn stored(&self, name: &str) -> String {
+        format!("{}-{name}", self.owner)
     }
 
     pub fn request_shutdown(&mut self) {

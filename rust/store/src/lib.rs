@@ -38,7 +38,7 @@ use chrono::{DateTime, Utc};
 
 use microsandbox_core::config::DatabaseConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{ImageConfigDetail, ImageDetail, ImageInfo, SandboxSpec, SandboxStatus};
+use microsandbox_core::model::{ImageConfigDetail, ImageDetail, ImageInfo, Owners, SandboxSpec, SandboxStatus};
 
 use errors::Fault;
 use pools::Pools;
@@ -55,6 +55,8 @@ pub struct SandboxRow {
     pub name: String,
     pub status: SandboxStatus,
     pub config_json: String,
+    /// The client of a server for whom it was made.
+    pub owner: Option<String>,
     pub ephemeral: bool,
     pub created_at: Option<DateTime<Utc>>,
     pub updated_at: Option<DateTime<Utc>>,
@@ -82,6 +84,8 @@ pub struct VolumeRow {
     pub id: i32,
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// The client of a server for whom it was made.
+    pub owner: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
     pub updated_at: Option<DateTime<Utc>>,
 }
@@ -146,17 +150,30 @@ impl Store {
             other => other,
         }
     }
-    /// A new row in `status` together with its labels. A taken name is `SandboxAlreadyExists`.
+    /// A new row in `status` together with its labels, made on this machine. A taken name is `SandboxAlreadyExists`.
     pub async fn insert_sandbox(&self, spec: &SandboxSpec, status: SandboxStatus) -> MicrosandboxResult<SandboxRow> {
-        self.explained(self.pools.write(|db| sandboxes::insert(db, spec, status)).await)
+        self.insert_sandbox_for(None, spec, status).await
+    }
+    /// As [`Store::insert_sandbox`], for a client of a server.
+    pub async fn insert_sandbox_for(
+        &self,
+        owner: Option<&str>,
+        spec: &SandboxSpec,
+        status: SandboxStatus,
+    ) -> MicrosandboxResult<SandboxRow> {
+        self.explained(self.pools.write(|db| sandboxes::insert(db, owner, spec, status)).await)
     }
     /// The row and its newest run.
     pub async fn sandbox(&self, name: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
         self.explained(sandboxes::by_name(self.pools.read()?, name).await)
     }
-    /// As [`Store::sandbox`], by the identity in the stored configuration.
-    pub async fn sandbox_by_id(&self, id: &str) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
-        self.explained(sandboxes::by_id(self.pools.read()?, id).await)
+    /// As [`Store::sandbox`], by the identity in the stored configuration, among those of `owners`.
+    pub async fn sandbox_by_id(
+        &self,
+        id: &str,
+        owners: &Owners,
+    ) -> MicrosandboxResult<Option<(SandboxRow, Option<RunRow>)>> {
+        self.explained(sandboxes::by_id(self.pools.read()?, id, owners).await)
     }
     /// How many rows there are, whatever their status.
     pub async fn count_sandboxes(&self) -> MicrosandboxResult<u64> {
@@ -169,7 +186,17 @@ impl Store {
         limit: u32,
         labels: &BTreeMap<String, String>,
     ) -> MicrosandboxResult<SandboxRows> {
-        self.explained(sandboxes::page(self.pools.read()?, below, limit, labels).await)
+        self.sandboxes_of(&Owners::All, below, limit, labels).await
+    }
+    /// As [`Store::sandboxes`], among those of `owners`.
+    pub async fn sandboxes_of(
+        &self,
+        owners: &Owners,
+        below: Option<i32>,
+        limit: u32,
+        labels: &BTreeMap<String, String>,
+    ) -> MicrosandboxResult<SandboxRows> {
+        self.explained(sandboxes::page(self.pools.read()?, owners, below, limit, labels).await)
     }
     /// Compare and set: only if the row still has one of `expected` (any, when empty). False: it has another one, or is deleted.
     pub async fn set_status(
@@ -237,15 +264,20 @@ impl Store {
     }
 
     /// A taken name is `VolumeAlreadyExists`.
-    pub async fn insert_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> MicrosandboxResult<VolumeRow> {
-        self.explained(self.pools.write(|db| volumes::insert(db, name, labels)).await)
+    pub async fn insert_volume(
+        &self,
+        owner: Option<&str>,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> MicrosandboxResult<VolumeRow> {
+        self.explained(self.pools.write(|db| volumes::insert(db, owner, name, labels)).await)
     }
     pub async fn volume(&self, name: &str) -> MicrosandboxResult<Option<VolumeRow>> {
         self.explained(volumes::by_name(self.pools.read()?, name).await)
     }
-    /// By name.
-    pub async fn volumes(&self) -> MicrosandboxResult<Vec<VolumeRow>> {
-        self.explained(volumes::list(self.pools.read()?).await)
+    /// Of `owners`, by name; with `name` only that one.
+    pub async fn volumes(&self, owners: &Owners, name: Option<&str>) -> MicrosandboxResult<Vec<VolumeRow>> {
+        self.explained(volumes::list(self.pools.read()?, owners, name).await)
     }
     /// Sandboxes that mount it and have not ended, according to their rows.
     pub async fn volume_holders(&self, name: &str) -> MicrosandboxResult<Vec<String>> {

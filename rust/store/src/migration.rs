@@ -50,13 +50,20 @@ pub const TABLES: [&str; 13] = [
 /// if it repeats this expression.
 pub(super) const SANDBOX_ID: &str = "CASE WHEN json_valid(config) THEN json_extract(config, '$.id') END";
 
-/// Indexes that no step creates: other implementations refuse a home with a step that they do not know, but accept an unknown
-/// index. The prefix avoids the names that a later step may use.
-const OWN_INDEXES: [(&str, &str, &str); 2] = [
+/// Columns that no step adds: other implementations refuse a home with a step that they do not know, but accept an unknown
+/// column. The prefix avoids the names that a later step may use. Each has an index, by which [`inspect`] knows that it is there.
+const OWN_COLUMNS: [(&str, &str, &str); 2] =
+    [("sandbox", "own_owner", "idx_own_sandbox_owner"), ("volume", "own_owner", "idx_own_volume_owner")];
+
+/// Indexes that no step creates, for the same reason.
+const OWN_INDEXES: [(&str, &str, &str, &str); 4] = [
+    // Without them what belongs to one client of a server is found by reading every row.
+    ("idx_own_sandbox_owner", "sandbox", "own_owner", "WHERE own_owner IS NOT NULL"),
+    ("idx_own_volume_owner", "volume", "own_owner", "WHERE own_owner IS NOT NULL"),
     // Without it each look-up by identity would read every row.
-    ("idx_own_sandbox_identity", "sandbox", SANDBOX_ID),
+    ("idx_own_sandbox_identity", "sandbox", SANDBOX_ID, ""),
     // Without it each look-up of the newest run, and each removal, would read every run of every sandbox.
-    ("idx_own_run_sandbox", "run", "sandbox_id"),
+    ("idx_own_run_sandbox", "run", "sandbox_id", ""),
 ];
 
 /// While this lease is valid, an installer changes the home and no other process may open it.
@@ -93,7 +100,7 @@ pub enum SchemaState {
     Empty,
     /// Some steps are missing.
     Behind,
-    /// All steps are applied, an index of our own is missing: complete, but slow.
+    /// All steps are applied, an index of our own is missing that is only about speed.
     Unindexed,
     Current,
 }
@@ -119,15 +126,20 @@ pub(super) async fn inspect(db: &DatabaseConnection, path: &Path) -> Result<Sche
     }
     match TABLES.iter().find(|&&table| !tables.contains(table)) {
         Some(lost) => Err(Fault::corrupt(format!("table {lost} is missing though the schema is recorded as complete"))),
+        None if OWN_COLUMNS.iter().any(|(.., index)| !tables.contains(*index)) => Ok(SchemaState::Behind),
         None if OWN_INDEXES.iter().any(|(index, ..)| !tables.contains(*index)) => Ok(SchemaState::Unindexed),
         None => Ok(SchemaState::Current),
     }
 }
 
-/// Creates the indexes of our own that are missing.
-pub(super) async fn add_own_indexes(db: &DatabaseConnection) -> Result<(), DbErr> {
-    for (index, table, key) in OWN_INDEXES {
-        db.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {index} ON {table} ({key})")).await?;
+/// Adds the columns and the indexes of our own that are missing.
+pub(super) async fn add_own(db: &DatabaseConnection) -> Result<(), DbErr> {
+    let manager = SchemaManager::new(db);
+    for (table, column, _index) in OWN_COLUMNS {
+        add_columns(&manager, table, &[(column, "text")]).await?;
+    }
+    for (index, table, key, rows) in OWN_INDEXES {
+        db.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {index} ON {table} ({key}) {rows}")).await?;
     }
     Ok(())
 }

@@ -151,7 +151,7 @@ impl Pools {
 async fn bring_up_to_date(pool: &DatabaseConnection, path: &Path) -> Result<(), Fault> {
     if migration::inspect(pool, path).await? != SchemaState::Current {
         Migrator::up(pool, None).await?;
-        migration::add_own_indexes(pool).await?;
+        migration::add_own(pool).await?;
         if migration::inspect(pool, path).await? != SchemaState::Current {
             return Err(Fault::corrupt("the schema is not complete after all its steps"));
         }

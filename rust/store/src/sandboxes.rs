@@ -15,13 +15,13 @@ use super::errors::Fault;
 use super::migration::SANDBOX_ID;
 use super::{RunEnd, RunRow, SandboxRow, SandboxRows};
 use microsandbox_core::error::MicrosandboxError;
-use microsandbox_core::model::{SandboxSpec, SandboxStatus};
+use microsandbox_core::model::{Owners, SandboxSpec, SandboxStatus};
 
 const ACTIVE: &str = "Running";
 const TERMINATED: &str = "Terminated";
 
 /// The newest run is the one with the highest id: clocks step back, sequence numbers do not.
-const ROWS: &str = "SELECT s.id, s.name, s.config, s.status, s.ephemeral, s.created_at, s.updated_at, \
+const ROWS: &str = "SELECT s.id, s.name, s.config, s.status, s.own_owner, s.ephemeral, s.created_at, s.updated_at, \
      r.id AS run_id, r.pid, r.status AS run_status, r.exit_code, r.exit_signal, r.termination_reason, \
      r.termination_detail, r.started_at, r.terminated_at \
      FROM sandbox s \
@@ -40,6 +40,7 @@ pub(super) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction
 
 pub(super) async fn insert(
     db: &DatabaseConnection,
+    owner: Option<&str>,
     spec: &SandboxSpec,
     status: SandboxStatus,
 ) -> Result<SandboxRow, Fault> {
@@ -52,6 +53,7 @@ pub(super) async fn insert(
         created_at: Set(Some(now.naive_utc())),
         updated_at: Set(Some(now.naive_utc())),
         ephemeral: Set(spec.lifecycle.ephemeral),
+        own_owner: Set(owner.map(str::to_owned)),
         ..Default::default()
     };
     let id = if spec.labels.is_empty() {
@@ -68,6 +70,7 @@ pub(super) async fn insert(
         name: spec.name.clone(),
         status,
         config_json: config,
+        owner: owner.map(str::to_owned),
         ephemeral: spec.lifecycle.ephemeral,
         created_at: Some(now),
         updated_at: Some(now),
@@ -105,8 +108,20 @@ fn by_name_sql() -> String {
     format!("{ROWS} WHERE s.name = ?")
 }
 
-fn by_id_sql() -> String {
-    format!("{ROWS} WHERE {SANDBOX_ID} = ? ORDER BY s.id DESC LIMIT 1")
+fn by_id_sql(owners: &Owners) -> String {
+    let condition = owned(owners, "s.").map(|(sql, _)| format!(" AND {sql}")).unwrap_or_default();
+    format!("{ROWS} WHERE {SANDBOX_ID} = ?{condition} ORDER BY s.id DESC LIMIT 1")
+}
+
+/// The condition that selects rows of `owners`, with its value; none where all are meant. `table` is the alias and a dot.
+pub(super) fn owned(owners: &Owners, table: &str) -> Option<(String, Value)> {
+    match owners {
+        Owners::All => None,
+        Owners::Only(owner) => Some((format!("{table}own_owner = ?"), owner.as_str().into())),
+        Owners::OnlyAndLocal(owner) => {
+            Some((format!("({table}own_owner IS NULL OR {table}own_owner = ?)"), owner.as_str().into()))
+        }
+    }
 }
 
 pub(super) async fn by_name(
@@ -118,8 +133,13 @@ pub(super) async fn by_name(
 }
 
 /// By the identity in the stored configuration, through the index on [`SANDBOX_ID`].
-pub(super) async fn by_id(db: &DatabaseConnection, id: &str) -> Result<Option<(SandboxRow, Option<RunRow>)>, Fault> {
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), by_id_sql(), [Value::from(id)]);
+pub(super) async fn by_id(
+    db: &DatabaseConnection,
+    id: &str,
+    owners: &Owners,
+) -> Result<Option<(SandboxRow, Option<RunRow>)>, Fault> {
+    let values = [Value::from(id)].into_iter().chain(owned(owners, "s.").map(|(_, value)| value));
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), by_id_sql(owners), values);
     Joined::find_by_statement(statement).one(db).await?.map(Joined::split).transpose()
 }
 
@@ -129,18 +149,23 @@ pub(super) async fn count(db: &DatabaseConnection) -> Result<u64, Fault> {
 
 pub(super) async fn page(
     db: &DatabaseConnection,
+    owners: &Owners,
     below: Option<i32>,
     limit: u32,
     labels: &BTreeMap<String, String>,
 ) -> Result<SandboxRows, Fault> {
-    let mut conditions: Vec<&str> = Vec::new();
+    let mut conditions: Vec<String> = Vec::new();
     let mut values: Vec<Value> = Vec::new();
     if let Some(below) = below {
-        conditions.push("s.id < ?");
+        conditions.push("s.id < ?".into());
         values.push(below.into());
     }
+    if let Some((condition, value)) = owned(owners, "s.") {
+        conditions.push(condition);
+        values.push(value);
+    }
     for (key, value) in labels {
-        conditions.push(LABELLED);
+        conditions.push(LABELLED.into());
         values.extend([Value::from(key.as_str()), Value::from(value.as_str())]);
     }
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
@@ -308,6 +333,7 @@ struct Joined {
     name: String,
     config: String,
     status: String,
+    own_owner: Option<String>,
     ephemeral: bool,
     created_at: Option<NaiveDateTime>,
     updated_at: Option<NaiveDateTime>,
@@ -344,6 +370,7 @@ impl Joined {
             name: self.name,
             status,
             config_json: self.config,
+            owner: self.own_owner,
             ephemeral: self.ephemeral,
             created_at: self.created_at.map(|time| time.and_utc()),
             updated_at: self.updated_at.map(|time| time.and_utc()),

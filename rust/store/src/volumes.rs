@@ -13,9 +13,11 @@ use super::entity::{volume, volume_attach};
 use super::errors::Fault;
 use super::sandboxes::begin;
 use microsandbox_core::error::MicrosandboxError;
+use microsandbox_core::model::Owners;
 
 pub(super) async fn insert(
     db: &DatabaseConnection,
+    owner: Option<&str>,
     name: &str,
     labels: &BTreeMap<String, String>,
 ) -> Result<VolumeRow, Fault> {
@@ -26,6 +28,7 @@ pub(super) async fn insert(
         created_at: Set(Some(now)),
         updated_at: Set(Some(now)),
         kind: Set("dir".into()),
+        own_owner: Set(owner.map(str::to_owned)),
         ..Default::default()
     };
     let id = match volume::Entity::insert(row).exec(db).await {
@@ -39,7 +42,14 @@ pub(super) async fn insert(
         }
     };
     let time = now.and_utc();
-    Ok(VolumeRow { id, name: name.into(), labels: labels.clone(), created_at: Some(time), updated_at: Some(time) })
+    Ok(VolumeRow {
+        id,
+        name: name.into(),
+        labels: labels.clone(),
+        owner: owner.map(str::to_owned),
+        created_at: Some(time),
+        updated_at: Some(time),
+    })
 }
 
 pub(super) async fn by_name(db: &impl ConnectionTrait, name: &str) -> Result<Option<VolumeRow>, Fault> {
@@ -48,8 +58,22 @@ pub(super) async fn by_name(db: &impl ConnectionTrait, name: &str) -> Result<Opt
 }
 
 /// By name.
-pub(super) async fn list(db: &DatabaseConnection) -> Result<Vec<VolumeRow>, Fault> {
-    let found = volume::Entity::find().order_by_asc(volume::Column::Name).all(db).await?;
+pub(super) async fn list(
+    db: &DatabaseConnection,
+    owners: &Owners,
+    name: Option<&str>,
+) -> Result<Vec<VolumeRow>, Fault> {
+    let mut query = volume::Entity::find().order_by_asc(volume::Column::Name);
+    if let Some(name) = name {
+        query = query.filter(volume::Column::Name.eq(name));
+    }
+    let column = volume::Column::OwnOwner;
+    query = match owners {
+        Owners::All => query,
+        Owners::Only(owner) => query.filter(column.eq(owner.as_str())),
+        Owners::OnlyAndLocal(owner) => query.filter(column.is_null().or(column.eq(owner.as_str()))),
+    };
+    let found = query.all(db).await?;
     Ok(found.into_iter().map(row).collect())
 }
 
@@ -59,6 +83,7 @@ fn row(model: volume::Model) -> VolumeRow {
         name: model.name,
         // Labels that cannot be read must not make the volume unreachable.
         labels: model.labels.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+        owner: model.own_owner,
         created_at: model.created_at.map(|time| time.and_utc()),
         updated_at: model.updated_at.map(|time| time.and_utc()),
     }

@@ -2,7 +2,7 @@
 
 use crate::home::{Home, error_of, raw, spec, timed};
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::model::SandboxStatus;
+use microsandbox_core::model::{Owners, SandboxStatus};
 use microsandbox_store::entity;
 use microsandbox_store::migration::{Migrator, TABLES};
 use sea_orm::EntityTrait;
@@ -51,9 +51,11 @@ fn the_indexes_are_those_that_are_agreed() {
         let sql = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name";
         let expected = [
             "idx_manifest_layers_manifest_position",
-            // The two of our own, which no step makes.
+            // Those of our own, which no step makes.
             "idx_own_run_sandbox",
             "idx_own_sandbox_identity",
+            "idx_own_sandbox_owner",
+            "idx_own_volume_owner",
             "idx_sandbox_ephemeral_status",
             "idx_sandbox_labels_key_value",
             "idx_sandbox_labels_sandbox_id",
@@ -67,17 +69,19 @@ fn the_indexes_are_those_that_are_agreed() {
 }
 
 #[test]
-fn a_home_without_our_indexes_gets_them_when_opened() {
+fn a_home_without_our_columns_gets_them_when_opened() {
     timed(async {
         let home = Home::with_one_sandbox().await;
         let db = raw::raw(&home.database()).await;
         let complete = raw::schema(&db).await;
         // As another implementation made it, with a configuration that is not JSON.
         raw::run(&db, "DROP INDEX idx_own_run_sandbox; DROP INDEX idx_own_sandbox_identity").await;
+        raw::run(&db, "DROP INDEX idx_own_sandbox_owner; DROP INDEX idx_own_volume_owner").await;
+        raw::run(&db, "ALTER TABLE sandbox DROP COLUMN own_owner; ALTER TABLE volume DROP COLUMN own_owner").await;
         raw::run(&db, "INSERT INTO sandbox (name, config, status) VALUES ('broken', '{half', 'Stopped')").await;
         raw::close(db).await;
         let store = home.open().await.unwrap();
-        assert_eq!(store.sandbox_by_id("id-of-first").await.unwrap().unwrap().0.name, "first");
+        assert_eq!(store.sandbox_by_id("id-of-first", &Owners::All).await.unwrap().unwrap().0.name, "first");
         let db = raw::raw(&home.database()).await;
         assert_eq!(raw::schema(&db).await, complete);
         assert_eq!(raw::column(&db, "SELECT version FROM seaql_migrations").await.len() as u32, STEPS);

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use microsandbox_core::MicrosandboxError;
 use microsandbox_core::config::LocalConfig;
-use microsandbox_local::LocalBackend;
-use microsandbox_server::{AccessLog, Keys, Limits, Server, ServerConfig, Tls, bind, tls};
+use microsandbox_core::model::Isolation;
+use microsandbox_local::{LocalBackend, isolation};
+use microsandbox_server::{AccessLog, Keys, Limits, Policy, Server, ServerConfig, Tls, bind, tls};
 
-use crate::flags::image_source::interpreter_prefixes;
 use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};
 use crate::terminal::console::{Sink, lock};
@@ -41,6 +42,31 @@ pub struct ServeArgs {
     /// Maximum number of sandboxes; more creations are refused.
     #[arg(long, value_name = "N", default_value_t = Limits::default().sandboxes)]
     max_sandboxes: usize,
+    /// Isolation of the sandboxes of clients, without a fallback; microvm needs /dev/kvm.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = ServedIsolation::Microvm)]
+    isolation: ServedIsolation,
+    /// Let clients use the image `host`, which shows them the system of this machine.
+    #[arg(long)]
+    allow_host_image: bool,
+    /// Show every key what was made on this machine without a server, within the scopes of the key.
+    #[arg(long)]
+    share_local: bool,
+}
+
+/// The drivers that a server can be started with: the choice is not left to a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ServedIsolation {
+    Microvm,
+    Container,
+}
+
+impl From<ServedIsolation> for Isolation {
+    fn from(served: ServedIsolation) -> Isolation {
+        match served {
+            ServedIsolation::Microvm => Isolation::Microvm,
+            ServedIsolation::Container => Isolation::Container,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +147,9 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
     local.home().store().await?;
     let directory = local.config().home.join("serve");
     let tls = args.tls(&directory, address)?;
+    if args.isolation == ServedIsolation::Microvm {
+        isolation::require(local.home()).await.map_err(no_microvm)?;
+    }
     let scheme = if tls.is_some() { "https" } else { "http" };
     if let Some(tls) = &tls {
         let certificate = tls.certificate.display();
@@ -134,7 +163,12 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
     let config = ServerConfig {
         directory,
         limits: Limits { sandboxes: args.max_sandboxes, ..Limits::default() },
-        host_prefixes: interpreter_prefixes(),
+        policy: Policy {
+            isolation: args.isolation.into(),
+            host_image: args.allow_host_image,
+            share_local: args.share_local,
+        },
+        private: local.config().state_dirs().collect(),
         access_log: args.access_log(call)?,
         tls,
     };
@@ -161,6 +195,17 @@ fn raise_open_files() {
     let wanted = now.maximum.map_or(MOST_FILES, |hard| hard.min(MOST_FILES));
     if now.current.is_some_and(|soft| soft < wanted) {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum });
+    }
+}
+
+/// Nothing weaker is served in place of a microVM.
+fn no_microvm(error: MicrosandboxError) -> Failure {
+    match error {
+        MicrosandboxError::IsolationUnavailable { reason, hint, .. } => Failure::hinted(
+            format!("this machine cannot run microVMs, the default isolation of msb serve: {reason}"),
+            format!("{hint}; or start the server with --isolation container, which shares the kernel of this machine"),
+        ),
+        error => error.into(),
     }
 }
 

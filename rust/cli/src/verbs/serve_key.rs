@@ -25,9 +25,12 @@ enum KeyVerb {
     Create {
         /// Name of the key.
         name: String,
-        /// Permission of the key; may be repeated [default: all scopes except metrics].
+        /// Permission of the key; may be repeated [default: all scopes except metrics and admin].
         #[arg(long, value_parser = scope, value_name = "SCOPE")]
         scope: Vec<Scope>,
+        /// Let the key own and see what the key KEY does, for example to replace it.
+        #[arg(long, value_name = "KEY")]
+        same_owner_as: Option<String>,
         /// Time from now until the key expires, like 12h or 30d [default: never].
         #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
         expires: Option<Duration>,
@@ -56,6 +59,7 @@ fn scope(text: &str) -> Result<Scope, String> {
 #[derive(Serialize)]
 struct Row {
     name: String,
+    owner: String,
     scopes: Vec<&'static str>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
@@ -65,9 +69,10 @@ struct Row {
 pub fn run(args: KeyArgs, call: &Invocation) -> Outcome<()> {
     let keys = Keys::new(&crate::verbs::serve::directory()?);
     match args.verb {
-        KeyVerb::Create { name, scope, expires } => {
+        KeyVerb::Create { name, scope, same_owner_as, expires } => {
             let scopes = if scope.is_empty() { Scope::DEFAULT.to_vec() } else { scope };
-            let (key, text) = keys.create(&name, &scopes, expiry(expires, call.now)?)?;
+            let (key, text) =
+                keys.create_sharing(same_owner_as.as_deref(), &name, &scopes, expiry(expires, call.now)?)?;
             let may = key.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ");
             call.console.note(&format!("created the key {name} ({may}); store the key now, it cannot be shown again:"));
             call.console.line(&text)
@@ -94,6 +99,7 @@ fn list(keys: &Keys, format: Format, call: &Invocation) -> Outcome<()> {
     let rows = keys.list()?.into_iter().map(|key| Row {
         expired: key.expired(call.now),
         scopes: key.scopes.iter().map(|scope| scope.as_str()).collect(),
+        owner: key.owner().to_owned(),
         name: key.name,
         created_at: key.created_at,
         expires_at: key.expires_at,
@@ -104,9 +110,9 @@ fn list(keys: &Keys, format: Format, call: &Invocation) -> Outcome<()> {
             let lines = rows.map(|row| {
                 let expires = or_dash(row.expires_at.map(timestamp));
                 let note = if row.expired { " (expired)" } else { "" };
-                vec![row.name, row.scopes.join(" "), timestamp(row.created_at), format!("{expires}{note}")]
+                vec![row.name, row.owner, row.scopes.join(" "), timestamp(row.created_at), format!("{expires}{note}")]
             });
-            call.console.print(&table(&["NAME", "SCOPES", "CREATED", "EXPIRES"], lines))
+            call.console.print(&table(&["NAME", "OWNER", "SCOPES", "CREATED", "EXPIRES"], lines))
         }
     }
 }

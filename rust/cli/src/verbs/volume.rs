@@ -1,7 +1,7 @@
 //! `msb volume`: storage that outlives sandboxes.
 
 use clap::{Args, Subcommand};
-use microsandbox_core::model::{VolumeConfig, VolumeInfo, VolumeKind};
+use microsandbox_core::model::{VolumeConfig, VolumeInfo, VolumeKind, VolumeQuery};
 use serde::Serialize;
 
 use crate::flags::key_value::parse_pair;
@@ -129,6 +129,7 @@ async fn create(args: CreateArgs, call: &Invocation) -> Outcome<()> {
         quota_mib: size.filter(|_| !disk),
         capacity_mib: size.filter(|_| disk),
         labels: args.label.into_iter().collect(),
+        owner: None,
     };
     if disk && config.capacity_mib.is_none() {
         return Err(Failure::Usage("--kind disk needs --size".into()));
@@ -138,7 +139,7 @@ async fn create(args: CreateArgs, call: &Invocation) -> Outcome<()> {
 }
 
 async fn list(args: &ListArgs, call: &Invocation) -> Outcome<()> {
-    let all = call.backend.volumes().list().await?;
+    let all = call.backend.volumes().list(VolumeQuery::default()).await?;
     if args.quiet {
         return call.console.print(&all.iter().map(|info| format!("{}\n", info.name)).collect::<String>());
     }

@@ -83,6 +83,12 @@ pub(crate) fn refusal(name: &str, error: &CoreError) -> MicrosandboxError {
             MicrosandboxError::AgentTooOld { name: name.into(), operation, said }
         }
         "malformed" => protocol(name, format!("it could not read our message: {said}")),
+        // Said by a server on the way to the agent, as its routes say it.
+        "forbidden" => MicrosandboxError::CloudHttp {
+            status: 403,
+            message: format!("sandbox {name}: {said}"),
+            code: Some(error.kind.clone()),
+        },
         "unknown_job" | "job_attached" => {
             MicrosandboxError::Job { code: error.kind.clone(), message: said, job: String::new() }
         }

@@ -48,6 +48,10 @@ impl SandboxHandle {
     pub fn id(&self) -> &str {
         &self.record.id
     }
+    /// The client of a server for whom it was made; none for what was made on this machine.
+    pub fn owner(&self) -> Option<&str> {
+        self.record.owner.as_deref()
+    }
     pub fn backend(&self) -> &SharedBackend {
         &self.backend
     }

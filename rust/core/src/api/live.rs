@@ -66,7 +66,7 @@ impl Sandbox {
     pub async fn create(backend: &SharedBackend, config: SandboxConfig) -> MicrosandboxResult<Sandbox> {
         validate_sandbox_name(&config.spec.name)?;
         backend.sandboxes().check_options(&config)?;
-        let request = CreateRequest { config, start: true };
+        let request = CreateRequest { config, start: true, owner: None };
         Ok(Sandbox::created(backend.clone(), backend.sandboxes().create(request).await?))
     }
     /// Running: connect; stopped: start; absent: create.

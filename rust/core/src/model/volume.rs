@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::Owners;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum VolumeKind {
     #[default]
@@ -31,6 +33,18 @@ pub struct VolumeConfig {
     pub quota_mib: Option<u64>,
     pub capacity_mib: Option<u64>,
     pub labels: BTreeMap<String, String>,
+    /// Of what a server makes for one of its clients.
+    pub owner: Option<String>,
+}
+
+/// Which volumes `list` returns.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VolumeQuery {
+    /// Only the one of this name.
+    pub name: Option<String>,
+    pub owners: Owners,
+    /// Leave `used_bytes` out: to measure a volume costs a look at each of its files.
+    pub unmeasured: bool,
 }
 
 /// What is known of a volume.
@@ -49,6 +63,8 @@ pub struct VolumeInfo {
     pub disk_format: Option<String>,
     pub disk_fstype: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// Of what a server made for one of its clients.
+    pub owner: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
     pub updated_at: Option<DateTime<Utc>>,
 }

@@ -9,7 +9,7 @@ use crate::backend::available_when;
 use crate::config::LocalConfig;
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::guest_dirs::GuestDirs;
-use crate::model::{Mount, MountPolicy, StatVirtualization, validate_volume_name};
+use crate::model::{Mount, MountPolicy, StatVirtualization, validate_stored_name};
 
 use super::{ID_RANGE, invalid};
 
@@ -71,7 +71,7 @@ pub fn check(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<()> {
 fn one(mount: &Mount, config: &LocalConfig) -> MicrosandboxResult<()> {
     match mount {
         Mount::Named { name, policy, .. } => {
-            validate_volume_name(name)?;
+            validate_stored_name("volume", name)?;
             check_policy(policy)
         }
         Mount::Bind { host, policy, quota_mib, .. } => {

@@ -44,6 +44,7 @@ pub fn record(status: SandboxStatus, config_json: String) -> SandboxRecord {
         id: String::new(),
         status,
         config_json,
+        owner: None,
         created_at: None,
         updated_at: None,
         isolation: None,

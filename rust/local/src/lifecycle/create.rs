@@ -1,9 +1,11 @@
 //! Creating a sandbox: everything is checked, then the row, the directory and the boot.
 
 use futures::FutureExt as _;
-use microsandbox_core::backend::LiveRecord;
+use microsandbox_core::backend::{CreateRequest, LiveRecord};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{BootTrace, ImageSource, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus};
+use microsandbox_core::model::{
+    BootTrace, ImageSource, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus, validate_sandbox_name,
+};
 use microsandbox_core::undo::{self, Cut};
 use microsandbox_core::validate;
 use microsandbox_home::lock::NameLock;
@@ -18,11 +20,17 @@ use crate::{boot, isolation, mounts, reconcile, root, strays};
 /// A configuration that passed every check; nothing exists yet.
 pub struct Prepared {
     pub config: SandboxConfig,
+    owner: Option<String>,
     trace: BootTrace,
 }
 
 /// Checks everything and decides what is decided once, before anything is created or replaced.
-pub async fn prepare(home: &Home, mut config: SandboxConfig, fallback: &Fallback) -> MicrosandboxResult<Prepared> {
+pub async fn prepare(home: &Home, request: CreateRequest, fallback: &Fallback) -> MicrosandboxResult<Prepared> {
+    let CreateRequest { mut config, owner, start: _ } = request;
+    if owner.is_none() {
+        // Only a server makes longer names, of shorter ones.
+        validate_sandbox_name(&config.spec.name)?;
+    }
     if let Some(option) = config.unsupported.first() {
         return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));
     }
@@ -30,7 +38,7 @@ pub async fn prepare(home: &Home, mut config: SandboxConfig, fallback: &Fallback
     config.patches.iter().try_for_each(Patch::check)?;
     prepare_spec(home, &mut config.spec, fallback).await?;
     trace.finish("checks");
-    Ok(Prepared { config, trace })
+    Ok(Prepared { config, owner, trace })
 }
 
 /// Creates and boots. A sandbox that is to be replaced is gone already. If the caller stops waiting, nothing is left.
@@ -41,7 +49,7 @@ pub async fn create(home: &Home, prepared: Prepared) -> MicrosandboxResult<LiveR
 }
 
 async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<LiveRecord> {
-    let Prepared { config, mut trace } = prepared;
+    let Prepared { config, owner, mut trace } = prepared;
     let spec = config.spec;
     let lock = NameLock::acquire_unless(home.path(), &spec.name, LOCK_DEADLINE, cut).await?;
     boot::step("locked", cut).await;
@@ -52,7 +60,7 @@ async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<
             return Err(error);
         }
     };
-    let unfinished = match claim(home, &spec, cut).await {
+    let unfinished = match claim(home, owner.as_deref(), &spec, cut).await {
         Ok((row, reserve)) => Unfinished::new(home.clone(), row, lock, reserve, false),
         Err(error) => {
             lock.remove_file().await;
@@ -89,10 +97,15 @@ async fn directory(home: &Home, name: &str) -> MicrosandboxResult<bool> {
 }
 
 /// The row, and the descriptors to undo it with.
-async fn claim(home: &Home, spec: &SandboxSpec, cut: &Cut) -> MicrosandboxResult<(SandboxRow, Reserve)> {
+async fn claim(
+    home: &Home,
+    owner: Option<&str>,
+    spec: &SandboxSpec,
+    cut: &Cut,
+) -> MicrosandboxResult<(SandboxRow, Reserve)> {
     cut.check()?;
     let reserve = Reserve::take()?;
-    Ok((insert(home, spec).await?, reserve))
+    Ok((insert(home, owner, spec).await?, reserve))
 }
 
 /// Checks everything and settles everything that is decided once: isolation, image, identity.
@@ -128,13 +141,13 @@ pub(super) async fn has_room(home: &Home, verb: &'static str, name: &str) -> Mic
     blocking(move || headroom::check(&home, &home.sandboxes_dir(), || format!("{verb} sandbox {name}"))).await
 }
 
-async fn insert(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRow> {
+async fn insert(home: &Home, owner: Option<&str>, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRow> {
     let store = home.store().await?;
-    match store.insert_sandbox(spec, SandboxStatus::Starting).await {
+    match store.insert_sandbox_for(owner, spec, SandboxStatus::Starting).await {
         Err(MicrosandboxError::SandboxAlreadyExists(name)) => {
             // We hold the lock: a record still `Starting`, or one whose creation was cut off, has no owner.
             let Some((row, run)) = store.sandbox(&name).await? else {
-                return store.insert_sandbox(spec, SandboxStatus::Starting).await;
+                return store.insert_sandbox_for(owner, spec, SandboxStatus::Starting).await;
             };
             let interrupted =
                 run.as_ref().is_none_or(|run| run.termination_detail.as_deref() == Some(reconcile::INTERRUPTED));
@@ -147,7 +160,7 @@ async fn insert(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRo
                 reconcile::finish(home, &row, SandboxStatus::Crashed, Some(reconcile::INTERRUPTED)).await?;
             }
             reconcile::remove_all(home, &row).await?;
-            store.insert_sandbox(spec, SandboxStatus::Starting).await
+            store.insert_sandbox_for(owner, spec, SandboxStatus::Starting).await
         }
         other => other,
     }

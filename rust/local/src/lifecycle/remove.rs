@@ -3,7 +3,7 @@
 use futures::FutureExt as _;
 use microsandbox_core::backend::RemoveRequest;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{SandboxStatus, validate_sandbox_name};
+use microsandbox_core::model::{SandboxStatus, validate_stored_name};
 use microsandbox_core::undo;
 use microsandbox_home::Home;
 use microsandbox_home::lock::NameLock;
@@ -32,7 +32,7 @@ pub async fn destroy(home: &Home, request: RemoveRequest<'_>) -> MicrosandboxRes
 
 async fn run(home: &Home, request: RemoveRequest<'_>, live: Live) -> MicrosandboxResult<()> {
     let RemoveRequest { name, expected_id } = request;
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     let (home, name, expected_id) = (home.clone(), name.to_owned(), expected_id.map(str::to_owned));
     let work = move |_cut| async move { delete(&home, &name, expected_id.as_deref(), live).await };
     undo::whole(work, |()| async {}.boxed()).await

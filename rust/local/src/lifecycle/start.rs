@@ -5,7 +5,7 @@ use microsandbox_core::agent::AgentClient;
 use microsandbox_core::api::{SandboxInner, SandboxLocalState};
 use microsandbox_core::backend::{ConnectRequest, LiveRecord, StartRequest};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{BootTrace, Isolation, SandboxStatus, validate_sandbox_name};
+use microsandbox_core::model::{BootTrace, Isolation, SandboxStatus, validate_stored_name};
 use microsandbox_core::undo::{self, Cut};
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking};
@@ -18,7 +18,7 @@ use crate::{isolation, mounts, reconcile, strays};
 /// was.
 pub async fn start(home: &Home, request: StartRequest<'_>) -> MicrosandboxResult<LiveRecord> {
     let StartRequest { name, detached } = request;
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     let (home, for_undo, name) = (home.clone(), home.clone(), name.to_owned());
     let take_back = move |(record, before)| take_back(for_undo.clone(), record, Some(before)).boxed();
     let started = undo::whole(|cut| async move { boot(&home, &name, detached, &cut).await }, take_back);
@@ -76,7 +76,7 @@ async fn boot(home: &Home, name: &str, detached: bool, cut: &Cut) -> Microsandbo
 /// A running sandbox, without owning it.
 pub async fn connect(home: &Home, request: ConnectRequest<'_>) -> MicrosandboxResult<LiveRecord> {
     let ConnectRequest { name, timeout } = request;
-    validate_sandbox_name(name)?;
+    validate_stored_name("sandbox", name)?;
     let row = reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?.row;
     if !row.status.is_live() {
         return Err(MicrosandboxError::SandboxNotRunning { name: name.into(), status: row.status });

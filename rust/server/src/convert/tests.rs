@@ -1,7 +1,9 @@
 use super::*;
 
+const OPEN: Policy = Policy { isolation: model::Isolation::Container, host_image: true, share_local: false };
+
 fn refused(body: Value) -> ApiError {
-    config(body, &[]).unwrap_err()
+    config(body, &OPEN).unwrap_err()
 }
 
 fn spec_with(key: &str, value: Value) -> Value {
@@ -11,13 +13,16 @@ fn spec_with(key: &str, value: Value) -> Value {
 }
 
 #[test]
-fn both_dialects_give_a_detached_sandbox_of_the_host_image() {
-    let prefixes = [PathBuf::from("/opt/python")];
+fn both_dialects_give_a_detached_sandbox_of_the_policy() {
     for image in [json!("host"), json!({ "type": "oci", "reference": "host" })] {
-        let made = config(json!({ "name": "a", "image": image }), &prefixes).unwrap().spec;
+        let body = json!({ "name": "a", "image": image });
+        let made = config(body.clone(), &OPEN).unwrap().spec;
         assert!(made.detached);
-        assert_eq!(made.image, ImageSource::Host { prefixes: prefixes.to_vec() });
+        assert_eq!(made.image, ImageSource::Host { prefixes: Vec::new() });
         assert_eq!((made.resources.cpus, made.resources.memory_mib), (1, 512));
+        assert_eq!(made.isolation, model::Isolation::Container);
+        let refused = config(body, &Policy { host_image: false, ..OPEN }).unwrap_err();
+        assert_eq!((refused.status.as_u16(), refused.code), (422, "unsupported"));
     }
 }
 

@@ -53,3 +53,19 @@ fn a_damaged_file_is_an_error_and_not_an_empty_list() {
     assert!(keys.create("a", &[Scope::Exec], None).is_err());
     assert_eq!(std::fs::read_to_string(keys.file()).unwrap(), "{half");
 }
+
+#[test]
+fn keys_of_one_owner_share_it_beyond_the_first() {
+    let home = tempfile::tempdir().unwrap();
+    let keys = Keys::new(home.path());
+    let (first, _) = keys.create("first", &Scope::DEFAULT, None).unwrap();
+    let (other, _) = keys.create("other", &Scope::DEFAULT, None).unwrap();
+    assert_eq!(first.owner(), first.id);
+    assert_ne!(first.owner(), other.owner());
+    let (second, _) = keys.create_sharing(Some("first"), "second", &[Scope::LogsRead], None).unwrap();
+    let (third, text) = keys.create_sharing(Some("second"), "third", &[Scope::LogsRead], None).unwrap();
+    assert_eq!((second.owner(), third.owner()), (first.owner(), first.owner()));
+    keys.revoke("first").unwrap();
+    assert_eq!(keys.find(&text).unwrap().unwrap().owner(), first.id);
+    assert!(keys.create_sharing(Some("first"), "fourth", &[Scope::LogsRead], None).is_err());
+}

@@ -18,10 +18,11 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Segment;
 use crate::app::App;
-use crate::authorize::Caller;
 use crate::connections::Place;
 use crate::error::{ApiError, ApiResult};
+use crate::gate::Gate;
 use crate::relay;
+use crate::tenancy::Caller;
 
 /// Longest wait for the greeting of the agent.
 const GREETING: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ pub async fn agent(
     let accept = accept_key(request.headers())?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(|| upgrade_required("this connection cannot be upgraded"))?;
-    let handle = app.by_id(&id).await?;
+    let handle = app.by_id(&caller, &id).await?;
     let name = handle.name().to_owned();
     if !handle.status_snapshot().is_live() {
         return Err(MicrosandboxError::SandboxNotRunning { name, status: handle.status_snapshot() }.into());
@@ -55,10 +56,10 @@ pub async fn agent(
     let counted = app.metrics.relay();
     // The connection is still one: its place is free when the relay ends.
     let place = request.extensions_mut().remove::<Arc<Place>>();
-    let end = app.clone();
+    let (end, gate) = (app.clone(), Gate::of(&caller));
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => relay::run(&end, TokioIo::new(upgraded), stream, greeting).await,
+            Ok(upgraded) => relay::run(&end, TokioIo::new(upgraded), stream, greeting, gate).await,
             Err(error) => tracing::debug!(%error, "a connection closed during its upgrade"),
         }
         drop((key, sandbox, counted, place));

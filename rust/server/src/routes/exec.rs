@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -17,18 +18,26 @@ use microsandbox_wire::flat::{ExecRequest, ExecResponse};
 use super::{Segment, json, json_bytes, parse};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::tenancy::Caller;
 
-pub async fn exec(State(app): State<Arc<App>>, Segment(name): Segment, headers: HeaderMap, body: Body) -> ApiResult {
+pub async fn exec(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(name): Segment,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
     let request: ExecRequest = parse(&json_bytes(&app, &headers, body).await?)?;
     let cmd = request.cmd.clone();
     let options = options(&app, request)?;
-    let handle = app.get(&name).await?;
+    let handle = app.get(&caller, &name).await?;
     if !handle.status_snapshot().is_live() {
         let status = handle.status_snapshot();
         return Err(MicrosandboxError::SandboxNotRunning { name, status }.into());
     }
     let spec = handle.config()?;
-    let output = app.backend.sandboxes().agent(&name).exec(backend::ExecRequest { spec: &spec, cmd, options }).await?;
+    let output =
+        app.backend.sandboxes().agent(handle.name()).exec(backend::ExecRequest { spec: &spec, cmd, options }).await?;
     json(&ExecResponse {
         exit_code: output.exit.code,
         signal: output.exit.signal,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use super::{Segment, json, query};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::tenancy::Caller;
 
 /// Idle time after which a comment is sent, so that no proxy closes the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -81,15 +83,27 @@ impl LogParameters {
 }
 
 /// Dialect `spec`: always a stream.
-pub async fn by_id(State(app): State<Arc<App>>, Segment(id): Segment, uri: Uri, headers: HeaderMap) -> ApiResult {
-    let handle = app.by_id(&id).await?;
+pub async fn by_id(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    uri: Uri,
+    headers: HeaderMap,
+) -> ApiResult {
+    let handle = app.by_id(&caller, &id).await?;
     stream_of(app, &handle, &query(&uri)?, &headers).await
 }
 
 /// Dialect `flat`: a page of the newest entries, or a stream when the request accepts one.
-pub async fn by_name(State(app): State<Arc<App>>, Segment(name): Segment, uri: Uri, headers: HeaderMap) -> ApiResult {
+pub async fn by_name(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(name): Segment,
+    uri: Uri,
+    headers: HeaderMap,
+) -> ApiResult {
     let given: LogParameters = query(&uri)?;
-    let handle = app.get(&name).await?;
+    let handle = app.get(&caller, &name).await?;
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if accepts.into_iter().any(|value| value.contains(EVENTS)) {
         return stream_of(app, &handle, &given, &headers).await;

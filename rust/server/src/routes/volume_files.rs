@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -17,10 +18,15 @@ use microsandbox_wire::paths::{FILE_PATH_HEADER, FILE_RECURSIVE_HEADER, decode_f
 use microsandbox_wire::sandbox::CloudMessageResponse;
 use microsandbox_wire::volume::{FileEntries, FileExists, FileInfo, FileMetadata, FromTo, PathBody};
 
-use super::volumes::named;
 use super::{Segment, json, json_bytes, parse};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::tenancy::Caller;
+
+/// The name under which the volume is stored.
+async fn named(app: &App, caller: &Caller, id: &str) -> ApiResult<String> {
+    Ok(app.volume(caller, id).await?.name)
+}
 
 fn path(headers: &HeaderMap) -> ApiResult<String> {
     let text = headers.get(FILE_PATH_HEADER).and_then(|value| value.to_str().ok());
@@ -75,26 +81,46 @@ fn metadata(path: String, found: FsMetadata) -> FileInfo {
     }
 }
 
-pub async fn list(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
-    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+) -> ApiResult {
+    let (path, name) = (path(&headers)?, named(&app, &caller, &id).await?);
     let entries = app.backend.volumes().files(&name).list(&path).await.map_err(file_error)?;
     json(&FileEntries { entries: entries.into_iter().map(entry).collect() })
 }
 
-pub async fn stat(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
-    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+pub async fn stat(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+) -> ApiResult {
+    let (path, name) = (path(&headers)?, named(&app, &caller, &id).await?);
     let found = app.backend.volumes().files(&name).stat(&path, true).await.map_err(file_error)?;
     json(&FileMetadata { metadata: metadata(path, found) })
 }
 
-pub async fn exists(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
-    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+pub async fn exists(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+) -> ApiResult {
+    let (path, name) = (path(&headers)?, named(&app, &caller, &id).await?);
     let exists = app.backend.volumes().files(&name).exists(&path).await.map_err(file_error)?;
     json(&FileExists { exists })
 }
 
-pub async fn read(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
-    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+pub async fn read(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+) -> ApiResult {
+    let (path, name) = (path(&headers)?, named(&app, &caller, &id).await?);
     let chunks = app.backend.volumes().files(&name).read_stream(&path).await.map_err(file_error)?;
     // After a failure the body ends without its last chunk, so the client detects it.
     let body = Body::from_stream(chunks.map(|chunk| {
@@ -106,8 +132,14 @@ pub async fn read(State(app): State<Arc<App>>, Segment(id): Segment, headers: He
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))], body).into_response())
 }
 
-pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, mut body: Body) -> ApiResult {
-    let (path, name) = (path(&headers)?, named(&app, &id).await?);
+pub async fn write(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+    mut body: Body,
+) -> ApiResult {
+    let (path, name) = (path(&headers)?, named(&app, &caller, &id).await?);
     let most = app.limits.file_body;
     let too_large = || ApiError::too_large(format!("the file is larger than {most} bytes, the limit of this server"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -138,35 +170,58 @@ pub async fn write(State(app): State<Arc<App>>, Segment(id): Segment, headers: H
     done(format!("{written} bytes were written"))
 }
 
-pub async fn mkdir(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> ApiResult {
+pub async fn mkdir(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
     let request: PathBody = parse(&json_bytes(&app, &headers, body).await?)?;
-    let name = named(&app, &id).await?;
+    let name = named(&app, &caller, &id).await?;
     app.backend.volumes().files(&name).mkdir(&request.path).await.map_err(file_error)?;
     done("the directory exists".into())
 }
 
-pub async fn copy(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> ApiResult {
+pub async fn copy(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
-    let name = named(&app, &id).await?;
+    let name = named(&app, &caller, &id).await?;
     app.backend.volumes().files(&name).copy(&request.from, &request.to).await.map_err(file_error)?;
     done("copied".into())
 }
 
-pub async fn rename(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap, body: Body) -> ApiResult {
+pub async fn rename(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
-    let name = named(&app, &id).await?;
+    let name = named(&app, &caller, &id).await?;
     app.backend.volumes().files(&name).rename(&request.from, &request.to).await.map_err(file_error)?;
     done("renamed".into())
 }
 
-pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment, headers: HeaderMap) -> ApiResult {
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+    headers: HeaderMap,
+) -> ApiResult {
     let path = path(&headers)?;
     let recursive = match headers.get(FILE_RECURSIVE_HEADER).map(HeaderValue::as_bytes) {
         None | Some(b"false") => false,
         Some(b"true") => true,
         Some(_) => return Err(ApiError::invalid(format!("the header {FILE_RECURSIVE_HEADER} must be true or false"))),
     };
-    let name = named(&app, &id).await?;
+    let name = named(&app, &caller, &id).await?;
     app.backend.volumes().files(&name).remove(&path, recursive).await.map_err(file_error)?;
     done("removed".into())
 }

@@ -1,31 +1,35 @@
-//! Volumes. The id of a volume is its name where the backend has no ids.
+//! Volumes. The id of a volume is its name.
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::model::{VolumeConfig, VolumeInfo, validate_volume_name};
-use microsandbox_local::LocalBackend;
+use microsandbox_core::model::{VolumeConfig, VolumeInfo, VolumeQuery, validate_volume_name};
 use microsandbox_wire::sandbox::CloudMessageResponse;
 use microsandbox_wire::volume::{CloudVolume, CreateVolume};
+use serde::Deserialize;
 
-use super::{Segment, json, json_bytes, parse};
+use super::{Segment, json, json_bytes, parse, query};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::tenancy::Caller;
 
 /// MiB in a GiB.
 const GIB: u64 = 1024;
 
-fn show(volume: VolumeInfo) -> CloudVolume {
+fn show(caller: &Caller, volume: VolumeInfo, measured: bool) -> CloudVolume {
+    let name = caller.shown(&volume.name);
     CloudVolume {
-        id: identity(&volume),
-        name: Some(volume.name).filter(|name| !name.is_empty()),
+        // A volume of this machine has no other identity.
+        id: volume.id.as_deref().map_or_else(|| name.to_owned(), crate::convert::uuid),
+        name: Some(name.to_owned()).filter(|name| !name.is_empty()),
         kind: Some(if volume.is_default { "host" } else { "managed" }.into()),
         status: Some("active".into()),
         storage: Some("block".into()),
-        used_bytes: Some(volume.used_bytes),
+        used_bytes: measured.then_some(volume.used_bytes),
         capacity_bytes: volume.capacity_bytes.or_else(|| volume.quota_mib.map(|mib| mib.saturating_mul(1 << 20))),
         labels: volume.labels,
         created_at: volume.created_at,
@@ -33,36 +37,46 @@ fn show(volume: VolumeInfo) -> CloudVolume {
     }
 }
 
-fn identity(volume: &VolumeInfo) -> String {
-    volume.id.as_deref().map_or_else(|| volume.name.clone(), crate::convert::uuid)
+#[derive(Deserialize)]
+struct ListParameters {
+    name: Option<String>,
+    usage: Option<String>,
 }
 
-/// The name of the volume with this identity.
-pub async fn named(app: &App, id: &str) -> ApiResult<String> {
-    if LocalBackend::of(&app.backend).is_some() {
-        // The id is the name, and each operation checks that the volume exists: a list would measure every volume.
-        return match validate_volume_name(id) {
-            Ok(()) => Ok(id.to_owned()),
-            Err(_) => Err(MicrosandboxError::VolumeNotFound(id.into()).into()),
-        };
-    }
-    let volumes = app.backend.volumes().list().await?;
-    match volumes.into_iter().find(|volume| identity(volume) == id) {
-        Some(volume) => Ok(volume.name),
-        None => Err(MicrosandboxError::VolumeNotFound(id.into()).into()),
-    }
+/// The volumes that the caller sees; with `name` only what it calls so. `used_bytes` only where asked, because it costs a look at
+/// each file.
+pub async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, uri: Uri) -> ApiResult {
+    let ListParameters { name, usage } = query(&uri)?;
+    let measured = match usage.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(ApiError::invalid(format!("usage must be true or false: got {other:?}"))),
+    };
+    let found = match name {
+        None => {
+            let query = VolumeQuery { name: None, owners: app.sees(&caller), unmeasured: !measured };
+            app.backend.volumes().list(query).await?
+        }
+        Some(name) => match app.volume(&caller, &name).await {
+            Ok(found) if measured => vec![app.backend.volumes().get(&found.name).await?],
+            Ok(found) => vec![found],
+            Err(error) if error.status == StatusCode::NOT_FOUND => Vec::new(),
+            Err(error) => return Err(error),
+        },
+    };
+    json(&found.into_iter().map(|volume| show(&caller, volume, measured)).collect::<Vec<_>>())
 }
 
-pub async fn list(State(app): State<Arc<App>>) -> ApiResult {
-    let volumes = app.backend.volumes().list().await?;
-    json(&volumes.into_iter().map(show).collect::<Vec<_>>())
+pub async fn default(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> ApiResult {
+    json(&show(&caller, app.backend.volumes().get_default().await?, true))
 }
 
-pub async fn default(State(app): State<Arc<App>>) -> ApiResult {
-    json(&show(app.backend.volumes().get_default().await?))
-}
-
-pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> ApiResult {
+pub async fn create(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
     let request: CreateVolume = parse(&json_bytes(&app, &headers, body).await?)?;
     let quota_mib =
         match request.capacity_gib {
@@ -71,12 +85,29 @@ pub async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body)
                 ApiError::invalid(format!("capacity_gib must be 1 to {}: got {gib}", u64::MAX / GIB))
             })?),
         };
-    let config = VolumeConfig { name: request.name, quota_mib, labels: request.labels, ..VolumeConfig::default() };
-    json(&show(app.backend.volumes().create(config).await?))
+    validate_volume_name(&request.name)?;
+    let config = VolumeConfig {
+        name: caller.stored(&request.name),
+        quota_mib,
+        labels: request.labels,
+        owner: Some(caller.owner.clone()),
+        ..VolumeConfig::default()
+    };
+    json(&show(&caller, app.backend.volumes().create(config).await?, true))
 }
 
-pub async fn remove(State(app): State<Arc<App>>, Segment(id): Segment) -> ApiResult {
-    let name = named(&app, &id).await?;
-    app.backend.volumes().remove(&name).await?;
-    json(&CloudMessageResponse { message: format!("volume {name} was removed") })
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Segment(id): Segment,
+) -> ApiResult {
+    let name = app.volume(&caller, &id).await?.name;
+    match app.backend.volumes().remove(&name).await {
+        // Whose sandbox mounts it is for its owner to know.
+        Err(MicrosandboxError::VolumeInUse { name, holder }) if !caller.names(&holder) => {
+            return Err(MicrosandboxError::VolumeInUse { name, holder: "of another owner".into() }.into());
+        }
+        removed => removed?,
+    }
+    json(&CloudMessageResponse { message: format!("volume {id} was removed") })
 }

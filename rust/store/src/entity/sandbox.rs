@@ -15,6 +15,8 @@ pub struct Model {
     pub created_at: Option<DateTime>,
     pub updated_at: Option<DateTime>,
     pub ephemeral: bool,
+    /// A column of our own, which no step adds: see `migration`.
+    pub own_owner: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

@@ -20,6 +20,8 @@ pub struct Model {
     pub capacity_bytes: Option<i64>,
     pub disk_format: Option<String>,
     pub disk_fstype: Option<String>,
+    /// A column of our own, which no step adds: see `migration`.
+    pub own_owner: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
