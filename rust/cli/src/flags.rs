@@ -9,8 +9,9 @@
 //! | `selection` | sandboxes by name and by label, and an action on each of them |
 //! | `unsupported` | flags and verbs of the specification that this version refuses by name |
 //! | `word` | words of a program inside, also those that are not UTF-8 |
-//! | `duration`, `size`, `key_value` | notations: `5m`, `512M`, `KEY=VALUE` |
+//! | `duration`, `size`, `key_value`, `budget` | notations: `5m`, `512M`, `KEY=VALUE`, `memory=8G` |
 
+pub mod budget;
 pub mod duration;
 pub mod environment;
 pub mod image_source;

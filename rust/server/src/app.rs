@@ -12,6 +12,7 @@ use microsandbox_wire::sandbox::CloudSandbox;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access_log::AccessLog;
+use crate::budgets::Budgets;
 use crate::concurrency_limit::ConcurrencyLimit;
 use crate::error::{ApiError, ApiResult};
 use crate::idempotency::Idempotency;
@@ -40,6 +41,7 @@ pub struct App {
     /// Relays by key, and by sandbox.
     pub relays_by_key: ConcurrencyLimit,
     pub relays_by_sandbox: ConcurrencyLimit,
+    pub budgets: Budgets,
     pub creating: AtomicUsize,
     pub idempotency: Idempotency,
     pub metrics: Metrics,
@@ -74,6 +76,7 @@ impl App {
             by_key: ConcurrencyLimit::new(limits.requests_per_key),
             relays_by_key: ConcurrencyLimit::new(limits.relays_per_key),
             relays_by_sandbox: ConcurrencyLimit::new(limits.relays_per_sandbox),
+            budgets: Budgets::new(limits.budget, limits.key_budget),
             creating: AtomicUsize::new(0),
             idempotency: Idempotency::new(limits.idempotency, limits.idempotency_entries),
             metrics: Metrics::default(),

@@ -42,6 +42,10 @@ impl ApiError {
     pub fn too_many(message: impl Into<String>) -> Self {
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::TOO_MANY_REQUESTS, message).retry(1)
     }
+    /// A budget has no room.
+    pub fn exhausted(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::RESOURCE_EXHAUSTED, message).retry(1)
+    }
     pub fn unavailable(message: impl Into<String>) -> Self {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE, message).retry(1)
     }

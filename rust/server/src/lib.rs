@@ -11,12 +11,14 @@
 //! | [`routes`] | the handlers |
 //! | [`convert`], [`error`] | from the wire to the core and back |
 //! | [`relay`], [`gate`] | the agent WebSocket; which frames a key may send |
+//! | [`budgets`] | what the objects of one key, and of all, may use |
 //! | [`connections`] | the places of connections: known clients and strangers |
 //! | [`app`], [`concurrency_limit`], [`idempotency`] | state that all requests share |
 
 pub mod access_log;
 mod app;
 mod authorize;
+mod budgets;
 mod concurrency_limit;
 mod connections;
 mod convert;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use microsandbox_core::config::Budget;
+
 /// Limits; the defaults suit one machine that several programs use.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -21,6 +23,10 @@ pub struct Limits {
     pub relays_per_key: usize,
     /// Concurrent connections to the agent of one sandbox; one more gets 429. An agent accepts 128. 120.
     pub relays_per_sandbox: usize,
+    /// What the objects of all keys together may use; more gets 429 `resource_exhausted`, which names the budget. Unlimited.
+    pub budget: Budget,
+    /// What the objects of each key may use. Unlimited.
+    pub key_budget: Budget,
     /// Sandboxes that may exist; the creation of one more gets 429 `resource_exhausted`. 1000.
     pub sandboxes: usize,
     /// Bytes of a JSON body; more gets 413. 1 MiB.
@@ -68,6 +74,8 @@ impl Default for Limits {
             readiness_waits: 64,
             relays_per_key: 1024,
             relays_per_sandbox: 120,
+            budget: Budget::default(),
+            key_budget: Budget::default(),
             sandboxes: 1000,
             json_body: 1 << 20,
             file_body: 4 << 30,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{DEADLINE, Reply, Running};
 use chrono::{TimeDelta, Utc};
+use microsandbox_core::config::Budget;
 use microsandbox_server::{Limits, Scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -258,5 +259,38 @@ async fn a_client_that_reads_nothing_times_out_a_slow_one_does_not() {
     let mut received = Vec::new();
     let end = tokio::time::timeout(DEADLINE, silent.read_to_end(&mut received)).await.expect("still connected");
     assert!(end.is_err() || received.len() < FILE, "the whole file was sent");
+    server.end().await;
+}
+
+/// H4: budgets of a key and of all, at their limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_is_used_up_is_named() {
+    let key_budget = Budget { memory_mib: Some(1024), volumes: Some(1), ..Budget::default() };
+    let budget = Budget { cpus: Some(3), ..Budget::default() };
+    let server = Running::start(Limits { budget, key_budget, ..Limits::default() }).await;
+    let of = |name: &str, memory: u32| {
+        format!(r#"{{"name": "{name}", "image": "host", "memory_mib": {memory}, "vcpus": 1}}"#)
+    };
+    assert_eq!(server.ask("POST", "/v1/sandboxes", Some(&of("a", 1000))).await.status, 200);
+    let full = server.ask("POST", "/v1/sandboxes", Some(&of("b", 25))).await;
+    assert_eq!((full.status, full.code().as_str()), (429, "resource_exhausted"), "{}", full.text());
+    let details = full.json()["error"]["details"].clone();
+    assert_eq!((details["resource"].as_str(), details["scope"].as_str()), (Some("memory"), Some("key")));
+    assert!(full.text().contains("--key-budget memory="), "{}", full.text());
+    assert_eq!(server.ask("POST", "/v1/sandboxes", Some(&of("b", 24))).await.status, 200);
+    let (_, other) = server.keys.create("other", &Scope::ALL, None).unwrap();
+    let bearer = format!("Bearer {other}");
+    let headers = [("authorization", bearer.as_str())];
+    assert_eq!(server.ask_with("POST", "/v1/sandboxes", &headers, Some(&of("c", 1024))).await.status, 200);
+    let full = server.ask_with("POST", "/v1/sandboxes", &headers, Some(&of("d", 16))).await;
+    assert_eq!((full.status, full.code().as_str()), (429, "resource_exhausted"), "{}", full.text());
+    // What is stopped needs no memory and no processors.
+    assert_eq!(server.ask("POST", "/v1/sandboxes/by-name/a/stop", None).await.status, 200);
+    assert_eq!(server.ask("POST", "/v1/sandboxes", Some(&of("e", 1000))).await.status, 200);
+    let full = server.ask("POST", "/v1/sandboxes/by-name/a/start", None).await;
+    assert_eq!((full.status, full.code().as_str()), (429, "resource_exhausted"), "{}", full.text());
+    assert_eq!(server.ask("POST", "/v1/volumes", Some(r#"{"name": "v"}"#)).await.status, 200);
+    let full = server.ask("POST", "/v1/volumes", Some(r#"{"name": "w"}"#)).await;
+    assert_eq!(full.json()["error"]["details"]["resource"].as_str(), Some("volumes"), "{}", full.text());
     server.end().await;
 }

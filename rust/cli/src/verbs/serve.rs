@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::config::LocalConfig;
+use microsandbox_core::config::{Budget, BudgetName, LocalConfig};
 use microsandbox_core::model::Isolation;
 use microsandbox_local::{LocalBackend, isolation};
 use microsandbox_server::{AccessLog, Keys, Limits, Policy, Server, ServerConfig, Tls, bind, tls};
 
+use crate::flags::budget::parse_budget;
 use crate::invocation::Invocation;
 use crate::output::failure::{Failure, Outcome};
 use crate::terminal::console::{Sink, lock};
@@ -42,6 +43,13 @@ pub struct ServeArgs {
     /// Maximum number of sandboxes; more creations are refused.
     #[arg(long, value_name = "N", default_value_t = Limits::default().sandboxes)]
     max_sandboxes: usize,
+    /// Limit what the sandboxes and volumes of all keys together may use; NAME is sandboxes, volumes, memory, cpus, disk or inodes.
+    /// Memory is limited to that of this machine, and volumes to 1000, unless stated. Repeatable.
+    #[arg(long, value_name = "NAME=LIMIT", value_parser = parse_budget)]
+    budget: Vec<(BudgetName, u64)>,
+    /// Limit what those of each key may use, as --budget. Repeatable.
+    #[arg(long, value_name = "NAME=LIMIT", value_parser = parse_budget)]
+    key_budget: Vec<(BudgetName, u64)>,
     /// Isolation of the sandboxes of clients, without a fallback; microvm needs /dev/kvm.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = ServedIsolation::Microvm)]
     isolation: ServedIsolation,
@@ -162,7 +170,12 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
     }
     let config = ServerConfig {
         directory,
-        limits: Limits { sandboxes: args.max_sandboxes, ..Limits::default() },
+        limits: Limits {
+            sandboxes: args.max_sandboxes,
+            budget: budget(local.config().serve.budget, &args.budget, true),
+            key_budget: budget(local.config().serve.key_budget, &args.key_budget, false),
+            ..Limits::default()
+        },
         policy: Policy {
             isolation: args.isolation.into(),
             host_image: args.allow_host_image,
@@ -183,6 +196,23 @@ pub async fn run(args: ServeArgs, call: &Invocation) -> Outcome<i32> {
         })
         .await;
     Ok(0)
+}
+
+/// Volumes of all keys, unless stated.
+const VOLUMES: u64 = 1000;
+
+/// What the options say over what the configuration says.
+fn budget(mut stored: Budget, stated: &[(BudgetName, u64)], of_all: bool) -> Budget {
+    for (name, limit) in stated {
+        stored.set(*name, *limit);
+    }
+    if of_all {
+        let memory = rustix::system::sysinfo();
+        let bytes = u64::from(memory.totalram).saturating_mul(u64::from(memory.mem_unit));
+        stored.memory_mib.get_or_insert(bytes >> 20);
+        stored.volumes.get_or_insert(VOLUMES);
+    }
+    stored
 }
 
 /// Open files that the server may have, where the machine lets it: connections are as many as these allow.

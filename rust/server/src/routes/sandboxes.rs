@@ -133,8 +133,11 @@ async fn outcome(
 async fn create_and_start(app: Arc<App>, caller: Caller, config: SandboxConfig) -> ApiResult<CloudSandbox> {
     let _permit = permit(&app)?;
     let _slot = app.reserve_slot().await?;
+    let spec = &config.spec;
+    let reserved = app.budgets.reserve(&app.backend, &caller.owner, &spec.name, &spec.resources).await?;
     let request = CreateRequest { config, start: true, owner: Some(caller.owner.clone()) };
     let live = app.backend.sandboxes().create(request).await?;
+    reserved.keep();
     Ok(app.show(&caller, &Sandbox::get(&app.backend, &live.spec.name).await?))
 }
 
@@ -211,9 +214,18 @@ async fn start(app: Arc<App>, caller: Caller, handle: SandboxHandle, wait: Durat
     startable(&app, &caller, &handle).await?;
     let name = handle.name().to_owned();
     let (task, wanted, who) = (app.clone(), name.clone(), caller.clone());
+    let (owner, resources) = (handle.owner().map(str::to_owned), handle.config()?.resources);
     let starting = detached(async move {
         let _permit = permit(&task)?;
+        // What was made on this machine is in no budget.
+        let reserved = match &owner {
+            Some(owner) => Some(task.budgets.reserve(&task.backend, owner, &wanted, &resources).await?),
+            None => None,
+        };
         task.backend.sandboxes().start(StartRequest { name: &wanted, detached: true }).await?;
+        if let Some(reserved) = reserved {
+            reserved.keep();
+        }
         Ok(task.show(&who, &Sandbox::get(&task.backend, &wanted).await?))
     });
     json(&outcome(&app, &caller, &name, wait, starting).await?)

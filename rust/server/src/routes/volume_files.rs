@@ -146,6 +146,7 @@ pub async fn write(
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
+    app.budgets.disk_is_left(&app.backend, &caller.owner).await?;
     let sink = app.backend.volumes().files(&name).write_stream(&path).await.map_err(file_error)?;
     let mut written = 0u64;
     // A sink that is dropped before it is closed leaves the previous file in place.
@@ -179,6 +180,7 @@ pub async fn mkdir(
 ) -> ApiResult {
     let request: PathBody = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &caller, &id).await?;
+    app.budgets.disk_is_left(&app.backend, &caller.owner).await?;
     app.backend.volumes().files(&name).mkdir(&request.path).await.map_err(file_error)?;
     done("the directory exists".into())
 }
@@ -192,6 +194,7 @@ pub async fn copy(
 ) -> ApiResult {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
     let name = named(&app, &caller, &id).await?;
+    app.budgets.disk_is_left(&app.backend, &caller.owner).await?;
     app.backend.volumes().files(&name).copy(&request.from, &request.to).await.map_err(file_error)?;
     done("copied".into())
 }

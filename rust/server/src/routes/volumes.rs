@@ -93,6 +93,7 @@ pub async fn create(
         owner: Some(caller.owner.clone()),
         ..VolumeConfig::default()
     };
+    let _one_at_a_time = app.budgets.volume(&app.backend, &caller.owner).await?;
     json(&show(&caller, app.backend.volumes().create(config).await?, true))
 }
 
