@@ -160,7 +160,9 @@ impl Connection {
 
     async fn bytes(&self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         let limits = &self.app.limits;
-        if !matches!(tokio::time::timeout(limits.first_byte_timeout, stream.readable()).await, Ok(Ok(()))) {
+        // A look at the byte itself: the readiness of a fresh socket says nothing.
+        let mut first = [0; 1];
+        if !matches!(tokio::time::timeout(limits.first_byte_timeout, stream.peek(&mut first)).await, Ok(Ok(1))) {
             return tracing::debug!("a connection sent nothing");
         }
         match tls {

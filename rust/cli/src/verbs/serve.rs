@@ -208,7 +208,7 @@ fn budget(mut stored: Budget, stated: &[(BudgetName, u64)], of_all: bool) -> Bud
     }
     if of_all {
         let memory = rustix::system::sysinfo();
-        let bytes = u64::from(memory.totalram).saturating_mul(u64::from(memory.mem_unit));
+        let bytes = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
         stored.memory_mib.get_or_insert(bytes >> 20);
         stored.volumes.get_or_insert(VOLUMES);
     }

@@ -31,7 +31,8 @@ const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_
 pub const INSIDE_HINT: &str =
     "the kernel refused a step that works inside user namespaces; a security module may forbid it";
 
-const NO_DISK_LIMIT: &str = "neither the root of the sandbox nor its volumes have a quota of bytes or inodes; below      disk.host_headroom nothing is created, loaded or written to a volume from outside";
+const NO_DISK_LIMIT: &str = "neither the root of the sandbox nor its volumes have a quota of bytes or inodes; below \
+     disk.host_headroom nothing is created, loaded or written to a volume from outside";
 
 /// What runs in a jail.
 pub trait Tenant {
