@@ -15,6 +15,9 @@ use microsandbox_core::model::{
     SandboxSpec, SandboxStatus,
 };
 
+/// Longest name of a status that is shown.
+const WORD_MAX: usize = 24;
+
 pub fn status(wire: &Known<CloudSandboxStatus>) -> SandboxStatus {
     let Known::Value(wire) = wire else { return SandboxStatus::Unknown };
     match wire {
@@ -33,10 +36,16 @@ fn failure(sandbox: &CloudSandbox) -> Option<String> {
     match &sandbox.status {
         Known::Value(_) => failure,
         Known::Other(text) => {
-            let unknown = format!("the service reports the status {:?}, which this version does not know", cut(text));
+            let unknown = format!("the service reports the status {}, which this version does not know", word(text));
             Some(failure.map_or_else(|| unknown.clone(), |failure| format!("{unknown}; {failure}")))
         }
     }
+}
+
+/// A status as a word. Other text of the service is left out: it may echo the key.
+fn word(text: &str) -> &str {
+    let is_word = (1..=WORD_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    if is_word { text } else { "(not a word)" }
 }
 
 /// The record of a handle.

@@ -32,6 +32,10 @@ async fn a_key_that_is_echoed_is_in_no_error() {
     }
     let mut odd = answer("running");
     odd["status"] = KEY.into();
+    let unknown = serving(ResponseTemplate::new(200).set_body_json(odd.clone())).await;
+    let handle = get(&client(&unknown.uri(), Wire::Spec)).await.unwrap();
+    assert!(handle.last_error_snapshot().is_some_and(|text| !text.contains("hunter2")));
+    odd["ephemeral"] = KEY.into();
     let unreadable = serving(ResponseTemplate::new(200).set_body_json(odd)).await;
     let kind = format!("text/{KEY}");
     let untyped = serving(ResponseTemplate::new(200).set_body_raw("x", &kind)).await;
