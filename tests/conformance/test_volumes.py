@@ -29,6 +29,7 @@ from microsandbox import (
     VolumeKind,
     VolumeNotFoundError,
 )
+from pace import within
 
 
 async def test_a_volume_is_made_found_listed_and_removed(harness: Harness) -> None:
@@ -217,6 +218,16 @@ async def test_no_mount_lands_on_what_the_sandbox_is_made_of(harness: Harness) -
 
 
 @pytest.mark.needs("mounts")
+async def test_zeros_need_room_as_other_data_does(harness: Harness) -> None:
+    box = await harness.create("box", volumes={"/scratch": Volume.tmpfs(size_mib=8)})
+    with pytest.raises(FilesystemError, match="No space left"):
+        await box.fs.write("/scratch/zeros", bytes(64 << 20))
+    assert not await box.fs.exists("/scratch/zeros")
+    await box.fs.write("/scratch/fits", bytes(4 << 20))
+    assert (await box.fs.stat("/scratch/fits")).size == 4 << 20
+
+
+@pytest.mark.needs("mounts")
 async def test_a_mount_within_memory_is_seen_or_refused(harness: Harness) -> None:
     volume = await Volume.create("inner", backend=harness.backend)
     await volume.fs.write("f", b"seen")
@@ -291,6 +302,30 @@ async def test_a_host_directory_is_live_both_ways(harness: Harness, tmp_path: Pa
     assert (tmp_path / "out").stat().st_uid == os.getuid()
     assert (await box.shell("touch /ro/x")).exit_code != 0
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+@pytest.mark.needs("host_paths")
+async def test_what_the_host_changes_shows_in_a_read_only_bind(harness: Harness, tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "replaced").write_text("old ")
+    (tmp_path / "removed").write_text("there")
+    box = await harness.create("box", volumes={"/ro": Volume.bind(str(tmp_path), readonly=True)})
+    # Each name has been looked for before it changes.
+    script = "cd /ro; cat replaced removed made dir/deep 2> /dev/null"
+    assert (await box.shell(script)).stdout_text == "old there"
+    (tmp_path / "new").write_text("new ")
+    os.replace(tmp_path / "new", tmp_path / "replaced")
+    (tmp_path / "removed").unlink()
+    (tmp_path / "made").write_text("made ")
+    (tmp_path / "dir" / "deep").write_text("deep")
+    seen = ""
+    async with asyncio.timeout(within(20)):
+        while seen != "new made deep":
+            seen = (await box.shell(script)).stdout_text
+    assert (await box.shell("ls /ro")).stdout_text.split() == ["dir", "made", "replaced"]
+    # Content that changes in place is there at once.
+    (tmp_path / "replaced").write_text("in place")
+    assert (await box.shell("cat /ro/replaced")).stdout_text == "in place"
 
 
 def set_ids(directory: Path) -> list[str]:

@@ -254,6 +254,67 @@ def test_limits_with_delegation_are_on(run: Run, delegated: tuple[Path, ...]) ->
     assert not leftovers, leftovers
 
 
+TRIES = """
+import errno, os, socket
+for call in (lambda: socket.socket(socket.AF_UNIX).connect("/ro/socket"), lambda: os.open("/ro/fifo", os.O_WRONLY | os.O_NONBLOCK)):
+    try:
+        call()
+        print("done")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
+
+VIEW_JOB = f"""
+async def body():
+    import socket
+    shown = os.environ["HOME"] + "/shown"
+    os.mkdir(shown)
+    open(shown + "/file", "w").write("content")
+    os.mkfifo(shown + "/fifo")
+    reader = os.open(shown + "/fifo", os.O_RDONLY | os.O_NONBLOCK)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(shown + "/socket")
+    listener.listen()
+    binds = {{"/ro": Volume.bind(shown, readonly=True), "/f": Volume.bind(shown + "/file", readonly=True)}}
+    async with await Sandbox.create("box", image="host", backend=backend, volumes=binds) as box:
+        result = {{"tried": (await box.exec("python3", ["-c", {TRIES!r}])).stdout_text.split()}}
+        result["content"] = (await box.shell("cat /ro/file /f /ro/later")).stdout_text
+        open(shown + "/later", "w").write("later")
+        for _ in range(200):
+            result["later"] = (await box.shell("cat /ro/later")).stdout_text
+            if result["later"]:
+                break
+            await asyncio.sleep(0.05)
+        result["mounts"] = (await box.shell("cat /proc/self/mountinfo")).stdout_text
+        report = await box.isolation_report()
+        result["report"] = {{m.name: [str(m.state), m.reason or ""] for m in report.mechanisms}}
+    # The kernel makes no overlay of procfs.
+    binds = {{"/settings": Volume.bind("/proc/sys/kernel", readonly=True)}}
+    async with await Sandbox.create("box", image="host", backend=backend, volumes=binds) as box:
+        result["settings"] = (await box.shell("cat /settings/ostype; echo x > /settings/hostname || echo refused")).stdout_text
+        report = await box.isolation_report()
+        result["plain"] = {{m.name: [str(m.state), m.reason or ""] for m in report.mechanisms}}["readonly_views"]
+    return result
+"""
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_a_read_only_bind_of_an_ordinary_user_is_a_view(run: Run, user_home: Path, ranges: bool) -> None:
+    if ranges and not shutil.which("newuidmap"):
+        pytest.skip("newuidmap is not installed")
+    answer = run(VIEW_JOB, ranges=ranges)
+    assert answer["tried"] == ["ECONNREFUSED", "ENXIO"]
+    assert (answer["content"], answer["later"]) == ("contentcontent", "later")
+    report = answer["report"]
+    assert isinstance(report, dict)
+    assert report["readonly_views"][0] == "on", report["readonly_views"]
+    assert str(user_home) not in str(answer["mounts"])
+    assert answer["settings"] == "Linux\nrefused\n"
+    plain = answer["plain"]
+    assert isinstance(plain, list)
+    assert plain[0] == "degraded" and "/settings (" in plain[1], plain
+
+
 @pytest.mark.hazard("DB2")
 def test_a_read_only_database_still_reads(run: Run) -> None:
     answer = run(

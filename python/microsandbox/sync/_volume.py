@@ -306,6 +306,11 @@ class Volume:
         Nothing is made in the directory: another mount within it needs its place to exist there
         (`InvalidConfigError`), and a part of `image="host"` whose place is missing there is covered.
 
+        With `readonly=True`, a container sees the content of the files and nothing else of them: sockets and FIFOs in
+        the directory lead nowhere, file locks and inotify do not reach the host. Content that the host changes in
+        place shows at once, a name that it makes, replaces or removes within a second; a name that a program inside
+        holds open keeps its old file until it is closed. A writable bind gives the guest the sockets and FIFOs too.
+
         Example: `sb = Sandbox.create("box", image="host", volumes={"/src": Volume.bind("./src")})`
         """
         return MountConfig(MountKind.BIND, bind=os.fspath(path), **policies(options))

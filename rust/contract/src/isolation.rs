@@ -42,6 +42,8 @@ text_enum! {
         UserNamespace = "user_namespace",
         IdRange = "id_range",
         IdMappedRoot = "id_mapped_root",
+        /// How read-only files of the host are mounted.
+        ReadonlyViews = "readonly_views",
         PidNamespace = "pid_namespace",
         MountNamespace = "mount_namespace",
         IpcNamespace = "ipc_namespace",
@@ -56,6 +58,8 @@ text_enum! {
         CpuLimit = "cpu_limit",
         PidsLimit = "pids_limit",
         DiskLimit = "disk_limit",
+        /// Whether programs see the limits as the size of their machine.
+        MachineSize = "machine_size",
         TreeKill = "tree_kill";
         /// A mechanism of another version; the reason of its entry begins with its name.
         Unknown = "unknown",

@@ -139,6 +139,10 @@ pub struct BindSpec {
     /// Absolute path inside; resolved beneath the new root, missing parents are created in the upper directory.
     pub target: String,
     pub readonly: bool,
+    /// Of a read-only mount in a container: only the content of its files is shown. Sockets and FIFOs in it lead nowhere; locks and
+    /// watches do not reach the host's files. Not for volumes, whose files sandboxes share.
+    #[serde(default)]
+    pub view: bool,
     #[serde(default)]
     pub noexec: bool,
     /// The files carry real host ids, as in [`Lower::host_ids`]; without that ability the boot fails.

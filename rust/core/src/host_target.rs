@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use microsandbox_rooted::attributes;
-use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_over, write_sparsely};
+use microsandbox_rooted::replace::{Holes, Temporary, open_existing, refuses_names, write_over, write_sparsely};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -20,6 +20,7 @@ pub(crate) struct HostTarget {
     /// Seconds and nanoseconds.
     modified: Option<(i64, u32)>,
     length: u64,
+    holes: Holes,
 }
 
 enum Output {
@@ -62,7 +63,7 @@ impl HostTarget {
             }
             Err(error) => return Err(failed(error.into())),
         };
-        Ok(HostTarget { path: path.into(), name, output, modified, length: 0 })
+        Ok(HostTarget { path: path.into(), name, output, modified, length: 0, holes: Holes::default() })
     }
 
     fn file(&self) -> BorrowedFd<'_> {
@@ -75,8 +76,8 @@ impl HostTarget {
     /// Appends; long runs of zeros are left out.
     pub fn write(&mut self, data: &[u8]) -> MicrosandboxResult<()> {
         let written = match &self.output {
-            Output::Fresh(temporary) => write_sparsely(temporary.file(), data, self.length),
-            Output::InPlace(file, old) => write_over(file, data, self.length, *old),
+            Output::Fresh(temporary) => write_sparsely(temporary.file(), data, self.length, &mut self.holes),
+            Output::InPlace(file, old) => write_over(file, data, self.length, *old, &mut self.holes),
         };
         written.map_err(|error| MicrosandboxError::io("write", &self.path, error.into()))?;
         self.length += data.len() as u64;
@@ -223,7 +224,14 @@ mod tests {
         let in_place = || {
             let file = open_existing(std::fs::File::open(directory.path()).unwrap(), "out").unwrap();
             let output = Output::InPlace(file, 14);
-            HostTarget { path: path.clone(), name: "out".into(), output, modified: None, length: 0 }
+            HostTarget {
+                path: path.clone(),
+                name: "out".into(),
+                output,
+                modified: None,
+                length: 0,
+                holes: Holes::default(),
+            }
         };
         drop(in_place());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old and longer");

@@ -45,6 +45,13 @@ pub fn drop_to_supervisor() -> Result<(), Errno> {
     set_no_new_privs(true)
 }
 
+/// Leaves this process no capability at all, and refuses privilege gain on exec for good.
+pub fn drop_all() -> Result<(), Errno> {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    set_no_new_privs(true)
+}
+
 /// Bounds the processes of each user inside this user namespace, in place of a control group that is not available.
 pub fn limit_processes(pids: u32) -> Result<(), Errno> {
     let pids = u64::from(pids);

@@ -1,7 +1,7 @@
 //! Mounts by descriptor: made detached, given their attributes, then attached to a target that was resolved to a
 //! descriptor before. No mount is ever placed by a path.
 
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -47,24 +47,13 @@ pub fn fresh(kind: &str, options: &[Opt<'_>], attributes: MountAttrFlags) -> Res
 /// namespace, so no directory above them needs to be reachable for the sandbox's ids. `here` is a directory that something may
 /// be mounted over.
 pub fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, here: &OwnedFd) -> Result<OwnedFd, Errno> {
-    // Layers by descriptor since 6.13, one by one since 6.8, or all in one list. A kernel that does not know a way may say so
-    // only when the file system is created (before 6.5 options are collected unread), so each way is tried to its end.
-    let unknown = |error: &Errno| matches!(*error, Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP);
-    match overlay_by_fd(lowers, upper, work) {
-        Err(error) if unknown(&error) => match overlay_by_name(lowers, upper, work) {
-            Err(error) if unknown(&error) => overlay_by_list(lowers, upper, work, here),
-            other => other,
-        },
+    // Layers one by one since 6.8, or all in one list. A kernel that does not know a way may say so only when the file system is
+    // created (before 6.5 options are collected unread), so each way is tried to its end. Never by descriptor (since 6.13): the kernel
+    // would show the paths of the host in `mountinfo`, where it shows a name as it was given.
+    match overlay_by_name(lowers, upper, work) {
+        Err(Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP) => overlay_by_list(lowers, upper, work, here),
         other => other,
     }
-}
-
-fn overlay_by_fd(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let context = overlay_context()?;
-    lowers.iter().rev().try_for_each(|lower| mount::fsconfig_set_fd(&context, "lowerdir+", lower))?;
-    mount::fsconfig_set_fd(&context, "upperdir", upper)?;
-    mount::fsconfig_set_fd(&context, "workdir", work)?;
-    create_overlay(&context)
 }
 
 fn overlay_by_name(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, Errno> {
@@ -136,6 +125,12 @@ pub fn copy_tree(source: impl AsFd) -> Result<OwnedFd, Errno> {
     )
 }
 
+/// A detached copy of the mount that holds `source`, rooted at `source`, without the mounts beneath it.
+pub fn copy_one(source: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    mount::open_tree(source, "", flags)
+}
+
 /// Adds restrictions to a detached mount and everything beneath it, and cuts it off from its peers.
 pub fn restrict(tree: impl AsFd, attributes: u64) -> Result<(), Errno> {
     microsandbox_sys::mount::set_attributes(tree, true, attributes, libc::MS_PRIVATE, None)
@@ -157,9 +152,14 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
     )
 }
 
-/// A device of the host, detached and ready to attach; refused unless it really is the device of these numbers.
-pub fn device(path: &str, major: u32, minor: u32) -> Result<OwnedFd, Errno> {
-    let fd = fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+/// A device, detached and ready to attach: one of the attached directory `own`, or of the host's `/dev`. Refused unless it really is the
+/// device of these numbers.
+pub fn device(own: Option<BorrowedFd<'_>>, name: &str, major: u32, minor: u32) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = match own {
+        Some(own) => fs::openat(own, name, flags, Mode::empty()),
+        None => fs::open(format!("/dev/{name}"), flags, Mode::empty()),
+    }?;
     let stat = fs::fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != fs::makedev(major, minor) {
         return Err(Errno::NODEV);

@@ -13,7 +13,8 @@ use rustix::mount::MountAttrFlags;
 
 use crate::mounts::Opt;
 use crate::targets::{Refusal, Targets};
-use crate::{idmapped, mounts, pinned};
+use crate::views::{self, Around, Flags, Tree, Views};
+use crate::{devices, idmapped, mounts, pinned};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
 
@@ -43,9 +44,9 @@ const PROC_MASKED: [&str; 12] = [
 const PROC_READONLY: [&str; 4] = ["bus", "fs", "irq", "sys"];
 const SYS_MASKED: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 
-/// Devices of the host that are passed in: path, major, minor.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// Of `/dev`: room for some files of programs that expect to write there.
+pub const DEV_OPTIONS: [Opt<'static>; 3] =
+    [Opt::Text("mode", "755"), Opt::Text("size", "65536"), Opt::Text("nr_inodes", "1024")];
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -56,8 +57,8 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 
 /// What a bind shows.
 pub enum Source {
-    /// A detached mount made by the runtime while it had the host's rights.
-    Tree(OwnedFd),
+    /// Detached mounts made by the runtime while it had the host's rights.
+    Tree(Tree),
     /// A path opened in this mount namespace.
     Path(OwnedFd),
     /// The source does not exist, and the caller declared it optional.
@@ -129,7 +130,7 @@ pub fn prepare_source(
         format!("copy mount {}", bind.source.display()),
         BIND_HINT,
     ))?;
-    let map = || {
+    let map = |mount: &OwnedFd| {
         let shown = match bind.shown_as {
             Some(inside) => {
                 let stat = fs::fstat(&source)?;
@@ -138,11 +139,12 @@ pub fn prepare_source(
             None => None,
         };
         match shown.as_ref().map(OwnedFd::as_fd).or(owner.filter(|_| bind.host_ids)) {
-            Some(owner) => microsandbox_sys::mount::set_attributes(&tree, false, 0, libc::MS_PRIVATE, Some(owner)),
+            Some(owner) => microsandbox_sys::mount::set_attributes(mount, false, 0, libc::MS_PRIVATE, Some(owner)),
             None => Ok(()),
         }
     };
-    map().map_err(failed(
+    let around = tree.around.iter().map(|around| &around.directory);
+    std::iter::once(&tree.mount).chain(around).try_for_each(map).map_err(failed(
         Step::OpenLayers,
         format!("map the ids of mount {}", bind.source.display()),
         "this file system or kernel has no id-mapped mounts; use a named volume, or a directory on another file system",
@@ -150,8 +152,8 @@ pub fn prepare_source(
     Ok(Source::Tree(tree))
 }
 
-fn bind_tree(bind: &BindSpec, source: impl AsFd) -> Result<OwnedFd, Errno> {
-    let tree = mounts::copy_tree(source)?;
+fn bind_tree(bind: &BindSpec, source: &OwnedFd) -> Result<Tree, Errno> {
+    let mount = mounts::copy_tree(source)?;
     let mut attributes = mounts::NOSUID | mounts::NODEV;
     if bind.readonly {
         attributes |= mounts::RDONLY;
@@ -159,8 +161,17 @@ fn bind_tree(bind: &BindSpec, source: impl AsFd) -> Result<OwnedFd, Errno> {
     if bind.noexec {
         attributes |= mounts::NOEXEC;
     }
-    mounts::restrict(&tree, attributes)?;
-    Ok(tree)
+    mounts::restrict(&mount, attributes)?;
+    let needs_around = bind.readonly && bind.view && !make::is_dir(source)?;
+    // Without it the file is bound plainly, and the report says so.
+    let around = if needs_around { around(bind, source).ok() } else { None };
+    Ok(Tree { mount, around })
+}
+
+fn around(bind: &BindSpec, file: &OwnedFd) -> Result<Around, Errno> {
+    let around = views::around(&bind.source, file)?;
+    mounts::restrict(&around.directory, mounts::RDONLY | mounts::NOSUID | mounts::NODEV)?;
+    Ok(around)
 }
 
 /// Mounts the overlay and returns its root. It is attached on the working directory, which nothing sees after the
@@ -198,8 +209,15 @@ fn clear_volatile_mark(work: &OwnedFd) -> Result<(), Errno> {
 /// Groups whose programs may send echo requests without privileges (Linux, `ip-sysctl.rst`).
 const PING_GROUPS: &str = "sys/net/ipv4/ping_group_range";
 
+/// Attaches the directory of our own devices, if there is one: what is masked elsewhere is masked with one of them.
+pub fn place_devices(root: &OwnedFd, own: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    let Some(own) = own else { return Ok(()) };
+    let placed = make::replace_with_dir(root, "dev").and_then(|dev| mounts::attach(own, dev));
+    placed.map_err(failed(Step::MountDev, "attach /dev", MOUNT_HINT))
+}
+
 /// A fresh `/proc` of the sandbox's own process namespace, without what concerns the whole machine.
-pub fn mount_proc(root: &OwnedFd, id_count: u32) -> Result<(), Failure> {
+pub fn mount_proc(root: &OwnedFd, id_count: u32, devices: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mounted = (|| {
@@ -213,7 +231,7 @@ pub fn mount_proc(root: &OwnedFd, id_count: u32) -> Result<(), Failure> {
                 mounts::attach(&tree, target)?;
             }
         }
-        mask(&proc, &PROC_MASKED)
+        mask(&proc, &PROC_MASKED, devices)
     })();
     mounted.map_err(failed(Step::MountProc, "mount /proc", MOUNT_HINT))
 }
@@ -227,7 +245,7 @@ fn allow_ping(proc: &OwnedFd, id_count: u32) {
 }
 
 /// A read-only `/sys` of the sandbox's own network namespace. Where the kernel refuses it, `/sys` stays empty.
-pub fn mount_sys(root: &OwnedFd) -> Result<(), Failure> {
+pub fn mount_sys(root: &OwnedFd, devices: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -239,13 +257,13 @@ pub fn mount_sys(root: &OwnedFd) -> Result<(), Failure> {
             result => result?,
         };
         mounts::attach(&sys, target)?;
-        mask(&sys, &SYS_MASKED)
+        mask(&sys, &SYS_MASKED, devices)
     })();
     mounted.map_err(failed(Step::MountSys, "mount /sys", MOUNT_HINT))
 }
 
 /// Puts `/dev/null` over files and an empty read-only directory over directories; what does not exist needs no mask.
-fn mask(root: &OwnedFd, names: &[&str]) -> Result<(), Errno> {
+fn mask(root: &OwnedFd, names: &[&str], devices: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     for name in names {
         let Some(target) = existing(root, name)? else { continue };
         let cover = if make::is_dir(&target)? {
@@ -255,7 +273,7 @@ fn mask(root: &OwnedFd, names: &[&str]) -> Result<(), Errno> {
                 | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             mounts::fresh("tmpfs", &[Opt::Text("size", "0"), Opt::Text("mode", "755")], flags)?
         } else {
-            mounts::device("/dev/null", 1, 3)?
+            devices::null(devices)?
         };
         mounts::attach(&cover, target)?;
     }
@@ -270,23 +288,24 @@ fn existing(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
     }
 }
 
-/// A small `/dev` with the devices every program expects and terminals of its own. Shared memory is limited
-/// by its mount: there may be no control group that limits it.
-pub fn mount_dev(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), Failure> {
-    mount_dev_parts(root, id_count, shm_bytes).map_err(failed(Step::MountDev, "mount /dev", MOUNT_HINT))
+/// A small `/dev` with the devices every program expects and terminals of its own; `own` is the attached directory of our own
+/// devices. Shared memory is limited by its mount: there may be no control group that limits it.
+pub fn mount_dev(root: &OwnedFd, id_count: u32, shm_bytes: u64, own: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    mount_dev_parts(root, id_count, shm_bytes, own).map_err(failed(Step::MountDev, "mount /dev", MOUNT_HINT))
 }
 
-fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), Errno> {
+fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64, own: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let plain = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let full = plain | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let options = [Opt::Text("mode", "755"), Opt::Text("size", "65536"), Opt::Text("nr_inodes", "1024")];
-    let dev = mounts::fresh("tmpfs", &options, full)?;
-    mounts::attach(&dev, make::replace_with_dir(root, "dev")?)?;
-    for (name, major, minor) in DEVICES {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let target = fs::openat(&dev, name, flags, Mode::from_raw_mode(0o666))?;
-        mounts::attach(mounts::device(&format!("/dev/{name}"), major, minor)?, target)?;
-    }
+    let dev = match own {
+        Some(own) => rustix::io::fcntl_dupfd_cloexec(own, 0)?,
+        None => {
+            let dev = mounts::fresh("tmpfs", &DEV_OPTIONS, full)?;
+            mounts::attach(&dev, make::replace_with_dir(root, "dev")?)?;
+            devices::bind_host(&devices::PROGRAMS, &dev)?;
+            dev
+        }
+    };
     for (name, target) in DEVICE_LINKS {
         fs::symlinkat(target, &dev, name)?;
     }
@@ -307,8 +326,19 @@ fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64) -> Result<(), 
     Ok(())
 }
 
-/// Binds and temporary file systems, outer targets before inner ones.
-pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result<(), Failure> {
+/// A place for the views of read-only mounts.
+pub fn views(parts: &Parts) -> Result<Views, Failure> {
+    Views::new(&parts.work).map_err(failed(Step::MountBinds, "prepare read-only mounts", BIND_HINT))
+}
+
+/// Binds and temporary file systems, outer targets before inner ones. Without `views`, every bind is a plain one: the kernel of a
+/// virtual machine has sockets, locks and watches of its own.
+pub fn mount_requested(
+    root: &OwnedFd,
+    spec: &RootSpec,
+    parts: &Parts,
+    mut views: Option<&mut Views>,
+) -> Result<(), Failure> {
     enum Wanted<'a> {
         Tmpfs(&'a TmpfsSpec),
         Bind(&'a BindSpec, &'a Source),
@@ -333,7 +363,7 @@ pub fn mount_requested(root: &OwnedFd, spec: &RootSpec, parts: &Parts) -> Result
         }
         let mounted = match item {
             Wanted::Tmpfs(tmpfs) => mount_tmpfs(tmpfs, &targets),
-            Wanted::Bind(bind, source) => mount_bind(bind, source, &mut targets),
+            Wanted::Bind(bind, source) => mount_bind(bind, source, &mut targets, views.as_deref_mut()),
         };
         mounted.map_err(|refusal| refusal.of(target, BIND_HINT))?;
     }
@@ -350,22 +380,40 @@ fn mount_tmpfs(spec: &TmpfsSpec, targets: &Targets<'_>) -> Result<(), Refusal> {
     Ok(mounts::attach(tree, targets.directory(&spec.target)?)?)
 }
 
-fn mount_bind(bind: &BindSpec, source: &Source, targets: &mut Targets<'_>) -> Result<(), Refusal> {
+fn mount_bind(
+    bind: &BindSpec,
+    source: &Source,
+    targets: &mut Targets<'_>,
+    views: Option<&mut Views>,
+) -> Result<(), Refusal> {
     let own;
-    let tree: BorrowedFd<'_> = match source {
+    let tree = match source {
         Source::Absent => return Ok(()),
-        Source::Tree(tree) => tree.as_fd(),
+        Source::Tree(tree) => tree,
         Source::Path(path) => {
             own = bind_tree(bind, path)?;
-            own.as_fd()
+            &own
         }
     };
-    let target = if make::is_dir(tree)? { targets.directory(&bind.target)? } else { targets.file(&bind.target)? };
-    mounts::attach(tree, target)?;
+    let target =
+        if make::is_dir(&tree.mount)? { targets.directory(&bind.target)? } else { targets.file(&bind.target)? };
+    let attached = show(bind, tree, &target, views)?;
     if bind.host_ids {
-        targets.close(tree)?;
+        targets.close(&attached)?;
     }
     Ok(())
+}
+
+/// Attaches the bind, as a view where it is to be one.
+fn show(bind: &BindSpec, tree: &Tree, target: &OwnedFd, views: Option<&mut Views>) -> Result<OwnedFd, Errno> {
+    match views.filter(|_| bind.readonly && bind.view) {
+        // Only what the user mounts is refreshed: a system directory changes with an upgrade.
+        Some(views) => views.attach(tree, target.as_fd(), &bind.target, Flags { noexec: bind.noexec }, bind.host_ids),
+        None => {
+            mounts::attach(&tree.mount, target)?;
+            rustix::io::fcntl_dupfd_cloexec(&tree.mount, 0)
+        }
+    }
 }
 
 /// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`, on the first boot of a sandbox: what the image ships of them

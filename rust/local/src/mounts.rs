@@ -1,8 +1,10 @@
 //! What a sandbox mounts besides its image, turned into binds and temporary file systems.
 //!
 //! Read-only is a flag of the mount on the host's side, which root inside cannot remove. Devices and setuid bits of a
-//! mount have no effect.
+//! mount have no effect. A read-only directory of the host is shown as a view in a container: an overlay, through which no socket,
+//! FIFO, lock or watch reaches the host. A volume is not: its names must be up to date for every sandbox that shares it.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use crate::volume_dir::Volumes;
@@ -18,6 +20,8 @@ use microsandbox_rooted::named::Named;
 use rustix::fs::FileType;
 
 const MIB: u64 = 1 << 20;
+/// Entries of a writable directory that are looked at for sockets.
+const MAX_LOOKED_AT: usize = 1000;
 /// A temporary file system without a size: half of the memory.
 const HALF: u64 = 2;
 
@@ -117,6 +121,25 @@ pub fn pinned(named: Named) -> Pinned {
     Pinned { path: named.path, device: named.stat.st_dev, inode: named.stat.st_ino }
 }
 
+/// A guest can use the sockets and FIFOs of a writable directory: their other ends are programs of this machine.
+fn warn_of_sockets(source: &Path, target: &str) {
+    if let Some(name) = socket_in(source) {
+        tracing::warn!(
+            name,
+            source = %source.display(),
+            mount = target,
+            "a socket or FIFO of this machine is within reach of the sandbox: mount the directory with readonly=True, or another one"
+        );
+    }
+}
+
+/// The first socket or FIFO among the entries of the directory itself.
+fn socket_in(directory: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(directory).ok()?.take(MAX_LOOKED_AT).flatten();
+    let is_end = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket() || kind.is_fifo());
+    entries.filter(is_end).map(|entry| entry.file_name().to_string_lossy().into_owned()).next()
+}
+
 /// Adds the mounts to the root file system.
 pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> MicrosandboxResult<()> {
     check(&spec.mounts, home.config())?;
@@ -130,6 +153,7 @@ pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> Micros
             source,
             target: target.clone(),
             readonly: options.readonly,
+            view: host_ids,
             noexec: options.noexec,
             host_ids,
             optional: false,
@@ -145,11 +169,12 @@ pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> Micros
             Mount::Bind { host, policy, .. } => {
                 let mirrors = policy.host_permissions == HostPermissions::Mirror;
                 let (host, config) = (Path::new(host).to_owned(), home.config().clone());
-                let is_writable = !options.readonly;
+                let (is_writable, place) = (!options.readonly, target.clone());
                 let pin = blocking(move || {
                     let named = source(&host, &config)?;
                     if is_writable && FileType::from_raw_mode(named.stat.st_mode) == FileType::Directory {
                         guest_dirs::add(&config.home, &named)?;
+                        warn_of_sockets(&named.path, &place);
                     }
                     Ok(pinned(named))
                 })
@@ -169,4 +194,20 @@ pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> Micros
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_and_fifos_of_a_directory_are_noticed() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("file"), "").unwrap();
+        std::fs::create_dir(scratch.path().join("directory")).unwrap();
+        assert_eq!(socket_in(scratch.path()), None);
+        assert_eq!(socket_in(&scratch.path().join("file")), None);
+        let _listener = std::os::unix::net::UnixListener::bind(scratch.path().join("agent")).unwrap();
+        assert_eq!(socket_in(scratch.path()), Some("agent".into()));
+    }
 }

@@ -116,6 +116,7 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
             source,
             target: "/.msb/scripts".into(),
             readonly: true,
+            view: true,
             noexec: false,
             host_ids: false,
             optional: false,

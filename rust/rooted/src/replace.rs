@@ -99,7 +99,7 @@ pub fn refuses_names(error: Errno) -> bool {
 fn overwrite(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
     let old = rustix::fs::fstat(to)?.st_size as u64;
     let mut buffer = vec![0; CHUNK];
-    let mut at = 0;
+    let (mut at, mut holes) = (0, Holes::default());
     loop {
         let got = match rustix::io::pread(from, &mut buffer[..], at) {
             Ok(0) => break,
@@ -107,7 +107,7 @@ fn overwrite(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error),
         };
-        write_over(to, &buffer[..got], at, old)?;
+        write_over(to, &buffer[..got], at, old, &mut holes)?;
         at += got as u64;
     }
     rustix::fs::ftruncate(to, at)
@@ -131,24 +131,44 @@ pub fn write_all(to: impl AsFd, mut data: &[u8], mut offset: u64) -> Result<(), 
 /// Zeros in runs of this size become holes of a new file.
 const HOLE: usize = 64 << 10;
 
-/// The same into a new file, which has holes for long runs of zeros. Its length is to be set at the end.
-pub fn write_sparsely(to: impl AsFd, data: &[u8], offset: u64) -> Result<(), Errno> {
+/// Zeros of one file that were left out. They need no room, but the file system must have it: a file must not get a content that
+/// cannot be written there.
+#[derive(Debug, Default)]
+pub struct Holes(u64);
+
+impl Holes {
+    fn have_room(&self, file: impl AsFd) -> Result<(), Errno> {
+        let of = rustix::fs::fstatvfs(file)?;
+        // A file system without a size says zero.
+        match of.f_blocks > 0 && self.0 > of.f_bfree.saturating_mul(of.f_frsize) {
+            true => Err(Errno::NOSPC),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The same into a new file, which has holes for long runs of zeros, where there is room for the zeros. Its length is to be set at
+/// the end.
+pub fn write_sparsely(to: impl AsFd, data: &[u8], offset: u64, holes: &mut Holes) -> Result<(), Errno> {
+    let before = holes.0;
     for (piece, at) in data.chunks(HOLE).zip((offset..).step_by(HOLE)) {
         if piece.len() < HOLE || piece.iter().any(|&byte| byte != 0) {
             write_all(&to, piece, at)?;
+        } else {
+            holes.0 += HOLE as u64;
         }
     }
-    Ok(())
+    if holes.0 > before { holes.have_room(to) } else { Ok(()) }
 }
 
 /// The same over a file that had `old` bytes: zeros take the place of its content, and become holes only beyond it. What is
 /// left of it is to be cut at the end, so that a writer that never begins changes nothing.
-pub fn write_over(to: impl AsFd, data: &[u8], offset: u64, old: u64) -> Result<(), Errno> {
+pub fn write_over(to: impl AsFd, data: &[u8], offset: u64, old: u64, holes: &mut Holes) -> Result<(), Errno> {
     // At most the length of `data`.
     let below = old.saturating_sub(offset).min(data.len() as u64) as usize;
     let (over, beyond) = data.split_at(below);
     write_all(&to, over, offset)?;
-    write_sparsely(&to, beyond, offset + below as u64)
+    write_sparsely(&to, beyond, offset + below as u64, holes)
 }
 
 /// Zeros over what a file has from `start` to `end`.
@@ -175,7 +195,7 @@ mod tests {
         std::fs::write(directory.path().join("f"), vec![7; 100_000]).unwrap();
         let file = open_existing(std::fs::File::open(directory.path()).unwrap(), "f").unwrap();
         let data = vec![0; 8 << 20];
-        write_over(&file, &data, 0, 100_000).unwrap();
+        write_over(&file, &data, 0, 100_000, &mut Holes::default()).unwrap();
         rustix::fs::ftruncate(&file, data.len() as u64).unwrap();
         assert!(std::fs::read(directory.path().join("f")).unwrap() == data);
         let blocks = std::fs::metadata(directory.path().join("f")).unwrap().blocks();

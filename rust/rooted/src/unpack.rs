@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::attributes::{is_of_programs, modified, set_mode};
 use crate::open::{Ceiling, Rule, open};
 use crate::replace::{
-    Temporary, open_existing, refuses_names, with_free_name, write_over, write_sparsely, write_zeros,
+    Holes, Temporary, open_existing, refuses_names, with_free_name, write_over, write_sparsely, write_zeros,
 };
 use crate::tar::{self, Archive, Entry, Kind, Source, quoted};
 
@@ -374,8 +374,9 @@ fn identity(fd: impl AsFd) -> Result<(u64, u64), Errno> {
 
 fn pour<S: Source>(file: impl AsFd, entry: &Entry, archive: &mut Archive<S>) -> Outcome<()> {
     let failed = |errno| Failure::Io { path: entry.path.clone(), action: "write", errno };
+    let mut holes = Holes::default();
     while let Some((at, piece)) = archive.piece().map_err(Failure::Archive)? {
-        write_sparsely(&file, piece, at).map_err(failed)?;
+        write_sparsely(&file, piece, at, &mut holes).map_err(failed)?;
     }
     fs::ftruncate(&file, entry.size).map_err(failed)
 }
@@ -384,11 +385,11 @@ fn pour<S: Source>(file: impl AsFd, entry: &Entry, archive: &mut Archive<S>) -> 
 fn pour_over<S: Source>(file: impl AsFd, entry: &Entry, archive: &mut Archive<S>) -> Outcome<()> {
     let failed = |errno| Failure::Io { path: entry.path.clone(), action: "write", errno };
     let old = fs::fstat(&file).map_err(failed)?.st_size as u64;
-    let mut end = 0;
+    let (mut end, mut holes) = (0, Holes::default());
     while let Some((at, piece)) = archive.piece().map_err(Failure::Archive)? {
         // A hole of a sparse file.
         write_zeros(&file, end, at.min(old)).map_err(failed)?;
-        write_over(&file, piece, at, old).map_err(failed)?;
+        write_over(&file, piece, at, old, &mut holes).map_err(failed)?;
         end = at + piece.len() as u64;
     }
     write_zeros(&file, end, entry.size.min(old)).map_err(failed)?;

@@ -89,7 +89,7 @@ fn posture_of_the_init() {
         let fields: Vec<&str> = line.split(' ').collect();
         let (target, options) = (fields[4], fields[5]);
         assert!(options.split(',').any(|o| o == "nosuid"), "{line}");
-        let device = target.starts_with("/dev/") || target.starts_with("/proc/");
+        let device = target == "/dev" || target.starts_with("/dev/") || target.starts_with("/proc/");
         assert!(device || options.split(',').any(|o| o == "nodev"), "{line}");
     }
     let open: Vec<String> = std::fs::read_dir(format!("/proc/{}/fd", ready.identity.init.pid))
@@ -157,6 +157,7 @@ fn mounts_stay_inside_whatever_the_image_ships() {
         source: scratch.0.join("probe"),
         target: target.into(),
         readonly: true,
+        view: false,
         noexec: true,
         host_ids: false,
         optional: false,
@@ -241,6 +242,7 @@ fn a_missing_bind_source_is_named() {
         source: "/nonexistent/thing".into(),
         target: "/thing".into(),
         readonly: true,
+        view: false,
         noexec: false,
         host_ids: false,
         optional,

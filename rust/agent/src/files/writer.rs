@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use microsandbox_protocol::names;
 use microsandbox_rooted::attributes;
-use microsandbox_rooted::replace::{Temporary, open_existing, refuses_names, write_all, write_over, write_sparsely};
+use microsandbox_rooted::replace::{
+    Holes, Temporary, open_existing, refuses_names, write_all, write_over, write_sparsely,
+};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
@@ -31,6 +33,7 @@ pub struct Writer {
     announced: Option<u64>,
     /// Bytes taken so far.
     pub written: u64,
+    holes: Holes,
 }
 
 enum Target {
@@ -55,13 +58,31 @@ enum Target {
 
 impl Writer {
     pub fn of_path(path: String, mode: Option<u32>, atomic: bool, mtime: Option<(i64, u32)>) -> Writer {
-        Writer { path, target: Target::Unopened { atomic }, mode, mtime, offset: 0, announced: None, written: 0 }
+        Writer {
+            path,
+            target: Target::Unopened { atomic },
+            mode,
+            mtime,
+            offset: 0,
+            announced: None,
+            written: 0,
+            holes: Holes::default(),
+        }
     }
 
     pub fn of_handle(handle: Arc<Handle>, offset: u64, len: u64) -> Writer {
         let path = handle.path.clone();
         let target = Target::Handle(handle);
-        Writer { path, target, mode: None, mtime: None, offset, announced: Some(len), written: 0 }
+        Writer {
+            path,
+            target,
+            mode: None,
+            mtime: None,
+            offset,
+            announced: Some(len),
+            written: 0,
+            holes: Holes::default(),
+        }
     }
 
     /// Opens the target if that is still to be done.
@@ -85,8 +106,10 @@ impl Writer {
         // A part of an open file may have other content in place of the zeros.
         let written = match self.target {
             Target::Handle(_) => write_all(self.fd()?, data, self.offset),
-            Target::InPlace { old, .. } => write_over(self.fd()?, data, self.offset, old),
-            _ => write_sparsely(self.fd()?, data, self.offset),
+            Target::InPlace { old, .. } => {
+                write_over(file_of(&self.target, &self.path)?, data, self.offset, old, &mut self.holes)
+            }
+            _ => write_sparsely(file_of(&self.target, &self.path)?, data, self.offset, &mut self.holes),
         };
         written.map_err(|error| FsError::at(error, "cannot write", &self.path))?;
         self.offset += data.len() as u64;
@@ -124,12 +147,7 @@ impl Writer {
     }
 
     fn fd(&self) -> Result<BorrowedFd<'_>, FsError> {
-        match &self.target {
-            Target::InPlace { file, .. } => Ok(file.as_fd()),
-            Target::Atomic { temporary, .. } => Ok(temporary.file()),
-            Target::Handle(handle) => Ok(handle.fd.as_fd()),
-            Target::Unopened { .. } => Err(FsError::at(Errno::BADF, "cannot write", &self.path)),
-        }
+        file_of(&self.target, &self.path)
     }
 
     fn open_in_place(&mut self, root: &Root) -> Result<(), FsError> {
@@ -168,6 +186,15 @@ impl Writer {
         rustix::fs::fchmod(temporary.file(), Mode::from_raw_mode(mode & 0o7777)).map_err(failed)?;
         self.target = Target::Atomic { temporary, name };
         Ok(())
+    }
+}
+
+fn file_of<'a>(target: &'a Target, path: &str) -> Result<BorrowedFd<'a>, FsError> {
+    match target {
+        Target::InPlace { file, .. } => Ok(file.as_fd()),
+        Target::Atomic { temporary, .. } => Ok(temporary.file()),
+        Target::Handle(handle) => Ok(handle.fd.as_fd()),
+        Target::Unopened { .. } => Err(FsError::at(Errno::BADF, "cannot write", path)),
     }
 }
 

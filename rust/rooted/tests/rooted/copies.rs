@@ -199,13 +199,13 @@ fn a_directory_that_was_there_keeps_its_mode_and_time() {
 
 #[test]
 fn holes_of_an_archive_are_zeros_over_old_content() {
-    use microsandbox_rooted::replace::{open_existing, write_over, write_zeros};
+    use microsandbox_rooted::replace::{Holes, open_existing, write_over, write_zeros};
     let scratch = tempfile::tempdir().unwrap();
     std::fs::write(scratch.path().join("f"), [7; 300]).unwrap();
     let file = open_existing(directory(scratch.path()), "f").unwrap();
     assert_eq!(std::fs::metadata(scratch.path().join("f")).unwrap().len(), 300, "opening changes nothing");
     write_zeros(&file, 0, 100).unwrap();
-    write_over(&file, &[1; 300], 100, 300).unwrap();
+    write_over(&file, &[1; 300], 100, 300, &mut Holes::default()).unwrap();
     let wanted = [vec![0; 100], vec![1; 300]].concat();
     assert_eq!(std::fs::read(scratch.path().join("f")).unwrap(), wanted);
 }

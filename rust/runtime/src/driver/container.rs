@@ -1,6 +1,8 @@
 //! The namespace driver: the agent runs as PID 1 of its own namespaces on the host's kernel.
 
-use microsandbox_contract::{self as contract, Accelerator, LaunchSpec, Mechanism, MechanismName, MechanismState};
+use microsandbox_contract::{
+    self as contract, Accelerator, IdMap, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits,
+};
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
 use microsandbox_sys::{descriptor, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,13 +11,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::jailed::{self, INSIDE_HINT, Jail, StepLog, Tenant};
-use super::{Boot, Control, Driver, Guest};
+use super::{Boot, Control, Driver, Guest, refresh};
 use crate::directory;
 use crate::steps::Steps;
 use microsandbox_contract::Step;
-use microsandbox_contract::note::{Failure, failed};
+use microsandbox_contract::note::{Failure, Note, failed};
 use microsandbox_jail::rootfs::{self, Parts};
-use microsandbox_jail::{caps, ids, namespaces, seccomp};
+use microsandbox_jail::{caps, devices, ids, namespaces, seccomp};
 
 /// Descriptors the agent starts with; everything else is closed when it is executed.
 const AGENT_LISTENER: i32 = 3;
@@ -36,11 +38,38 @@ impl Driver for Container {
             .map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         fs::fcntl_setfl(&ours, OFlags::NONBLOCK).map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         steps.finish(Step::BindSocket);
-        let agent = Agent { program: boot.agent, listener, private, hands_over: boot.spec.hands_over() };
+        let agent = Agent {
+            program: boot.agent,
+            listener,
+            private,
+            hands_over: boot.spec.hands_over(),
+            devices: own_devices(&boot.spec.ids),
+        };
         jailed::boot(boot.spec, boot.dir, agent, Control::Connected(ours), steps).inspect_err(|_| {
             let _ = directory::remove_file(&boot.dir.runtime, "agent.sock");
         })
     }
+}
+
+/// Device nodes of our own. An ordinary user may not make any, nor may root in some containers: there the host's are bound.
+fn own_devices(map: &IdMap) -> Option<OwnedFd> {
+    let is_root = rustix::process::geteuid().is_root();
+    is_root.then(|| devices::own(&devices::PROGRAMS, &rootfs::DEV_OPTIONS, ids::root_ids(map)).ok()).flatten()
+}
+
+/// Whether programs that look at the size of the machine see that of the sandbox.
+fn machine_size(limits: ResourceLimits) -> Mechanism {
+    let about = rustix::system::sysinfo();
+    let memory_mib = (about.totalram as u64).saturating_mul(u64::from(about.mem_unit)) >> 20;
+    let cpus = rustix::thread::sched_getaffinity(None).map_or(0, |set| set.count());
+    if limits.cpus >= cpus && limits.memory_mib >= memory_mib {
+        return Mechanism::on(MechanismName::MachineSize);
+    }
+    let reason = format!(
+        "programs see the {cpus} processors and {memory_mib} MiB of this machine, not their limits of {} and {} MiB",
+        limits.cpus, limits.memory_mib
+    );
+    Mechanism::new(MechanismName::MachineSize, MechanismState::Off, reason)
 }
 
 /// The agent as a tenant.
@@ -49,6 +78,8 @@ struct Agent {
     listener: OwnedFd,
     private: OwnedFd,
     hands_over: bool,
+    /// Its `/dev`, with our own nodes.
+    devices: Option<OwnedFd>,
 }
 
 impl Tenant for Agent {
@@ -66,6 +97,10 @@ impl Tenant for Agent {
         )
     }
 
+    fn has_views(&self) -> bool {
+        true
+    }
+
     fn mount_root(
         &self,
         jail: &Jail<'_>,
@@ -76,12 +111,28 @@ impl Tenant for Agent {
         let spec = jail.spec;
         let inside = |step, action| failed(step, action, INSIDE_HINT);
         let id_count = ids::count(&spec.ids);
-        log.step(Step::MountProc, || rootfs::mount_proc(&root, id_count))?;
-        log.step(Step::MountSys, || rootfs::mount_sys(&root))?;
+        let devices = self.devices.as_ref().map(AsFd::as_fd);
+        log.step(Step::MountProc, || {
+            rootfs::place_devices(&root, devices)?;
+            rootfs::mount_proc(&root, id_count, devices)
+        })?;
+        log.step(Step::MountSys, || rootfs::mount_sys(&root, devices))?;
         let shm_bytes = super::shm_bytes(spec);
-        log.step(Step::MountDev, || rootfs::mount_dev(&root, id_count, shm_bytes))?;
+        log.step(Step::MountDev, || rootfs::mount_dev(&root, id_count, shm_bytes, devices))?;
         log.step(Step::WriteEtc, || rootfs::write_etc(&root, parts, &spec.hostname))?;
-        log.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts))?;
+        let mut views = rootfs::views(parts)?;
+        log.step(Step::MountBinds, || rootfs::mount_requested(&root, &spec.root, parts, Some(&mut views)))?;
+        if let Some(mechanism) = views.mechanism() {
+            log.note(&Note::Mechanism(mechanism));
+        }
+        // A probe has no size.
+        if self.program.is_some() {
+            log.note(&Note::Mechanism(machine_size(spec.limits)));
+        }
+        if let Some(refresher) = &jail.refresh {
+            refresh::hand_over(refresher, &views.live())
+                .map_err(inside(Step::MountBinds, "hand over the read-only mounts"))?;
+        }
         log.step(Step::StartNetwork, || {
             namespaces::loopback_up().map_err(inside(Step::StartNetwork, "bring up the loopback interface"))?;
             rustix::system::sethostname(spec.hostname.as_bytes())

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
-use super::{Control, Guest};
+use super::{Control, Guest, refresh};
 use crate::directory::{self, SandboxDir};
 use crate::steps::Steps;
 use microsandbox_cgroups::{Cgroups, Controller, Join, supervisor};
@@ -46,6 +46,10 @@ pub trait Tenant {
     fn memory_bound(&self, spec: &LaunchSpec) -> String;
     /// Whether the supplementary groups of the user stay: they are what opens a device of the host.
     fn keeps_groups(&self) -> bool {
+        false
+    }
+    /// Whether its read-only mounts are views.
+    fn has_views(&self) -> bool {
         false
     }
     /// With the ids of the host still, inside the new mount namespace: opens what only those ids may reach.
@@ -80,6 +84,8 @@ pub struct Jail<'a> {
     joins: Vec<Join>,
     pub notes: OwnedFd,
     pub console: OwnedFd,
+    /// Takes the views whose names are refreshed.
+    pub refresh: Option<OwnedFd>,
     attached: Vec<Option<String>>,
     trees: Vec<Option<Source>>,
     /// No control group bounds the number of processes.
@@ -119,6 +125,7 @@ pub fn boot(
                 notes: Some(started.notes),
                 console: Some(started.console),
                 control: Some(control),
+                _refresher: started.refresher,
                 sockets: None,
                 cgroups,
                 isolation,
@@ -164,6 +171,7 @@ struct Started {
     pidfd: OwnedFd,
     notes: OwnedFd,
     console: OwnedFd,
+    refresher: Option<refresh::Refresher>,
     mechanisms: Vec<Mechanism>,
 }
 
@@ -201,8 +209,16 @@ fn start(
         "hand the console over",
         "",
     ))?;
+    let wants_refresh = tenant.has_views() && refresh::is_wanted(spec);
+    let started = wants_refresh.then(refresh::start).transpose().map_err(failed(
+        Step::CloneInit,
+        "start the process that refreshes read-only mounts",
+        "",
+    ))?;
+    let (refresher, refresh) = started.unzip();
     let jail = Jail {
         spec,
+        refresh,
         go: go_read,
         joins: cgroups.open_joins(),
         notes: notes_write,
@@ -239,7 +255,7 @@ fn start(
     }
     steps.finish(Step::MapIds);
     rustix::io::write(&go_write, b"g").map_err(failed(Step::MapIds, "release the child", "")).map_err(end)?;
-    Ok(Started { pid, pidfd, notes, console, mechanisms })
+    Ok(Started { pid, pidfd, notes, console, refresher, mechanisms })
 }
 
 /// Into the v2 leaf from the first instruction on, where the kernel and its owner allow that.
@@ -417,7 +433,7 @@ fn reborrow(tree: &Option<Source>) -> Option<Source> {
     match tree {
         None => None,
         Some(Source::Absent) => Some(Source::Absent),
-        Some(Source::Tree(fd)) => rustix::io::fcntl_dupfd_cloexec(fd, 0).ok().map(Source::Tree),
+        Some(Source::Tree(tree)) => tree.again().ok().map(Source::Tree),
         Some(Source::Path(fd)) => rustix::io::fcntl_dupfd_cloexec(fd, 0).ok().map(Source::Path),
     }
 }

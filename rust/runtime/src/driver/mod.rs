@@ -3,6 +3,7 @@
 pub mod container;
 mod jailed;
 pub mod microvm;
+mod refresh;
 
 use microsandbox_contract::{self as contract, IsolationReport, LaunchSpec};
 use microsandbox_protocol::message::Machine;
@@ -42,6 +43,8 @@ pub struct Guest {
     pub notes: Option<OwnedFd>,
     /// What the guest's first process and its kernel say; for `kernel.log`. Non-blocking.
     pub console: Option<OwnedFd>,
+    /// Ends with the guest.
+    pub _refresher: Option<refresh::Refresher>,
     /// Taken by the supervisor.
     pub control: Option<Control>,
     /// Where a monitor has bound `agent.sock`: it is moved into the runtime's own directory once the agent is ready.

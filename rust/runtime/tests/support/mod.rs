@@ -75,6 +75,7 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
         source: path.into(),
         target: path.into(),
         readonly: true,
+        view: true,
         noexec: false,
         host_ids: false,
         optional: true,

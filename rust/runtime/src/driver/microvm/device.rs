@@ -1,17 +1,17 @@
 //! `/dev/kvm` for a monitor whose ids the device's owner does not know.
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
+use microsandbox_jail::devices::{self, Device};
 use microsandbox_jail::mounts::{self, Opt};
 
 /// What a monitor opens (Linux, `admin-guide/devices.txt`): the virtual machines; and randomness for the guest, which libkrun
 /// reads from files because a static program cannot look its C library up by name.
-const DEVICES: [(&str, u32, u32); 4] = [("kvm", 10, 232), ("null", 1, 3), ("random", 1, 8), ("urandom", 1, 9)];
+const DEVICES: [Device; 4] = [("kvm", 10, 232), ("null", 1, 3), ("random", 1, 8), ("urandom", 1, 9)];
 
 const HINT: &str =
     "load the kvm module, and let the user who runs this open /dev/kvm (group kvm); `msb doctor` says more";
@@ -40,13 +40,7 @@ pub fn prepare() -> Result<Kvm, Failure> {
 
 fn own_nodes() -> Result<OwnedFd, Errno> {
     let options = [Opt::Text("mode", "755"), Opt::Text("size", "4096"), Opt::Text("nr_inodes", "16")];
-    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let tree = mounts::fresh("tmpfs", &options, flags)?;
-    for (name, major, minor) in DEVICES {
-        let mode = Mode::from_raw_mode(0o666);
-        fs::mknodat(&tree, name, FileType::CharacterDevice, mode, fs::makedev(major, minor))?;
-        fs::chmodat(&tree, name, mode, fs::AtFlags::empty())?;
-    }
+    let tree = devices::own(&DEVICES, &options, (0, 0))?;
     mounts::freeze(&tree)?;
     Ok(tree)
 }
@@ -61,14 +55,7 @@ impl Kvm {
     pub fn attach(&self, dev: &OwnedFd) -> Result<(), Errno> {
         match self {
             Kvm::Own(tree) => mounts::attach(tree, dev),
-            Kvm::Host => {
-                for (name, major, minor) in DEVICES {
-                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                    let target = fs::openat(dev, name, flags, Mode::from_raw_mode(0o666))?;
-                    mounts::attach(mounts::device(&format!("/dev/{name}"), major, minor)?, target)?;
-                }
-                Ok(())
-            }
+            Kvm::Host => devices::bind_host(&DEVICES, dev),
         }
     }
 }

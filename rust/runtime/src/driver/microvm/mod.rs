@@ -201,7 +201,7 @@ impl Tenant for Monitor {
                 targets.directory(&tmpfs.target).map_err(|refusal| refusal.of(&tmpfs.target, INSIDE_HINT))?;
             }
             let binds = RootSpec { tmpfs: Vec::new(), ..spec.root.clone() };
-            rootfs::mount_requested(&root, &binds, parts)
+            rootfs::mount_requested(&root, &binds, parts, None)
         })?;
         log.step(Step::FurnishMonitor, || {
             self.own_root(parts, &root).map_err(failed(
