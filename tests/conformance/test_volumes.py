@@ -304,6 +304,7 @@ async def test_a_host_directory_is_live_both_ways(harness: Harness, tmp_path: Pa
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 
+@pytest.mark.hazard("V5")
 @pytest.mark.needs("host_paths")
 async def test_what_the_host_changes_shows_in_a_read_only_bind(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()

@@ -1,4 +1,4 @@
-"""What a sandbox reaches of the host's files that it may only read, and of the host's devices: their content, and nothing else."""
+"""V: what a sandbox reaches of the host's files that it may only read, and of the host's devices: their content, and nothing else."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ async def started(box: Any, program: str, *arguments: str) -> tuple[Any, Any, st
     return handle, handle.take_stdin(), text.decode()
 
 
+@pytest.mark.hazard("V4")
 async def test_a_read_only_bind_reaches_nothing_but_content(make: Make, shown: Path) -> None:
     box = await make(volumes={"/ro": Volume.bind(str(shown), readonly=True)})
     handle, sink, text = await started(box, REACH)
@@ -116,6 +117,7 @@ async def test_a_read_only_bind_reaches_nothing_but_content(make: Make, shown: P
     assert (await said(box))["readonly_views"][0] == "on"
 
 
+@pytest.mark.hazard("V4")
 async def test_a_guest_sees_no_activity_of_host_or_sibling(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     watched = ["/usr/bin", "/usr/bin/md5sum", "/ro", "/ro/file"]

@@ -298,6 +298,7 @@ async def body():
 """
 
 
+@pytest.mark.hazard("V4")
 @pytest.mark.parametrize("ranges", [False, True])
 def test_a_read_only_bind_of_an_ordinary_user_is_a_view(run: Run, user_home: Path, ranges: bool) -> None:
     if ranges and not shutil.which("newuidmap"):
