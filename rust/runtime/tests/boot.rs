@@ -266,6 +266,7 @@ fn shown(source: &std::path::Path, target: &str) -> BindSpec {
         source: source.into(),
         target: target.into(),
         readonly: false,
+        view: false,
         noexec: false,
         host_ids: true,
         optional: false,
