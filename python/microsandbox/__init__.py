@@ -34,7 +34,7 @@ _HOME = {
     "ViolationAction VolumeKind VsockSocketType",
     "_exec": "ExecHandle ExecSink",
     "_exec_request": "ExecOptions ExitStatus Rlimit Stdin",
-    "_files": "FsReadStream FsWatch FsWriteSink SandboxFsOps",
+    "_files": "FsListStream FsReadStream FsWatch FsWriteSink SandboxFsOps",
     "_fork": "BranchOutcome ForkOutcome",
     "_calls": "SandboxPingResult SandboxTouchResult",
     "_handle": "SandboxHandle SandboxPage",

@@ -65,7 +65,7 @@ from ._enums import (
 )
 from ._exec import ExecHandle, ExecSink
 from ._exec_request import ExecOptions, ExitStatus, Rlimit, Stdin
-from ._files import FsReadStream, FsWatch, FsWriteSink, SandboxFsOps
+from ._files import FsListStream, FsReadStream, FsWatch, FsWriteSink, SandboxFsOps
 from ._fork import BranchOutcome, ForkOutcome
 from ._handle import SandboxHandle, SandboxPage
 from ._image import Image, ImageDetail, ImageHandle
@@ -255,6 +255,7 @@ __all__ = [
     "FsEntryKind",
     "FsEvent",
     "FsEventKind",
+    "FsListStream",
     "FsMetadata",
     "FsReadStream",
     "FsWatch",

@@ -50,7 +50,7 @@ class ExecHandle:
         return await run(self._native.wait())
 
     async def collect(self) -> ExecOutput:
-        """Waits for the end and keeps the output that was not read yet. `OutputLimitError` above 64 MiB a stream.
+        """Waits for the end and keeps the output that was not read yet. `OutputLimitError` above 64 MiB.
 
         Example: `output = await process.collect()`
         """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         FsEvent,
         FsMetadata,
         NativeFs,
+        NativeListStream,
         NativeReadStream,
         NativeWatch,
         NativeWriteSink,
@@ -47,20 +48,24 @@ class SandboxFsOps:
     def __init__(self, native: NativeFs) -> None:
         self._native = native
 
-    async def read(self, path: str) -> bytes:
-        """The whole file.
+    async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """The whole file. A file of more than `max_bytes` (64 MiB) is a `FilesystemError` of kind `LimitExceeded`.
+
+        How large the file is, the guest decides: a sparse file costs it nothing. `read_stream` has no such limit.
 
         Example: `data = await sb.fs.read("/etc/hostname")`.
         """
-        return await run(self._native.read(path))
+        return await run(self._native.read(path, max_bytes))
 
-    async def read_text(self, path: str) -> str:
+    async def read_text(self, path: str, *, max_bytes: int | None = None) -> str:
         """The whole file as UTF-8; `UnicodeDecodeError` for anything else.
+
+        A file of more than `max_bytes` is a `FilesystemError` of kind `LimitExceeded`. Without that keyword, so is a
+        text that takes more than 64 MiB of memory while it is decoded: 32 MiB of ASCII, 10 MiB with emoji.
 
         Example: `text = await sb.fs.read_text("/etc/hostname")`
         """
-        data = await run(self._native.read(path))
-        return data.decode("utf-8")
+        return await run(self._native.read_text(path, max_bytes))
 
     async def write(self, path: str, data: bytes) -> None:
         """Creates the file, or replaces it atomically.
@@ -94,11 +99,21 @@ class SandboxFsOps:
         return FsWriteSink(await run(self._native.write_stream(path)))
 
     async def list(self, path: str) -> _List[FsEntry]:
-        """Entries of a directory, one level.
+        """Entries of a directory, one level, sorted by path.
+
+        More entries than fit into 64 MiB of memory (about 250,000) are a `FilesystemError` of kind `LimitExceeded`; use
+        `list_stream` for them.
 
         Example: `print([entry.path for entry in await sb.fs.list("/etc")])`
         """
         return await run(self._native.list(path))
+
+    async def list_stream(self, path: str) -> FsListStream:
+        """Entries of a directory, one level, in the directory's own order, while they are read.
+
+        Example: `async for entry in await sb.fs.list_stream("/var/spool"): print(entry.path)`
+        """
+        return FsListStream(await run(self._native.list_stream(path)))
 
     async def stat(self, path: str, *, follow_symlinks: bool = True) -> FsMetadata:
         """Kind, size, mode, owner and times; of a link itself with `follow_symlinks=False`.
@@ -182,30 +197,40 @@ class SandboxFsOps:
         """Entries whose path matches an absolute `pattern`, sorted: `*`, `?`, `[...]` in a name, `**` for any depth.
 
         As in the `glob` module, a name that begins with a dot must be asked for with a dot. Links to directories are
-        not entered. No match is an empty list. `ValueError` for a relative pattern.
+        not entered. No match is an empty list. `ValueError` for a relative pattern. Matches, with the directories that
+        are still to be searched, that take more than 64 MiB of memory are a `FilesystemError` of kind `LimitExceeded`.
 
         Example: `for entry in await sb.fs.glob("/src/**/*.py"): print(entry.path)`
         """
         found = {}
         top, wanted = _glob.split(pattern)
         todo = [(top, wanted)]
+        held = 0
         while todo:
             directory, rests = todo.pop()
-            for entry in await self._list_if_there(directory):
+            held -= _glob.weight(directory)
+            entries = await self._list_if_there(directory)
+            if entries is None:
+                continue
+            async for entry in entries:
                 is_match, below = _glob.step(entry.path, rests)
                 if is_match:
                     found[entry.path] = entry
+                    held += _glob.weight(entry.path)
                 if below and entry.kind == "directory":
                     todo.append((entry.path, below))
+                    held += _glob.weight(entry.path)
+                if held > _glob.MAX_BYTES:
+                    raise _glob.too_many(pattern)
         return [found[path] for path in sorted(found)]
 
-    async def _list_if_there(self, directory: str) -> _List[FsEntry]:
+    async def _list_if_there(self, directory: str) -> FsListStream | None:
         try:
-            return await run(self._native.list(directory))
+            return await self.list_stream(directory)
         except FilesystemError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise
-            return []
+            return None
 
     async def exists(self, path: str) -> bool:
         """Whether the path is there; never raises for absence.
@@ -357,6 +382,28 @@ class FsWatch:
         self._native.close()
 
 
+class FsListStream:
+    """A directory being listed, from `SandboxFsOps.list_stream`: an iterator of `FsEntry`. One page is in memory.
+
+    Example: `names = {entry.path async for entry in await sb.fs.list_stream("/var/spool")}`
+    """
+
+    def __init__(self, native: NativeListStream) -> None:
+        self._native = native
+        self._page: _List[FsEntry] = []
+
+    def __aiter__(self) -> FsListStream:
+        return self
+
+    async def __anext__(self) -> FsEntry:
+        while not self._page:
+            page = await run(self._native.next())
+            if page is None:
+                raise StopAsyncIteration
+            self._page = page[::-1]
+        return self._page.pop()
+
+
 class FsReadStream:
     """A guest file being read: an iterator of non-empty `bytes`.
 
@@ -375,12 +422,12 @@ class FsReadStream:
             raise StopAsyncIteration
         return chunk
 
-    async def collect(self) -> bytes:
-        """Everything that was not read yet.
+    async def collect(self, *, max_bytes: int | None = None) -> bytes:
+        """Everything that was not read yet; `FilesystemError` of kind `LimitExceeded` above `max_bytes` (64 MiB).
 
         Example: `data = await reader.collect()`
         """
-        return await run(self._native.collect())
+        return await run(self._native.collect(max_bytes))
 
 
 class FsWriteSink:

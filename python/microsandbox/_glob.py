@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+from .errors import FilesystemError
+
+#: Most memory of matches and of directories that are still to be searched (`fs.list_bytes`).
+MAX_BYTES = 64 << 20
+#: What a path costs besides its text.
+_PATH_BYTES = 256
+
 #: What is still to be matched below a directory: one tuple of name patterns for each way to go on.
 Rests = frozenset[tuple[str, ...]]
 
@@ -49,3 +56,19 @@ def step(path: str, rests: Rests) -> tuple[bool, Rests]:
             else:
                 below.add(rest[1:])
     return is_match, _ways(frozenset(below))
+
+
+def weight(path: str) -> int:
+    """What a path that is kept costs, in bytes."""
+    return len(path) + _PATH_BYTES
+
+
+def too_many(pattern: str) -> FilesystemError:
+    """The error of a pattern whose matches take more than `MAX_BYTES`."""
+    text = (
+        f"its matches, with the directories still to be searched, take more than {MAX_BYTES} bytes of memory "
+        "(fs.list_bytes); use a narrower pattern, or list_stream for each directory"
+    )
+    error = FilesystemError(f"glob {pattern}: {text}")
+    error.operation, error.path, error.kind, error.message = "glob", pattern, "LimitExceeded", text
+    return error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._enums import ExecEventType, LogReadSource, LogSource, SandboxStatus
 from ._logs import LogStream
 from ._runtime import run
-from .errors import JobError, SandboxNotRunningError
+from .errors import JobError, OutputLimitError, SandboxNotRunningError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 #: What the agent says in the log after the last output of a program.
 _ENDED = re.compile(rb"exec ended: .* \(session (\d+)\)")
+#: Most memory of log entries that are held together (`log.read_bytes`), and what one costs besides its data.
+_MAX_BYTES = 64 << 20
+_ENTRY_BYTES = 512
 #: What the log holds in place of output that was rotated away before it was read, or dropped beyond the log's budget.
 _GAP = re.compile(rb"log rotated faster than it was read|bytes of output \(session (\d+)\) were dropped")
 
@@ -186,8 +189,16 @@ class Job:
         Example: `print(b"".join([entry.data for entry in await job.logs(tail=10)]))`
         """
         stream = self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, False)
-        entries = [entry async for entry in await stream]
-        return entries if tail is None else entries[max(0, len(entries) - tail) :]
+        entries: deque[JobLogEntry] = deque()
+        held = 0
+        async for entry in await stream:
+            entries.append(entry)
+            held += len(entry.data) + _ENTRY_BYTES
+            if tail is not None and len(entries) > tail:
+                held -= len(entries.popleft().data) + _ENTRY_BYTES
+            if held > _MAX_BYTES:
+                raise _too_many(held)
+        return list(entries)
 
     async def log_stream(
         self,
@@ -294,6 +305,16 @@ class JobLogStream:
         Example: `await job_logs.close()`
         """
         self._over = True
+
+
+def _too_many(held: int) -> OutputLimitError:
+    text = (
+        f"the log of the job takes more than {_MAX_BYTES} bytes of memory (log.read_bytes); pass tail= or since=, or "
+        "use log_stream"
+    )
+    error = OutputLimitError(text)
+    error.limit, error.kept, error.dropped = _MAX_BYTES, 0, held
+    return error
 
 
 def _entry(entry: LogEntry) -> JobLogEntry:

@@ -265,7 +265,7 @@ class ExecFailedError(MicrosandboxError, OSError):
 
 
 class OutputLimitError(ExecFailedError):
-    """Collected output passed its bound; pass `max_output_bytes`, or read a stream.
+    """Collected output, or log entries, passed their bound; pass `max_output_bytes` or `tail`, or read a stream.
 
     Example: `except OutputLimitError as error: print(error.limit)`
     """

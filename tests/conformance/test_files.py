@@ -83,6 +83,47 @@ async def test_list_gives_one_level_with_full_paths(shared_box: Sandbox) -> None
     assert entries["/tmp/d/inner"].kind is FsEntryKind.DIRECTORY
 
 
+async def test_a_streamed_listing_has_the_same_entries(shared_box: Sandbox) -> None:
+    fs = shared_box.fs
+    await fs.mkdir("/tmp/many/empty")
+    for number in range(30):
+        await fs.write(f"/tmp/many/{number}", b"x" * number)
+    streamed = [(entry.path, entry.size) async for entry in await fs.list_stream("/tmp/many")]
+    assert sorted(streamed) == [(entry.path, entry.size) for entry in await fs.list("/tmp/many")]
+    assert [entry async for entry in await fs.list_stream("/tmp/many/empty")] == []
+    for missing in ("/tmp/many/no", "/tmp/many/1"):
+        with pytest.raises(FilesystemError):
+            await fs.list_stream(missing)
+
+
+async def test_a_read_is_limited_and_says_how_to_go_on(shared_box: Sandbox) -> None:
+    fs = shared_box.fs
+    await fs.write("/tmp/f", b"four")
+    assert await fs.read("/tmp/f", max_bytes=4) == b"four"
+    assert await fs.read_text("/tmp/f", max_bytes=4) == "four"
+    assert await (await fs.read_stream("/tmp/f")).collect(max_bytes=4) == b"four"
+    for call in (
+        fs.read("/tmp/f", max_bytes=3),
+        fs.read_text("/tmp/f", max_bytes=3),
+        (await fs.read_stream("/tmp/f")).collect(max_bytes=3),
+    ):
+        with pytest.raises(FilesystemError, match=r"more than 3 bytes.*max_bytes=.*read_stream") as caught:
+            await call
+        assert caught.value.kind == "LimitExceeded"
+    with pytest.raises(ValueError, match="max_bytes"):
+        await fs.read("/tmp/f", max_bytes=-1)
+
+
+@pytest.mark.needs("programs")
+@pytest.mark.heavy
+async def test_a_sparse_file_is_refused_unless_it_is_allowed(shared_box: Sandbox) -> None:
+    await shared_box.shell("truncate -s 65M /tmp/sparse")
+    with pytest.raises(FilesystemError, match="more than 67108864 bytes"):
+        await shared_box.fs.read("/tmp/sparse")
+    data = await shared_box.fs.read("/tmp/sparse", max_bytes=65 << 20)
+    assert len(data) == 65 << 20 and data == bytes(65 << 20)
+
+
 async def test_list_of_a_file_fails(shared_box: Sandbox) -> None:
     await shared_box.fs.write("/tmp/f", b"")
     with pytest.raises(FilesystemError):

@@ -46,6 +46,19 @@ async def test_a_volume_is_made_found_listed_and_removed(harness: Harness) -> No
     assert await Volume.list(backend=harness.backend) == []
 
 
+async def test_files_of_a_volume_are_listed_and_read_in_limits(harness: Harness) -> None:
+    volume = await Volume.create("data", backend=harness.backend)
+    await volume.fs.mkdir("d")
+    for name in ("d/b", "d/a"):
+        await volume.fs.write(name, b"four")
+    assert sorted([entry.path async for entry in await volume.fs.list_stream("d")]) == ["d/a", "d/b"]
+    assert await volume.fs.read_text("d/a", max_bytes=4) == "four"
+    for call in (volume.fs.read("d/a", max_bytes=3), volume.fs.read_text("d/a", max_bytes=3)):
+        with pytest.raises(FilesystemError, match="more than 3 bytes"):
+            await call
+    await Volume.remove("data", backend=harness.backend)
+
+
 async def test_names_that_are_taken_absent_or_impossible(harness: Harness) -> None:
     await Volume.create("data", backend=harness.backend)
     with pytest.raises(VolumeAlreadyExistsError, match="data"):

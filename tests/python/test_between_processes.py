@@ -24,7 +24,7 @@ from microsandbox import _microsandbox, errors
 # Bound to the process that made them: a connection, a stream, a backend. Or without instances: a namespace of
 # constructors, or what is not built yet.
 NAMES = """
-    AgentClient AgentStream BackendScope CloudBackend LocalBackend ExecHandle ExecSink FsReadStream FsWatch FsWriteSink
+    AgentClient AgentStream BackendScope CloudBackend LocalBackend ExecHandle ExecSink FsListStream FsReadStream FsWatch FsWriteSink
     SandboxFsOps SandboxHandle SandboxPage ImageHandle ImageDetail Job JobAttachment JobLogStream LogStream MetricsStream
     PullProgressIter PullSession Sandbox Snapshot SnapshotHandle SnapshotCopyBuilder SandboxSshOps SftpClient SshClient
     SshServer SshOutput Storage Volume VolumeFs VolumeHandle MemoryBackend Instrumentation Progress

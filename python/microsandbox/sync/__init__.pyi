@@ -194,7 +194,7 @@ from ..setup import (
 )
 from ._agent import AgentClient, AgentStream
 from ._exec import ExecHandle, ExecSink
-from ._files import FsReadStream, FsWatch, FsWriteSink, SandboxFsOps
+from ._files import FsListStream, FsReadStream, FsWatch, FsWriteSink, SandboxFsOps
 from ._handle import SandboxHandle, SandboxPage
 from ._image import Image, ImageDetail, ImageHandle
 from ._isolation import doctor
@@ -257,6 +257,7 @@ __all__ = [
     "FsEntryKind",
     "FsEvent",
     "FsEventKind",
+    "FsListStream",
     "FsMetadata",
     "FsReadStream",
     "FsWatch",

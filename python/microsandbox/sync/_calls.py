@@ -90,7 +90,8 @@ class SandboxCalls:
         """Captured output of every program, oldest first.
 
         `since_ms` (inclusive) and `until_ms` (exclusive) are milliseconds since the epoch, `tail` keeps the newest,
-        `sources` is stdout, stderr and output unless said otherwise.
+        `sources` is stdout, stderr and output unless said otherwise. Entries that take more than 64 MiB of memory are
+        an `OutputLimitError`; use `tail`, or `log_stream`.
 
         Example: `print("".join([entry.text() for entry in sb.logs(tail=20)]))`
         """

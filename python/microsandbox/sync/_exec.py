@@ -51,7 +51,7 @@ class ExecHandle:
         return run(self._native.wait())
 
     def collect(self) -> ExecOutput:
-        """Waits for the end and keeps the output that was not read yet. `OutputLimitError` above 64 MiB a stream.
+        """Waits for the end and keeps the output that was not read yet. `OutputLimitError` above 64 MiB.
 
         Example: `output = process.collect()`
         """

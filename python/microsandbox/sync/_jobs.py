@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._enums import ExecEventType, LogReadSource, LogSource, SandboxStatus
 from .._runtime import wait as run
-from ..errors import JobError, SandboxNotRunningError
+from ..errors import JobError, OutputLimitError, SandboxNotRunningError
 from ._logs import LogStream
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .._microsandbox import LogEntry, NativeExec, NativeHandle, NativeJobs, NativeSandbox, NativeSink
     from ..jobs import JobEvent, JobExit, JobInfo, JobLogEntry, JobPage, JobState
 _ENDED = re.compile(b"exec ended: .* \\(session (\\d+)\\)")
+_MAX_BYTES = 64 << 20
+_ENTRY_BYTES = 512
 _GAP = re.compile(b"log rotated faster than it was read|bytes of output \\(session (\\d+)\\) were dropped")
 
 
@@ -180,8 +182,16 @@ class Job:
         Example: `print(b"".join([entry.data for entry in job.logs(tail=10)]))`
         """
         stream = self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, False)
-        entries = [entry for entry in stream]
-        return entries if tail is None else entries[max(0, len(entries) - tail) :]
+        entries: deque[JobLogEntry] = deque()
+        held = 0
+        for entry in stream:
+            entries.append(entry)
+            held += len(entry.data) + _ENTRY_BYTES
+            if tail is not None and len(entries) > tail:
+                held -= len(entries.popleft().data) + _ENTRY_BYTES
+            if held > _MAX_BYTES:
+                raise _too_many(held)
+        return list(entries)
 
     def log_stream(
         self,
@@ -285,6 +295,13 @@ class JobLogStream:
         Example: `job_logs.close()`
         """
         self._over = True
+
+
+def _too_many(held: int) -> OutputLimitError:
+    text = f"the log of the job takes more than {_MAX_BYTES} bytes of memory (log.read_bytes); pass tail= or since=, or use log_stream"
+    error = OutputLimitError(text)
+    error.limit, error.kept, error.dropped = (_MAX_BYTES, 0, held)
+    return error
 
 
 def _entry(entry: LogEntry) -> JobLogEntry:

@@ -14,7 +14,7 @@ from .._mount import FlagKeywords, MountConfig, MountKeywords, policies
 from .._runtime import make_here as make
 from .._runtime import wait as run
 from .._signature import spelled_out
-from ._files import FsReadStream, FsWriteSink
+from ._files import FsListStream, FsReadStream, FsWriteSink
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,20 +35,19 @@ class VolumeFs:
     def __init__(self, native: NativeVolumeFs) -> None:
         self._native = native
 
-    def read(self, path: str) -> bytes:
-        """The whole file, up to 2 GiB.
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """The whole file. A file of more than `max_bytes` (64 MiB) is a `FilesystemError` of kind `LimitExceeded`.
 
         Example: `data = volume.fs.read("results/a.json")`.
         """
-        return run(self._native.read(path))
+        return run(self._native.read(path, max_bytes))
 
-    def read_text(self, path: str) -> str:
-        """The whole file as UTF-8; `UnicodeDecodeError` for anything else.
+    def read_text(self, path: str, *, max_bytes: int | None = None) -> str:
+        """The whole file as UTF-8; `UnicodeDecodeError` for anything else. Limited as `SandboxFsOps.read_text` is.
 
         Example: `text = volume.fs.read_text("notes.txt")`
         """
-        data = run(self._native.read(path))
-        return data.decode("utf-8")
+        return run(self._native.read_text(path, max_bytes))
 
     def write(self, path: str, data: bytes) -> None:
         """Creates or replaces the file atomically: another reader sees the old or the new content.
@@ -74,11 +73,18 @@ class VolumeFs:
         return FsWriteSink(run(self._native.write_stream(path)))
 
     def list(self, path: str) -> _List[FsEntry]:
-        """Entries of a directory, one level, sorted; `""` is the root.
+        """Entries of a directory, one level, sorted; `""` is the root. Limited as `SandboxFsOps.list` is.
 
         Example: `print([entry.path for entry in volume.fs.list("/")])`
         """
         return run(self._native.list(path))
+
+    def list_stream(self, path: str) -> FsListStream:
+        """Entries of a directory, one level, in the directory's own order, while they are read.
+
+        Example: `for entry in volume.fs.list_stream("spool"): print(entry.path)`
+        """
+        return FsListStream(run(self._native.list_stream(path)))
 
     def mkdir(self, path: str) -> None:
         """Makes a directory and its parents; an existing directory is no error.

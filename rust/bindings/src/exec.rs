@@ -1,7 +1,9 @@
 //! Programs: keywords, results, events and the handle of a running one.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytes::Bytes;
+use microsandbox_core::agent::Captures;
 use microsandbox_core::model::{self, ExecOptions, StdinSource};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -132,22 +134,57 @@ impl ExecKeywords {
 /// Example: `out = await sb.exec("make"); print(out.exit_code, out.stdout_text, out.duration)`
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct ExecOutput {
-    pub output: model::ExecOutput,
-    stdout: PyOnceLock<Py<PyBytes>>,
-    stderr: PyOnceLock<Py<PyBytes>>,
+    exit: model::ExecExit,
+    stdout: Output,
+    stderr: Output,
 }
 
-impl ExecOutput {
-    pub fn new(output: model::ExecOutput) -> Self {
-        ExecOutput { output, stdout: PyOnceLock::new(), stderr: PyOnceLock::new() }
+/// One stream: bytes of Rust until Python asks for them, then only the object that it got.
+struct Output {
+    collected: Mutex<Bytes>,
+    object: PyOnceLock<Py<PyBytes>>,
+    kept: u64,
+    total: u64,
+}
+
+impl Output {
+    fn new(collected: Bytes, total: u64) -> Self {
+        let kept = collected.len() as u64;
+        Output { collected: Mutex::new(collected), object: PyOnceLock::new(), kept, total }
+    }
+    fn bytes<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
+        let object = self.object.get_or_init(py, || {
+            let collected = std::mem::take(&mut *self.collected.lock().unwrap_or_else(PoisonError::into_inner));
+            PyBytes::new(py, &collected).unbind()
+        });
+        object.bind(py)
+    }
+    fn is_truncated(&self) -> bool {
+        self.total > self.kept
+    }
+    /// Less the parts of characters that a bound or the end of the wait cut.
+    fn text<'py>(&self, py: Python<'py>, exit: &model::ExecExit) -> PyResult<Bound<'py, PyString>> {
+        let bytes = self.bytes(py);
+        let characters = model::whole_characters(bytes.as_bytes(), self.is_truncated(), exit.is_cut_short());
+        let cut = (characters.len() < bytes.as_bytes().len()).then(|| PyBytes::new(py, characters));
+        PyString::from_encoded_object(cut.as_ref().unwrap_or(bytes), Some(c"utf-8"), Some(c"strict"))
     }
 }
 
-/// `characters` is `bytes` less what was cut off at an end.
-fn decode<'py>(bytes: &Bound<'py, PyBytes>, characters: &[u8]) -> PyResult<Bound<'py, PyString>> {
-    let py = bytes.py();
-    let cut = (characters.len() < bytes.as_bytes().len()).then(|| PyBytes::new(py, characters));
-    PyString::from_encoded_object(cut.as_ref().unwrap_or(bytes), Some(c"utf-8"), Some(c"strict"))
+/// The exit, what was kept of both streams, and how much there was.
+pub type OutputParts<'a, 'py> = (&'a model::ExecExit, &'a Bound<'py, PyBytes>, &'a Bound<'py, PyBytes>, u64, u64);
+
+impl ExecOutput {
+    pub fn new(output: model::ExecOutput) -> Self {
+        ExecOutput {
+            exit: output.exit,
+            stdout: Output::new(output.stdout, output.stdout_total),
+            stderr: Output::new(output.stderr, output.stderr_total),
+        }
+    }
+    pub fn parts<'py>(&self, py: Python<'py>) -> OutputParts<'_, 'py> {
+        (&self.exit, self.stdout.bytes(py), self.stderr.bytes(py), self.stdout.total, self.stderr.total)
+    }
 }
 
 #[pymethods]
@@ -162,79 +199,78 @@ impl ExecOutput {
     /// Exit status, or 128 + signal.
     #[getter]
     fn exit_code(&self) -> i32 {
-        self.output.exit.code
+        self.exit.code
     }
     /// Whether the exit status is 0.
     #[getter]
     fn success(&self) -> bool {
-        self.output.success()
+        self.exit.code == 0
     }
     /// Standard output as bytes.
     #[getter]
     fn stdout_bytes<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
-        self.stdout.get_or_init(py, || PyBytes::new(py, &self.output.stdout).unbind()).bind(py)
+        self.stdout.bytes(py)
     }
     /// Standard error as bytes.
     #[getter]
     fn stderr_bytes<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
-        self.stderr.get_or_init(py, || PyBytes::new(py, &self.output.stderr).unbind()).bind(py)
+        self.stderr.bytes(py)
     }
     /// Standard output as UTF-8 text. Raises UnicodeDecodeError for anything else. Parts of a character that
     /// `max_output_bytes` or a timeout cut are left out.
     #[getter]
     fn stdout_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        decode(self.stdout_bytes(py), self.output.stdout_characters())
+        self.stdout.text(py, &self.exit)
     }
     /// Standard error as UTF-8 text, as `stdout_text`.
     #[getter]
     fn stderr_text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
-        decode(self.stderr_bytes(py), self.output.stderr_characters())
+        self.stderr.text(py, &self.exit)
     }
     /// Whether the sandbox's memory limit ended a process of this run.
     #[getter]
     fn oom_killed(&self) -> bool {
-        self.output.exit.oom_killed
+        self.exit.oom_killed
     }
     /// Whether its timeout ended it.
     #[getter]
     fn timed_out(&self) -> bool {
-        self.output.exit.timed_out
+        self.exit.timed_out
     }
     /// The signal that ended it, if one did.
     #[getter]
     fn signal(&self) -> Option<i32> {
-        self.output.exit.signal
+        self.exit.signal
     }
     /// Seconds from start to exit, measured in the guest.
     #[getter]
     fn duration(&self) -> f64 {
-        self.output.exit.duration.as_secs_f64()
+        self.exit.duration.as_secs_f64()
     }
     /// Whether older bytes of standard output were dropped for `max_output_bytes`.
     #[getter]
     fn stdout_truncated(&self) -> bool {
-        self.output.stdout_truncated()
+        self.stdout.is_truncated()
     }
     /// Whether older bytes of standard error were dropped for `max_output_bytes`.
     #[getter]
     fn stderr_truncated(&self) -> bool {
-        self.output.stderr_truncated()
+        self.stderr.is_truncated()
     }
     /// Bytes written to standard output, kept or not.
     #[getter]
     fn stdout_total(&self) -> u64 {
-        self.output.stdout_total
+        self.stdout.total
     }
     /// Bytes written to standard error, kept or not.
     #[getter]
     fn stderr_total(&self) -> u64 {
-        self.output.stderr_total
+        self.stderr.total
     }
     fn __repr__(&self) -> String {
-        let output = &self.output;
         format!(
             "ExecOutput(exit_code={}, stdout={} bytes, stderr={} bytes)",
-            output.exit.code, output.stdout_total, output.stderr_total
+            self.exit.code, self.stdout.total, self.stderr.total
         )
     }
 }
@@ -390,69 +426,22 @@ impl NativeExec {
     }
 }
 
-/// Reads what is left of a run. With a limit the newest bytes are kept; without one, more than the default bound is
-/// an error, because it would silently cost that much memory.
+/// Reads what is left of a run, within the same bounds as `exec`.
 async fn collect(handle: &model::ExecHandle, limit: Option<u64>) -> MicrosandboxResult<model::ExecOutput> {
-    let mut stdout = Collected::new(limit);
-    let mut stderr = Collected::new(limit);
+    let mut output = Captures::new(limit);
     while let Some(event) = handle.recv().await? {
         match event {
-            model::ExecEvent::Stdout(data) => stdout.push(&data)?,
-            model::ExecEvent::Stderr(data) => stderr.push(&data)?,
-            model::ExecEvent::Exited(exit) => {
-                return Ok(model::ExecOutput {
-                    exit,
-                    stdout_total: stdout.total,
-                    stderr_total: stderr.total,
-                    stdout: stdout.finish(),
-                    stderr: stderr.finish(),
-                });
-            }
+            model::ExecEvent::Stdout(data) => output.stdout(&data),
+            model::ExecEvent::Stderr(data) => output.stderr(&data),
+            model::ExecEvent::Exited(exit) => return output.finish(exit),
             model::ExecEvent::Failed(failure) => return Err(MicrosandboxError::ExecFailed(Box::new(failure))),
             model::ExecEvent::Started { .. } | model::ExecEvent::StdinError { .. } => {}
         }
+        if let Some(error) = output.overflow() {
+            return Err(error);
+        }
     }
     Err(MicrosandboxError::InvalidState("the end of this run was already received".into()))
-}
-
-struct Collected {
-    data: Vec<u8>,
-    total: u64,
-    limit: Option<usize>,
-}
-
-impl Collected {
-    fn new(limit: Option<u64>) -> Self {
-        Collected { data: Vec::new(), total: 0, limit: limit.map(|l| usize::try_from(l).unwrap_or(usize::MAX)) }
-    }
-    fn push(&mut self, data: &[u8]) -> MicrosandboxResult<()> {
-        self.total += data.len() as u64;
-        self.data.extend_from_slice(data);
-        match self.limit {
-            // Trimmed at twice the limit, so that each byte moves at most once.
-            Some(limit) if self.data.len() / 2 > limit => self.trim(limit),
-            Some(_) => {}
-            None if self.total > model::CAPTURE_BYTES => {
-                return Err(MicrosandboxError::OutputLimit {
-                    limit: model::CAPTURE_BYTES,
-                    kept: 0,
-                    dropped: self.total,
-                });
-            }
-            None => {}
-        }
-        Ok(())
-    }
-    fn trim(&mut self, limit: usize) {
-        let surplus = self.data.len().saturating_sub(limit);
-        self.data.drain(..surplus);
-    }
-    fn finish(mut self) -> bytes::Bytes {
-        if let Some(limit) = self.limit {
-            self.trim(limit);
-        }
-        self.data.into()
-    }
 }
 
 /// Standard input of a running program.

@@ -12,7 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::arguments::{self, Data, GuestPath, Location};
+use crate::arguments::{self, Count, Data, GuestPath, Location};
+use crate::content::{Content, TextContent};
 use crate::enums::Member;
 use crate::errors;
 use crate::runtime::{Owned, Pending};
@@ -182,6 +183,11 @@ fn inside(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     taken.map(|path| path.0).map_err(|e| arguments::named(object.py(), name, e))
 }
 
+/// `max_bytes`: how large a file may be that is read as a whole.
+pub fn bound(object: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    Ok(arguments::optional::<Count>(object, "max_bytes")?.map(|count| count.0))
+}
+
 fn location(object: &Bound<'_, PyAny>, name: &str) -> PyResult<std::path::PathBuf> {
     let taken = object.extract::<Location>();
     taken.map(|path| path.0).map_err(|e| arguments::named(object.py(), name, e))
@@ -192,14 +198,26 @@ impl NativeFs {
     fn __reduce__(&self) -> PyResult<()> {
         values::refuse()
     }
-    fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        Ok(Pending::new(async move { SandboxFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))
+    fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>, most: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path, most) = (self.target(py)?, inside(path, "path")?, bound(most)?);
+        Ok(Pending::new(async move {
+            let files = SandboxFs::with_backend(&backend, &name);
+            Content::gather(&mut files.read_pieces(&path).await?, &path, most).await
+        }))
+    }
+    fn read_text(&self, py: Python<'_>, path: &Bound<'_, PyAny>, most: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path, most) = (self.target(py)?, inside(path, "path")?, bound(most)?);
+        Ok(Pending::new(async move {
+            let files = SandboxFs::with_backend(&backend, &name);
+            let content = Content::gather(&mut files.read_pieces(&path).await?, &path, most).await?;
+            Ok(TextContent { content, path, allowed: most.is_some() })
+        }))
     }
     fn read_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
-            SandboxFs::with_backend(&backend, &name).read_stream(&path).await.map(NativeReadStream::new)
+            let stream = SandboxFs::with_backend(&backend, &name).read_stream(&path).await?;
+            Ok(NativeReadStream::new(stream, path))
         }))
     }
     fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
@@ -218,6 +236,12 @@ impl NativeFs {
         Ok(Pending::new(async move {
             let entries = SandboxFs::with_backend(&backend, &name).list(&path).await?;
             Ok(entries.into_iter().map(FsEntry::new).collect::<Vec<_>>())
+        }))
+    }
+    fn list_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
+        Ok(Pending::new(async move {
+            SandboxFs::with_backend(&backend, &name).list_stream(&path).await.map(NativeListStream::new)
         }))
     }
     fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>, follow: bool) -> PyResult<Pending> {
@@ -246,7 +270,8 @@ impl NativeFs {
     fn read_tar(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
-            SandboxFs::with_backend(&backend, &name).read_tar(&path).await.map(NativeReadStream::new)
+            let stream = SandboxFs::with_backend(&backend, &name).read_tar(&path).await?;
+            Ok(NativeReadStream::new(stream, path))
         }))
     }
     fn write_tar(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
@@ -424,11 +449,13 @@ impl NativeWatch {
 #[pyclass(module = "microsandbox._microsandbox", frozen)]
 pub struct NativeReadStream {
     stream: Owned<Arc<Mutex<model::FsReadStream>>>,
+    /// For errors.
+    path: String,
 }
 
 impl NativeReadStream {
-    pub fn new(stream: model::FsReadStream) -> Self {
-        NativeReadStream { stream: Owned::new(Arc::new(Mutex::new(stream))) }
+    pub fn new(stream: model::FsReadStream, path: String) -> Self {
+        NativeReadStream { stream: Owned::new(Arc::new(Mutex::new(stream))), path }
     }
 }
 
@@ -443,15 +470,35 @@ impl NativeReadStream {
         Ok(Pending::next(async move { stream.lock().await.next().await.transpose().map(|chunk| chunk.map(Chunk)) }))
     }
     /// Everything that is left.
-    fn collect(&self, py: Python<'_>) -> PyResult<Pending> {
-        let stream = self.stream.get(py)?.clone();
-        Ok(Pending::new(async move {
-            let mut stream = stream.lock().await;
-            let mut all = Vec::new();
-            while let Some(chunk) = stream.next().await {
-                all.extend_from_slice(&chunk?);
-            }
-            Ok(Chunk(all.into()))
+    fn collect(&self, py: Python<'_>, most: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let (stream, path, most) = (self.stream.get(py)?.clone(), self.path.clone(), bound(most)?);
+        Ok(Pending::new(async move { Content::gather(&mut *stream.lock().await, &path, most).await }))
+    }
+}
+
+/// A directory being listed.
+#[pyclass(module = "microsandbox._microsandbox", frozen)]
+pub struct NativeListStream {
+    pages: Owned<Arc<Mutex<model::FsListStream>>>,
+}
+
+impl NativeListStream {
+    pub fn new(pages: model::FsListStream) -> Self {
+        NativeListStream { pages: Owned::new(Arc::new(Mutex::new(pages))) }
+    }
+}
+
+#[pymethods]
+impl NativeListStream {
+    fn __reduce__(&self) -> PyResult<()> {
+        values::refuse()
+    }
+    /// The next entries; `None` at the end.
+    fn next(&self, py: Python<'_>) -> PyResult<Pending> {
+        let pages = self.pages.get(py)?.clone();
+        Ok(Pending::next(async move {
+            let page = pages.lock().await.next().await.transpose()?;
+            Ok(page.map(|page| page.into_iter().map(FsEntry::new).collect::<Vec<_>>()))
         }))
     }
 }

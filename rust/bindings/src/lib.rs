@@ -9,6 +9,7 @@
 //! | [`arguments`] | typed arguments |
 //! | [`create`] | the keywords of `create`; [`image_source`], [`init`], [`mounts`], [`network`], [`patches`], [`registry`] and [`secrets`] hold one kind each |
 //! | [`sandbox`], [`handle`], [`modify`], [`exec`], [`attach`], [`jobs`], [`files`], [`logs`], [`metrics`], [`image`], [`volume`], [`agent`] | one noun each |
+//! | [`content`] | what was read, on its way to Python |
 //! | [`values`] | results as plain data, for other processes |
 //! | [`backend`], [`memory`] | backend objects, the ambient one, the fake one |
 //! | [`isolation`] | reports on what separates a sandbox from its host |
@@ -22,6 +23,7 @@ mod arguments;
 mod attach;
 mod backend;
 mod cli;
+mod content;
 mod create;
 mod enums;
 mod errors;
@@ -71,7 +73,9 @@ mod _microsandbox {
     #[pymodule_export]
     use super::exec::{ExecEvent, ExecOutput, NativeExec, NativeSink};
     #[pymodule_export]
-    use super::files::{FsEntry, FsEvent, FsMetadata, NativeFs, NativeReadStream, NativeWatch, NativeWriteSink};
+    use super::files::{
+        FsEntry, FsEvent, FsMetadata, NativeFs, NativeListStream, NativeReadStream, NativeWatch, NativeWriteSink,
+    };
     #[pymodule_export]
     use super::handle::{NativeHandle, SandboxStopResult};
     #[pymodule_export]

@@ -67,14 +67,14 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Data {
 }
 
 macro_rules! values {
-    ($($class:ident: $value:ident => $parts:expr, $pattern:pat = $types:ty => $made:expr;)+) => {
+    ($py:ident; $($class:ident: $value:ident => $parts:expr, $pattern:pat = $types:ty => $made:expr;)+) => {
         $(
             #[allow(clippy::type_complexity, reason = "the fields, one after the other")]
             impl Value for $class {
                 const NAME: &'static str = stringify!($class);
-                fn parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+                fn parts<'py>(&self, $py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
                     let $value = self;
-                    $parts.into_pyobject(py)
+                    $parts.into_pyobject($py)
                 }
                 fn of_parts(parts: &Bound<'_, PyTuple>) -> PyResult<Self> {
                     let $pattern: $types = parts.extract()?;
@@ -96,6 +96,7 @@ macro_rules! values {
 }
 
 values! {
+    py;
     BackendInfo: v => (v.kind.clone(), v.api_url.clone(), v.source.clone(), v.profile.clone()),
         (kind, api_url, source, profile) = (String, Option<String>, String, Option<String>) =>
         BackendInfo { kind, api_url, source, profile };
@@ -190,7 +191,10 @@ values! {
         SandboxStopResult::new(model::SandboxStopResult {
             name, status, exit_code, signal, observed_at: of_time(observed_at)?, source,
         });
-    ExecOutput: v => (exit_parts(&v.output.exit), &v.output.stdout[..], &v.output.stderr[..], v.output.stdout_total, v.output.stderr_total),
+    ExecOutput: v => {
+            let (exit, stdout, stderr, stdout_total, stderr_total) = v.parts(py);
+            (exit_parts(exit), stdout, stderr, stdout_total, stderr_total)
+        },
         (exit, Data(stdout), Data(stderr), stdout_total, stderr_total) = (Exit, Data, Data, u64, u64) =>
         ExecOutput::new(model::ExecOutput { exit: of_exit(exit), stdout, stderr, stdout_total, stderr_total });
     ExecEvent: v => event_parts(&v.event),

@@ -12,8 +12,9 @@ use pyo3::prelude::*;
 
 use crate::arguments::{self, Count, Data, GuestPath, StrMap, Text, argument, optional};
 use crate::backend::{NativeBackend, chosen};
+use crate::content::{Content, TextContent};
 use crate::enums::Member;
-use crate::files::{Chunk, FsEntry, FsMetadata, NativeReadStream, NativeWriteSink};
+use crate::files::{FsEntry, FsMetadata, NativeListStream, NativeReadStream, NativeWriteSink, bound};
 use crate::made;
 use crate::runtime::{Owned, Pending};
 use crate::values;
@@ -195,14 +196,26 @@ impl NativeVolumeFs {
     fn __reduce__(&self) -> PyResult<()> {
         values::refuse()
     }
-    fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
-        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
-        Ok(Pending::new(async move { VolumeFs::with_backend(&backend, &name).read(&path).await.map(Chunk) }))
+    fn read(&self, py: Python<'_>, path: &Bound<'_, PyAny>, most: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path, most) = (self.target(py)?, inside(path, "path")?, bound(most)?);
+        Ok(Pending::new(async move {
+            let files = VolumeFs::with_backend(&backend, &name);
+            Content::gather(&mut files.read_pieces(&path).await?, &path, most).await
+        }))
+    }
+    fn read_text(&self, py: Python<'_>, path: &Bound<'_, PyAny>, most: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path, most) = (self.target(py)?, inside(path, "path")?, bound(most)?);
+        Ok(Pending::new(async move {
+            let files = VolumeFs::with_backend(&backend, &name);
+            let content = Content::gather(&mut files.read_pieces(&path).await?, &path, most).await?;
+            Ok(TextContent { content, path, allowed: most.is_some() })
+        }))
     }
     fn read_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
         let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
         Ok(Pending::new(async move {
-            VolumeFs::with_backend(&backend, &name).read_stream(&path).await.map(NativeReadStream::new)
+            let stream = VolumeFs::with_backend(&backend, &name).read_stream(&path).await?;
+            Ok(NativeReadStream::new(stream, path))
         }))
     }
     fn write(&self, py: Python<'_>, path: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Pending> {
@@ -221,6 +234,12 @@ impl NativeVolumeFs {
         Ok(Pending::new(async move {
             let entries = VolumeFs::with_backend(&backend, &name).list(&path).await?;
             Ok(entries.into_iter().map(FsEntry::new).collect::<Vec<_>>())
+        }))
+    }
+    fn list_stream(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let ((backend, name), path) = (self.target(py)?, inside(path, "path")?);
+        Ok(Pending::new(async move {
+            VolumeFs::with_backend(&backend, &name).list_stream(&path).await.map(NativeListStream::new)
         }))
     }
     fn stat(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Pending> {

@@ -6,7 +6,8 @@
 //! | [`call`] | one request, one answer, one deadline |
 //! | [`exec_request`] | what may be asked of exec; its validation |
 //! | [`exec_collect`], [`exec_stream`] | a program run to its end; a program with live events |
-//! | [`fs_call`], [`fs_transfer`], [`fs_watch`] | file operations; file content in either direction; changes |
+//! | [`fs_call`], [`fs_list`] | file operations; directories, page by page |
+//! | [`fs_transfer`], [`fs_watch`] | file content in either direction; changes |
 //! | [`jobs`] | programs that outlive their client |
 //! | [`raw`] | frames for callers who speak the protocol themselves |
 //! | [`stream_agent`] | the trait `Agent` over any stream; [`connections`]: idle connections for the next call |
@@ -26,6 +27,7 @@ mod exec_session;
 mod exec_stream;
 pub(crate) mod failure;
 mod fs_call;
+mod fs_list;
 mod fs_transfer;
 mod fs_watch;
 mod jobs;
@@ -46,11 +48,11 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 pub(crate) use connection::Connection;
-pub use exec_collect::{Capture, finish as finish_capture};
+pub use exec_collect::Captures;
 pub use exec_request::check_exec;
 pub(crate) use exec_request::exec_request;
 pub use fs_call::check_path;
-pub use fs_transfer::READ_BYTES;
+pub use fs_list::DirectoryReader;
 pub use fs_transfer::{FileReader, FileWriter};
 pub use microsandbox_protocol::frame::Frame as RawFrame;
 pub use raw::{RawClient, RawStream};

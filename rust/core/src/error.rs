@@ -40,7 +40,10 @@ pub enum MicrosandboxError {
     ExecTimeout { secs: f64, output: Option<Box<ExecOutput>> },
     #[error("{}", .0.message)]
     ExecFailed(Box<ExecFailure>),
-    #[error("output is over its limit of {limit} bytes ({kept} kept, {dropped} dropped)")]
+    #[error(
+        "output is over its limit of {limit} bytes ({kept} kept, {dropped} dropped); pass a bound (max_output_bytes= of a run, \
+         tail= of logs), or read a stream"
+    )]
     OutputLimit { limit: u64, kept: u64, dropped: u64 },
 
     #[error("{operation} {path}: {message}")]

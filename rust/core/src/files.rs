@@ -11,18 +11,23 @@ use rustix::fs::OFlags;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 
-use crate::agent::{AgentClient, Dialer, FileReader, FileWriter, Stream, StreamAgent, check_path};
+use crate::agent::failure;
+use crate::agent::{AgentClient, Dialer, DirectoryReader, FileReader, FileWriter, Stream, StreamAgent, check_path};
 use crate::backend::{Operation, available_when, refuse};
+use crate::collected::{collect, whole_listing};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::guest_dirs::GuestDirs;
 use crate::host_target::HostTarget;
 use crate::model::{
-    FsAttributes, FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWatchStream, FsWriteSink, FsWriter,
+    FsAttributes, FsEntry, FsEntryKind, FsListStream, FsMetadata, FsReadStream, FsWatchStream, FsWriteSink, FsWriter,
     TransferProgress,
 };
 
 /// Read from a host file in one call.
 const HOST_CHUNK: usize = 1 << 20;
+/// By how much a file may grow while it is copied (`fs.copy_growth`): the guest's word about its size is not the end of what it
+/// sends.
+const COPY_GROWTH: u64 = 64 << 20;
 
 /// Files below one root: of a running sandbox, where paths are absolute guest paths, or of a volume, where they are
 /// relative to its root. A call that an implementation lacks fails with [`Files::lacks`].
@@ -36,8 +41,12 @@ pub trait Files: Send + Sync {
         Ok(GuestDirs::default())
     }
 
-    /// The whole file.
-    fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
+    /// The whole file, which may have `most` bytes; [`READ_BYTES`](crate::collected::READ_BYTES) is the default of every face.
+    fn read<'a>(&'a self, path: &'a str, most: u64) -> Operation<'a, Bytes> {
+        Box::pin(async move { collect(self.read_pieces(path).await?, path, most).await })
+    }
+    /// [`Files::read`] for a caller that collects the pieces itself, within [`too_large`](crate::collected::too_large).
+    fn read_pieces<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
         refuse(self.lacks("read"))
     }
     /// The file in pieces, each read when it is asked for. A missing file is the first item's error.
@@ -53,9 +62,14 @@ pub trait Files: Send + Sync {
     fn write_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsWriteSink> {
         refuse(self.lacks("write_stream"))
     }
-    /// One level, sorted by path.
+    /// One level, sorted by path; an error above [`LIST_BYTES`](crate::collected::LIST_BYTES).
     fn list<'a>(&'a self, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         refuse(self.lacks("list"))
+    }
+    /// One level in the directory's own order, in pages, each read when it is asked for. A directory that is missing is an
+    /// error of the call.
+    fn list_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsListStream> {
+        refuse(self.lacks("list_stream"))
     }
     /// `follow`: of the target of a link, else of the link.
     fn stat<'a>(&'a self, path: &'a str, follow: bool) -> Operation<'a, FsMetadata> {
@@ -166,8 +180,8 @@ impl<D: Dialer> Files for StreamAgent<D> {
     fn guest_dirs(&self) -> MicrosandboxResult<GuestDirs> {
         self.dialer.guest_dirs()
     }
-    fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
-        self.on_paths("read", [Some(path), None], move |client| async move { client.read_file(path)?.collect().await })
+    fn read_pieces<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.read_stream(path)
     }
     fn read_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
         self.on_paths("read", [Some(path), None], move |client| async move { Ok(pieces(client.read_file(path)?)) })
@@ -185,7 +199,10 @@ impl<D: Dialer> Files for StreamAgent<D> {
         })
     }
     fn list<'a>(&'a self, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
-        self.on_paths("list", [Some(path), None], move |mut client| async move { client.list(path).await })
+        Box::pin(async move { whole_listing(self.list_stream(path).await?, path).await })
+    }
+    fn list_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsListStream> {
+        self.on_paths("list", [Some(path), None], move |client| async move { Ok(pages(client.list(path).await?)) })
     }
     fn stat<'a>(&'a self, path: &'a str, follow: bool) -> Operation<'a, FsMetadata> {
         self.on_paths(
@@ -279,6 +296,13 @@ fn pieces<S: Stream>(reader: FileReader<S>) -> FsReadStream {
     Box::pin(stream::try_unfold(
         reader,
         |mut reader| async move { Ok(reader.next().await?.map(|data| (data, reader))) },
+    ))
+}
+
+fn pages<S: Stream>(reader: DirectoryReader<S>) -> FsListStream {
+    Box::pin(stream::try_unfold(
+        reader,
+        |mut reader| async move { Ok(reader.next().await?.map(|page| (page, reader))) },
     ))
 }
 
@@ -378,6 +402,19 @@ async fn copy_to_host<D: Dialer>(
     let mut tally = Tally { done: 0, total: stat.size, progress };
     while let Some(data) = reader.next().await? {
         let count = data.len();
+        if tally.done + count as u64 > stat.size.saturating_add(COPY_GROWTH) {
+            return Err(MicrosandboxError::Filesystem {
+                operation: "read".into(),
+                path: failure::quote(guest),
+                kind: "LimitExceeded".into(),
+                errno: Some(libc::EFBIG),
+                message: format!(
+                    "it had {} bytes when the copy began, and has more than {COPY_GROWTH} bytes more now (fs.copy_growth); \
+                     copy it when it no longer grows, or use read_stream",
+                    stat.size
+                ),
+            });
+        }
         target = write_blocking(target, data).await?;
         tally.add(count);
     }

@@ -5,6 +5,7 @@
 //! | [`api`] | what users hold: [`Sandbox`] (live) and [`SandboxHandle`] (record) |
 //! | [`backend`] | the traits [`Backend`], [`SandboxBackend`], `Agent`, `VolumeBackend`, `ImageBackend`, and their requests |
 //! | [`files`] | the trait `Files`, for sandboxes and volumes |
+//! | [`collected`] | streams collected into memory, within a bound |
 //! | [`lifecycle`] | stop and its escalation, replacing: in terms of the traits, once for every backend |
 //! | [`agent`] | the client of the agent protocol, over any stream |
 //! | [`undo`] | work that leaves nothing behind when its caller stops waiting |
@@ -23,6 +24,7 @@
 pub mod agent;
 pub mod api;
 pub mod backend;
+pub mod collected;
 pub mod config;
 pub mod error;
 pub mod files;

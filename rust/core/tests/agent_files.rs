@@ -37,12 +37,12 @@ fn reading(chunks: &'static [&'static [u8]], response: FsResponse) -> Peer {
 #[tokio::test]
 async fn a_read_is_whole_or_streamed_in_non_empty_chunks() {
     let peer = reading(&[b"ab", b"", b"cde", b"f"], done(Some(6)));
-    assert_eq!(soon(agent(&peer.address).read("/f")).await.unwrap(), Bytes::from_static(b"abcdef"));
+    assert_eq!(soon(agent(&peer.address).read("/f", u64::MAX)).await.unwrap(), Bytes::from_static(b"abcdef"));
     let stream = soon(agent(&peer.address).read_stream("/f")).await.unwrap();
     let chunks: Vec<Bytes> = soon(stream.map(Result::unwrap).collect()).await;
     assert_eq!(chunks, [&b"ab"[..], b"cde", b"f"]);
     let empty = reading(&[], done(Some(0)));
-    assert!(soon(agent(&empty.address).read("/f")).await.unwrap().is_empty());
+    assert!(soon(agent(&empty.address).read("/f", u64::MAX)).await.unwrap().is_empty());
 }
 
 // hazard: F10
@@ -50,7 +50,7 @@ async fn a_read_is_whole_or_streamed_in_non_empty_chunks() {
 async fn content_of_another_length_than_declared_is_no_success() {
     for declared in [Some(0), Some(5), Some(7), Some(u64::MAX), None] {
         let peer = reading(&[b"abc", b"def"], done(declared));
-        let error = soon(agent(&peer.address).read("/f")).await.unwrap_err();
+        let error = soon(agent(&peer.address).read("/f", u64::MAX)).await.unwrap_err();
         assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{declared:?}: {error}");
         let stream = soon(agent(&peer.address).read_stream("/f")).await.unwrap();
         let items: Vec<_> = soon(stream.collect()).await;
@@ -69,7 +69,7 @@ async fn errors_of_the_guest_keep_their_kind() {
     ];
     for (response, expected) in cases {
         let peer = reading(&[], response);
-        let kind = match soon(agent(&peer.address).read("/f")).await.unwrap_err() {
+        let kind = match soon(agent(&peer.address).read("/f", u64::MAX)).await.unwrap_err() {
             MicrosandboxError::PathNotFound { path, .. } => {
                 assert_eq!(path, "/f");
                 "missing".into()
@@ -92,7 +92,7 @@ async fn invalid_paths_are_refused_before_sending() {
     for path in ["", "relative", "../x", "/nul\0", &long] {
         let address = &peer.address;
         let errors = [
-            agent(address).read(path).await.err(),
+            agent(address).read(path, u64::MAX).await.err(),
             agent(address).write(path, Bytes::new()).await.err(),
             agent(address).list(path).await.err(),
             agent(address).stat(path, true).await.err(),
@@ -236,6 +236,71 @@ async fn a_listing_comes_in_pages_and_is_sorted() {
     let oversized = listing(vec![(0..1001).map(entry).collect()]);
     let error = soon(agent(&oversized.address).list("/d")).await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::Protocol { .. }), "{error}");
+}
+
+// hazard: F7
+#[tokio::test]
+async fn a_listing_without_end_is_refused_whole_and_streamed() {
+    let peer = Peer::greeted(move |mut line: Line| async move {
+        let request = line.expect(Kind::FsRequest).await;
+        let handle = FsResponse { ok: true, data: Some(FsData::Handle(1)), ..FsResponse::default() };
+        line.send(request.id, Kind::FsResponse, &handle).await;
+        let long = FsEntry { path: format!("/{}", "d".repeat(4000)), ..entry(1) };
+        let page = FsData::List(vec![long; 900]);
+        let page = FsResponse { ok: true, data: Some(page), ..FsResponse::default() };
+        while let Some(request) = line.read().await {
+            line.send(request.id, Kind::FsResponse, &page).await;
+        }
+    });
+    match soon(agent(&peer.address).list("/d")).await.unwrap_err() {
+        MicrosandboxError::Filesystem { kind, message, .. } => {
+            assert_eq!(kind, "LimitExceeded");
+            assert!(message.contains("list_stream"), "{message}");
+        }
+        other => panic!("{other}"),
+    }
+    let mut pages = soon(agent(&peer.address).list_stream("/d")).await.unwrap();
+    for _ in 0..30 {
+        assert_eq!(soon(pages.next()).await.unwrap().unwrap().len(), 900);
+    }
+}
+
+#[tokio::test]
+async fn a_file_beyond_what_its_reader_allows_is_refused() {
+    let peer = reading(&[b"abc", b"def"], done(Some(6)));
+    assert_eq!(soon(agent(&peer.address).read("/f", 6)).await.unwrap().len(), 6);
+    match soon(agent(&peer.address).read("/f", 5)).await.unwrap_err() {
+        MicrosandboxError::Filesystem { kind, message, .. } => {
+            assert_eq!(kind, "LimitExceeded");
+            assert!(message.contains("more than 5 bytes") && message.contains("max_bytes="), "{message}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_copy_out_of_far_more_than_was_said_is_refused() {
+    let peer = Peer::greeted(move |mut line: Line| async move {
+        let asked = line.expect(Kind::FsRequest).await;
+        let small = FsEntry { size: 10, ..entry(1) };
+        let stat = FsResponse { ok: true, data: Some(FsData::Stat(small)), ..FsResponse::default() };
+        line.send(asked.id, Kind::FsResponse, &stat).await;
+        let request = line.expect(Kind::FsRequest).await;
+        for _ in 0..80 {
+            line.data(request.id, Kind::FsData, &[0; 1 << 20]).await;
+        }
+        line.send(request.id, Kind::FsResponse, &done(Some(80 << 20))).await;
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("copied");
+    match soon(agent(&peer.address).copy_to_host("/f", &target, None)).await.unwrap_err() {
+        MicrosandboxError::Filesystem { kind, message, .. } => {
+            assert_eq!(kind, "LimitExceeded");
+            assert!(message.contains("it had 10 bytes"), "{message}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "a part was left");
 }
 
 #[tokio::test]

@@ -351,7 +351,7 @@ async fn silence_where_an_answer_is_due_is_a_lost_agent() {
             of_silent.stat("/x", true),
             exec(&connections, &silent.address, &spec, cmd.clone(), opts.clone()),
             exec(&connections, &running.address, &spec, cmd.clone(), opts.clone()),
-            of_reading.read("/x"),
+            of_reading.read("/x", u64::MAX),
             exec(&connections, &patient.address, &spec, cmd.clone(), opts.clone()),
         )
     };

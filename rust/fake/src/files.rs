@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::Utc;
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{FsAttributes, FsEntry, FsEntryKind, FsMetadata};
+use microsandbox_core::model::{FsAttributes, FsEntry, FsEntryKind, FsListStream, FsMetadata};
 
 const DIRECTORY_MODE: u32 = 0o040_755;
 const FILE_MODE: u32 = 0o100_644;
@@ -330,4 +330,10 @@ impl FileTree {
         let inside = self.nodes.iter().filter(|(path, _)| *path == root || path.starts_with(&prefix));
         inside.map(|(path, node)| (path.clone(), node.clone())).collect()
     }
+}
+
+/// A listing in one page.
+pub fn one_page(entries: Vec<FsEntry>) -> FsListStream {
+    let pages = (!entries.is_empty()).then_some(Ok(entries));
+    Box::pin(futures::stream::iter(pages))
 }

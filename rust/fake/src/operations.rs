@@ -19,12 +19,12 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::files::write_host;
 use microsandbox_core::lifecycle::{Force, replace};
 use microsandbox_core::model::{
-    ExecHandle, ExecOutput, FsAttributes, FsEntry, FsMetadata, FsReadStream, FsWriteSink, LogEntry, LogOptions,
-    LogStream, LogStreamOptions, MetricsStream, Owners, SandboxMetrics, SandboxSpec, TransferProgress,
+    ExecHandle, ExecOutput, FsAttributes, FsEntry, FsListStream, FsMetadata, FsReadStream, FsWriteSink, LogEntry,
+    LogOptions, LogStream, LogStreamOptions, MetricsStream, Owners, SandboxMetrics, SandboxSpec, TransferProgress,
     validate_stored_name,
 };
 
-use super::files::{FileTree, normalise};
+use super::files::{FileTree, normalise, one_page};
 use super::journal::Want;
 use super::records::{self, Record};
 use super::sink::Sink;
@@ -345,28 +345,30 @@ impl Agent for MemoryAgent<'_> {
     }
 }
 
+/// As from an agent: a missing file is the first item's error.
+fn pieces(files: &FileTree, path: &str) -> FsReadStream {
+    let chunks: Vec<MicrosandboxResult<Bytes>> = match files.read(path) {
+        Ok(mut data) => {
+            let mut chunks = Vec::new();
+            while !data.is_empty() {
+                chunks.push(Ok(data.split_to(data.len().min(CHUNK))));
+            }
+            chunks
+        }
+        Err(error) => vec![Err(error)],
+    };
+    Box::pin(stream::iter(chunks))
+}
+
 impl microsandbox_core::backend::Files for MemoryAgent<'_> {
     fn lacks(&self, call: &'static str) -> MicrosandboxError {
         MicrosandboxError::unsupported(format!("SandboxFs::{call}"), available_when::FS)
     }
-    fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
-        self.on_files("fs_read", [Some(path), None], move |files| files.read(path))
+    fn read_pieces<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.on_files("fs_read", [Some(path), None], move |files| Ok(pieces(files, path)))
     }
     fn read_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
-        self.on_files("fs_read_stream", [Some(path), None], move |files| {
-            // As from an agent: a missing file is the first item's error.
-            let chunks: Vec<MicrosandboxResult<Bytes>> = match files.read(path) {
-                Ok(mut data) => {
-                    let mut chunks = Vec::new();
-                    while !data.is_empty() {
-                        chunks.push(Ok(data.split_to(data.len().min(CHUNK))));
-                    }
-                    chunks
-                }
-                Err(error) => vec![Err(error)],
-            };
-            Ok(Box::pin(stream::iter(chunks)) as FsReadStream)
-        })
+        self.on_files("fs_read_stream", [Some(path), None], move |files| Ok(pieces(files, path)))
     }
     fn write<'a>(&'a self, path: &'a str, data: Bytes) -> Operation<'a, ()> {
         self.on_files("fs_write", [Some(path), None], move |files| files.write(path, data, None))
@@ -385,6 +387,9 @@ impl microsandbox_core::backend::Files for MemoryAgent<'_> {
     }
     fn list<'a>(&'a self, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
         self.on_files("fs_list", [Some(path), None], move |files| files.list(path))
+    }
+    fn list_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsListStream> {
+        self.on_files("fs_list_stream", [Some(path), None], move |files| files.list(path).map(one_page))
     }
     /// There are no links to follow here.
     fn stat<'a>(&'a self, path: &'a str, _follow: bool) -> Operation<'a, FsMetadata> {
@@ -438,7 +443,7 @@ impl microsandbox_core::backend::Files for MemoryAgent<'_> {
     ) -> Operation<'a, ()> {
         Box::pin(async move {
             self.backend.fault("fs_copy_to_host")?;
-            let data = self.read(path).await?;
+            let data = self.read(path, u64::MAX).await?;
             let mode = self.stat(path, true).await?.mode & 0o777;
             let (host, count) = (host.to_path_buf(), data.len() as u64);
             let written = tokio::task::spawn_blocking(move || write_host(&host, mode, &data));

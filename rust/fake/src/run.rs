@@ -12,7 +12,7 @@ use super::files::FileTree;
 use super::journal::Journal;
 use super::programs::{Process, Program, Streams, find};
 use super::{Shared, lock};
-use microsandbox_core::agent::{Capture, check_exec, finish_capture};
+use microsandbox_core::agent::{Captures, check_exec};
 use microsandbox_core::error::{ExecFailure, MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     ExecControl, ExecEvent, ExecExit, ExecHandle, ExecOptions, ExecOutput, LogSource, SandboxSpec, StdinSource,
@@ -295,16 +295,16 @@ pub async fn collect(place: Place, cmd: String, mut options: ExecOptions) -> Mic
         options.stdin = StdinSource::Null;
     }
     let handle = place.start(cmd, options)?;
-    let (mut stdout, mut stderr) = (Capture::new(max), Capture::new(max));
+    let mut output = Captures::new(max);
     while let Some(event) = handle.recv().await? {
         match event {
-            ExecEvent::Stdout(data) => stdout.push(&data),
-            ExecEvent::Stderr(data) => stderr.push(&data),
-            ExecEvent::Exited(exit) => return finish_capture(exit, stdout, stderr, timeout),
+            ExecEvent::Stdout(data) => output.stdout(&data),
+            ExecEvent::Stderr(data) => output.stderr(&data),
+            ExecEvent::Exited(exit) => return output.finish_in_time(exit, timeout),
             ExecEvent::Failed(failure) => return Err(MicrosandboxError::ExecFailed(Box::new(failure))),
             ExecEvent::Started { .. } | ExecEvent::StdinError { .. } => {}
         }
-        if stdout.overflown() || stderr.overflown() {
+        if output.overflow().is_some() {
             handle.kill().await?;
         }
     }

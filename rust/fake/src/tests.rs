@@ -178,7 +178,7 @@ async fn files_behave_and_fail_as_guest_files_do() {
     fs.write("/a/b/f", Bytes::from_static(b"1")).await.unwrap();
     fs.copy("/a", "/c").await.unwrap();
     fs.rename("/a/b/f", "/a/g").await.unwrap();
-    assert_eq!(fs.read("/c/b/f").await.unwrap(), Bytes::from_static(b"1"));
+    assert_eq!(fs.read("/c/b/f", u64::MAX).await.unwrap(), Bytes::from_static(b"1"));
     let names: Vec<String> = fs.list("/a").await.unwrap().into_iter().map(|entry| entry.path).collect();
     assert_eq!(names, ["/a/b", "/a/g"]);
     assert!(fs.exists("/a/../a/./g").await.unwrap() && !fs.exists("/a/x").await.unwrap());
@@ -194,8 +194,8 @@ async fn files_behave_and_fail_as_guest_files_do() {
         MicrosandboxError::PathNotFound { .. } => "missing".into(),
         other => panic!("{other}"),
     };
-    assert_eq!(kind(fs.read("/nope").await.unwrap_err()), "missing");
-    assert_eq!(kind(fs.read("/a").await.unwrap_err()), "EISDIR");
+    assert_eq!(kind(fs.read("/nope", u64::MAX).await.unwrap_err()), "missing");
+    assert_eq!(kind(fs.read("/a", u64::MAX).await.unwrap_err()), "EISDIR");
     assert_eq!(kind(fs.list("/a/g").await.unwrap_err()), "ENOTDIR");
     assert_eq!(kind(fs.write("/a/g/x", Bytes::new()).await.unwrap_err()), "ENOTDIR");
     assert_eq!(kind(fs.write("/no/x", Bytes::new()).await.unwrap_err()), "missing");

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use chrono::Utc;
 use futures::stream;
 
-use super::files::FileTree;
+use super::files::{FileTree, one_page};
 use super::sink::Sink;
 use super::{MemoryBackend, lock};
 use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
-    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, VolumeQuery,
+    FsEntry, FsListStream, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, VolumeQuery,
     validate_stored_name,
 };
 
@@ -146,16 +146,16 @@ impl Files for MemoryVolume {
     fn lacks(&self, call: &'static str) -> MicrosandboxError {
         MicrosandboxError::unsupported(format!("VolumeFs::{call}"), available_when::VOLUMES)
     }
-    fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
-        self.in_tree("volume_read", path, |files, path| files.read(path))
-    }
-    fn read_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
-        Box::pin(async move {
-            let data = self.read(path).await?;
+    fn read_pieces<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.in_tree("volume_read", path, |files, path| {
+            let data = files.read(path)?;
             let pieces = (!data.is_empty()).then_some(Ok(data));
             let stream: FsReadStream = Box::pin(stream::iter(pieces));
             Ok(stream)
         })
+    }
+    fn read_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.read_pieces(path)
     }
     fn write<'a>(&'a self, path: &'a str, data: Bytes) -> Operation<'a, ()> {
         self.in_tree("volume_write", path, |files, path| files.write(path, data, None))
@@ -176,6 +176,9 @@ impl Files for MemoryVolume {
             let entries = files.list(path)?.into_iter();
             Ok(entries.map(|entry| FsEntry { path: relative(entry.path), ..entry }).collect())
         })
+    }
+    fn list_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsListStream> {
+        Box::pin(async move { self.list(path).await.map(one_page) })
     }
     fn stat<'a>(&'a self, path: &'a str, _follow: bool) -> Operation<'a, FsMetadata> {
         self.in_tree("volume_stat", path, |files, path| files.stat("stat", path))

@@ -237,7 +237,7 @@ async fn files_go_and_come_back() {
     let content: Bytes = (0..50_000_000u32).map(|n| (n / 11) as u8).collect::<Vec<u8>>().into();
     let path = agent.path("big");
     soon(client(&agent.address).write(&path, content.clone())).await.unwrap();
-    assert!(soon(client(&agent.address).read(&path)).await.unwrap() == content);
+    assert!(soon(client(&agent.address).read(&path, u64::MAX)).await.unwrap() == content);
     let stream = soon(client(&agent.address).read_stream(&path)).await.unwrap();
     let total = soon(stream.fold(0, |total, chunk| async move { total + chunk.unwrap().len() })).await;
     assert_eq!(total, content.len());
@@ -283,7 +283,7 @@ async fn file_errors_are_those_of_the_kernel() {
     };
     assert_eq!(kind(soon(client(address).read(&missing)).await.unwrap_err()), "missing");
     assert_eq!(kind(soon(client(address).read(&directory)).await.unwrap_err()), "EISDIR");
-    assert_eq!(kind(soon(client(address).read("/dev/zero")).await.unwrap_err()), "NotRegularFile");
+    assert_eq!(kind(soon(client(address).read("/dev/zero", u64::MAX)).await.unwrap_err()), "NotRegularFile");
     assert_eq!(kind(soon(client(address).list(&file)).await.unwrap_err()), "ENOTDIR");
     assert_eq!(kind(soon(client(address).mkdir(&file)).await.unwrap_err()), "ENOTDIR");
     assert_eq!(kind(soon(client(address).remove(&directory, false)).await.unwrap_err()), "EISDIR");

@@ -14,6 +14,7 @@ use futures::stream;
 
 use line::Filter;
 use merge::Merge;
+use microsandbox_core::collected::LogEntries;
 use microsandbox_core::error::MicrosandboxResult;
 use microsandbox_core::model::{LogEntry, LogOptions, LogSource, LogStream, LogStreamOptions};
 use microsandbox_home::blocking;
@@ -24,23 +25,21 @@ const BATCH: usize = 256;
 const POLL_MIN: Duration = Duration::from_millis(20);
 const POLL_MAX: Duration = Duration::from_millis(160);
 
-/// What was captured, oldest first. With `tail`, memory holds no more than that many entries.
+/// What was captured, oldest first. With `tail`, memory holds no more than that many entries; never more than
+/// [`LOGS_BYTES`](microsandbox_core::collected::LOGS_BYTES).
 pub async fn logs(directory: &Path, options: LogOptions) -> MicrosandboxResult<Vec<LogEntry>> {
     let directory = directory.to_path_buf();
     blocking(move || {
         let filter = Filter::new(&options.sources, options.since, options.until);
         let mut merge = Merge::open(&directory, filter, None)?;
-        let mut kept = VecDeque::new();
+        let mut kept = LogEntries::new(options.tail);
         if options.tail == Some(0) {
             return Ok(Vec::new());
         }
         while let Some(entry) = merge.next()? {
-            if options.tail.is_some_and(|tail| kept.len() == tail) {
-                kept.pop_front();
-            }
-            kept.push_back(entry);
+            kept.push(entry)?;
         }
-        Ok(kept.into())
+        Ok(kept.into_vec())
     })
     .await
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use futures::TryStreamExt as _;
 use microsandbox_core::agent::{AgentAddress, AgentClient, Dialer};
 use microsandbox_core::backend::Files;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -66,8 +67,14 @@ async fn one(files: &dyn Files, patch: &Patch, there: Option<FsEntryKind>) -> Mi
             set_mode(files, path, *mode).await
         }
         Patch::Append { path, content } => {
-            let old = files.read(path).await?;
-            files.write(path, [old, content.clone()].concat().into()).await
+            // Piece by piece: how long the file is, the image decides.
+            let mut old = files.read_stream(path).await?;
+            let sink = files.write_stream(path).await?;
+            while let Some(piece) = old.try_next().await? {
+                sink.write(piece).await?;
+            }
+            sink.write(content.clone()).await?;
+            sink.close().await
         }
         Patch::CopyFile { src, dst, mode, .. } => {
             parent(files, dst).await?;

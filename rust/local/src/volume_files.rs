@@ -4,6 +4,7 @@
 //! of it are refused. Nothing but a regular file is ever read, nothing is opened that could block.
 
 mod fresh;
+mod listing;
 mod walk;
 
 use std::borrow::Cow;
@@ -17,24 +18,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
-use futures::{TryStreamExt as _, stream};
+use futures::stream;
 use microsandbox_contract::{Headroom, IdMap};
 use microsandbox_protocol::names;
 use microsandbox_rooted::open::{Rule, open};
 use microsandbox_rooted::remove;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use self::fresh::{Fresh, Sink};
-use microsandbox_core::agent::READ_BYTES;
+use self::listing::Listing;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink};
+use microsandbox_core::model::{FsEntryKind, FsListStream, FsMetadata, FsReadStream, FsWriteSink};
 use microsandbox_home::{Home, blocking, headroom};
 
 /// Bytes that are read or copied per call.
 const CHUNK: usize = 1 << 20;
-/// Entries of one directory.
-const LIST_MAX: usize = 100_000;
 /// Entries of a tree that are counted for its size.
 const COUNTED: usize = 200_000;
 const PATH_MAX: usize = 4096;
@@ -227,18 +226,6 @@ impl Tree {
         Ok(Box::pin(pieces))
     }
 
-    pub async fn read(self, path: &str) -> MicrosandboxResult<Bytes> {
-        let mut stream = self.read_stream(path).await?;
-        let mut whole = Vec::new();
-        while let Some(piece) = stream.try_next().await? {
-            if (whole.len() + piece.len()) as u64 > READ_BYTES {
-                return Err(refused("read", path, "LimitExceeded", "larger than 2 GiB; use read_stream"));
-            }
-            whole.extend_from_slice(&piece);
-        }
-        Ok(whole.into())
-    }
-
     pub async fn write_stream(self, path: &str) -> MicrosandboxResult<FsWriteSink> {
         let owned = path.to_owned();
         let fresh = blocking(move || Fresh::create(&self, "write", &owned, None)).await?;
@@ -266,38 +253,17 @@ impl Tree {
         .await
     }
 
-    /// One level, sorted by path; paths are relative to the volume's root.
-    pub async fn list(self, path: &str) -> MicrosandboxResult<Vec<FsEntry>> {
+    /// One level in the directory's own order; paths are relative to the volume's root.
+    pub async fn list_stream(self, path: &str) -> MicrosandboxResult<FsListStream> {
         let path = path.to_owned();
-        blocking(move || {
-            let fail = |errno| failed("list", &path, errno);
-            let name = relative("list", &path)?;
-            let directory = self.open(name, OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail)?;
-            let prefix = if name == "." { String::new() } else { format!("{name}/") };
-            let mut entries = Vec::new();
-            for entry in Dir::read_from(&directory).map_err(fail)? {
-                let entry = entry.map_err(fail)?;
-                let name = entry.file_name();
-                if matches!(name.to_bytes(), b"." | b"..") {
-                    continue;
-                }
-                if entries.len() == LIST_MAX {
-                    return Err(refused("list", &path, "LimitExceeded", "more than 100000 entries"));
-                }
-                // The entry may have been removed since it was listed.
-                let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-                entries.push(FsEntry {
-                    path: format!("{prefix}{}", names::to_text(name.to_bytes())),
-                    kind: kind_of(&stat),
-                    size: u64::try_from(stat.st_size).unwrap_or_default(),
-                    mode: stat.st_mode,
-                    modified_ms: millis(stat.st_mtime, stat.st_mtime_nsec),
-                });
-            }
-            entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-            Ok(entries)
-        })
-        .await
+        let listing = blocking(move || Listing::open(&self, path)).await?;
+        Ok(Box::pin(stream::try_unfold(listing, |mut listing| async move {
+            blocking(move || {
+                let page = listing.page()?;
+                Ok((!page.is_empty()).then_some((page, listing)))
+            })
+            .await
+        })))
     }
 
     pub async fn mkdir(self, path: &str) -> MicrosandboxResult<()> {

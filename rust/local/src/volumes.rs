@@ -13,9 +13,10 @@ use crate::volume_dir::Volumes;
 use crate::volume_files::Tree;
 use crate::{LocalBackend, boot, reconcile};
 use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
+use microsandbox_core::collected::whole_listing;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
-    FsEntry, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, VolumeQuery,
+    FsEntry, FsListStream, FsMetadata, FsReadStream, FsWriteSink, VolumeConfig, VolumeInfo, VolumeKind, VolumeQuery,
     validate_stored_name, validate_volume_name,
 };
 use microsandbox_core::{undo, validate};
@@ -200,8 +201,8 @@ impl Files for VolumeFiles<'_> {
     fn lacks(&self, call: &'static str) -> MicrosandboxError {
         MicrosandboxError::unsupported(format!("VolumeFs::{call}"), available_when::VOLUMES)
     }
-    fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
-        Box::pin(async move { self.tree().await?.read(path).await })
+    fn read_pieces<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.read_stream(path)
     }
     fn read_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
         Box::pin(async move { self.tree().await?.read_stream(path).await })
@@ -217,7 +218,10 @@ impl Files for VolumeFiles<'_> {
         Box::pin(async move { self.tree().await?.write_stream(path).await })
     }
     fn list<'a>(&'a self, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
-        Box::pin(async move { self.tree().await?.list(path).await })
+        Box::pin(async move { whole_listing(self.list_stream(path).await?, path).await })
+    }
+    fn list_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsListStream> {
+        Box::pin(async move { self.tree().await?.list_stream(path).await })
     }
     fn stat<'a>(&'a self, path: &'a str, _follow: bool) -> Operation<'a, FsMetadata> {
         Box::pin(async move { self.tree().await?.stat("stat", path).await })

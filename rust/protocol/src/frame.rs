@@ -15,6 +15,8 @@ pub const MAX_FRAME: usize = 4 << 20;
 pub const MAX_HELLO_FRAME: usize = 4096;
 /// Largest `data` byte string sent in one frame: 3 MiB, which leaves room for the envelope.
 pub const MAX_DATA: usize = 3 << 20;
+/// What a frame may hold besides its content before the content is copied out of it.
+const PADDING: usize = 4096;
 /// Correlation id + flags.
 const FIXED: usize = 5;
 /// Bytes in front of the body: length, correlation id, flags.
@@ -100,7 +102,7 @@ impl Frame {
             flags: self.flags,
             generation: envelope.v,
             kind: Kind::from_wire(envelope.t),
-            payload: self.body.slice_ref(envelope.p),
+            payload: part(&self.body, envelope.p),
         })
     }
 }
@@ -114,8 +116,14 @@ impl Message {
     /// The `data` field of a stream message, without copying it.
     pub fn data(&self) -> Result<Bytes, ProtocolError> {
         let body: DataRef<'_> = decode("data payload", &self.payload)?;
-        Ok(self.payload.slice_ref(body.data))
+        Ok(part(&self.payload, body.data))
     }
+}
+
+/// A slice of `whole`, or a copy if `whole` is mostly something else: a slice keeps all of it in memory, and a peer may
+/// put one byte of content into a frame of 4 MiB.
+fn part(whole: &Bytes, slice: &[u8]) -> Bytes {
+    if slice.len() * 2 + PADDING < whole.len() { Bytes::copy_from_slice(slice) } else { whole.slice_ref(slice) }
 }
 
 fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, ProtocolError> {

@@ -224,3 +224,40 @@ fn an_opened_payload_is_a_slice_of_its_frame() {
     let body = frame.body.as_ptr_range();
     assert!(body.contains(&content.as_ptr()) && content == data, "no copy was made");
 }
+
+// hazard: P3
+#[test]
+fn lists_of_tiny_elements_are_refused_while_they_are_decoded() {
+    let mut command = vec![0xa1, 0x64];
+    command.extend_from_slice(b"jobs\x81\xa8");
+    for (name, value) in [("id", &b"\x61j"[..]), ("boot", b"\x61b"), ("session", b"\x01"), ("tty", b"\xf4")] {
+        command.push(0x60 | name.len() as u8);
+        command.extend_from_slice(name.as_bytes());
+        command.extend_from_slice(value);
+    }
+    command.extend_from_slice(b"\x63pid\x01\x6cstdin_closed\xf4\x6astarted_ms\x01\x67command\x9a");
+    let words = 1_000_000u32;
+    command.extend_from_slice(&words.to_be_bytes());
+    let small = command.len();
+    command.resize(small + words as usize, 0x60);
+    let error = message(command).parse::<JobResponse>().unwrap_err();
+    assert!(error.to_string().contains("a list that takes more"), "{error}");
+}
+
+#[test]
+fn a_byte_of_content_does_not_keep_a_frame_of_megabytes() {
+    let mut payload = vec![0xa2, 0x64];
+    payload.extend_from_slice(b"data\x41x\x63pad\x5a");
+    payload.extend_from_slice(&(1u32 << 20).to_be_bytes());
+    payload.resize(payload.len() + (1 << 20), 0);
+    let whole = frame(envelope(&payload));
+    let opened = whole.open().unwrap();
+    let data = opened.data().unwrap();
+    assert_eq!(data, Bytes::from_static(b"x"));
+    assert!(!whole.body.as_ptr_range().contains(&data.as_ptr()), "a slice of the frame");
+    // Content that fills its frame is not copied.
+    let full =
+        frame(frame::encode(1, Flags::NONE, &Kind::FsData, &Data { data: vec![0; 1 << 20] }).unwrap()[9..].to_vec());
+    let data = full.open().unwrap().data().unwrap();
+    assert!(full.body.as_ptr_range().contains(&data.as_ptr()), "a copy");
+}

@@ -16,14 +16,13 @@ use super::CloudBackend;
 use super::errors::Route;
 use super::events::{Decoder, Malformed};
 use super::http::{Call, broken};
+use microsandbox_core::collected::LogEntries;
 use microsandbox_core::config::Wire;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{LogEntry, LogOptions, LogSource, LogStream, LogStreamOptions};
 
 /// A read without `follow` ends after this idle time when the service sends no event `end`.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Most entries of one read without `follow`.
-const ENTRIES_MAX: usize = 1 << 20;
 /// The cursor before the first entry.
 const NO_CURSOR: &str = "AA==";
 
@@ -83,18 +82,11 @@ impl CloudBackend {
             follow: false,
         };
         let mut reader = self.log_reader(name, stream).await?;
-        let mut entries = Vec::new();
+        let mut entries = LogEntries::new(options.tail.filter(|tail| *tail > 0));
         while let Some(entry) = reader.next().await? {
-            if entries.len() == ENTRIES_MAX {
-                return Err(MicrosandboxError::OutputLimit {
-                    limit: ENTRIES_MAX as u64,
-                    kept: ENTRIES_MAX as u64,
-                    dropped: 1,
-                });
-            }
-            entries.push(entry);
+            entries.push(entry)?;
         }
-        Ok(entries)
+        Ok(entries.into_vec())
     }
 
     async fn page(&self, name: &str, options: &LogOptions) -> MicrosandboxResult<Vec<LogEntry>> {

@@ -19,10 +19,11 @@ use super::errors::{About, Route, cut};
 use super::http::{Call, broken};
 use super::{CloudBackend, dialect};
 use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when, take_back_volume};
+use microsandbox_core::collected::whole_listing;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
-    FsEntry, FsEntryKind, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo, VolumeKind,
-    VolumeQuery,
+    FsEntry, FsEntryKind, FsListStream, FsMetadata, FsReadStream, FsWriteSink, FsWriter, VolumeConfig, VolumeInfo,
+    VolumeKind, VolumeQuery,
 };
 use microsandbox_core::undo;
 use microsandbox_core::writing::Writing;
@@ -248,12 +249,8 @@ impl Files for RemoteVolume<'_> {
     fn lacks(&self, call: &'static str) -> MicrosandboxError {
         MicrosandboxError::unsupported(format!("VolumeFs::{call}"), available_when::VOLUMES)
     }
-    fn read<'a>(&'a self, path: &'a str) -> Operation<'a, Bytes> {
-        self.spec_only("VolumeFs::read", async move {
-            use futures::TryStreamExt as _;
-            let pieces: Vec<Bytes> = self.read_stream(path).await?.try_collect().await?;
-            Ok(pieces.concat().into())
-        })
+    fn read_pieces<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
+        self.spec_only("VolumeFs::read", self.read_stream(path))
     }
     fn read_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsReadStream> {
         self.spec_only("VolumeFs::read_stream", async move {
@@ -291,10 +288,17 @@ impl Files for RemoteVolume<'_> {
         })
     }
     fn list<'a>(&'a self, path: &'a str) -> Operation<'a, Vec<FsEntry>> {
-        self.spec_only("VolumeFs::list", async move {
+        self.spec_only("VolumeFs::list", async move { whole_listing(self.list_stream(path).await?, path).await })
+    }
+    /// The wire has one answer with all entries, which is bounded as every answer is.
+    fn list_stream<'a>(&'a self, path: &'a str) -> Operation<'a, FsListStream> {
+        self.spec_only("VolumeFs::list_stream", async move {
             let call = self.backend.on_file(Method::GET, "", file("GET …/files", self.name), Some(path)).await?;
             let listed: FileEntries = self.backend.http.json(call).await?;
-            Ok(listed.entries.into_iter().map(entry).collect())
+            let page: Vec<FsEntry> = listed.entries.into_iter().map(entry).collect();
+            let pages = (!page.is_empty()).then_some(Ok(page));
+            let pages: FsListStream = Box::pin(stream::iter(pages));
+            Ok(pages)
         })
     }
     fn stat<'a>(&'a self, path: &'a str, _follow: bool) -> Operation<'a, FsMetadata> {

@@ -261,7 +261,7 @@ async fn what_the_wire_lacks_is_refused_by_name() {
     assert_eq!(live, ("Sandbox::exec_stream".into(), "when cloud exec lands".into()));
     let fs = sandboxes.agent("box").files();
     let files = [
-        (unsupported(soon(fs.read("/f")).await.unwrap_err()), "SandboxFs::read"),
+        (unsupported(soon(fs.read("/f", u64::MAX)).await.unwrap_err()), "SandboxFs::read"),
         (unsupported(soon(fs.write("/f", "x".into())).await.unwrap_err()), "SandboxFs::write"),
         (unsupported(soon(fs.list("/f")).await.unwrap_err()), "SandboxFs::list"),
         (unsupported(soon(fs.remove("/f", true)).await.unwrap_err()), "SandboxFs::remove"),
@@ -275,7 +275,7 @@ async fn what_the_wire_lacks_is_refused_by_name() {
         soon(volumes.create(volume)).await.unwrap_err(),
         soon(volumes.list(VolumeQuery::default())).await.unwrap_err(),
         soon(volumes.remove("v")).await.unwrap_err(),
-        soon(volumes.files("v").read("f")).await.unwrap_err(),
+        soon(volumes.files("v").read("f", u64::MAX)).await.unwrap_err(),
         volumes.path("v").unwrap_err(),
     ] {
         assert_eq!(unsupported(error).1, "when cloud volumes ship");

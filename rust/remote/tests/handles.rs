@@ -109,7 +109,7 @@ async fn every_file_call_of_the_flat_dialect() {
     let fs = sandbox.fs();
     let host = Path::new("/nowhere");
     let table = [
-        (refused(soon(fs.read("/f")).await), "read"),
+        (refused(soon(fs.read("/f", u64::MAX)).await), "read"),
         (refused(soon(fs.read_stream("/f")).await), "read_stream"),
         (refused(soon(fs.write("/f", "x".into())).await), "write"),
         (refused(soon(fs.write_stream("/f")).await), "write_stream"),
@@ -145,7 +145,7 @@ async fn every_volume_call_of_the_flat_dialect() {
         (refused(soon(volumes.list(VolumeQuery::default())).await), "Volume::list"),
         (refused(soon(volumes.remove("v")).await), "Volume::remove"),
         (refused(volumes.path("v")), "Volume::path"),
-        (refused(soon(files.read("f")).await), "VolumeFs::read"),
+        (refused(soon(files.read("f", u64::MAX)).await), "VolumeFs::read"),
         (refused(soon(files.read_stream("f")).await), "VolumeFs::read_stream"),
         (refused(soon(files.write("f", "x".into())).await), "VolumeFs::write"),
         (refused(soon(files.write_stream("f")).await), "VolumeFs::write_stream"),
@@ -335,7 +335,7 @@ async fn volumes_by_name_and_in_whole_gib() {
     assert_eq!((found.id.as_deref(), found.quota_mib, found.used_bytes), (Some("v1"), Some(2048), 5));
     soon(volumes.remove("data2")).await.unwrap();
     assert_eq!(calls(&server).await.pop().unwrap(), "DELETE /v1/volumes/v2");
-    let missing = soon(volumes.files("data9").read("f")).await;
+    let missing = soon(volumes.files("data9").read("f", u64::MAX)).await;
     assert!(matches!(missing, Err(MicrosandboxError::VolumeNotFound(name)) if name == "data9"));
     let sized =
         |quota_mib| VolumeConfig { name: "data3".into(), quota_mib: Some(quota_mib), ..VolumeConfig::default() };

@@ -280,7 +280,7 @@ async fn a_file_call_whose_relay_vanishes_ends_with_a_named_error() {
     let backend = service.client();
     let files = backend.sandboxes().agent("box").files();
     for error in [
-        soon(files.read("/f")).await.map(drop).unwrap_err(),
+        soon(files.read("/f", u64::MAX)).await.map(drop).unwrap_err(),
         soon(files.list("/d")).await.map(drop).unwrap_err(),
         soon(files.write("/f", vec![0; 1 << 20].into())).await.unwrap_err(),
         soon(files.stat("/f", true)).await.map(drop).unwrap_err(),

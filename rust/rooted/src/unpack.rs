@@ -21,11 +21,13 @@ use crate::tar::{self, Archive, Entry, Kind, Source, quoted};
 const MAX_DEPTH: usize = 1024;
 /// Bytes of a path that the kernel takes, with its end.
 const PATH_MAX: usize = 4096;
-/// Directories whose times are set at the end, and the bytes of their names and attributes.
-const MAX_DIRECTORIES: usize = 1_000_000;
+/// Bytes of the directories whose attributes are still to be set, before those that are full are completed; and most of them.
+const MAX_HELD: usize = 16 << 20;
 const MAX_DIRECTORY_BYTES: usize = 64 << 20;
-/// What such a directory takes beside its text.
-const DIRECTORY_COST: usize = 160;
+/// What such a directory takes besides its path.
+const DIRECTORY_BYTES: usize = 160;
+/// Directories made here that the archive has not described yet; further ones stay as they were made.
+const MAX_MADE: usize = 200_000;
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 /// What is taken over from the archive.
@@ -95,7 +97,9 @@ pub struct Unpack {
     is_stale: bool,
     /// A directory's mode and times come last: what is put into it would change or forbid them.
     directories: BTreeMap<Vec<u8>, (Attributes, Xattrs)>,
-    directory_bytes: usize,
+    /// What those take, in bytes, and from where on those that are full are completed.
+    held: usize,
+    complete_at: usize,
     /// The directories that were made here, by device and inode, where that matters.
     made: HashSet<(u64, u64)>,
 }
@@ -104,7 +108,7 @@ impl Unpack {
     /// Beneath `base`, a descriptor of a directory.
     pub fn new(base: OwnedFd, rules: Rules) -> Unpack {
         let (directories, made) = (BTreeMap::new(), HashSet::new());
-        Unpack { base, rules, parent: None, is_stale: false, directories, directory_bytes: 0, made }
+        Unpack { base, rules, parent: None, is_stale: false, directories, held: 0, complete_at: MAX_HELD, made }
     }
 
     /// Puts one entry in place; its content comes from `archive`.
@@ -155,17 +159,42 @@ impl Unpack {
     /// Everything was put in place: sets the attributes of directories, the deepest first.
     pub fn finish(mut self) -> Outcome<()> {
         for (path, (attributes, xattrs)) in std::mem::take(&mut self.directories).into_iter().rev() {
-            let failed = |errno| Failure::Io { path: path.clone(), action: "set the attributes of", errno };
-            match self.open_directory(&path) {
-                // Another one has its place.
-                Ok(directory) if !self.may_dress(&path, &directory).map_err(failed)? => {}
-                Ok(directory) => self.dress(&directory, attributes, &xattrs).map_err(failed)?,
-                // Removed since, or replaced.
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(errno) => return Err(failed(errno)),
+            self.complete(&path, attributes, &xattrs)?;
+        }
+        Ok(())
+    }
+
+    /// Frees memory: sets the attributes of all directories but those around `current`. Archives that are written as a walk goes
+    /// down and up again come back to none of them; in another one, a later entry changes the time of its directory.
+    fn complete_others(&mut self, current: &[u8]) -> Outcome<()> {
+        self.held = 0;
+        for (path, (attributes, xattrs)) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let is_around =
+                path.is_empty() || current.strip_prefix(&path[..]).is_some_and(|rest| rest.starts_with(b"/"));
+            if is_around {
+                self.held += memory(&path, &xattrs);
+                self.directories.insert(path, (attributes, xattrs));
+            } else if let Some(identity) = self.complete(&path, attributes, &xattrs)? {
+                self.made.remove(&identity);
             }
         }
         Ok(())
+    }
+
+    /// Sets the attributes of a directory into which nothing more is put; its identity, if it is still there.
+    fn complete(&self, path: &[u8], attributes: Attributes, xattrs: &Xattrs) -> Outcome<Option<(u64, u64)>> {
+        let failed = |errno| Failure::Io { path: path.to_vec(), action: "set the attributes of", errno };
+        let directory = match self.open_directory(path) {
+            Ok(directory) => directory,
+            // Removed since, or replaced.
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Err(failed(errno)),
+        };
+        // Else another one has its place.
+        if self.may_dress(path, &directory).map_err(failed)? {
+            self.dress(&directory, attributes, xattrs).map_err(failed)?;
+        }
+        identity(&directory).map(Some).map_err(failed)
     }
 
     fn attributes(&self, entry: &Entry) -> Attributes {
@@ -224,7 +253,7 @@ impl Unpack {
                     };
                     let next = fs::openat(&at, name, OFlags::RDONLY | OFlags::NOFOLLOW | DIRECTORY, Mode::empty())?;
                     // One too many stays as it was made.
-                    if is_new && !self.rules.keeps_owners && self.made.len() < MAX_DIRECTORIES {
+                    if is_new && !self.rules.keeps_owners && self.made.len() < MAX_MADE {
                         self.made.insert(identity(&next)?);
                     }
                     next
@@ -246,15 +275,20 @@ impl Unpack {
         if !self.may_dress(&path, &directory).map_err(failed)? {
             return Ok(Placed::Made);
         }
-        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.directory_bytes += path.len() + xattrs + DIRECTORY_COST;
-        if self.directories.len() >= MAX_DIRECTORIES || self.directory_bytes > MAX_DIRECTORY_BYTES {
+        if self.held > self.complete_at {
+            self.complete_others(&path)?;
+            // What is left are the directories around this one: they are not looked at again for each that follows.
+            self.complete_at = MAX_HELD.max(2 * self.held);
+        }
+        let xattrs = if self.rules.keeps_owners { entry.xattrs.clone() } else { Xattrs::new() };
+        self.held += memory(&path, &xattrs);
+        if self.held > MAX_DIRECTORY_BYTES {
             return Err(refused(
                 entry,
-                "is one directory too many: their names are bounded to 64 MiB; copy it in parts",
+                "is one directory too many: the names of those around it are bounded to 64 MiB; copy it in parts",
             ));
         }
-        self.directories.insert(path, (attributes, entry.xattrs.clone()));
+        self.directories.insert(path, (attributes, xattrs));
         Ok(Placed::Made)
     }
 
@@ -366,6 +400,11 @@ impl Unpack {
         }
         fs::utimensat(dir, name, &modified(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
+}
+
+fn memory(path: &[u8], xattrs: &Xattrs) -> usize {
+    let attributes = xattrs.iter().map(|(name, value)| name.len() + value.len() + size_of::<(Vec<u8>, Vec<u8>)>());
+    DIRECTORY_BYTES + path.len() + attributes.sum::<usize>()
 }
 
 fn identity(fd: impl AsFd) -> Result<(u64, u64), Errno> {

@@ -309,7 +309,7 @@ fn child_with_a_broken_document() {
         let reasons = [
             backend.sandboxes().get("a").await.err(),
             backend.sandboxes().wait("a").await.err(),
-            backend.sandboxes().agent("a").files().read("/x").await.err(),
+            backend.sandboxes().agent("a").files().read("/x", u64::MAX).await.err(),
             backend.sandboxes().agent("a").ping().await.err(),
             backend.volumes().create(VolumeConfig::default()).await.err(),
             backend.images().list().await.err(),

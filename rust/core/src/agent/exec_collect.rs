@@ -64,20 +64,19 @@ async fn collect<S: AsyncRead + AsyncWrite + Unpin>(
     timeout: Option<Duration>,
     max_output_bytes: Option<u64>,
 ) -> MicrosandboxResult<ExecOutput> {
-    let mut stdout = Capture::new(max_output_bytes);
-    let mut stderr = Capture::new(max_output_bytes);
+    let mut output = Captures::new(max_output_bytes);
     let mut overflown = false;
     loop {
         match session.step().await? {
-            Step::Stdout(data) => stdout.push(&data),
-            Step::Stderr(data) => stderr.push(&data),
+            Step::Stdout(data) => output.stdout(&data),
+            Step::Stderr(data) => output.stderr(&data),
             // A program need not read its input.
             Step::Started { .. } | Step::StdinError { .. } => {}
             Step::Failed(failure) => return Err(MicrosandboxError::ExecFailed(Box::new(failure))),
-            Step::Exited(exit) => return finish(exit, stdout, stderr, timeout),
-            Step::Overdue => return finish(cut_off(session.elapsed()), stdout, stderr, timeout),
+            Step::Exited(exit) => return output.finish_in_time(exit, timeout),
+            Step::Overdue => return output.finish_in_time(cut_off(session.elapsed()), timeout),
         }
-        if !overflown && (stdout.overflown() || stderr.overflown()) {
+        if !overflown && output.overflow().is_some() {
             overflown = true;
             session.signal(9)?;
             session.end_by(Instant::now() + KILL_WAIT);
@@ -85,53 +84,75 @@ async fn collect<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-pub fn finish(
-    exit: ExecExit,
+/// Both streams of a run. With a bound of the caller's the newest bytes of each are kept; without one, more than
+/// [`CAPTURE_BYTES`] of both together is an error, because that would cost as much memory without being asked for.
+pub struct Captures {
     stdout: Capture,
     stderr: Capture,
-    timeout: Option<Duration>,
-) -> MicrosandboxResult<ExecOutput> {
-    for capture in [&stdout, &stderr] {
-        if capture.overflown() {
-            return Err(MicrosandboxError::OutputLimit {
-                limit: capture.keep,
-                kept: capture.keep,
-                dropped: capture.total - capture.keep,
-            });
-        }
+    strict: bool,
+}
+
+impl Captures {
+    pub fn new(max: Option<u64>) -> Self {
+        let keep = max.unwrap_or(CAPTURE_BYTES);
+        Captures { stdout: Capture::new(keep), stderr: Capture::new(keep), strict: max.is_none() }
     }
-    let timed_out_here = exit.timed_out;
-    let output = ExecOutput {
-        exit,
-        stdout_total: stdout.total,
-        stderr_total: stderr.total,
-        stdout: stdout.into_bytes(),
-        stderr: stderr.into_bytes(),
-    };
-    if timed_out_here { Err(timed_out(timeout, Some(output))) } else { Ok(output) }
+
+    pub fn stdout(&mut self, data: &[u8]) {
+        let dropped = self.overflow().is_some();
+        self.stdout.push(data, dropped);
+    }
+
+    pub fn stderr(&mut self, data: &[u8]) {
+        let dropped = self.overflow().is_some();
+        self.stderr.push(data, dropped);
+    }
+
+    /// The error of a run that wrote too much, once it did.
+    pub fn overflow(&self) -> Option<MicrosandboxError> {
+        let total = self.stdout.total + self.stderr.total;
+        (self.strict && total > CAPTURE_BYTES).then(|| MicrosandboxError::OutputLimit {
+            limit: CAPTURE_BYTES,
+            kept: CAPTURE_BYTES,
+            dropped: total - CAPTURE_BYTES,
+        })
+    }
+
+    pub fn finish(self, exit: ExecExit) -> MicrosandboxResult<ExecOutput> {
+        if let Some(error) = self.overflow() {
+            return Err(error);
+        }
+        Ok(ExecOutput {
+            exit,
+            stdout_total: self.stdout.total,
+            stderr_total: self.stderr.total,
+            stdout: self.stdout.into_bytes(),
+            stderr: self.stderr.into_bytes(),
+        })
+    }
+
+    /// The same, where a run that outlived its timeout is an error.
+    pub fn finish_in_time(self, exit: ExecExit, timeout: Option<Duration>) -> MicrosandboxResult<ExecOutput> {
+        let output = self.finish(exit)?;
+        if output.exit.timed_out { Err(timed_out(timeout, Some(output))) } else { Ok(output) }
+    }
 }
 
 /// The newest `keep` bytes of a stream.
-pub struct Capture {
+struct Capture {
     bytes: Vec<u8>,
     keep: u64,
-    /// More than `keep` is an error instead of a cut.
-    strict: bool,
     total: u64,
 }
 
 impl Capture {
-    pub fn new(max: Option<u64>) -> Self {
-        Capture { bytes: Vec::new(), keep: max.unwrap_or(CAPTURE_BYTES), strict: max.is_none(), total: 0 }
+    fn new(keep: u64) -> Self {
+        Capture { bytes: Vec::new(), keep, total: 0 }
     }
 
-    pub fn overflown(&self) -> bool {
-        self.strict && self.total > self.keep
-    }
-
-    pub fn push(&mut self, data: &[u8]) {
+    fn push(&mut self, data: &[u8], dropped: bool) {
         self.total += data.len() as u64;
-        if self.overflown() {
+        if dropped {
             return;
         }
         self.bytes.extend_from_slice(data);
@@ -159,9 +180,9 @@ mod tests {
     // hazard: X2
     #[test]
     fn capture_keeps_the_newest_bytes_and_counts_all() {
-        let mut capture = Capture::new(Some(10));
+        let mut capture = Capture::new(10);
         for round in 0..400_000u32 {
-            capture.push(&round.to_be_bytes());
+            capture.push(&round.to_be_bytes(), false);
         }
         assert!(capture.bytes.len() as u64 <= 10 + CUT_SLACK + 4);
         assert_eq!(capture.total, 1_600_000);
@@ -173,8 +194,23 @@ mod tests {
     // hazard: X2
     #[test]
     fn capture_of_zero_keeps_nothing() {
-        let mut capture = Capture::new(Some(0));
-        capture.push(b"abc");
+        let mut capture = Capture::new(0);
+        capture.push(b"abc", false);
         assert_eq!((capture.total, capture.into_bytes().len()), (3, 0));
+    }
+
+    // hazard: X2
+    #[test]
+    fn both_streams_share_the_default_bound() {
+        let half = vec![0; CAPTURE_BYTES as usize / 2];
+        let mut output = Captures::new(None);
+        output.stdout(&half);
+        output.stderr(&half);
+        assert!(output.overflow().is_none());
+        output.stderr(b"one more");
+        output.stdout(&half);
+        assert_eq!(output.stdout.bytes.len(), half.len(), "kept although the run is over its bound");
+        let error = output.finish(ExecExit::default()).unwrap_err();
+        assert!(matches!(error, MicrosandboxError::OutputLimit { limit: CAPTURE_BYTES, .. }), "{error}");
     }
 }

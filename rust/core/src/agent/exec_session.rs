@@ -245,6 +245,8 @@ impl<S> ExecSession<S> {
                 self.stdin.credit = self.stdin.credit.map(|have| have.saturating_add(credit.bytes));
                 Ok(None)
             }
+            // Once is enough: the input that waited was refused then.
+            Kind::ExecStdinError if self.stdin.broken => Ok(None),
             Kind::ExecStdinError => {
                 let error: StdinError = self.connection.parse(message)?;
                 self.break_input();

@@ -19,6 +19,8 @@ const WINDOW: u64 = 8 << 20;
 const CREDIT_STEP: u64 = WINDOW / 8;
 /// Most unconsumed events; beyond it the socket is not read. Bounds an agent that sends its window byte by byte.
 const EVENTS_MAX: usize = 32 << 10;
+/// Pieces of output that are copied while they wait, in bytes.
+const COPIED_BELOW: usize = 128 << 10;
 /// Most input written in one piece; the program must take each piece within [`STALL_DEADLINE`].
 const WRITE_PIECE: usize = 1 << 20;
 
@@ -179,8 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn deliver(&mut self, step: Step) -> MicrosandboxResult<Option<ExecEvent>> {
         let event = match step {
             Step::Started { pid } => ExecEvent::Started { pid },
-            Step::Stdout(data) => self.output(ExecEvent::Stdout(data)),
-            Step::Stderr(data) => self.output(ExecEvent::Stderr(data)),
+            Step::Stdout(data) => self.output(ExecEvent::Stdout(detached(data))),
+            Step::Stderr(data) => self.output(ExecEvent::Stderr(detached(data))),
             Step::StdinError { errno, message } => ExecEvent::StdinError { errno, message },
             Step::Exited(exit) => return Ok(Some(ExecEvent::Exited(exit))),
             Step::Failed(failure) => return Ok(Some(ExecEvent::Failed(failure))),
@@ -210,6 +212,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
     }
+}
+
+/// Output that may wait: a small piece is copied, because a slice keeps the whole block in memory into which it was read. What
+/// is not copied is at most [`WINDOW`] / [`COPIED_BELOW`] pieces, each in a block of its own at worst.
+fn detached(data: Bytes) -> Bytes {
+    if data.len() < COPIED_BELOW { Bytes::copy_from_slice(&data) } else { data }
 }
 
 impl Control {

@@ -1,4 +1,4 @@
-//! File operations of one request and one answer, and listings in pages.
+//! File operations of one request and one answer.
 
 use microsandbox_protocol::frame::Flags;
 use microsandbox_protocol::message::{FsAttrs, FsData, FsEntry as WireEntry, FsOp, FsRequest, FsResponse, Kind};
@@ -8,12 +8,8 @@ use super::{AgentClient, Connection, failure};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{FsAttributes, FsEntry, FsEntryKind, FsMetadata};
 
-/// Entries of one page (`fs.list_page`).
-const LIST_PAGE: u32 = 1000;
-/// Entries of one listing: a guest could go on for ever.
-const LIST_MAX: usize = 10_000_000;
 /// `PATH_MAX`, its NUL not counted.
-const PATH_MAX: usize = 4095;
+pub(super) const PATH_MAX: usize = 4095;
 
 /// What is being done to which path, for errors.
 #[derive(Clone, Copy)]
@@ -87,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if response.ok { Ok(response) } else { Err(subject.refusal(&response)) }
     }
 
-    async fn fs(&mut self, subject: Subject<'_>, op: FsOp) -> MicrosandboxResult<FsResponse> {
+    pub(super) async fn fs(&mut self, subject: Subject<'_>, op: FsOp) -> MicrosandboxResult<FsResponse> {
         let id = self.begin_fs(op)?;
         let message = self.answer(id).await?;
         self.fs_response(subject, message)
@@ -120,36 +116,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AgentClient<S> {
             Err(MicrosandboxError::Filesystem { errno: Some(libc::ENOTDIR), .. }) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// One level, sorted by path.
-    pub async fn list(&mut self, path: &str) -> MicrosandboxResult<Vec<FsEntry>> {
-        check_path("list", path)?;
-        let subject = Subject { operation: "list", path };
-        let response = self.connection.fs(subject, FsOp::OpenDir { path: path.into() }).await?;
-        let Some(FsData::Handle(handle)) = response.data else {
-            return Err(self.connection.broke("an answer to opendir without a handle"));
-        };
-        let mut entries = Vec::new();
-        loop {
-            let response = self.connection.fs(subject, FsOp::ReadDir { handle, limit: LIST_PAGE }).await?;
-            let Some(FsData::List(page)) = response.data else {
-                return Err(self.connection.broke("an answer to readdir without a list"));
-            };
-            if page.is_empty() {
-                break;
-            }
-            if page.len() > LIST_PAGE as usize {
-                return Err(self.connection.broke("a directory page longer than asked for"));
-            }
-            if entries.len() + page.len() > LIST_MAX {
-                return Err(subject.error("LimitExceeded", None, format!("more than {LIST_MAX} entries")));
-            }
-            entries.extend(page.into_iter().map(entry));
-        }
-        // The handle goes with the connection.
-        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok(entries)
     }
 
     pub async fn set(&mut self, path: &str, attributes: FsAttributes) -> MicrosandboxResult<()> {
@@ -240,7 +206,7 @@ fn modified(wire: &WireEntry) -> Option<(i64, u32)> {
     Some((wire.mtime.or(wire.modified)?, nanos))
 }
 
-fn entry(wire: WireEntry) -> FsEntry {
+pub(super) fn entry(wire: WireEntry) -> FsEntry {
     FsEntry {
         kind: FsEntryKind::parse(&wire.kind),
         size: wire.size,

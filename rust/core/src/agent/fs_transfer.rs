@@ -16,8 +16,6 @@ use crate::error::{MicrosandboxError, MicrosandboxResult};
 
 /// Content of one frame (`fs.stream_chunk`).
 const CHUNK: usize = 1 << 20;
-/// Largest file that is read into memory as a whole (`fs.read_bytes`); streams have no such bound.
-pub const READ_BYTES: u64 = 2 << 30;
 
 /// A file being read. Dropping it ends the transfer.
 pub struct FileReader<S = UnixStream> {
@@ -109,25 +107,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FileReader<S> {
         self.done = true;
         declared(&self.connection, &response, self.received)?;
         Ok(None)
-    }
-
-    /// The whole file in memory, up to [`READ_BYTES`].
-    pub async fn collect(mut self) -> MicrosandboxResult<Bytes> {
-        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        let Some(second) = self.next().await? else { return Ok(first) };
-        let mut whole = Vec::with_capacity(first.len() + second.len());
-        whole.extend_from_slice(&first);
-        whole.extend_from_slice(&second);
-        drop((first, second));
-        while let Some(data) = self.next().await? {
-            if self.received > READ_BYTES {
-                let subject = Subject { operation: "read", path: &self.path };
-                let message = format!("larger than fs.read_bytes ({READ_BYTES}); use read_stream");
-                return Err(subject.error("LimitExceeded", Some(libc::EFBIG), message));
-            }
-            whole.extend_from_slice(&data);
-        }
-        Ok(whole.into())
     }
 }
 

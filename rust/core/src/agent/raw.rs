@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use microsandbox_protocol::frame::{Flags, Frame, FrameDecoder, decode_id_range, encode_raw};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use super::{AgentAddress, AgentClient, Connection, failure};
@@ -19,6 +19,11 @@ use crate::error::{MicrosandboxError, MicrosandboxResult};
 
 /// Frames of one call that wait to be taken.
 const WAITING: usize = 64;
+/// Memory of all frames of a connection that wait to be taken, in KiB: eight of the largest.
+const WAITING_KIB: usize = 32 << 10;
+/// Bodies of this size and more are not copied while they wait; each may keep a block of this many KiB.
+const COPIED_BELOW: usize = 128 << 10;
+const BLOCK_KIB: usize = 1 << 10;
 /// Bytes accepted from callers that the agent has not taken.
 const MAX_QUEUED: usize = 8 << 20;
 /// Id range and length field: in front of the greeting's frame.
@@ -37,16 +42,19 @@ pub struct RawClient {
 struct Routes {
     next_id: u32,
     end_id: u32,
-    calls: HashMap<u32, mpsc::Sender<Frame>>,
+    calls: HashMap<u32, mpsc::Sender<Waiting>>,
     /// No frame will come any more.
     ended: bool,
 }
+
+/// A frame, and the room that it takes until its caller has it.
+struct Waiting(Frame, OwnedSemaphorePermit);
 
 /// The frames of one id, in order.
 pub struct RawStream {
     id: u32,
     name: Arc<str>,
-    frames: mpsc::Receiver<Frame>,
+    frames: mpsc::Receiver<Waiting>,
     finished: bool,
     routes: Arc<Mutex<Routes>>,
 }
@@ -150,7 +158,8 @@ impl RawStream {
             return Ok(None);
         }
         let frame = self.frames.recv().await;
-        let frame = frame.ok_or_else(|| failure::lost(&self.name, "the connection ended before the last frame"))?;
+        let Waiting(frame, _room) =
+            frame.ok_or_else(|| failure::lost(&self.name, "the connection ended before the last frame"))?;
         self.finished = frame.flags.contains(Flags::TERMINAL);
         Ok(Some(frame))
     }
@@ -175,10 +184,11 @@ fn lock(routes: &Mutex<Routes>) -> std::sync::MutexGuard<'_, Routes> {
 
 /// Carries frames both ways until either side ends.
 async fn carry(mut connection: Connection<UnixStream>, routes: Arc<Mutex<Routes>>, mut queue: mpsc::Receiver<Bytes>) {
+    let room = Arc::new(Semaphore::new(WAITING_KIB));
     loop {
         tokio::select! {
             frame = connection.frame() => match frame {
-                Ok(Some(frame)) => route(&mut connection, &routes, frame).await,
+                Ok(Some(frame)) => route(&mut connection, &routes, &room, frame).await,
                 Ok(None) | Err(_) => break,
             },
             // An agent that reads nothing holds back the callers that send, so the queue here stays bounded. Queued
@@ -194,7 +204,12 @@ async fn carry(mut connection: Connection<UnixStream>, routes: Arc<Mutex<Routes>
     routes.calls.clear();
 }
 
-async fn route(connection: &mut Connection<UnixStream>, routes: &Mutex<Routes>, frame: Frame) {
+async fn route(
+    connection: &mut Connection<UnixStream>,
+    routes: &Mutex<Routes>,
+    room: &Arc<Semaphore>,
+    mut frame: Frame,
+) {
     let call = {
         let mut routes = lock(routes);
         let last = frame.flags.contains(Flags::TERMINAL);
@@ -202,7 +217,15 @@ async fn route(connection: &mut Connection<UnixStream>, routes: &Mutex<Routes>, 
     };
     match call {
         Some(call) => {
-            if call.send(frame).await.is_err() {
+            let taken = if frame.body.len() < COPIED_BELOW {
+                frame.body = Bytes::copy_from_slice(&frame.body);
+                1 + frame.body.len() / 1024
+            } else {
+                BLOCK_KIB.max(frame.body.len() / 1024)
+            };
+            // The semaphore is never closed, and a frame is smaller than it.
+            let Ok(taken) = Arc::clone(room).acquire_many_owned(taken as u32).await else { return };
+            if call.send(Waiting(frame, taken)).await.is_err() {
                 connection.count_stray();
             }
         }

@@ -47,12 +47,12 @@ pub struct ExecOptions {
     /// The program keeps running when its handle is dropped or this process ends (`kill_on_disconnect` off on the
     /// wire); the output of the program then goes to the log only. Default: the process tree is killed.
     pub detachable: bool,
-    /// Collected runs keep at most the newest this many bytes of each stream; totals stay true. `None`: 64 MiB, and
-    /// more than that is an [`MicrosandboxError::OutputLimit`].
+    /// Collected runs keep at most the newest this many bytes of each stream; totals stay true. `None`: 64 MiB of both
+    /// together, and more than that is an [`MicrosandboxError::OutputLimit`].
     pub max_output_bytes: Option<u64>,
 }
 
-/// Default bound of collected output per stream (`exec.capture_bytes`).
+/// Default bound of collected output, both streams together (`exec.capture_bytes`).
 pub const CAPTURE_BYTES: u64 = 64 << 20;
 
 /// What happened, in order.
@@ -109,15 +109,12 @@ impl ExecOutput {
     pub fn stderr_truncated(&self) -> bool {
         self.stderr_total > self.stderr.len() as u64
     }
-    /// Standard output less the parts of characters that a bound or the end of the wait cut.
-    pub fn stdout_characters(&self) -> &[u8] {
-        whole_characters(&self.stdout, self.stdout_truncated(), self.is_cut_short())
-    }
-    pub fn stderr_characters(&self) -> &[u8] {
-        whole_characters(&self.stderr, self.stderr_truncated(), self.is_cut_short())
-    }
-    fn is_cut_short(&self) -> bool {
-        self.exit.timed_out || !self.exit.drained
+}
+
+impl ExecExit {
+    /// Whether the wait ended before the output did.
+    pub fn is_cut_short(&self) -> bool {
+        self.timed_out || !self.drained
     }
 }
 

@@ -134,6 +134,9 @@ pub struct FsMetadata {
 /// Non-empty chunks of a file, ended by the stream's end.
 pub type FsReadStream = BoxStream<'static, MicrosandboxResult<Bytes>>;
 
+/// Pages of a listing, none of them empty.
+pub type FsListStream = BoxStream<'static, MicrosandboxResult<Vec<FsEntry>>>;
+
 /// The writing end of a file: nothing is complete before `close` returned.
 pub trait FsWriter: Send + Sync {
     fn write(&self, data: Bytes) -> BoxFuture<'_, MicrosandboxResult<()>>;

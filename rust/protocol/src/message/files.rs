@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded::{self, Weigh};
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsRequest {
     pub op: FsOp,
@@ -127,6 +129,7 @@ pub enum FsOp {
 /// Changes that a watch saw, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FsEvents {
+    #[serde(deserialize_with = "bounded::list")]
     pub events: Vec<FsEvent>,
 }
 
@@ -203,7 +206,7 @@ pub struct FsResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FsData {
     Stat(FsEntry),
-    List(Vec<FsEntry>),
+    List(#[serde(deserialize_with = "bounded::list")] Vec<FsEntry>),
     Handle(u64),
     Path(String),
 }
@@ -235,4 +238,16 @@ pub struct FsEntry {
     /// *ext* Of `mtime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtime_nanos: Option<u32>,
+}
+
+impl Weigh for FsEntry {
+    fn held(&self) -> usize {
+        self.path.capacity() + self.kind.capacity()
+    }
+}
+
+impl Weigh for FsEvent {
+    fn held(&self) -> usize {
+        self.kind.capacity() + self.path.capacity() + self.from.as_ref().map_or(0, String::capacity)
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded::{self, Weigh};
 use super::exec::ExecExited;
 
 /// Binds this id to a job, as if its program had been started by this client: `exec.started`, the newest kept output,
@@ -55,7 +56,7 @@ pub struct JobResponse {
     /// `unknown_job`, `ended`, `bad_signal`, `input_closed`, `input_full`; absent when all went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list")]
     pub jobs: Vec<JobInfo>,
 }
 
@@ -67,6 +68,7 @@ pub struct JobInfo {
     pub boot: String,
     /// Its number in the captured log.
     pub session: u64,
+    #[serde(deserialize_with = "bounded::list")]
     pub command: Vec<String>,
     pub tty: bool,
     pub pid: u32,
@@ -76,4 +78,11 @@ pub struct JobInfo {
     pub finished_ms: Option<u64>,
     #[serde(default)]
     pub exit: Option<ExecExited>,
+}
+
+impl Weigh for JobInfo {
+    fn held(&self) -> usize {
+        let command = self.command.iter().map(|word| size_of::<String>() + word.capacity()).sum::<usize>();
+        self.id.capacity() + self.boot.capacity() + command
+    }
 }

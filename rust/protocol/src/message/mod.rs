@@ -3,6 +3,7 @@
 //! Field and kind names are those of the hosted service (generation 7). Fields and kinds marked *ext* are our
 //! extension; they are optional on the wire, so a peer without it is still understood.
 
+mod bounded;
 mod control;
 mod exec;
 mod files;

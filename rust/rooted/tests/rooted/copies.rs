@@ -233,3 +233,41 @@ fn a_path_that_the_kernel_does_not_take_is_copied() {
     }
     microsandbox_rooted::remove::tree(&tree).unwrap();
 }
+
+#[test]
+fn directories_are_completed_before_they_fill_memory() {
+    let scratch = tempfile::tempdir().unwrap();
+    let attribute = vec![b'x'; 900_000];
+    let mut archive = tar::Builder::new(Vec::new());
+    for number in 0..30 {
+        archive.append_pax_extensions([("SCHILY.xattr.user.large", &attribute[..])]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_path(format!("around/d{number}")).unwrap();
+        header.set_mode(0o700);
+        header.set_mtime(1_000_000 + number);
+        header.set_size(0);
+        header.set_cksum();
+        archive.append(&header, &b""[..]).unwrap();
+    }
+    let bytes = archive.into_inner().unwrap();
+    let parents = Rule { ceiling: Ceiling::Refused, links: false, mounts: true };
+    let rules = Rules {
+        parents,
+        keeps_owners: true,
+        file_mode: 0o777,
+        directory_mode: 0o777,
+        makes_fifos: false,
+        sets_top: true,
+    };
+    let mut unpack = Unpack::new(directory(scratch.path()), rules);
+    let mut archive = Archive::new(Bytes(bytes, 0), 1 << 20);
+    while let Some(entry) = archive.next_entry().unwrap() {
+        unpack.apply(&entry, &mut archive).unwrap();
+    }
+    let mtime = |number: u32| scratch.path().join(format!("around/d{number}")).metadata().unwrap().mtime();
+    assert_eq!(mtime(0), 1_000_000, "its attributes are still in memory");
+    assert_ne!(mtime(29), 1_000_029);
+    unpack.finish().unwrap();
+    assert!((0..30).all(|number| mtime(number) == 1_000_000 + i64::from(number)));
+}
