@@ -104,7 +104,7 @@ bench-microvm: ## The microVM against microsandbox 0.7.11 in an emulated machine
 	scripts/run-microvm-bench $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: ## Fuzz every decoder, FUZZ_SECONDS (60) each, with the stable toolchain
+fuzz: ## Fuzz every reader of hostile input, FUZZ_SECONDS (60) each, with the stable toolchain
 	scripts/run-fuzz $(FUZZ_SECONDS)
 
 .PHONY: docs

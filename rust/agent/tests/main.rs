@@ -5,5 +5,6 @@ mod connections;
 mod exec;
 mod exec_failures;
 mod files;
+mod fuzz;
 mod lifecycle;
 mod support;

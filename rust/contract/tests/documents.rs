@@ -1,6 +1,8 @@
 //! Documents as other versions write them, and the texts that files, the database and users see.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "functions that tests share are tests")]
 
+mod fuzz;
+
 use microsandbox_contract::{
     BootError, ExitReason, ExitRecord, Identity, IsolationDriver, MechanismName, MechanismState, Stage, Step,
 };

@@ -281,8 +281,8 @@ async fn file_errors_are_those_of_the_kernel() {
         MicrosandboxError::Filesystem { kind, .. } => kind,
         other => panic!("{other}"),
     };
-    assert_eq!(kind(soon(client(address).read(&missing)).await.unwrap_err()), "missing");
-    assert_eq!(kind(soon(client(address).read(&directory)).await.unwrap_err()), "EISDIR");
+    assert_eq!(kind(soon(client(address).read(&missing, u64::MAX)).await.unwrap_err()), "missing");
+    assert_eq!(kind(soon(client(address).read(&directory, u64::MAX)).await.unwrap_err()), "EISDIR");
     assert_eq!(kind(soon(client(address).read("/dev/zero", u64::MAX)).await.unwrap_err()), "NotRegularFile");
     assert_eq!(kind(soon(client(address).list(&file)).await.unwrap_err()), "ENOTDIR");
     assert_eq!(kind(soon(client(address).mkdir(&file)).await.unwrap_err()), "ENOTDIR");

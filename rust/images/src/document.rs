@@ -2,6 +2,9 @@
 //!
 //! Sources: OCI image specification (image-layout, image-index, manifest, config), Docker image specification v1.2.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

@@ -117,4 +117,6 @@ impl Follower {
 const DEFAULT_SOURCES: [LogSource; 3] = [LogSource::Stdout, LogSource::Stderr, LogSource::Output];
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

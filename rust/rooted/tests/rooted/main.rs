@@ -3,6 +3,8 @@
 
 mod copies;
 mod deep;
+#[path = "../fuzz/mod.rs"]
+mod fuzz;
 mod named;
 mod open;
 mod remove;

@@ -8,6 +8,8 @@
 //! | [`limits`] | the bounds, and why a job stops |
 //! | [`writeback`] | the disk's share of the work, begun before the end |
 
+#[cfg(test)]
+mod fuzz;
 pub mod limits;
 pub mod lower_layers;
 pub mod stream;

@@ -6,14 +6,13 @@ use std::collections::VecDeque;
 use microsandbox_contract::{IdMap, JobError};
 use microsandbox_jail::ids;
 use microsandbox_rooted::remove;
-use microsandbox_rooted::tar::{Archive, Entry, Kind};
+use microsandbox_rooted::tar::{Archive, Entry, Kind, Source};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::limits::{self, Budget, Outcome, corrupt, failed, quoted, refused, unsafe_entry};
 use super::lower_layers::{self, Beneath, OPAQUE, WHITEOUT};
-use super::stream::TarBytes;
 
 /// Symlinks followed while resolving one name.
 const MAX_HOPS: u32 = 40;
@@ -73,7 +72,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Puts one entry in place; its content comes from `archive`.
-    pub fn apply(&mut self, entry: &Entry, archive: &mut Archive<&mut TarBytes>) -> Outcome<()> {
+    pub fn apply(&mut self, entry: &Entry, archive: &mut Archive<impl Source>) -> Outcome<()> {
         let names = clean(&entry.path, "entry")?;
         self.budget.entry(&self.root, entry.size, names.len())?;
         let Some((name, parents)) = names.split_last() else {
@@ -329,7 +328,7 @@ impl<'a> Tree<'a> {
         Ok(before)
     }
 
-    fn put_file(&mut self, name: &[u8], entry: &Entry, archive: &mut Archive<&mut TarBytes>) -> Outcome<()> {
+    fn put_file(&mut self, name: &[u8], entry: &Entry, archive: &mut Archive<impl Source>) -> Outcome<()> {
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (file, _) = self.create(name, &entry.path, |at, name| fs::openat(at, name, flags, mode))?;
