@@ -13,7 +13,7 @@ use microsandbox_store::{RunEnd, Store};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// The sizes of file that the limited child may write, in steps of less than one page of the log.
-const FILE_SIZES: std::ops::Range<u64> = 0..400 * 1024;
+const FILE_SIZES: std::ops::Range<u64> = 0..512 * 1024;
 const STEP: usize = 4096;
 const ROUNDS: u32 = 50;
 /// Says how many rounds instead; the case asks for 1000.

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use microsandbox_contract::ImageLimits;
+use microsandbox_contract::{Headroom, IdMap, ImageLimits};
 use microsandbox_mutation::{Target, repair_tar};
 use microsandbox_rooted::tar::{Archive, Source};
 
@@ -65,9 +65,10 @@ fn unpack(input: &[u8], base: &Path) -> Outcome<usize> {
         entries: 500,
         ..ImageLimits::default()
     };
-    let mut budget = Budget::new(limits);
+    let mut budget = Budget::new(limits, Headroom::Bytes(0));
     budget.begin_layer();
-    let mut tree = Tree::new(opened(&base.join("layer")), vec![opened(&base.join("beneath"))], 1000, &mut budget)?;
+    let ids = IdMap::Range { base: 0, count: 1000 };
+    let mut tree = Tree::new(opened(&base.join("layer")), vec![opened(&base.join("beneath"))], &ids, &mut budget)?;
     let mut archive = Archive::new(Bytes(input), limits.pax_bytes);
     let mut entries = 0;
     while let Some(entry) = archive.next_entry().map_err(|error| refused(&limits, error))? {
