@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .._microsandbox import LogEntry, NativeExec, NativeHandle, NativeJobs, NativeSandbox, NativeSink
     from ..jobs import JobEvent, JobExit, JobInfo, JobLogEntry, JobPage, JobState
 _ENDED = re.compile(b"exec ended: .* \\(session (\\d+)\\)")
-_GAP = b"log rotated faster than it was read"
+_GAP = re.compile(b"log rotated faster than it was read|bytes of output \\(session (\\d+)\\) were dropped")
 
 
 def of(owner: NativeSandbox | NativeHandle, known: Mapping[str, Any]) -> Job:
@@ -263,13 +263,17 @@ class JobLogStream:
             entry = self._stream.__next__()
             if entry.session_id == self._session and self._wants(entry):
                 return _entry(entry)
-            if self._gaps and entry.source is LogSource.SYSTEM and (_GAP in entry.data):
+            if self._gaps and entry.source is LogSource.SYSTEM and self._is_gap(entry):
                 return _entry(entry)
             self._over = self._is_end(entry)
         raise StopIteration
 
     def _wants(self, entry: LogEntry) -> bool:
         return bool({entry.source.value, "all"} & self._sources)
+
+    def _is_gap(self, entry: LogEntry) -> bool:
+        said = _GAP.search(entry.data)
+        return said is not None and said.group(1) in (None, str(self._session).encode())
 
     def _is_end(self, entry: LogEntry) -> bool:
         said = _ENDED.search(entry.data) if entry.source is LogSource.SYSTEM else None

@@ -118,6 +118,7 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
             readonly: true,
             noexec: false,
             host_ids: false,
+            home_ids: false,
             optional: false,
             shown_as: None,
             set_ids: false,

@@ -2,7 +2,7 @@
 
 use microsandbox_contract::{self as contract, Accelerator, LaunchSpec, Mechanism, MechanismName, MechanismState};
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
-use microsandbox_sys::{descriptor, signal};
+use microsandbox_sys::{descriptor, inherited, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -37,7 +37,7 @@ impl Driver for Container {
         fs::fcntl_setfl(&ours, OFlags::NONBLOCK).map_err(failed(Step::BindSocket, "make the private channel", ""))?;
         steps.finish(Step::BindSocket);
         let agent = Agent { program: boot.agent, listener, private, hands_over: boot.spec.hands_over() };
-        jailed::boot(boot.spec, boot.dir, agent, Control::Connected(ours), steps).inspect_err(|_| {
+        jailed::boot(boot.spec, boot.dir, boot.own_ids, agent, Control::Connected(ours), steps).inspect_err(|_| {
             let _ = directory::remove_file(&boot.dir.runtime, "agent.sock");
         })
     }
@@ -99,6 +99,9 @@ impl Tenant for Agent {
         if jail.memory_by_rlimit {
             caps::limit_data(jail.spec.limits.memory_mib)?;
         }
+        let asked = jail.spec.bootstrap.rlimits.iter().filter(|limit| limit.resource == "nofile");
+        let files = asked.map(|limit| limit.hard).fold(inherited::OPEN_FILES, u64::max);
+        inherited::limit_open_files(files)?;
         caps::drop_to(caps::PROGRAMS)?;
         let kept = "inside its user namespace: chown dac_override fowner fsetid kill setgid setuid net_bind_service";
         Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))
