@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SecurityProfile,
         ViolationAction,
     )
+    from ._exec_request import Rlimit
     from ._image_source import ImageSource, RegistryAuth
     from ._init import InitConfig, InitOptions
     from ._mount import MountConfig
@@ -57,6 +58,7 @@ class CreateKeywords(TypedDict, total=False):
     idle_timeout: float | None
     ephemeral: bool
     env: Mapping[str, str] | None
+    rlimits: list[Rlimit] | None
     labels: Mapping[str, str] | None
     scripts: Mapping[str, str] | None
     pull_policy: PullPolicy | None

@@ -15,6 +15,9 @@ from ._signature import refuse_unknown
 class Rlimit:
     """A soft and a hard limit of one resource, in the units of setrlimit(2).
 
+    In a container a program gets no more than its sandbox has: 65,536 open files, 8 MiB of locked memory, 16,384
+    queued signals, 409,600 bytes of message queues; `Sandbox.create(rlimits=)` raises these.
+
     Example: `await sb.exec("make", rlimits=[Rlimit.nofile(256)])`.
     """
 

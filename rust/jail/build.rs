@@ -5,10 +5,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use seccompiler::SeccompCmpArgLen::Dword;
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter,
+};
 
 include!("src/seccomp/table.rs");
 include!("src/seccomp/monitor_table.rs");
+include!("src/seccomp/worker_tables.rs");
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 type Failure = Box<dyn std::error::Error>;
@@ -17,6 +20,7 @@ fn main() -> Result<(), Failure> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/seccomp/table.rs");
     println!("cargo::rerun-if-changed=src/seccomp/monitor_table.rs");
+    println!("cargo::rerun-if-changed=src/seccomp/worker_tables.rs");
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH")?;
     if arch != std::env::consts::ARCH {
         return Err(format!(
@@ -26,10 +30,9 @@ fn main() -> Result<(), Failure> {
         .into());
     }
     let arch = TargetArch::try_from(arch.as_str())?;
-    // Where two filters refuse, the verdict of the one installed last counts: unknown numbers first, then the finer
-    // answers.
+    // By number first, then what depends on arguments; where two filters refuse, the verdict of the one installed last counts.
     let filters = [
-        ("ALLOW", compile(allowed(), SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow, arch)?),
+        ("BY_NUMBER", search_tree(&programs(), arch)?),
         ("FAMILY", compile(families()?, SeccompAction::Allow, SeccompAction::Errno(libc::EAFNOSUPPORT as u32), arch)?),
         ("REFUSE", compile(refused()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?),
         ("MODE_UNSEEN", compile(unseen(), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32), arch)?),
@@ -41,6 +44,12 @@ fn main() -> Result<(), Failure> {
         (
             "MONITOR_REFUSE",
             compile(monitor_confined()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?,
+        ),
+        ("SUPERVISOR", search_tree(&worker(SUPERVISOR_ALLOWED), arch)?),
+        ("UNPACKER", search_tree(&worker(UNPACKER_ALLOWED), arch)?),
+        (
+            "WORKER_REFUSE",
+            compile(worker_refused()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?,
         ),
     ];
     let mut text = String::new();
@@ -59,9 +68,93 @@ fn compile(rules: Rules, other: SeccompAction, listed: SeccompAction, arch: Targ
     Ok(SeccompFilter::new(rules, other, listed, arch)?.try_into()?)
 }
 
-fn allowed() -> Rules {
-    let all = ALLOWED.iter().chain(ALLOWED_OLD).chain(REFUSED).chain(REFUSED_OLD);
-    all.map(|&(_, number)| (number, Vec::new())).collect()
+/// The answers of a filter that looks at the number only (`linux/seccomp.h`).
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO: u32 = 0x0005_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+/// What the numbers that have an answer of their own are answered with.
+type Answers = BTreeMap<u32, u32>;
+
+/// Of a sandbox's programs.
+fn programs() -> Answers {
+    let answer = |calls: &[Calls], answer: u32| -> Vec<(u32, u32)> {
+        calls.iter().flat_map(|calls| calls.iter()).map(|&(_, number)| (number as u32, answer)).collect()
+    };
+    let all = [
+        answer(&[ALLOWED, ALLOWED_OLD], ALLOW),
+        answer(&[REFUSED, REFUSED_OLD], ERRNO | libc::EPERM as u32),
+        answer(&[NEUTRAL], ERRNO),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// What both of the runtime's own processes may, and what this one may besides.
+fn worker(own: Calls) -> Answers {
+    let all = WORKER_ALLOWED.iter().chain(WORKER_ALLOWED_OLD).chain(own);
+    let conditional = MAPPINGS.iter().map(|&(number, _)| (number as u32, ALLOW));
+    all.map(|&(_, number)| (number as u32, ALLOW)).chain(conditional).collect()
+}
+
+/// A filter that finds the number by halving; ENOSYS for what has no answer of its own, death for another architecture. The
+/// kernel walks a filter once for every number when it is installed (`kernel/seccomp.c`, `seccomp_cache_prepare`), on the way of
+/// every boot: a chain of comparisons, as seccompiler makes it, takes most of a millisecond.
+fn search_tree(answers: &Answers, arch: TargetArch) -> Result<BpfProgram, Failure> {
+    // `linux/bpf_common.h`, `linux/audit.h`; offsets in `struct seccomp_data`.
+    const LOAD: u16 = 0x20;
+    const IF_EQUAL: u16 = 0x15;
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    let own = match arch {
+        TargetArch::x86_64 => 0xc000_003e,
+        TargetArch::aarch64 => 0xc000_00b7,
+        TargetArch::riscv64 => 0xc000_00f3,
+    };
+    let none = ERRNO | libc::ENOSYS as u32;
+    // Where each run of numbers with the same answer begins.
+    let mut runs: Vec<(u32, u32)> = vec![(0, none)];
+    let mut next = 0;
+    for (&number, &answer) in answers {
+        if number > next {
+            runs.push((next, none));
+        }
+        runs.push((number, answer));
+        next = number + 1;
+    }
+    runs.push((next, none));
+    runs.dedup_by(|later, earlier| {
+        // An empty run gives way to the one that begins at the same number.
+        let is_empty = later.0 == earlier.0;
+        earlier.1 = if is_empty { later.1 } else { earlier.1 };
+        is_empty || later.1 == earlier.1
+    });
+    let mut program = vec![
+        sock_filter { code: LOAD, jt: 0, jf: 0, k: ARCHITECTURE },
+        sock_filter { code: IF_EQUAL, jt: 1, jf: 0, k: own },
+        returned(KILL_PROCESS),
+        sock_filter { code: LOAD, jt: 0, jf: 0, k: NUMBER },
+    ];
+    program.extend(halved(&runs)?);
+    Ok(program)
+}
+
+/// Its depth is the logarithm of the number of runs.
+fn halved(runs: &[(u32, u32)]) -> Result<BpfProgram, Failure> {
+    const IF_AT_LEAST: u16 = 0x35;
+    if let [(_, answer)] = runs {
+        return Ok(vec![returned(*answer)]);
+    }
+    let (below, above) = runs.split_at(runs.len() / 2);
+    let (lower, upper) = (halved(below)?, halved(above)?);
+    let far = u8::try_from(lower.len())?;
+    let mut program = vec![sock_filter { code: IF_AT_LEAST, jt: far, jf: 0, k: above[0].0 }];
+    program.extend(lower);
+    program.extend(upper);
+    Ok(program)
+}
+
+fn returned(answer: u32) -> sock_filter {
+    const RETURN: u16 = 0x06;
+    sock_filter { code: RETURN, jt: 0, jf: 0, k: answer }
 }
 
 /// One allow list: sockets of the unix family only, requests to KVM only.
@@ -74,6 +167,17 @@ fn monitor_allowed() -> Result<Rules, Failure> {
         requests.push(rule(&[(1, SeccompCmpOp::Eq, *request)])?);
     }
     rules.insert(libc::SYS_ioctl, requests);
+    Ok(rules)
+}
+
+/// Of the runtime's own processes: memory that can be executed; anything but a thread.
+fn worker_refused() -> Result<Rules, Failure> {
+    let executable = libc::PROT_EXEC as u64;
+    let mut rules = Rules::new();
+    for &(number, protection) in MAPPINGS {
+        rules.insert(number, vec![rule(&[(protection, SeccompCmpOp::MaskedEq(executable), executable)])?]);
+    }
+    rules.insert(libc::SYS_clone, vec![rule(&[(0, SeccompCmpOp::MaskedEq(libc::CLONE_THREAD as u64), 0)])?]);
     Ok(rules)
 }
 
@@ -112,7 +216,7 @@ fn set_ids() -> Result<Rules, Failure> {
 }
 
 fn refused() -> Result<Rules, Failure> {
-    let mut rules: Rules = REFUSED.iter().chain(REFUSED_OLD).map(|&(_, number)| (number, Vec::new())).collect();
+    let mut rules = Rules::new();
     rules.insert(libc::SYS_clone, new_namespaces()?);
     let ioctl =
         REFUSED_IOCTLS.iter().map(|&request| rule(&[(1, SeccompCmpOp::Eq, request)])).collect::<Result<_, _>>()?;

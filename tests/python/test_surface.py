@@ -53,6 +53,7 @@ CREATE_KEYWORDS = [
     "idle_timeout",
     "ephemeral",
     "env",
+    "rlimits",
     "labels",
     "scripts",
     "pull_policy",

@@ -113,6 +113,7 @@ class Sandbox(SandboxCalls):
         1 to 255 (1), durations are in seconds. `replace` stops and removes a sandbox of the same name first, with
         `replace_with_timeout` seconds of grace (10). `detached` lets the sandbox outlive this process, `ephemeral`
         removes it when its run ends, `idle_timeout` ends it after that much inactivity, `max_duration` limits one run.
+        `rlimits` holds for every program, and raises what programs may ask for.
         `isolation` is a demand, `backend` the place (the ambient one by default).
 
         Arguments are checked first: `TypeError`, `ValueError`. Then it raises `InvalidConfigError`,
@@ -416,9 +417,10 @@ class Sandbox(SandboxCalls):
         """Freezes all processes of the sandbox, or the processors of its virtual machine; memory is kept. Idempotent.
 
         Calls in flight wait, new ones raise `SandboxNotRunningError` (status PAUSED); `stop`,
-        `kill` and `resume` work, and time limits keep running. `guest_flush` says whether file systems are written out
-        first; nothing is lost without. `UnsupportedError` where the host has no freezer of cgroup v2
-        (kernel documentation, cgroup-v2, "cgroup.freeze").
+        `kill` and `resume` work, and time limits keep running. `guest_flush` says whether the file systems of a
+        virtual machine are written out first; nothing is lost without, and a container has none of its own.
+        `UnsupportedError` where the host has no freezer of cgroup v2 (kernel documentation, cgroup-v2,
+        "cgroup.freeze").
 
         Example: `sb.pause(); sb.resume()`
         """

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use crate::arguments::{Cpus, Env, Flag, Location, Mib, Seconds, StrMap, Text, Word, Words, keywords, newtype};
 use crate::enums::{Member, ViolationAction};
 use crate::errors::invalid_config;
+use crate::exec::Rlimits;
 use crate::image_source::Image;
 use crate::init::Init;
 use crate::mounts::Mounts;
@@ -42,6 +43,7 @@ keywords! {
         idle_timeout: Seconds,
         ephemeral: Flag,
         env: Env,
+        rlimits: Rlimits,
         labels: StrMap,
         scripts: StrMap,
         pull_policy: Member<model::PullPolicy>,
@@ -190,6 +192,7 @@ impl CreateKeywords {
                 log_level: self.log_level.map(|level| level.0),
             },
             env: env.into_iter().map(|(key, value)| EnvVar { key, value }).collect(),
+            rlimits: self.rlimits.map(|limits| limits.0).unwrap_or_default(),
             labels: self.labels.map(|map| map.0).unwrap_or_default(),
             init: self.init.map(|init| init.0),
             mounts: self.volumes.map(|volumes| volumes.0.0).unwrap_or_default(),

@@ -72,7 +72,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Stdin {
 }
 
 /// A list of `Rlimit`.
-pub struct Rlimits(Vec<model::Rlimit>);
+pub struct Rlimits(pub Vec<model::Rlimit>);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Rlimits {
     type Error = PyErr;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::headroom::Headroom;
-use crate::launch::{IdMap, LaunchSpec};
+use crate::launch::{HostIds, IdMap, LaunchSpec};
 
 /// Version of this contract. Both sides are embedded in one extension module, so it only guards against a mix-up.
 pub const LAUNCH_VERSION: u32 = 1;
@@ -128,6 +128,9 @@ pub struct RemoveTreeSpec {
 pub struct ProbeSpec {
     pub version: u32,
     pub ids: IdMap,
+    /// As in [`crate::LaunchSpec`].
+    #[serde(default)]
+    pub private_ids: Vec<HostIds>,
     /// A directory on the file system that will hold sandboxes; a temporary one is made and removed beneath it.
     pub scratch: PathBuf,
 }

@@ -42,6 +42,13 @@ impl IdMap {
     }
 }
 
+/// Host ids, for users and groups alike: `first..first + count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostIds {
+    pub first: u32,
+    pub count: u32,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LaunchSpec {
     pub version: u32,
@@ -51,7 +58,11 @@ pub struct LaunchSpec {
     /// `logs/runtime.log`, `logs/kernel.log`, `logs/boot-error.json`, `runtime/agent.sock`, `runtime/identity.json`,
     /// `runtime/exit.json`.
     pub sandbox_dir: PathBuf,
+    /// What the ids inside are in the files of the home: layers, upper directories and volumes.
     pub ids: IdMap,
+    /// Where the runtime may take a range for this run alone, as which the processes run. Empty: they run as `ids`.
+    #[serde(default)]
+    pub private_ids: Vec<HostIds>,
     pub root: RootSpec,
     pub hostname: String,
     pub limits: ResourceLimits,
@@ -148,6 +159,9 @@ pub struct BindSpec {
     /// The files carry real host ids, as in [`Lower::host_ids`]; without that ability the boot fails.
     #[serde(default)]
     pub host_ids: bool,
+    /// The files carry the ids of the home ([`LaunchSpec::ids`]): those of a named volume.
+    #[serde(default)]
+    pub home_ids: bool,
     /// A missing source is skipped instead of failing the boot.
     #[serde(default)]
     pub optional: bool,

@@ -39,8 +39,8 @@ pub use identity::{Identity, ProcessIdentity};
 pub use isolation::{Accelerator, IsolationDriver, IsolationReport, Mechanism, MechanismName, MechanismState};
 pub use job::{Compression, ImageLimits, Job, LAUNCH_VERSION, LayerSource, ProbeSpec, RemoveTreeSpec, UnpackSpec, fd};
 pub use launch::{
-    BindSpec, Driver, IdMap, KernelSpec, LaunchSpec, Lifecycle, LogLevel, LogLimits, Lower, Pinned, ResourceLimits,
-    RootSpec, TmpfsSpec,
+    BindSpec, Driver, HostIds, IdMap, KernelSpec, LaunchSpec, Lifecycle, LogLevel, LogLimits, Lower, Pinned,
+    ResourceLimits, RootSpec, TmpfsSpec,
 };
 pub use report::{BootError, JobError, JobErrorKind, LaunchReady, Report, Timing};
 pub use step::{Stage, Step};

@@ -1,9 +1,12 @@
 //! Which host ids a sandbox's ids become. Host id 0 is never mapped in.
+//!
+//! A home of host root has a range that its files carry. The processes of each run have another one, which the runtime takes
+//! for as long as the run lasts ([`for_runs`] says where).
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use microsandbox_contract::IdMap;
+use microsandbox_contract::{HostIds, IdMap};
 use serde::{Deserialize, Serialize};
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -11,10 +14,16 @@ use microsandbox_core::private;
 
 /// Ids in one sandbox: 0 to 65535.
 pub use microsandbox_core::validate::ID_RANGE as RANGE;
-/// Private ranges for homes of host root lie here: above what distributions hand out in `/etc/subuid` by default and
+/// Ranges for files of homes of host root lie here: above what distributions hand out in `/etc/subuid` by default and
 /// below the sign bit.
 const FIRST_BASE: u32 = 0x3000_0000;
 const SLOTS: u32 = 8192;
+/// Ranges for runs lie here: above what SSSD and FreeIPA give to users by default (up to 2,000,200,000) and systemd to containers
+/// (up to 0x6fff_ffff), and below what systemd gives to files of foreign images (0x7ffe_0000, systemd.io/UIDS-GIDS).
+const RUNS: Range<u32> = 0x7740_0000..0x7ffe_0000;
+/// Files whose lines name ids that belong to others: the number of the field with the first one, and of the field with their count.
+const NAMED_IDS: [(&str, usize, Option<usize>); 4] =
+    [("/etc/passwd", 2, None), ("/etc/group", 2, None), ("/etc/subuid", 1, Some(2)), ("/etc/subgid", 1, Some(2))];
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
@@ -43,6 +52,49 @@ pub fn resolve(home: &Path) -> MicrosandboxResult<IdMap> {
         return private_range(home);
     }
     Ok(subordinate(uid, gid).unwrap_or(IdMap::Single { uid, gid }))
+}
+
+/// Ids of which a run of a home with this mapping may have a range of its own: whole ranges that nothing on this machine names
+/// and that this process can map. None for anybody but host root.
+pub fn for_runs(ids: &IdMap) -> MicrosandboxResult<Vec<HostIds>> {
+    match ids {
+        IdMap::Range { count: RANGE, .. } if !ids.is_shared() => Ok(free_within(&RUNS, &mapped_ids()?, &named_ids())),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The whole ranges in `place` that are mapped and not named, neighbours as one.
+fn free_within(place: &Range<u32>, mapped: &[Range<u32>], named: &[Range<u32>]) -> Vec<HostIds> {
+    let mut free: Vec<HostIds> = Vec::new();
+    for first in place.clone().step_by(RANGE as usize) {
+        let is_free = (Stored { base: first, count: RANGE }).is_mapped(mapped) && !is_named(first, named);
+        match free.last_mut() {
+            _ if !is_free => {}
+            Some(last) if last.first + last.count == first => last.count += RANGE,
+            _ => free.push(HostIds { first, count: RANGE }),
+        }
+    }
+    free
+}
+
+fn is_named(first: u32, named: &[Range<u32>]) -> bool {
+    named.iter().any(|ids| ids.start < first + RANGE && first < ids.end)
+}
+
+/// Ids of the users, groups and subordinate ranges of this machine that lie where ours do. A directory service is not asked: it
+/// may have to be waited for, and it cannot be asked for a range.
+fn named_ids() -> Vec<Range<u32>> {
+    let of_file = |(path, first, count): (&str, usize, Option<usize>)| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = |line: &str| {
+            let fields: Vec<&str> = line.trim().split(':').collect();
+            let start: u32 = fields.get(first)?.parse().ok()?;
+            let count = count.map_or(Some(1), |count| fields.get(count)?.parse().ok())?;
+            Some(start..start.saturating_add(count))
+        };
+        text.lines().filter_map(line).filter(|ids| ids.end > FIRST_BASE).collect::<Vec<_>>()
+    };
+    NAMED_IDS.into_iter().flat_map(of_file).collect()
 }
 
 /// The host ids of root inside, where files can be given away.
@@ -80,7 +132,10 @@ fn private_range(home: &Path) -> MicrosandboxResult<IdMap> {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(home.as_os_str().as_encoded_bytes());
     let slot = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % SLOTS;
-    let stored = choose(&mapped, FIRST_BASE + slot * RANGE)?;
+    let named = named_ids();
+    let mut preferred = (0..SLOTS).map(|step| FIRST_BASE + (slot + step) % SLOTS * RANGE);
+    let preferred = preferred.find(|first| !is_named(*first, &named)).unwrap_or(FIRST_BASE + slot * RANGE);
+    let stored = choose(&mapped, preferred)?;
     let text = serde_json::to_vec(&stored).map_err(|e| MicrosandboxError::json("id map", e))?;
     crate::make_private_directory(home)?;
     let mut file =
@@ -252,6 +307,20 @@ mod tests {
         let wide = ranges_of("0 100000 200000\n");
         let chosen = choose(&common(&wide, &wide), FIRST_BASE).unwrap();
         assert_eq!((chosen.base, chosen.count), (200_000 - RANGE, RANGE));
+    }
+
+    #[test]
+    fn ranges_for_runs_avoid_what_is_named_or_not_mapped() {
+        let whole = ranges_of(WHOLE);
+        let place = 10 * RANGE..14 * RANGE;
+        let all = [HostIds { first: 10 * RANGE, count: 4 * RANGE }];
+        assert_eq!(free_within(&place, &whole, &[]), all);
+        // A user, and a subordinate range that ends at the first id of another slot.
+        let named = [12 * RANGE + 7..12 * RANGE + 8, 9 * RANGE..10 * RANGE + 1];
+        let left = [HostIds { first: 11 * RANGE, count: RANGE }, HostIds { first: 13 * RANGE, count: RANGE }];
+        assert_eq!(free_within(&place, &whole, &named), left);
+        assert_eq!(free_within(&place, &[0..11 * RANGE], &[]), [HostIds { first: 10 * RANGE, count: RANGE }]);
+        assert!(RUNS.start % RANGE == 0 && RUNS.end % RANGE == 0 && FIRST_BASE + SLOTS * RANGE <= RUNS.start);
     }
 
     #[test]

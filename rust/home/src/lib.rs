@@ -28,7 +28,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use microsandbox_contract::{IdMap, Job, Report};
+use microsandbox_contract::{HostIds, IdMap, Job, Report};
 use microsandbox_core::agent::AgentAddress;
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -47,6 +47,7 @@ struct Inner {
     config: LocalConfig,
     store: OnceCell<Store>,
     ids: OnceLock<IdMap>,
+    run_ids: OnceLock<Vec<HostIds>>,
     /// Why the configuration file could not be read; every operation then fails with this reason.
     broken: Option<String>,
 }
@@ -69,7 +70,15 @@ impl Home {
     }
 
     fn with(config: LocalConfig, broken: Option<String>) -> Home {
-        Home { inner: Arc::new(Inner { config, store: OnceCell::new(), ids: OnceLock::new(), broken }) }
+        Home {
+            inner: Arc::new(Inner {
+                config,
+                store: OnceCell::new(),
+                ids: OnceLock::new(),
+                run_ids: OnceLock::new(),
+                broken,
+            }),
+        }
     }
 
     pub fn config(&self) -> &LocalConfig {
@@ -136,6 +145,15 @@ impl Home {
         check_home(self.path())?;
         let ids = ids::resolve(self.path())?;
         Ok(self.inner.ids.get_or_init(|| ids).clone())
+    }
+
+    /// Of which host ids a run may have a range of its own.
+    pub fn run_ids(&self) -> MicrosandboxResult<Vec<HostIds>> {
+        if let Some(ids) = self.inner.run_ids.get() {
+            return Ok(ids.clone());
+        }
+        let ids = ids::for_runs(&self.id_map()?)?;
+        Ok(self.inner.run_ids.get_or_init(|| ids).clone())
     }
 
     /// Runs `msb-runtime` for a job that ends on its own. A [`Report::Failed`] reaches `on_report`; the result is an error

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use microsandbox_contract::{Mechanism, MechanismName, MechanismState};
 use rustix::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ pub fn confine_supervisor(sandbox_dir: &Path, cgroups: &[PathBuf]) -> Mechanism 
         Ok(RulesetStatus::FullyEnforced) if dropped.is_ok() => Mechanism::new(
             MechanismName::Landlock,
             MechanismState::On,
-            "the supervisor reaches its sandbox directory, its control groups and /proc only",
+            "the supervisor reaches its sandbox directory, its control groups and /proc only, and no network",
         ),
         Ok(RulesetStatus::NotEnforced) => Mechanism::new(
             MechanismName::Landlock,
@@ -50,6 +50,7 @@ fn restrict(sandbox_dir: &Path, cgroups: &[PathBuf]) -> Result<RulesetStatus, Bo
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(all)?
+        .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?
         .add_rule(PathBeneath::new(PathFd::new("/proc")?, read))?
@@ -79,6 +80,7 @@ pub fn confine_monitor(root: &str, sockets: &str, devices: &str) -> Result<(), B
     let file = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     rules
         .handle_access(all)?
+        .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?
         .add_rule(PathBeneath::new(PathFd::new(root)?, all & !AccessFs::Execute & !AccessFs::IoctlDev))?
@@ -89,8 +91,8 @@ pub fn confine_monitor(root: &str, sockets: &str, devices: &str) -> Result<(), B
     Ok(())
 }
 
-/// Confines the unpacking of an archive to its target directories, and to reading the layers beneath them. Silent: it is
-/// a second barrier behind a writer that does not leave its root.
+/// Confines the unpacking of an archive to its target directories, and to reading the layers beneath them: no network, and no
+/// process outside. Silent: it is a second barrier behind a writer that does not leave its root.
 pub fn confine_writer(targets: &[&OwnedFd], beneath: &[&OwnedFd]) {
     let confine = || -> Result<(), Box<dyn std::error::Error>> {
         let all = AccessFs::from_all(NEWEST);
@@ -100,6 +102,8 @@ pub fn confine_writer(targets: &[&OwnedFd], beneath: &[&OwnedFd]) {
             .handle_access(AccessFs::Refer)?
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(all)?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .scope(Scope::from_all(NEWEST))?
             .create()?;
         for target in targets {
             rules = rules.add_rule(PathBeneath::new(target.as_fd(), all & !AccessFs::Execute))?;

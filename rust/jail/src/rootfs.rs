@@ -17,6 +17,7 @@ use crate::views::{self, Around, Flags, Tree, Views};
 use crate::{devices, idmapped, mounts, pinned};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
+use microsandbox_sys::process::Creator;
 
 const LAYER_HINT: &str = "load the image again, and check that the product home can be read by the user who runs this";
 const OVERLAY_HINT: &str = "the kernel must allow overlay file systems in user namespaces (Linux 5.11 or newer) and \
@@ -47,6 +48,8 @@ const SYS_MASKED: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 /// Of `/dev`: room for some files of programs that expect to write there.
 pub const DEV_OPTIONS: [Opt<'static>; 3] =
     [Opt::Text("mode", "755"), Opt::Text("size", "65536"), Opt::Text("nr_inodes", "1024")];
+/// Terminals of one sandbox: all of them together draw on one count of the machine (`kernel.pty.max`, 4,096).
+const MAX_TERMINALS: &str = "64";
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -75,23 +78,46 @@ pub struct Parts {
     sources: Vec<Source>,
 }
 
+/// What the runtime made ready with the rights of the host, all of it detached mounts.
+#[derive(Default)]
+pub struct Prepared {
+    /// The sandbox directory.
+    pub own: Option<OwnedFd>,
+    /// Those with other ids than their files carry.
+    pub layers: Vec<Option<OwnedFd>>,
+    pub binds: Vec<Option<Source>>,
+}
+
 /// Opens layers and bind sources. The working directory is the sandbox directory: what lies beneath it is reachable
-/// whatever the directories above it allow. `attached[i]` names the place below it where the runtime attached layer
-/// `i` with mapped ids; `trees[i]` is bind `i` where the runtime made it ready.
-pub fn open_parts(spec: &RootSpec, attached: &[Option<String>], trees: Vec<Option<Source>>) -> Result<Parts, Failure> {
+/// whatever the directories above it allow.
+pub fn open_parts(spec: &RootSpec, prepared: Prepared) -> Result<Parts, Failure> {
     let step = Step::OpenLayers;
     let open_dir = |path: &Path| pinned::open(path, &spec.pinned, OFlags::DIRECTORY);
     let mut lowers = Vec::with_capacity(spec.lowers.len());
-    for (index, lower) in spec.lowers.iter().enumerate() {
-        let path = attached.get(index).and_then(|place| place.as_deref()).map_or(lower.path.as_path(), Path::new);
-        let fd = open_dir(path).map_err(failed(step, format!("open layer {}", lower.path.display()), LAYER_HINT))?;
+    for lower in &spec.lowers {
+        let fd =
+            open_dir(&lower.path).map_err(failed(step, format!("open layer {}", lower.path.display()), LAYER_HINT))?;
         lowers.push(fd);
     }
-    let upper = open_dir("upper".as_ref()).map_err(failed(step, "open the upper directory", LAYER_HINT))?;
     let here = open_dir(".".as_ref()).map_err(failed(step, "open the sandbox directory", LAYER_HINT))?;
-    let work = open_dir("work".as_ref()).map_err(failed(step, "open the work directory", LAYER_HINT))?;
+    // After everything has been opened by its path: each covers what it shows, in this mount namespace, which is thrown away. An
+    // overlay takes no detached mount for a layer before Linux 6.15.
+    let cover = |place: OwnedFd, tree: Option<OwnedFd>| match tree {
+        Some(tree) => mounts::attach(&tree, &place).map(|()| tree),
+        None => Ok(place),
+    };
+    let here = cover(here, prepared.own).map_err(failed(step, "cover the sandbox directory", LAYER_HINT))?;
+    if !prepared.layers.is_empty() {
+        let covered = lowers.into_iter().zip(prepared.layers).map(|(place, tree)| cover(place, tree));
+        lowers = covered.collect::<Result<_, Errno>>().map_err(failed(step, "cover a layer", LAYER_HINT))?;
+    }
+    let part = |name: &str| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        fs::openat(&here, name, flags, Mode::empty()).map_err(failed(step, format!("open {name}"), LAYER_HINT))
+    };
+    let (upper, work) = (part("upper")?, part("work")?);
     let mut sources = Vec::with_capacity(spec.binds.len());
-    for (bind, tree) in spec.binds.iter().zip(trees) {
+    for (bind, tree) in spec.binds.iter().zip(prepared.binds) {
         sources.push(match tree {
             Some(source) => source,
             None => open_source(bind, &spec.pinned)?,
@@ -120,6 +146,7 @@ pub fn prepare_source(
     pins: &[Pinned],
     ids: &IdMap,
     owner: Option<BorrowedFd<'_>>,
+    creator: Creator,
 ) -> Result<Source, Failure> {
     let source = match open_source(bind, pins)? {
         Source::Path(fd) => fd,
@@ -134,7 +161,7 @@ pub fn prepare_source(
         let shown = match bind.shown_as {
             Some(inside) => {
                 let stat = fs::fstat(&source)?;
-                Some(idmapped::shown_as(ids, (stat.st_uid, stat.st_gid), inside)?)
+                Some(idmapped::shown_as(ids, (stat.st_uid, stat.st_gid), inside, creator)?)
             }
             None => None,
         };
@@ -154,14 +181,7 @@ pub fn prepare_source(
 
 fn bind_tree(bind: &BindSpec, source: &OwnedFd) -> Result<Tree, Errno> {
     let mount = mounts::copy_tree(source)?;
-    let mut attributes = mounts::NOSUID | mounts::NODEV;
-    if bind.readonly {
-        attributes |= mounts::RDONLY;
-    }
-    if bind.noexec {
-        attributes |= mounts::NOEXEC;
-    }
-    mounts::restrict(&mount, attributes)?;
+    restrict_bind(bind, &mount)?;
     let needs_around = bind.readonly && bind.view && !make::is_dir(source)?;
     // Without it the file is bound plainly, and the report says so.
     let around = if needs_around { around(bind, source).ok() } else { None };
@@ -172,6 +192,27 @@ fn around(bind: &BindSpec, file: &OwnedFd) -> Result<Around, Errno> {
     let around = views::around(&bind.source, file)?;
     mounts::restrict(&around.directory, mounts::RDONLY | mounts::NOSUID | mounts::NODEV)?;
     Ok(around)
+}
+
+/// A bind of the home that is ready but for what it forbids.
+pub fn prepare_home_source(bind: &BindSpec, mount: OwnedFd) -> Result<Source, Failure> {
+    restrict_bind(bind, &mount).map_err(failed(
+        Step::OpenLayers,
+        format!("restrict mount {}", bind.source.display()),
+        BIND_HINT,
+    ))?;
+    Ok(Source::Tree(Tree { mount, around: None }))
+}
+
+fn restrict_bind(bind: &BindSpec, tree: &OwnedFd) -> Result<(), Errno> {
+    let mut attributes = mounts::NOSUID | mounts::NODEV;
+    if bind.readonly {
+        attributes |= mounts::RDONLY;
+    }
+    if bind.noexec {
+        attributes |= mounts::NOEXEC;
+    }
+    mounts::restrict(tree, attributes)
 }
 
 /// Mounts the overlay and returns its root. It is attached on the working directory, which nothing sees after the
@@ -209,6 +250,12 @@ fn clear_volatile_mark(work: &OwnedFd) -> Result<(), Errno> {
 /// Groups whose programs may send echo requests without privileges (Linux, `ip-sysctl.rst`).
 const PING_GROUPS: &str = "sys/net/ipv4/ping_group_range";
 
+/// What each user inside may have of kernel objects that are counted for the creator of the sandbox as well (Linux,
+/// `sysctl/user.rst`): half of the instances that the kernel gives a user, so that the other half stays where the creator is
+/// an ordinary user. New user namespaces are refused by the filter already.
+const USER_LIMITS: [(&str, &str); 3] =
+    [("max_inotify_instances", "64"), ("max_inotify_watches", "65536"), ("max_user_namespaces", "0")];
+
 /// Attaches the directory of our own devices, if there is one: what is masked elsewhere is masked with one of them.
 pub fn place_devices(root: &OwnedFd, own: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
     let Some(own) = own else { return Ok(()) };
@@ -223,6 +270,7 @@ pub fn mount_proc(root: &OwnedFd, id_count: u32, devices: Option<BorrowedFd<'_>>
     let mounted = (|| {
         let proc = mounts::fresh("proc", &[], attributes)?;
         allow_ping(&proc, id_count);
+        limit_users(&proc)?;
         mounts::attach(&proc, make::replace_with_dir(root, "proc")?)?;
         for name in PROC_READONLY {
             if let Some(target) = existing(&proc, name)? {
@@ -242,6 +290,22 @@ fn allow_ping(proc: &OwnedFd, id_count: u32) {
     if let Ok(file) = fs::openat(proc, PING_GROUPS, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         let _ = rustix::io::write(file, format!("0 {}", id_count.saturating_sub(1)).as_bytes());
     }
+}
+
+/// Lowers what users inside may have, while this process may. A kernel without one of the objects has no setting for it.
+fn limit_users(proc: &OwnedFd) -> Result<(), Errno> {
+    let settings = match fs::openat(proc, "sys/user", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    for (name, limit) in USER_LIMITS {
+        match fs::openat(&settings, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => {}
+            file => drop(rustix::io::write(file?, limit.as_bytes())?),
+        }
+    }
+    Ok(())
 }
 
 /// A read-only `/sys` of the sandbox's own network namespace. Where the kernel refuses it, `/sys` stays empty.
@@ -309,7 +373,12 @@ fn mount_dev_parts(root: &OwnedFd, id_count: u32, shm_bytes: u64, own: Option<Bo
     for (name, target) in DEVICE_LINKS {
         fs::symlinkat(target, &dev, name)?;
     }
-    let mut pts = vec![Opt::Flag("newinstance"), Opt::Text("ptmxmode", "0666"), Opt::Text("mode", "620")];
+    let mut pts = vec![
+        Opt::Flag("newinstance"),
+        Opt::Text("ptmxmode", "0666"),
+        Opt::Text("mode", "620"),
+        Opt::Text("max", MAX_TERMINALS),
+    ];
     // Group `tty`, where the mapping contains that group.
     if id_count > 5 {
         pts.push(Opt::Text("gid", "5"));

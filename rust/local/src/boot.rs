@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use microsandbox_contract::{
-    self as contract, BootError, Driver, IdMap, Job, KernelSpec, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits,
-    Report, ResourceLimits, RootSpec, Step,
+    self as contract, BootError, Driver, HostIds, IdMap, Job, KernelSpec, LAUNCH_VERSION, LaunchSpec, Lifecycle,
+    LogLimits, Report, ResourceLimits, RootSpec, Step,
 };
 use microsandbox_protocol::message::{BASE_PATH, Bootstrap, InitProgram, Rlimit};
 
@@ -93,10 +93,11 @@ pub async fn launch(
         Driver::Container => None,
         Driver::Microvm => Some(guest_kernel(home).await?),
     };
+    let private_ids = home.run_ids()?;
     let strict = home.config().limits == Limits::Strict;
     let launch = LaunchSpec {
         strict_limits: strict,
-        ..launch_spec(spec, ground, ids, kernel.as_ref().map(|kernel| kernel.spec), token)
+        ..launch_spec(spec, ground, (ids, private_ids), kernel.as_ref().map(|kernel| kernel.spec), token)
     };
     let (lifeline_read, lifeline_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| MicrosandboxError::Io { context: "create the lifeline".into(), source: e.into() })?;
@@ -302,7 +303,7 @@ fn new_token(dir: &Path) -> MicrosandboxResult<Vec<u8>> {
 fn launch_spec(
     spec: &SandboxSpec,
     ground: Ground<'_>,
-    ids: IdMap,
+    (ids, private_ids): (IdMap, Vec<HostIds>),
     kernel: Option<KernelSpec>,
     token: Vec<u8>,
 ) -> LaunchSpec {
@@ -316,6 +317,7 @@ fn launch_spec(
         driver: driver(spec),
         sandbox_dir: dir.to_owned(),
         ids,
+        private_ids,
         root,
         hostname: spec.runtime.hostname.clone().unwrap_or_else(|| derived_hostname(&spec.name)),
         limits: ResourceLimits {

@@ -75,7 +75,12 @@ const USER_NAMESPACE_HINT: &str = "user namespaces must be allowed: sysctl user.
      container, its seccomp profile must allow clone, unshare and mount";
 
 async fn probe(home: &Home, ids: &IdMap, scratch: &Path) -> MicrosandboxResult<IsolationReport> {
-    let spec = ProbeSpec { version: LAUNCH_VERSION, ids: ids.clone(), scratch: scratch.to_owned() };
+    let spec = ProbeSpec {
+        version: LAUNCH_VERSION,
+        ids: ids.clone(),
+        private_ids: home.run_ids()?,
+        scratch: scratch.to_owned(),
+    };
     let mut found = None;
     home.run_job(&Job::Probe(spec), None, &mut |report| match report {
         Report::Probed(report) => found = Some(Ok(report)),
@@ -214,7 +219,7 @@ fn mechanism(mechanism: &Mechanism) -> DoctorCheck {
     check(mechanism.name.as_str(), mechanism.state, detail, hint)
 }
 
-const ID_HINT: &str = "install newuidmap and newgidmap (package uidmap or shadow-utils) and give this user a range in \
+const ID_HINT: &str = "root gives each sandbox ids of its own; as an ordinary user install newuidmap and newgidmap (package uidmap or shadow-utils) and give this user a range in \
      /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER)";
 
 /// Which ids exist inside.
@@ -239,7 +244,7 @@ fn identities(ids: Result<&IdMap, &MicrosandboxError>) -> DoctorCheck {
             check(name, MechanismState::Degraded, detail, Some(ID_HINT))
         }
         IdMap::Range { base, count } => {
-            check(name, MechanismState::On, format!("host root: a private range of {count} ids from {base}"), None)
+            check(name, MechanismState::On, format!("host root: files of this home have {count} ids from {base}"), None)
         }
         IdMap::Subordinate { count, sub_uid, .. } => {
             check(name, MechanismState::On, format!("this user and {count} subordinate ids from {sub_uid}"), None)

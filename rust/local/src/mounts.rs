@@ -156,6 +156,7 @@ pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> Micros
             view: host_ids,
             noexec: options.noexec,
             host_ids,
+            home_ids: !host_ids,
             optional: false,
             shown_as: mount.policy().and_then(|policy| policy.override_uid.zip(policy.override_gid)),
             set_ids,

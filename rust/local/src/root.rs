@@ -119,6 +119,7 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
             view: true,
             noexec: false,
             host_ids: false,
+            home_ids: false,
             optional: false,
             shown_as: None,
             set_ids: false,

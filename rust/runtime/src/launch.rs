@@ -11,12 +11,14 @@ use crate::directory::{self, SandboxDir};
 use crate::driver::{self, Boot};
 use crate::identity;
 use crate::logs::{ExecLog, TextLog};
+use crate::own_ids::OwnIds;
 use crate::report::Reporter;
 use crate::steps::{Steps, epoch_ms};
 use crate::supervise::{Lines, Parts, Supervisor};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
 use microsandbox_jail::ids;
+use microsandbox_sys::inherited;
 
 /// The inherited descriptors of a launch.
 pub struct Inherited {
@@ -73,6 +75,7 @@ fn boot(mut spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Re
     let driver = driver::of_kind(spec.driver);
     spec.bootstrap.machine = driver.machine(&spec);
     let agent = inherited.payload.ok_or_else(|| Failure::new(Step::ReadSpec, "no agent was handed over", ""))?;
+    inherited::settle_ceilings(spec.bootstrap.rlimits.iter().map(|limit| (limit.resource.as_str(), limit.hard)));
     steps.finish(Step::ReadSpec);
 
     steps.begin(Step::OpenSandbox);
@@ -91,9 +94,18 @@ fn boot(mut spec: Box<LaunchSpec>, inherited: Inherited, mut steps: Steps) -> Re
     }
     steps.finish(Step::OpenSandbox);
 
-    let parts = prepare(&spec, dir, inherited.lifeline, inherited.owner)?;
-    let boot = Boot { spec: &spec, dir: &parts.dir, agent: Some(agent), vmm: inherited.vmm, kernel: inherited.kernel };
+    let mut parts = prepare(&spec, dir, inherited.lifeline, inherited.owner)?;
+    let mut own_ids = OwnIds::take(&mut spec, &parts.dir);
+    let boot = Boot {
+        spec: &spec,
+        dir: &parts.dir,
+        own_ids: &mut own_ids,
+        agent: Some(agent),
+        vmm: inherited.vmm,
+        kernel: inherited.kernel,
+    };
     let guest = driver.boot(boot, &mut steps)?;
+    parts.ids_lock = own_ids.into_lock();
     Ok(Supervisor::new(*spec, guest, parts, steps))
 }
 
@@ -119,5 +131,5 @@ fn prepare(
     let (log, kernel_log, runtime_log) = open().map_err(failed(step, "open the logs", directory::HINT))?;
     let own = identity::of(std::process::id() as i32)
         .ok_or_else(|| Failure::new(step, "/proc does not show this process", "mount /proc on the host"))?;
-    Ok(Parts { dir, channel, lines, log, kernel_log, runtime_log, own })
+    Ok(Parts { dir, channel, lines, log, kernel_log, runtime_log, own, ids_lock: None })
 }

@@ -8,6 +8,7 @@
 //! | [`job`] | the jobs that end: unpacking layers, removing trees, probing the machine |
 //! | [`channel`], [`logs`] | the private channel to the agent, and the logs that its output becomes |
 //! | [`directory`], [`identity`], [`report`] | the files that a run leaves, and the reports to the SDK |
+//! | [`own_ids`] | the range of host ids of a run |
 //! | [`steps`] | the clock of a boot |
 //!
 //! Beside it: `contract` (what the processes hand to each other), `jail`, `cgroups`, `rooted` (files beneath a root that
@@ -27,6 +28,7 @@ pub mod identity;
 pub mod job;
 pub mod launch;
 pub mod logs;
+pub mod own_ids;
 pub mod report;
 pub mod steps;
 pub mod supervise;

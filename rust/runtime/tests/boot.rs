@@ -160,6 +160,7 @@ fn mounts_stay_inside_whatever_the_image_ships() {
         view: false,
         noexec: true,
         host_ids: false,
+        home_ids: false,
         optional: false,
         shown_as: None,
         set_ids: false,
@@ -245,6 +246,7 @@ fn a_missing_bind_source_is_named() {
         view: false,
         noexec: false,
         host_ids: false,
+        home_ids: false,
         optional,
         shown_as: None,
         set_ids: false,
@@ -269,6 +271,7 @@ fn shown(source: &std::path::Path, target: &str) -> BindSpec {
         view: false,
         noexec: false,
         host_ids: true,
+        home_ids: false,
         optional: false,
         shown_as: None,
         set_ids: false,
@@ -382,7 +385,8 @@ fn an_ordinary_user_with_ranges_gets_many_ids() {
     let user = User { uid, sub_ids: Some((2_000_000, 65_536)) };
     let mut runtime = Runtime::launch_as(&spec, user);
     let ready = runtime.ready();
-    assert_eq!(state_of(&ready.identity.isolation, MechanismName::IdRange).state, MechanismState::On);
+    let range = state_of(&ready.identity.isolation, MechanismName::IdRange);
+    assert!(range.reason.as_ref().is_some_and(|reason| reason.contains("host ids 2000000..2065536")), "{range:?}");
     assert_eq!(runtime.wait(), 0);
     assert_eq!(logged(&sandbox, 7, "stdout"), "0\n5:6\n", "{}", logged(&sandbox, 7, "stderr"));
     assert_eq!(std::fs::metadata(sandbox.join("upper/made")).unwrap().uid(), 2_000_004);
@@ -393,4 +397,82 @@ fn an_ordinary_user_with_ranges_gets_many_ids() {
     assert!(matches!(runtime.report(), Report::Done));
     assert_eq!(runtime.wait(), 0);
     assert!(!sandbox.join("upper").exists());
+}
+
+/// Ranges that no sandbox of the product is given.
+const PLACES: HostIds = HostIds { first: 0x6f00_0000, count: 4 * 65_536 };
+
+// hazard: E15
+#[test]
+fn each_run_has_ids_of_its_own_and_files_those_of_the_home() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("own-ids");
+    let volume = scratch.0.join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::os::unix::fs::chown(&volume, Some(BASE), Some(BASE)).unwrap();
+    let with = |name: &str, standin: &str| {
+        let mut spec = spec(&scratch.sandbox(name), standin);
+        spec.private_ids = vec![PLACES];
+        let bind = BindSpec {
+            source: volume.clone(),
+            target: "/v".into(),
+            readonly: false,
+            noexec: false,
+            view: false,
+            host_ids: false,
+            home_ids: true,
+            optional: false,
+            shown_as: None,
+            set_ids: true,
+        };
+        spec.root.binds.push(bind);
+        spec
+    };
+    let first_id = |ready: &LaunchReady| -> u32 {
+        let map = read(format!("/proc/{}/uid_map", ready.identity.init.pid));
+        map.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let one = Runtime::launch(&with("one", ""));
+    let ready = one.ready();
+    let range = state_of(&ready.identity.isolation, MechanismName::IdRange);
+    if range.state != MechanismState::On {
+        println!("SKIPPED: {range:?}");
+        return;
+    }
+    let two = Runtime::launch(&with("two", ""));
+    let (own, other) = (first_id(&ready), first_id(&two.ready()));
+    assert!(own != other && own != BASE && (PLACES.first..PLACES.first + PLACES.count).contains(&own), "{own} {other}");
+    let script = "echo x > /v/made; chown 5:6 /v/made; touch /own; chown 7:8 /own; stat -c %u:%g / /v /v/made /own";
+    let (out, err) = run_inside(&with("three", &format!("run:{script}")));
+    assert_eq!((out.as_str(), err.as_str()), ("0:0\n0:0\n5:6\n7:8\n", ""));
+    for (path, uid, gid) in [(volume.join("made"), 5, 6), (scratch.0.join("three/upper/own"), 7, 8)] {
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (BASE + uid, BASE + gid), "{}", path.display());
+    }
+    // Another run, with another range, has them as the one before left them; the log has what both said.
+    let (out, _) = run_inside(&with("three", "run:stat -c %u:%g /v/made /own"));
+    assert!(out.ends_with("5:6\n7:8\n5:6\n7:8\n"), "{out}");
+    assert_eq!((one.end(), two.end()), (0, 0));
+}
+
+#[test]
+fn without_a_range_of_its_own_the_report_says_so() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("shared-ids");
+    let runtime = Runtime::launch(&spec(&scratch.sandbox("s"), ""));
+    let ready = runtime.ready();
+    let range = state_of(&ready.identity.isolation, MechanismName::IdRange);
+    assert!(range.state == MechanismState::Degraded, "{range:?}");
+    assert!(
+        range.reason.as_ref().is_some_and(|reason| reason.contains("shared with the other sandboxes")),
+        "{range:?}"
+    );
+    // What it takes is not counted for host root in any case.
+    let status = read(format!("/proc/{}/status", ready.identity.init.pid));
+    assert!(status.lines().any(|line| line.starts_with("Uid:") && line.contains(&BASE.to_string())), "{status}");
+    assert_eq!(runtime.end(), 0);
 }

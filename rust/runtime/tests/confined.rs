@@ -8,9 +8,10 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
-use crate::support::Scratch;
+use crate::support::{Runtime, Scratch, eventually, is_root, read, spec};
 use microsandbox_contract::MechanismState;
 use microsandbox_jail::landlock::confine_supervisor;
+use microsandbox_jail::seccomp;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -91,4 +92,56 @@ fn the_supervisor_reaches_no_outside_process_or_socket() {
         denied("a signal", rustix::process::test_kill_process(parent), &[Errno::PERM]);
         denied("an abstract socket", io(UnixStream::connect_addr(&name)), &[Errno::PERM]);
     });
+}
+
+/// Runs `inside` on a thread that has this filter.
+fn filtered<T: Send>(filter: fn() -> Result<(), Errno>, inside: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            filter().unwrap();
+            inside()
+        });
+        thread.join().unwrap()
+    })
+}
+
+// hazard: E8
+#[test]
+fn the_runtimes_filters_leave_no_program_process_or_socket() {
+    let scratch = Scratch::new("filtered");
+    let file = scratch.0.join("file");
+    for filter in [seccomp::confine_supervisor, seccomp::confine_unpacker] {
+        filtered(filter, || {
+            let no = [Errno::NOSYS];
+            denied("a socket", io(UnixStream::pair()), &no);
+            denied("a network", io(std::net::TcpStream::connect("127.0.0.1:1")), &no);
+            #[allow(clippy::disallowed_methods, reason = "the attempt to start one")]
+            let program = std::process::Command::new("/bin/true").status();
+            denied("a program", io(program), &[Errno::NOSYS, Errno::PERM]);
+            denied("a session", rustix::process::setsid(), &no);
+            denied("another identity", rustix::thread::set_thread_uid(rustix::fs::Uid::ROOT), &no);
+            std::fs::write(&file, "what it is there for").unwrap();
+            std::fs::remove_file(&file).unwrap();
+        });
+    }
+    filtered(seccomp::confine_unpacker, || {
+        denied("a process", microsandbox_sys::process::fork(), &[Errno::PERM]);
+        std::thread::spawn(|| ()).join().unwrap();
+    });
+    filtered(seccomp::confine_supervisor, || denied("a process", microsandbox_sys::process::fork(), &[Errno::NOSYS]));
+}
+
+// hazard: E8
+#[test]
+fn a_supervisor_has_its_filter_once_it_reported_ready() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("supervisor");
+    let runtime = Runtime::launch(&spec(&scratch.sandbox("s"), ""));
+    let ready = runtime.ready();
+    let status = format!("/proc/{}/status", ready.identity.runtime.pid);
+    eventually("the supervisor has no filter", || read(&status).lines().any(|line| line == "Seccomp:\t2"));
+    assert_eq!(runtime.end(), 0);
 }

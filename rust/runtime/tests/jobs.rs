@@ -59,7 +59,8 @@ fn another_file_system_is_not_entered() {
 }
 
 fn probe(scratch: &std::path::Path, ids: IdMap, user: Option<User>) -> IsolationReport {
-    let job = Job::Probe(ProbeSpec { version: LAUNCH_VERSION, ids, scratch: scratch.to_path_buf() });
+    let job =
+        Job::Probe(ProbeSpec { version: LAUNCH_VERSION, ids, private_ids: Vec::new(), scratch: scratch.to_path_buf() });
     let mut runtime = start_as(&job, None, user);
     let Report::Probed(report) = runtime.report() else { panic!("not probed") };
     assert_eq!(runtime.wait(), 0);

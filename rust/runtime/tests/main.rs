@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "functions that tests share are tests")]
 
 mod boot;
+#[cfg(target_arch = "x86_64")]
+mod calls;
 mod confined;
 mod escape;
 #[cfg(feature = "failpoints")]

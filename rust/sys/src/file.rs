@@ -32,6 +32,23 @@ fn chmod_path_fd(fd: impl AsFd, mode: u32) -> Result<()> {
     Ok(())
 }
 
+/// Locks one byte of a file for whoever holds this open file description; false if another one holds it. The kernel frees it
+/// when the last descriptor is closed.
+pub fn lock_byte(file: impl AsFd, at: u32) -> Result<bool> {
+    // SAFETY: an all-zero `flock` is a valid value of this plain structure; the kernel wants its `l_pid` to be 0.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = at.into();
+    lock.l_len = 1;
+    // SAFETY: the kernel reads the structure, which outlives the call.
+    match check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }) {
+        Ok(_) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reports to the monitor of this virtual machine with which status to exit: an ioctl of the monitor's file system (see
 /// libkrun's `AugmentFs`). Any other root file system refuses the request, and the status stays as it is.
 pub fn set_machine_status(code: u8) {

@@ -91,9 +91,25 @@ const UNLIMITED: u64 = libc::RLIM_INFINITY;
 /// Of the type that the C library's constants have.
 type Resource = libc::__rlimit_resource_t;
 
+/// Open files of one program: more only where the sandbox was created with a limit of its own, because files of all
+/// programs together draw on one table of the machine (`fs.file-max`).
+pub const OPEN_FILES: u64 = 65_536;
+const SOFT_OPEN_FILES: u64 = 1024;
+/// Open files of this process, and of a monitor, which holds one for each file that its guest has in use.
+const OWN_OPEN_FILES: u64 = 1 << 20;
+/// Signals and timers that are queued or armed. This and the next are frozen as the ceiling of the whole user namespace when that
+/// is made (`kernel/user_namespace.c`), so that all users inside together get no more.
+const PENDING_SIGNALS: u64 = 16_384;
+/// Bytes of POSIX message queues: half of what the kernel gives a user, so that the creator of a sandbox keeps the rest
+/// where the two share a counter.
+const QUEUE_BYTES: u64 = 409_600;
+/// Bytes of memory that is locked, shared locked memory and huge pages included; of each user inside, because the kernel compares
+/// the ceiling, in bytes, with pages.
+const LOCKED_BYTES: u64 = 8 << 20;
+
 /// Resource, soft limit, hard limit: the kernel's own for its first process (`include/asm-generic/resource.h`), except:
-/// no core files; as many open files as the machine allows, of which a program gets 1,024 unless it asks for more, because
-/// many programs walk or allocate by the soft limit and select(2) ends there; no real-time priority to be had.
+/// no core files; the bounds above; 1,024 open files unless a program asks for more, because many programs walk or allocate
+/// by the soft limit and select(2) ends there; no real-time priority to be had.
 const PROGRAM_LIMITS: [(Resource, u64, Hard); 16] = [
     (libc::RLIMIT_CPU, UNLIMITED, Hard::To(UNLIMITED)),
     (libc::RLIMIT_FSIZE, UNLIMITED, Hard::To(UNLIMITED)),
@@ -102,12 +118,12 @@ const PROGRAM_LIMITS: [(Resource, u64, Hard); 16] = [
     (libc::RLIMIT_CORE, 0, Hard::To(0)),
     (libc::RLIMIT_RSS, UNLIMITED, Hard::To(UNLIMITED)),
     (libc::RLIMIT_NPROC, UNLIMITED, Hard::Machine(UNLIMITED)),
-    (libc::RLIMIT_NOFILE, 1024, Hard::Machine(1 << 20)),
-    (libc::RLIMIT_MEMLOCK, 8 << 20, Hard::To(UNLIMITED)),
+    (libc::RLIMIT_NOFILE, SOFT_OPEN_FILES, Hard::Machine(OWN_OPEN_FILES)),
+    (libc::RLIMIT_MEMLOCK, LOCKED_BYTES, Hard::To(UNLIMITED)),
     (libc::RLIMIT_AS, UNLIMITED, Hard::To(UNLIMITED)),
     (libc::RLIMIT_LOCKS, UNLIMITED, Hard::To(UNLIMITED)),
-    (libc::RLIMIT_SIGPENDING, UNLIMITED, Hard::Machine(UNLIMITED)),
-    (libc::RLIMIT_MSGQUEUE, 819_200, Hard::To(819_200)),
+    (libc::RLIMIT_SIGPENDING, PENDING_SIGNALS, Hard::Machine(UNLIMITED)),
+    (libc::RLIMIT_MSGQUEUE, QUEUE_BYTES, Hard::To(819_200)),
     (libc::RLIMIT_NICE, 0, Hard::To(0)),
     (libc::RLIMIT_RTPRIO, 0, Hard::To(0)),
     (libc::RLIMIT_RTTIME, UNLIMITED, Hard::To(UNLIMITED)),
@@ -129,6 +145,39 @@ pub fn reset_limits() {
             let _ = limit(0, resource, Some((soft.min(hard), hard)));
         }
     }
+}
+
+/// Lowers what bounds a whole user namespace for good, to the bounds above or to what the sandbox was created with, and raises
+/// open files to that. Call it after [`reset`] and before the namespace is made. What this process may not have, no program gets:
+/// one that sets it gets the error.
+pub fn settle_ceilings<'a>(asked: impl Iterator<Item = (&'a str, u64)> + Clone) {
+    let most = |name: &str, least: u64| {
+        let of_name = asked.clone().filter(|(resource, _)| *resource == name);
+        of_name.map(|(_, hard)| hard).fold(least, u64::max)
+    };
+    let ceilings = [
+        ("memlock", libc::RLIMIT_MEMLOCK),
+        ("sigpending", libc::RLIMIT_SIGPENDING),
+        ("msgqueue", libc::RLIMIT_MSGQUEUE),
+    ];
+    for (name, resource) in ceilings {
+        let Ok(own) = limit(0, resource, None) else { continue };
+        // The kernel takes the soft limit as the ceiling.
+        let wanted = most(name, own.rlim_cur);
+        if limit(0, resource, Some((wanted, wanted))).is_err() {
+            let possible = wanted.min(own.rlim_max);
+            let _ = limit(0, resource, Some((possible, possible)));
+        }
+    }
+    if let Ok(own) = limit(0, libc::RLIMIT_NOFILE, None) {
+        let _ = limit(0, libc::RLIMIT_NOFILE, Some((own.rlim_cur, most("nofile", own.rlim_max))));
+    }
+}
+
+/// Bounds the open files of each program, at [`OPEN_FILES`] or at what the sandbox was created with.
+pub fn limit_open_files(asked: u64) -> Result<()> {
+    let most = limit(0, libc::RLIMIT_NOFILE, None)?.rlim_max.min(asked);
+    limit(0, libc::RLIMIT_NOFILE, Some((SOFT_OPEN_FILES.min(most), most))).map(drop)
 }
 
 /// The limit of process `pid` (0 is this one) as it was, and a new one.

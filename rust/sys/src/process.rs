@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::{Errno, Result};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
 
 use crate::{check, last_error, signal};
 
@@ -44,6 +45,89 @@ pub fn clone_child(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned>
     // SAFETY: the kernel stored a new descriptor there because CLONE_PIDFD was set and the call succeeded.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Cloned::Parent { pid: pid as i32, pidfd })
+}
+
+/// The user and group for whom the kernel counts what a new user namespace holds, and who own it.
+pub type Creator = Option<(u32, u32)>;
+
+/// Whether this process may be the [`Creator`] that it likes: root of a container may lack a capability for it.
+pub fn may_choose_creator() -> bool {
+    const NEEDED: CapabilitySet = CapabilitySet::SETPCAP.union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);
+    rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(NEEDED))
+}
+
+/// [`clone_child`] with these effective ids during the call: they are what the kernel takes for the creator of a user namespace
+/// (`kernel/user_namespace.c`). Files are reached as before, and every capability stays. Only where
+/// [`may_choose_creator`] says so.
+pub fn clone_child_as(creator: Creator, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    let Some(creator) = creator else { return clone_child(flags, cgroup) };
+    let acting = Acting::start(creator)?;
+    let cloned = clone_child(flags, cgroup);
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        acting.end()?;
+    }
+    // The child has the capabilities of its namespace, and here only what the ids of its files, which are the parent's, allow.
+    cloned
+}
+
+/// A user namespace whose only process has ended: `work` gets its number, while it has not been collected and its entries in
+/// `/proc` are there. Not a copy of this process: it runs on this process's memory, which waits until it has ended.
+pub fn with_user_namespace<T>(creator: Creator, work: impl FnOnce(i32) -> T) -> Result<T> {
+    #[repr(align(16))]
+    struct Stack([u8; 4096]);
+    extern "C" fn end(_: *mut libc::c_void) -> libc::c_int {
+        0
+    }
+    let acting = creator.map(Acting::start).transpose()?;
+    let mut stack = Stack([0; 4096]);
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child runs `end`, which does nothing, on a stack of its own that outlives it: CLONE_VFORK lets this process
+    // continue only when the child is gone. The pointer is the end of the array; stacks grow down.
+    let cloned = check(unsafe { libc::clone(end, stack.0.as_mut_ptr_range().end.cast(), flags, ptr::null_mut()) });
+    if let Some(acting) = acting {
+        acting.end()?;
+    }
+    let pid = cloned?;
+    let result = work(pid);
+    rustix::io::retry_on_intr(|| rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::empty()))?;
+    Ok(result)
+}
+
+/// While this thread acts with the effective ids of another user.
+struct Acting {
+    own: (u32, u32),
+    before: CapabilitiesSecureBits,
+}
+
+impl Acting {
+    fn start(creator: (u32, u32)) -> Result<Acting> {
+        let before = rustix::thread::capabilities_secure_bits()?;
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        rustix::thread::set_capabilities_secure_bits(before | CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+        set_effective_ids(creator, own)?;
+        Ok(Acting { own, before })
+    }
+
+    fn end(self) -> Result<()> {
+        set_effective_ids(self.own, self.own)?;
+        rustix::thread::set_capabilities_secure_bits(self.before)?;
+        // A process that changed its ids is not dumpable.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+    }
+}
+
+/// Of this thread: user and group that it acts as, and those that it reaches files as.
+fn set_effective_ids(acts: (u32, u32), files: (u32, u32)) -> Result<()> {
+    const SAME: u32 = u32::MAX;
+    // SAFETY: plain numbers; the calls themselves, unlike the C library's functions, are for this thread only.
+    unsafe {
+        check(libc::syscall(libc::SYS_setresgid, SAME, acts.1, SAME))?;
+        check(libc::syscall(libc::SYS_setresuid, SAME, acts.0, SAME))?;
+        // The answer is the one before, whether or not it was changed.
+        libc::syscall(libc::SYS_setfsgid, files.1);
+        libc::syscall(libc::SYS_setfsuid, files.0);
+    }
+    Ok(())
 }
 
 /// Splits this process, which must have one thread only: true in the child.

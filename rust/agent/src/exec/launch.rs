@@ -175,7 +175,10 @@ fn explain(context: &Context<'_>, request: &ExecRequest, plan: &Plan<'_>, error:
         }
         Stage::Rlimit => {
             let number = plan.limits.get(error.index).map_or(0, |limit| limit.resource);
-            let text = format!("resource limit number {number} cannot be set (a hard limit cannot be raised here)");
+            let text = format!(
+                "resource limit number {number} cannot be set: a hard limit cannot be raised above the sandbox's own; create \
+                 the sandbox with a higher one (rlimits)"
+            );
             Failure::with_errno(FailureKind::ResourceLimit, "rlimit", code, text)
         }
         Stage::User => Failure::with_errno(FailureKind::UserSetupFailed, "user", code, user_text(plan, error)),

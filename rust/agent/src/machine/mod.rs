@@ -50,16 +50,14 @@ pub fn is_ours() -> bool {
         && std::env::args_os().nth(1).is_some_and(|argument| argument == INIT_ARGUMENT)
 }
 
-/// Open files that a program may raise its limit to, as in a container at most.
-const MAX_FILES: u64 = 1 << 20;
-
 /// The limits that programs start with, those of an init of the image's included: the kernel's own for its first process
 /// are those of its version, and allow few open files.
 pub fn set_limits() {
-    let files = Rlimit { current: Some(1024), maximum: Some(MAX_FILES) };
+    let files = Rlimit { current: Some(1024), maximum: Some(inherited::OPEN_FILES) };
     // Refused only beyond the kernel's own bound, which is this one unless it was built otherwise.
     let _ = rustix::process::setrlimit(Resource::Nofile, files);
     inherited::reset_limits();
+    inherited::settle_ceilings(std::iter::empty());
 }
 
 /// Mounts what a Linux program expects, then opens the way to the host: the listening socket and the private channel.

@@ -1,7 +1,9 @@
 // The system calls of a sandbox, as data. Included by `build.rs`, which compiles it into BPF; a call that is in no
 // list is answered with ENOSYS, so that a C library of tomorrow falls back to what it used yesterday. That also covers
-// `clone3` (its flags are in memory, which no filter reads) and, on x86-64, every x32 number; a call through the
-// 32-bit entry kills the process.
+// `clone3` (its flags are in memory, which no filter reads), asynchronous I/O (`io_setup`: one count of contexts for the
+// whole machine, and every user of it has another way), `syncfs` (it writes back the file system of the host that holds a
+// volume, with what everybody else wrote to it) and, on x86-64, every x32 number; a call through the 32-bit entry kills the
+// process.
 
 /// Names to numbers of the machine this is compiled on.
 macro_rules! calls {
@@ -20,13 +22,12 @@ const ALLOWED: Calls = calls! {
     SYS_lseek SYS_lsetxattr SYS_mkdirat SYS_mknodat SYS_name_to_handle_at SYS_newfstatat SYS_openat SYS_openat2
     SYS_pread64 SYS_preadv SYS_preadv2 SYS_pwrite64 SYS_pwritev SYS_pwritev2 SYS_read SYS_readahead SYS_readlinkat
     SYS_readv SYS_removexattr SYS_renameat SYS_renameat2 SYS_sendfile SYS_setxattr SYS_splice SYS_statfs SYS_statx
-    SYS_symlinkat SYS_sync SYS_sync_file_range SYS_syncfs SYS_tee SYS_truncate SYS_umask SYS_unlinkat SYS_utimensat
+    SYS_symlinkat SYS_sync SYS_sync_file_range SYS_tee SYS_truncate SYS_umask SYS_unlinkat SYS_utimensat
     SYS_write SYS_writev SYS_chdir SYS_ioctl SYS_pipe2 SYS_inotify_add_watch SYS_inotify_init1 SYS_inotify_rm_watch
-    SYS_io_cancel SYS_io_destroy SYS_io_getevents SYS_io_setup SYS_io_submit
     // memory
-    SYS_brk SYS_madvise SYS_memfd_create SYS_memfd_secret SYS_mincore SYS_mlock SYS_mlock2 SYS_mlockall SYS_mmap
+    SYS_brk SYS_madvise SYS_memfd_create SYS_mincore SYS_mlock SYS_mlock2 SYS_mlockall SYS_mmap
     SYS_mprotect SYS_mremap SYS_mseal SYS_msync SYS_munlock SYS_munlockall SYS_munmap SYS_pkey_alloc SYS_pkey_free
-    SYS_pkey_mprotect SYS_remap_file_pages SYS_membarrier SYS_process_mrelease
+    SYS_pkey_mprotect SYS_membarrier
     // processes and threads
     SYS_capget SYS_capset SYS_clone SYS_execve SYS_execveat SYS_exit SYS_exit_group SYS_get_robust_list SYS_getcpu
     SYS_getegid SYS_geteuid SYS_getgid SYS_getgroups SYS_getitimer SYS_getpgid SYS_getpid SYS_getppid SYS_getpriority
@@ -63,6 +64,10 @@ const ALLOWED_OLD: Calls = calls! {
 };
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_OLD: Calls = &[];
+
+/// Answered with success and not done: `sync` writes back every file system of the host and cannot fail, so no program
+/// handles another answer. `fsync` and `fdatasync` are done.
+const NEUTRAL: Calls = calls! { SYS_sync };
 
 /// Refused with EPERM: what acts on the machine, on other processes' memory, or opens a kernel surface that no ordinary
 /// program needs.

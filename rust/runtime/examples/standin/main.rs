@@ -12,6 +12,8 @@ use bytes::BytesMut;
 use microsandbox_protocol::frame::{self, Flags, FrameDecoder};
 use microsandbox_protocol::message::{Activity, Bootstrap, Kind, LogRecord, LogSync, Ready};
 
+#[cfg(target_arch = "x86_64")]
+mod calls;
 mod escapes;
 
 fn main() {
@@ -85,6 +87,11 @@ fn act(wanted: &str, channel: &mut File) {
         }
         "escapes" => {
             log(channel, 8, 1, escapes::all().as_bytes());
+            std::process::exit(0);
+        }
+        #[cfg(target_arch = "x86_64")]
+        "calls" => {
+            log(channel, 8, 1, calls::all().as_bytes());
             std::process::exit(0);
         }
         // One character a byte at a time, then bytes that are no text.

@@ -4,7 +4,7 @@ use microsandbox_contract::{
     self as contract, Accelerator, IdMap, LaunchSpec, Mechanism, MechanismName, MechanismState, ResourceLimits,
 };
 use microsandbox_protocol::machine::HANDOVER_ARGUMENT;
-use microsandbox_sys::{descriptor, signal};
+use microsandbox_sys::{descriptor, inherited, signal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -45,7 +45,7 @@ impl Driver for Container {
             hands_over: boot.spec.hands_over(),
             devices: own_devices(&boot.spec.ids),
         };
-        jailed::boot(boot.spec, boot.dir, agent, Control::Connected(ours), steps).inspect_err(|_| {
+        jailed::boot(boot.spec, boot.dir, boot.own_ids, agent, Control::Connected(ours), steps).inspect_err(|_| {
             let _ = directory::remove_file(&boot.dir.runtime, "agent.sock");
         })
     }
@@ -150,6 +150,9 @@ impl Tenant for Agent {
         if jail.memory_by_rlimit {
             caps::limit_data(jail.spec.limits.memory_mib)?;
         }
+        let asked = jail.spec.bootstrap.rlimits.iter().filter(|limit| limit.resource == "nofile");
+        let files = asked.map(|limit| limit.hard).fold(inherited::OPEN_FILES, u64::max);
+        inherited::limit_open_files(files)?;
         caps::drop_to(caps::PROGRAMS)?;
         let kept = "inside its user namespace: chown dac_override fowner fsetid kill setgid setuid net_bind_service";
         Ok(Mechanism::new(MechanismName::Capabilities, MechanismState::On, kept))

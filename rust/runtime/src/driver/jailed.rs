@@ -16,14 +16,16 @@ use rustix::process::Signal;
 
 use super::{Control, Guest, refresh};
 use crate::directory::{self, SandboxDir};
+use crate::own_ids::OwnIds;
 use crate::steps::Steps;
 use microsandbox_cgroups::{Cgroups, Controller, Join, supervisor};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::Note;
 use microsandbox_contract::note::{Failure, failed};
-use microsandbox_jail::rootfs::{self, Parts, Source};
-use microsandbox_jail::{idmapped, ids, mounts, namespaces, seccomp};
-use microsandbox_sys::process::{self, Cloned};
+use microsandbox_jail::idmapped::{self, HomeMounts};
+use microsandbox_jail::rootfs::{self, Parts, Prepared, Source};
+use microsandbox_jail::{ids, mounts, namespaces, seccomp};
+use microsandbox_sys::process::{self, Cloned, Creator};
 
 const CLONE_HINT: &str = "user namespaces must be allowed (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
      kernel.apparmor_restrict_unprivileged_userns)";
@@ -86,8 +88,7 @@ pub struct Jail<'a> {
     pub console: OwnedFd,
     /// Takes the views whose names are refreshed.
     pub refresh: Option<OwnedFd>,
-    attached: Vec<Option<String>>,
-    trees: Vec<Option<Source>>,
+    prepared: Prepared,
     /// No control group bounds the number of processes.
     pub pids_by_rlimit: bool,
     /// No control group bounds the memory.
@@ -98,6 +99,7 @@ pub struct Jail<'a> {
 pub fn boot(
     spec: &LaunchSpec,
     dir: &SandboxDir,
+    own_ids: &mut OwnIds,
     tenant: impl Tenant,
     control: Control,
     steps: &mut Steps,
@@ -113,7 +115,7 @@ pub fn boot(
         return Err(failure);
     }
     let (driver, accelerator) = tenant.kind();
-    match start(spec, dir, tenant, &mut cgroups, steps) {
+    match start(spec, dir, own_ids, tenant, &mut cgroups, steps) {
         Ok(started) => {
             let mut mechanisms = started.mechanisms;
             mechanisms.extend(cgroups.mechanisms.iter().cloned());
@@ -178,18 +180,19 @@ struct Started {
 fn start(
     spec: &LaunchSpec,
     dir: &SandboxDir,
+    own_ids: &mut OwnIds,
     tenant: impl Tenant,
     cgroups: &mut Cgroups,
     steps: &mut Steps,
 ) -> Result<Started, Failure> {
-    let mut mechanisms = id_mechanisms(&spec.ids);
+    let mut mechanisms = id_mechanisms(&spec.ids, own_ids);
 
     steps.begin(Step::AttachLayers);
-    // A new mount namespace takes the working directory along into its own copy of the mounts; descriptors it does not.
+    // A new mount namespace takes the working directory along into its own copy of the mounts; descriptors it does not, but for
+    // those of detached mounts.
     rustix::process::fchdir(&dir.root).map_err(failed(Step::AttachLayers, "enter the sandbox directory", ""))?;
-    let (attached, note) = idmapped::attach_layers(spec)?;
+    let (prepared, note) = prepare(spec, own_ids)?;
     mechanisms.extend(note);
-    let trees = prepare_sources(spec)?;
     steps.finish(Step::AttachLayers);
 
     steps.begin(Step::CloneInit);
@@ -223,12 +226,12 @@ fn start(
         joins: cgroups.open_joins(),
         notes: notes_write,
         console: console_write,
-        attached,
-        trees,
+        prepared,
         pids_by_rlimit: !cgroups.limits(Controller::Pids),
         memory_by_rlimit: !cgroups.limits(Controller::Memory),
     };
-    let (cloned, in_v2) = clone(cgroups).map_err(failed(Step::CloneInit, "create the namespaces", CLONE_HINT))?;
+    let (cloned, in_v2) =
+        clone(own_ids.creator(), cgroups).map_err(failed(Step::CloneInit, "create the namespaces", CLONE_HINT))?;
     let (pid, pidfd) = match cloned {
         Cloned::Child => {
             // The runtime's ends: only without them here does its death show.
@@ -259,33 +262,44 @@ fn start(
 }
 
 /// Into the v2 leaf from the first instruction on, where the kernel and its owner allow that.
-fn clone(cgroups: &Cgroups) -> Result<(Cloned, bool), Errno> {
+fn clone(creator: Creator, cgroups: &Cgroups) -> Result<(Cloned, bool), Errno> {
     let leaf = cgroups
         .v2_leaf()
         .and_then(|path| fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok());
     if let Some(leaf) = &leaf
-        && let Ok(cloned) = namespaces::clone_init(Some(leaf.as_fd()))
+        && let Ok(cloned) = namespaces::clone_init(creator, Some(leaf.as_fd()))
     {
         return Ok((cloned, true));
     }
-    Ok((namespaces::clone_init(None)?, false))
+    Ok((namespaces::clone_init(creator, None)?, false))
 }
 
-/// As host root the runtime may reach sources that the sandbox's ids may not; it makes those mounts itself.
-fn prepare_sources(spec: &LaunchSpec) -> Result<Vec<Option<Source>>, Failure> {
+/// As host root the runtime makes the mounts that take its rights: those that map ids, and of sources that the sandbox's ids may
+/// not reach.
+fn prepare(spec: &LaunchSpec, own_ids: &mut OwnIds) -> Result<(Prepared, Option<Mechanism>), Failure> {
+    let creator = own_ids.creator();
+    let (mut layers, note) = idmapped::host_layers(spec, creator);
+    let (own, of_home) = match own_ids.mounts() {
+        Some(HomeMounts { own, layers: of_home, binds }) => {
+            layers = layers.into_iter().zip(of_home).map(|(host, home)| host.or(home)).collect();
+            (Some(own), binds)
+        }
+        None => (None, spec.root.binds.iter().map(|_| None).collect()),
+    };
     let privileged = rustix::process::geteuid().is_root();
     let wanted = privileged && spec.root.binds.iter().any(|bind| bind.host_ids);
-    let owner = if wanted { idmapped::owner(&spec.ids)? } else { None };
-    let prepare = |bind| match privileged {
-        true => {
-            rootfs::prepare_source(bind, &spec.root.pinned, &spec.ids, owner.as_ref().map(|fd| fd.as_fd())).map(Some)
-        }
-        false => Ok(None),
-    };
-    spec.root.binds.iter().map(prepare).collect()
+    let owner = if wanted { idmapped::owner(&spec.ids, creator)? } else { None };
+    let owner = owner.as_ref().map(|fd| fd.as_fd());
+    let binds = spec.root.binds.iter().zip(of_home).map(|(bind, of_home)| match (of_home, privileged) {
+        (Some(tree), _) => rootfs::prepare_home_source(bind, tree).map(Some),
+        (None, true) => rootfs::prepare_source(bind, &spec.root.pinned, &spec.ids, owner, creator).map(Some),
+        (None, false) => Ok(None),
+    });
+    let binds = binds.collect::<Result<_, Failure>>()?;
+    Ok((Prepared { own, layers, binds }, note))
 }
 
-fn id_mechanisms(ids: &IdMap) -> Vec<Mechanism> {
+fn id_mechanisms(ids: &IdMap, own_ids: &OwnIds) -> Vec<Mechanism> {
     use MechanismState::{Degraded, On};
     let range = match ids {
         IdMap::Range { base, count } if ids.is_shared() => Mechanism::new(
@@ -293,20 +307,34 @@ fn id_mechanisms(ids: &IdMap) -> Vec<Mechanism> {
             Degraded,
             format!("ids {base}..{}, shared with the users of the user namespace of this process", base + count),
         ),
-        IdMap::Range { base, count } => {
-            Mechanism::new(MechanismName::IdRange, On, format!("host ids {base}..{}", base + count))
-        }
+        IdMap::Range { base, count } => match own_ids.shared() {
+            Some(why) => Mechanism::new(
+                MechanismName::IdRange,
+                Degraded,
+                format!("host ids {base}..{}, shared with the other sandboxes of this home: {why}", base + count),
+            ),
+            None => Mechanism::new(
+                MechanismName::IdRange,
+                On,
+                format!("host ids {base}..{}, of this run alone", base + count),
+            ),
+        },
         IdMap::Subordinate { sub_uid, count, .. } => Mechanism::new(
             MechanismName::IdRange,
-            On,
-            format!("inside root is the calling user, other ids are host ids {sub_uid}..{}", sub_uid + count),
+            Degraded,
+            format!(
+                "inside root is the calling user, other ids are host ids {sub_uid}..{}; all sandboxes of this user share \
+                 them, and what the kernel counts for each user: only root gives a sandbox ids of its own",
+                sub_uid + count
+            ),
         ),
         IdMap::Single { uid, .. } => Mechanism::new(
             MechanismName::IdRange,
             Degraded,
             format!(
-                "only root exists inside, as host uid {uid}: chown to other ids and su cannot work; add ranges to \
-                 /etc/subuid and /etc/subgid and install newuidmap for more"
+                "only root exists inside, as host uid {uid}, which all sandboxes of this user share with what the kernel \
+                 counts for that user; chown to other ids and su cannot work: add ranges to /etc/subuid and /etc/subgid and \
+                 install newuidmap for more"
             ),
         ),
     };
@@ -384,7 +412,10 @@ fn become_tenant(
     let parts = log.step(Step::OpenLayers, || {
         mounts::make_private().map_err(inside(Step::OpenLayers, "make the mounts private"))?;
         tenant.open()?;
-        rootfs::open_parts(&spec.root, &jail.attached, jail.trees.iter().map(reborrow).collect())
+        let (own, layers) = (jail.prepared.own.as_ref().and_then(again), &jail.prepared.layers);
+        let layers = layers.iter().map(|layer| layer.as_ref().and_then(again)).collect();
+        let binds = jail.prepared.binds.iter().map(reborrow).collect();
+        rootfs::open_parts(&spec.root, Prepared { own, layers, binds })
     })?;
     log.step(Step::EnterIds, || {
         enter_ids(&spec.ids, tenant.keeps_groups()).map_err(inside(Step::EnterIds, "become the inside root"))
@@ -434,8 +465,12 @@ fn reborrow(tree: &Option<Source>) -> Option<Source> {
         None => None,
         Some(Source::Absent) => Some(Source::Absent),
         Some(Source::Tree(tree)) => tree.again().ok().map(Source::Tree),
-        Some(Source::Path(fd)) => rustix::io::fcntl_dupfd_cloexec(fd, 0).ok().map(Source::Path),
+        Some(Source::Path(fd)) => again(fd).map(Source::Path),
     }
+}
+
+fn again(fd: &OwnedFd) -> Option<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0).ok()
 }
 
 fn die_with_parent(jail: &Jail<'_>, step: Step) -> Result<(), Failure> {

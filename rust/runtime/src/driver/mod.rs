@@ -10,6 +10,7 @@ use microsandbox_protocol::message::Machine;
 use rustix::fd::OwnedFd;
 
 use crate::directory::SandboxDir;
+use crate::own_ids::OwnIds;
 use crate::steps::Steps;
 use microsandbox_cgroups::Cgroups;
 use microsandbox_contract::note::Failure;
@@ -18,6 +19,8 @@ use microsandbox_contract::note::Failure;
 pub struct Boot<'a> {
     pub spec: &'a LaunchSpec,
     pub dir: &'a SandboxDir,
+    /// As whom its processes run.
+    pub own_ids: &'a mut OwnIds,
     /// The agent's program; without one (a probe) the child ends where it would execute it.
     pub agent: Option<OwnedFd>,
     /// The virtual machine monitor's program.

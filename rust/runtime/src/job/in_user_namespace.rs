@@ -16,8 +16,11 @@ pub fn run(map: &IdMap, work: impl FnOnce() -> i32) -> Result<i32, JobError> {
     ids::lines(map).map_err(|message| denied(message, None))?;
     let call = |errno: Errno| denied(format!("create a user namespace: {errno}"), Some(errno.raw_os_error()));
     let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call)?;
-    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
-    let (pid, pidfd) = match process::clone_child(flags as u64, None).map_err(call)? {
+    // Not for host root, whom the limits of the kernel's tables must not meet.
+    let privileged = matches!(map, IdMap::Range { .. }) && process::may_choose_creator();
+    let creator = privileged.then(|| ids::root_ids(map));
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
+    let (pid, pidfd) = match process::clone_child_as(creator, flags as u64, None).map_err(call)? {
         Cloned::Child => {
             drop(go_write);
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));

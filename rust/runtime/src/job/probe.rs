@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use microsandbox_contract::{
-    Driver, IdMap, IsolationDriver, IsolationReport, JobError, JobErrorKind, LAUNCH_VERSION, LaunchSpec, Lifecycle,
-    LogLimits, Lower, Mechanism, MechanismName, MechanismState, ProbeSpec, Report, ResourceLimits, RootSpec,
+    Driver, IsolationDriver, IsolationReport, JobError, JobErrorKind, LAUNCH_VERSION, LaunchSpec, Lifecycle, LogLimits,
+    Lower, Mechanism, MechanismName, MechanismState, ProbeSpec, Report, ResourceLimits, RootSpec,
 };
 use microsandbox_protocol::message::Bootstrap;
 use microsandbox_rooted::remove;
@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use crate::directory::SandboxDir;
 use crate::driver::container::Container;
 use crate::driver::{Boot, Driver as _, Guest};
+use crate::own_ids::OwnIds;
 use crate::report::Reporter;
 use crate::steps::Steps;
 use microsandbox_contract::Step;
@@ -70,13 +71,14 @@ fn make_scratch(scratch: &Path) -> Result<(), Errno> {
 
 fn attempt(spec: &ProbeSpec, scratch: &Path) -> Result<Vec<Mechanism>, JobError> {
     let call = |what: &'static str| move |error: Errno| refused(what, Some(error));
-    let launch = empty_sandbox(spec.ids.clone(), scratch);
+    let mut launch = empty_sandbox(spec, scratch);
     if let Err(message) = ids::lines(&launch.ids) {
         return Ok(vec![Mechanism::new(MechanismName::Container, MechanismState::Off, message)]);
     }
     let dir = SandboxDir::open(scratch, ids::root_ids(&launch.ids)).map_err(call("prepare the probe's directory"))?;
     let mut steps = Steps::new(Instant::now());
-    let boot = Boot { spec: &launch, dir: &dir, agent: None, vmm: None, kernel: None };
+    let mut own_ids = OwnIds::take(&mut launch, &dir);
+    let boot = Boot { spec: &launch, dir: &dir, own_ids: &mut own_ids, agent: None, vmm: None, kernel: None };
     match Container.boot(boot, &mut steps) {
         Ok(guest) => Ok(watch(guest)),
         Err(failure) => Ok(vec![unusable(&failure)]),
@@ -136,13 +138,14 @@ fn unusable(failure: &Failure) -> Mechanism {
     Mechanism::new(MechanismName::Container, MechanismState::Off, text)
 }
 
-fn empty_sandbox(ids: IdMap, scratch: &Path) -> LaunchSpec {
+fn empty_sandbox(probe: &ProbeSpec, scratch: &Path) -> LaunchSpec {
     LaunchSpec {
         version: LAUNCH_VERSION,
         name: "probe".into(),
         driver: Driver::Container,
         sandbox_dir: PathBuf::from(scratch),
-        ids,
+        ids: probe.ids.clone(),
+        private_ids: probe.private_ids.clone(),
         root: RootSpec { lowers: vec![Lower { path: scratch.join("lower"), host_ids: false }], ..RootSpec::default() },
         hostname: "probe".into(),
         limits: ResourceLimits { cpus: 1, memory_mib: 64, pids: 16 },

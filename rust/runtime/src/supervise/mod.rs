@@ -87,6 +87,7 @@ pub struct Supervisor {
     phase: Phase,
     stop: Option<Stop>,
     own: ProcessIdentity,
+    _ids_lock: Option<OwnedFd>,
     /// The first process is an init of the image's: it may outlive the agent while it ends the sandbox.
     hands_over: bool,
     exit: Option<(Option<i32>, Option<i32>)>,
@@ -107,6 +108,8 @@ pub struct Parts {
     pub kernel_log: TextLog,
     pub runtime_log: TextLog,
     pub own: ProcessIdentity,
+    /// The ids of the run are its own while this is open.
+    pub ids_lock: Option<OwnedFd>,
 }
 
 /// Processor time that this process has used.
@@ -130,7 +133,7 @@ enum Event {
 
 impl Supervisor {
     pub fn new(spec: LaunchSpec, mut guest: Guest, parts: Parts, steps: Steps) -> Supervisor {
-        let Parts { dir, mut channel, lines, mut log, kernel_log, runtime_log, own } = parts;
+        let Parts { dir, mut channel, lines, mut log, kernel_log, runtime_log, own, ids_lock } = parts;
         let awaited = match guest.control.take() {
             Some(ControlLine::Connected(socket)) => {
                 channel.connect(socket);
@@ -165,6 +168,7 @@ impl Supervisor {
             phase: Phase::Booting { failed: None },
             stop: None,
             own,
+            _ids_lock: ids_lock,
             exit: None,
             own_groups: SupervisorGroups::default(),
         }

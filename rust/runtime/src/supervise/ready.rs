@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use microsandbox_cgroups::SupervisorGroups;
 use microsandbox_contract::note::{Failure, failed};
 use microsandbox_contract::{Identity, IsolationReport, LaunchReady, LaunchSpec, Report, Step};
-use microsandbox_jail::landlock;
+use microsandbox_jail::{landlock, seccomp};
 use microsandbox_protocol::message::Ready;
 use microsandbox_sys::heap;
 
@@ -50,6 +50,11 @@ impl Supervisor {
         let timings = self.steps.take();
         reporter.send(&Report::Ready(Box::new(LaunchReady { identity, timings, agent_version })));
         reporter.close();
+        // Nothing of the guest has been read since. The report need not wait for it: the sandbox ends if it cannot be had.
+        if let Err(error) = seccomp::confine_supervisor() {
+            self.note(&format!("the supervisor cannot filter its system calls: {error}"));
+            self.kill();
+        }
         self.guest.isolation = IsolationReport::default();
         self.kernel_log.forget_tail();
         drop(spec);

@@ -78,6 +78,7 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
         view: true,
         noexec: false,
         host_ids: false,
+        home_ids: false,
         optional: true,
         shown_as: None,
         set_ids: false,
@@ -88,6 +89,7 @@ pub fn spec(sandbox: &Path, standin: &str) -> LaunchSpec {
         driver: Driver::Container,
         sandbox_dir: sandbox.to_path_buf(),
         ids: IdMap::Range { base: BASE, count: 65_536 },
+        private_ids: Vec::new(),
         root: RootSpec {
             lowers: vec![Lower { path: lower, host_ids: false }],
             binds: binds.to_vec(),

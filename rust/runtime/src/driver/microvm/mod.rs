@@ -71,7 +71,7 @@ impl Driver for Microvm {
             device: device::prepare()?,
             sockets: None,
         };
-        let mut guest = jailed::boot(spec, boot.dir, monitor, Control::Awaited(control), steps)?;
+        let mut guest = jailed::boot(spec, boot.dir, boot.own_ids, monitor, Control::Awaited(control), steps)?;
         guest.sockets = Some(sockets);
         Ok(guest)
     }

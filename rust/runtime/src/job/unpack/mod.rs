@@ -27,7 +27,7 @@ use rustix::fs::{self, CWD, Gid, Mode, OFlags, Uid};
 use super::in_user_namespace;
 use crate::report::Reporter;
 use limits::{Budget, Outcome, failed};
-use microsandbox_jail::{ids, landlock};
+use microsandbox_jail::{ids, landlock, seccomp};
 use tree::Tree;
 use writeback::Writeback;
 
@@ -100,6 +100,7 @@ fn unpack_layers(
     let targets: Vec<_> = layers.iter().map(|layer| &layer.target).collect();
     let beneath: Vec<_> = layers.iter().flat_map(|layer| &layer.beneath).collect();
     landlock::confine_writer(&targets, &beneath);
+    seccomp::confine_unpacker().map_err(|error| failed("filter the system calls of", b"the unpacker", error))?;
     let mut budget = Budget::new(spec.limits, spec.headroom);
     let writeback = Writeback::start(layers.first().map(|layer| &layer.target));
     let mut last = None;
