@@ -69,7 +69,9 @@ async def test_below_the_headroom_no_image_is_loaded(home: Path, tmp_path: Path)
     await Image.remove("small:1", backend=roomy)
 
 
-async def test_the_report_says_that_no_disk_quota_holds(shared_box: Any) -> None:
-    report = await shared_box.isolation_report()
+async def test_the_report_says_that_no_disk_quota_holds(home: Path) -> None:
+    backend = leave_free(home, 0)
+    async with await Sandbox.create("box", image="host", backend=backend) as box:
+        report = await box.isolation_report()
     lines = {mechanism.name: mechanism for mechanism in report.mechanisms}
     assert str(lines["disk_limit"].state) == "off" and "quota" in lines["disk_limit"].reason

@@ -37,8 +37,9 @@ BODIES: dict[str, Any] = {
     "createVolume": {"name": "made"},
 }
 QUERIES = {"logs": "?follow=false", "logsByName": "?tail=1"}
-# On what is one's own: removals first, which a running sandbox and a mounted volume refuse; the end of the sandbox last.
-LAST = {"stopSandbox": 1, "stopSandboxById": 1, "startSandbox": 2, "startSandboxById": 2}
+# On what is one's own: removals first, which a running sandbox and a mounted volume refuse; the end of the sandbox last,
+# and a volume after that: it can be removed where its sandbox has not started again yet.
+LAST = {"stopSandbox": 1, "stopSandboxById": 1, "startSandbox": 2, "startSandboxById": 2, "removeVolume": 3}
 # Codes that say that the object itself was not found.
 UNSEEN = {"sandbox_not_found", "volume_not_found", "not_found"}
 

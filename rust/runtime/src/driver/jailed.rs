@@ -213,7 +213,7 @@ fn start(
         "",
     ))?;
     let wants_refresh = tenant.has_views() && refresh::is_wanted(spec);
-    let started = wants_refresh.then(refresh::start).transpose().map_err(failed(
+    let started = wants_refresh.then(|| refresh::start(own_ids.creator())).transpose().map_err(failed(
         Step::CloneInit,
         "start the process that refreshes read-only mounts",
         "",

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use microsandbox_contract::LaunchSpec;
 use microsandbox_jail::views::MAX_LIVE;
 use microsandbox_jail::{caps, views};
+use microsandbox_sys::process::Creator;
 use microsandbox_sys::{descriptor, process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -45,13 +47,13 @@ impl Drop for Refresher {
     }
 }
 
-/// Starts the process; the other result takes the views.
-pub fn start() -> Result<(Refresher, OwnedFd), Errno> {
+/// Starts the process, as the user who makes the sandbox's user namespace; the other result takes the views.
+pub fn start(creator: Creator) -> Result<(Refresher, OwnedFd), Errno> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let lifeline = rustix::io::fcntl_dupfd_cloexec(&ours, 0)?;
     match process::clone_child(0, None)? {
         process::Cloned::Child => {
-            let _ = run(&theirs);
+            let _ = run(&theirs, creator);
             process::exit_now(0)
         }
         process::Cloned::Parent { pidfd, .. } => Ok((Refresher { lifeline: Some(lifeline), process: pidfd }, ours)),
@@ -70,10 +72,16 @@ pub fn hand_over(refresher: &OwnedFd, live: &[OwnedFd]) -> Result<(), Errno> {
 }
 
 /// Returns when there is nothing to do any more.
-fn run(socket: &OwnedFd) -> Result<(), Errno> {
+fn run(socket: &OwnedFd, creator: Creator) -> Result<(), Errno> {
     // Nothing else of the runtime's may stay open here: the ends of its pipes are what others wait for.
     descriptor::place(socket, 0)?;
     descriptor::close_from(1)?;
+    if let Some((uid, gid)) = creator {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::thread::set_thread_groups(&[])?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    }
     caps::drop_all()?;
     let socket = rustix::stdio::stdin();
     let views = receive(socket)?;
