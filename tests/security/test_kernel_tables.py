@@ -115,6 +115,8 @@ def dirty_pages(file: Any) -> int:
     return counts[1]
 
 
+# Anything else on the machine may write back as well.
+@pytest.mark.alone
 @pytest.mark.hazard("R3")
 async def test_a_guests_sync_writes_back_nothing_of_others(make: Make, tmp_path: Path) -> None:
     box = await make()

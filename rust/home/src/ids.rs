@@ -319,8 +319,11 @@ mod tests {
         let named = [12 * RANGE + 7..12 * RANGE + 8, 9 * RANGE..10 * RANGE + 1];
         let left = [HostIds { first: 11 * RANGE, count: RANGE }, HostIds { first: 13 * RANGE, count: RANGE }];
         assert_eq!(free_within(&place, &whole, &named), left);
-        assert_eq!(free_within(&place, &[0..11 * RANGE], &[]), [HostIds { first: 10 * RANGE, count: RANGE }]);
-        assert!(RUNS.start % RANGE == 0 && RUNS.end % RANGE == 0 && FIRST_BASE + SLOTS * RANGE <= RUNS.start);
+        let mapped = 0..11 * RANGE;
+        let left = [HostIds { first: 10 * RANGE, count: RANGE }];
+        assert_eq!(free_within(&place, std::slice::from_ref(&mapped), &[]), left);
+        const { assert!(RUNS.start.is_multiple_of(RANGE) && RUNS.end.is_multiple_of(RANGE)) };
+        const { assert!(FIRST_BASE + SLOTS * RANGE <= RUNS.start) };
     }
 
     #[test]
