@@ -467,7 +467,7 @@ class NativeReadStream:
 
 @final
 class NativeListStream:
-    def next(self) -> Pending[list[FsEntry] | None]: ...
+    def next(self) -> Pending[_List[FsEntry] | None]: ...
 
 @final
 class NativeWriteSink:
@@ -637,6 +637,7 @@ __all__ = [
     "NativeLogStream",
     "NativeMemory",
     "NativeMetricsStream",
+    "NativeListStream",
     "NativeReadStream",
     "NativeSandbox",
     "NativeSink",
