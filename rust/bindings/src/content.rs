@@ -66,6 +66,8 @@ impl Content {
         let whole = match self.whole.take() {
             Some(whole) => whole.into_bound(py),
             None => {
+                // Room that earlier content left free would be used first, mapped or not.
+                microsandbox_sys::heap::trim();
                 let whole = py.import("io")?.getattr("BytesIO")?.call0()?;
                 whole.call_method1("seek", (ALWAYS_MAPPED,))?;
                 whole.call_method1("write", (PyBytes::new(py, &[0]),))?;
