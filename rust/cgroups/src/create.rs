@@ -33,12 +33,12 @@ pub struct Cgroups {
 }
 
 #[derive(Debug)]
-struct Leaf {
-    path: PathBuf,
-    v2: bool,
+pub(crate) struct Leaf {
+    pub path: PathBuf,
+    pub v2: bool,
     /// The group of this process in the same hierarchy.
-    own: PathBuf,
-    limits: Vec<Controller>,
+    pub own: PathBuf,
+    pub limits: Vec<Controller>,
     /// Of the directory: a later run of the sandbox makes another one of the same name.
     inode: Option<u64>,
     /// `cgroup.kill` of this very group, where the kernel has one.
@@ -80,7 +80,7 @@ impl Cgroups {
         let name = leaf_name(sandbox, dir);
         let possible: Vec<PathBuf> =
             hierarchies.iter().flat_map(|h| parents(h).map(|parent| parent.join(&name)).collect::<Vec<_>>()).collect();
-        note(&possible.iter().flat_map(|path| [path.clone(), supervisor::beside(path)]).collect::<Vec<_>>());
+        note(&supervisor::with_supervisors(possible));
         for controller in Controller::ALL {
             let outcome = groups.limit(&hierarchies, &name, controller, limits);
             let (state, reason) = match (outcome, controller) {
@@ -136,9 +136,8 @@ impl Cgroups {
         self.leaves.iter().find(|leaf| leaf.v2).map(|leaf| leaf.path.as_path())
     }
 
-    /// Each leaf with limits: its path, whether it is of version 2, the limits, and the group of this process there.
-    pub(crate) fn bounded(&self) -> impl Iterator<Item = (&Path, bool, &[Controller], &Path)> {
-        self.leaves.iter().map(|leaf| (leaf.path.as_path(), leaf.v2, &leaf.limits[..], leaf.own.as_path()))
+    pub(crate) fn leaves(&self) -> &[Leaf] {
+        &self.leaves
     }
 
     /// The directories made.
@@ -250,10 +249,7 @@ pub fn leaves_of(pid: i32, sandbox: &str, dir: &Path) -> Vec<PathBuf> {
     let name = leaf_name(sandbox, dir);
     let groups = hierarchy::of(pid).unwrap_or_default().into_iter().map(|hierarchy| hierarchy.own);
     // The sandbox's own first: figures are read of the first group that has them.
-    groups
-        .filter(|group| group.ends_with(&name))
-        .flat_map(|group| [group.clone(), supervisor::beside(&group)])
-        .collect()
+    supervisor::with_supervisors(groups.filter(|group| group.ends_with(&name)))
 }
 
 /// The same for every run of a sandbox, so that what a killed run left is found by the next: a readable part and a

@@ -1,5 +1,6 @@
 //! The mounted hierarchies of control groups, version 1, version 2 and both (`/proc/self/mountinfo`, `/proc/self/cgroup`).
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -14,11 +15,11 @@ pub struct Hierarchy {
 
 /// The hierarchies that this process is in.
 pub fn read() -> io::Result<Vec<Hierarchy>> {
-    Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string("/proc/self/cgroup")?))
+    of("self")
 }
 
-/// The groups that this process, another one, is in.
-pub fn of(pid: i32) -> io::Result<Vec<Hierarchy>> {
+/// Those that another process is in, by its number.
+pub fn of(pid: impl Display) -> io::Result<Vec<Hierarchy>> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?, &groups))
 }

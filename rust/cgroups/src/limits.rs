@@ -57,33 +57,42 @@ pub fn set_limit(
     controller: Controller,
     limits: &ResourceLimits,
 ) -> Result<(), (&'static str, io::Error)> {
-    let must = |file: &'static str, value: u64| fs::write(path.join(file), value.to_string()).map_err(|e| (file, e));
-    let may = |file: &str, value: u64| drop(fs::write(path.join(file), value.to_string()));
     match controller {
         Controller::Memory => {
             let bytes = memory_bytes(limits.memory_mib);
+            set_memory(path, v2, bytes)?;
             if v2 {
-                must("memory.max", bytes)?;
-                may("memory.swap.max", 0);
+                may(path, "memory.swap.max", 0);
             } else {
-                must("memory.limit_in_bytes", bytes)?;
-                may("memory.memsw.limit_in_bytes", bytes);
-                may("memory.swappiness", 0);
+                may(path, "memory.memsw.limit_in_bytes", bytes);
+                may(path, "memory.swappiness", 0);
             }
+            Ok(())
         }
-        Controller::Cpu => {
-            let quota = cpu_quota_us(limits.cpus);
-            if v2 {
-                let text = format!("{quota} {CPU_PERIOD_US}");
-                fs::write(path.join("cpu.max"), text).map_err(|e| ("cpu.max", e))?;
-            } else {
-                may("cpu.cfs_period_us", CPU_PERIOD_US);
-                must("cpu.cfs_quota_us", quota)?;
-            }
-        }
-        Controller::Pids => must("pids.max", u64::from(limits.pids) + PIDS_OVERHEAD)?,
+        Controller::Cpu => set_quota(path, v2, cpu_quota_us(limits.cpus)),
+        Controller::Pids => must(path, "pids.max", u64::from(limits.pids) + PIDS_OVERHEAD),
     }
-    Ok(())
+}
+
+fn set_memory(path: &Path, v2: bool, bytes: u64) -> Result<(), (&'static str, io::Error)> {
+    must(path, if v2 { "memory.max" } else { "memory.limit_in_bytes" }, bytes)
+}
+
+/// `quota` in microseconds of each period.
+fn set_quota(path: &Path, v2: bool, quota: u64) -> Result<(), (&'static str, io::Error)> {
+    if v2 {
+        return must(path, "cpu.max", format!("{quota} {CPU_PERIOD_US}"));
+    }
+    may(path, "cpu.cfs_period_us", CPU_PERIOD_US);
+    must(path, "cpu.cfs_quota_us", quota)
+}
+
+fn must(path: &Path, file: &'static str, value: impl ToString) -> Result<(), (&'static str, io::Error)> {
+    fs::write(path.join(file), value.to_string()).map_err(|error| (file, error))
+}
+
+fn may(path: &Path, file: &'static str, value: u64) {
+    let _ = must(path, file, value);
 }
 
 /// Memory of the supervisor: its own few MiB, and the pages of a log that waits for the disk.
@@ -92,18 +101,12 @@ const SUPERVISOR_MEMORY: u64 = 128 << 20;
 const SUPERVISOR_QUOTA_US: u64 = CPU_PERIOD_US / 2;
 
 /// Bounds the group of a supervisor.
-pub fn set_limit_of_supervisor(path: &Path, v2: bool, controller: Controller) -> io::Result<()> {
-    let write = |file: &str, text: String| fs::write(path.join(file), text);
-    match (controller, v2) {
-        (Controller::Memory, true) => write("memory.max", SUPERVISOR_MEMORY.to_string()),
-        (Controller::Memory, false) => write("memory.limit_in_bytes", SUPERVISOR_MEMORY.to_string()),
-        (Controller::Cpu, true) => write("cpu.max", format!("{SUPERVISOR_QUOTA_US} {CPU_PERIOD_US}")),
-        (Controller::Cpu, false) => {
-            let _ = write("cpu.cfs_period_us", CPU_PERIOD_US.to_string());
-            write("cpu.cfs_quota_us", SUPERVISOR_QUOTA_US.to_string())
-        }
+pub fn set_limit_of_supervisor(path: &Path, v2: bool, controller: Controller) -> Result<(), (&'static str, io::Error)> {
+    match controller {
+        Controller::Memory => set_memory(path, v2, SUPERVISOR_MEMORY),
+        Controller::Cpu => set_quota(path, v2, SUPERVISOR_QUOTA_US),
         // It starts no process after the boot.
-        (Controller::Pids, _) => Ok(()),
+        Controller::Pids => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 
-use crate::create::Cgroups;
+use crate::create::{Cgroups, Leaf};
 use crate::limits::{Controller, set_limit_of_supervisor};
 
 /// Processor time after which a supervisor is confined to its groups.
@@ -42,17 +42,17 @@ impl SupervisorGroups {
     /// Makes them for the sandbox with these groups, with the rights of this moment; where that fails there are none, as
     /// where the sandbox has none.
     pub fn beside(groups: &Cgroups) -> SupervisorGroups {
-        let place = |(path, v2, controllers, own): (&Path, bool, &[Controller], &Path)| {
-            let bounded = controllers.iter().copied().filter(|controller| *controller != Controller::Pids);
+        let place = |leaf: &Leaf| {
+            let bounded = leaf.limits.iter().copied().filter(|controller| *controller != Controller::Pids);
             let controllers: Vec<Controller> = bounded.collect();
             if controllers.is_empty() {
                 return None;
             }
-            let before: OwnedFd = OpenOptions::new().write(true).open(own.join(members(v2))).ok()?.into();
-            let path = beside(path);
-            make(&path).is_ok().then_some(Place { path, v2, controllers, before })
+            let before: OwnedFd = OpenOptions::new().write(true).open(leaf.own.join(members(leaf.v2))).ok()?.into();
+            let path = beside(&leaf.path);
+            make(&path).is_ok().then_some(Place { path, v2: leaf.v2, controllers, before })
         };
-        SupervisorGroups { places: groups.bounded().filter_map(place).collect(), entered: false }
+        SupervisorGroups { places: groups.leaves().iter().filter_map(place).collect(), entered: false }
     }
 
     /// The directories made.
@@ -89,10 +89,19 @@ impl SupervisorGroups {
 }
 
 /// The path of the supervisor's group beside that of its sandbox.
-pub fn beside(leaf: &Path) -> PathBuf {
+fn beside(leaf: &Path) -> PathBuf {
     let mut path = leaf.as_os_str().to_owned();
     path.push(SUFFIX);
     path.into()
+}
+
+/// Groups of sandboxes, each with that of its supervisor behind it.
+pub fn with_supervisors(leaves: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let both = |leaf: PathBuf| {
+        let supervisor = beside(&leaf);
+        [leaf, supervisor]
+    };
+    leaves.into_iter().flat_map(both).collect()
 }
 
 /// A killed run may have left it.
@@ -106,7 +115,7 @@ fn make(path: &Path) -> std::io::Result<()> {
 impl Place {
     fn enter(&self) -> std::io::Result<()> {
         for controller in &self.controllers {
-            set_limit_of_supervisor(&self.path, self.v2, *controller)?;
+            set_limit_of_supervisor(&self.path, self.v2, *controller).map_err(|(_file, error)| error)?;
         }
         let file = OpenOptions::new().write(true).open(self.path.join(members(self.v2)))?;
         rustix::io::write(&file, b"0").map(drop).map_err(Into::into)

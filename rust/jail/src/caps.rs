@@ -54,16 +54,18 @@ pub fn drop_all() -> Result<(), Errno> {
 
 /// Bounds the processes of each user inside this user namespace, in place of a control group that is not available.
 pub fn limit_processes(pids: u32) -> Result<(), Errno> {
-    let pids = u64::from(pids);
-    let limit = Some(getrlimit(Resource::Nproc).maximum.map_or(pids, |host| host.min(pids)));
-    setrlimit(Resource::Nproc, Rlimit { current: limit, maximum: limit })
+    lower(Resource::Nproc, u64::from(pids))
 }
 
 /// Bounds the private memory of each process, in place of a control group that is not available.
 pub fn limit_data(memory_mib: u64) -> Result<(), Errno> {
-    let bytes = memory_mib.saturating_mul(1 << 20);
-    let limit = Some(getrlimit(Resource::Data).maximum.map_or(bytes, |host| host.min(bytes)));
-    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit })
+    lower(Resource::Data, memory_mib.saturating_mul(1 << 20))
+}
+
+/// To `most`, or to what this process may have where that is less.
+fn lower(resource: Resource, most: u64) -> Result<(), Errno> {
+    let limit = Some(getrlimit(resource).maximum.map_or(most, |host| host.min(most)));
+    setrlimit(resource, Rlimit { current: limit, maximum: limit })
 }
 
 /// As many open files as this process may have.

@@ -27,11 +27,7 @@ pub fn own(devices: &[Device], options: &[Opt<'_>], owner: (u32, u32)) -> Result
         fs::chmodat(&tree, *name, mode, fs::AtFlags::empty())?;
         fs::chownat(&tree, *name, Some(uid), Some(gid), fs::AtFlags::SYMLINK_NOFOLLOW)?;
     }
-    fs::fchown(
-        fs::openat(&tree, ".", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
-        Some(uid),
-        Some(gid),
-    )?;
+    fs::chownat(&tree, "", Some(uid), Some(gid), fs::AtFlags::EMPTY_PATH)?;
     Ok(tree)
 }
 

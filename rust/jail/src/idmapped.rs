@@ -5,7 +5,7 @@
 //! home carry the ids of the home, and the processes of a run have ids of that run alone: the one become the other.
 
 use microsandbox_contract::note::Failure;
-use microsandbox_contract::{IdMap, LaunchSpec, Mechanism, MechanismName, MechanismState};
+use microsandbox_contract::{IdMap, LaunchSpec, Lower, Mechanism, MechanismName, MechanismState};
 use microsandbox_sys::process::{self, Creator};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
@@ -37,21 +37,23 @@ impl HomeMounts {
         let lines = vec![(0, 0, 1), (*from, *to, *count)];
         let lines = ids::Lines { uid: lines.clone(), gid: lines };
         let owner = user_namespace(creator, |pid| ids::write_lines(pid, &lines))?;
-        let layers = spec.root.lowers.iter().map(|lower| match lower.host_ids {
-            true => Ok(None),
-            false => mapped(&pinned::open(&lower.path, &spec.root.pinned, OFlags::DIRECTORY)?, mounts::RDONLY, &owner)
-                .map(Some),
-        });
+        let layers = layers(spec, |lower| !lower.host_ids, &owner)?;
         let binds = spec.root.binds.iter().map(|bind| match bind.home_ids {
             true => mapped(&pinned::open(&bind.source, &spec.root.pinned, OFlags::empty())?, 0, &owner).map(Some),
             false => Ok(None),
         });
-        Ok(HomeMounts {
-            layers: layers.collect::<Result<_, Errno>>()?,
-            binds: binds.collect::<Result<_, Errno>>()?,
-            own: mapped(own, 0, &owner)?,
-        })
+        let binds = binds.collect::<Result<_, Errno>>()?;
+        Ok(HomeMounts { own: mapped(own, 0, &owner)?, layers, binds })
     }
+}
+
+/// The layers that are `wanted`.
+fn layers(spec: &LaunchSpec, wanted: impl Fn(&Lower) -> bool, owner: &OwnedFd) -> Result<Layers, Errno> {
+    let layer = |lower: &Lower| {
+        let source = pinned::open(&lower.path, &spec.root.pinned, OFlags::DIRECTORY)?;
+        mapped(&source, mounts::RDONLY, owner)
+    };
+    spec.root.lowers.iter().map(|lower| wanted(lower).then(|| layer(lower)).transpose()).collect()
 }
 
 /// A detached mount of this directory, with ids as `owner` maps them.
@@ -68,16 +70,7 @@ pub fn host_layers(spec: &LaunchSpec, creator: Creator) -> (Layers, Option<Mecha
     if !wanted || !rustix::process::geteuid().is_root() || !matches!(spec.ids, IdMap::Range { .. }) {
         return (none(), None);
     }
-    let attempt = || {
-        let owner = mapping(&spec.ids, creator)?;
-        let layers = spec.root.lowers.iter().map(|lower| match lower.host_ids {
-            true => mapped(&pinned::open(&lower.path, &spec.root.pinned, OFlags::DIRECTORY)?, mounts::RDONLY, &owner)
-                .map(Some),
-            false => Ok(None),
-        });
-        layers.collect::<Result<Layers, Errno>>()
-    };
-    match attempt() {
+    match mapping(&spec.ids, creator).and_then(|owner| layers(spec, |lower| lower.host_ids, &owner)) {
         Ok(layers) => (layers, None),
         // The boot continues without id mapping; a missing directory is reported when the layer is opened.
         Err(error) => {

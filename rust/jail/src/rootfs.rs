@@ -13,7 +13,7 @@ use rustix::mount::MountAttrFlags;
 
 use crate::mounts::Opt;
 use crate::targets::{Refusal, Targets};
-use crate::views::{self, Around, Flags, Tree, Views};
+use crate::views::{self, Around, Tree, Views};
 use crate::{devices, idmapped, mounts, pinned};
 use microsandbox_contract::Step;
 use microsandbox_contract::note::{Failure, failed};
@@ -477,7 +477,7 @@ fn mount_bind(
 fn show(bind: &BindSpec, tree: &Tree, target: &OwnedFd, views: Option<&mut Views>) -> Result<OwnedFd, Errno> {
     match views.filter(|_| bind.readonly && bind.view) {
         // Only what the user mounts is refreshed: a system directory changes with an upgrade.
-        Some(views) => views.attach(tree, target.as_fd(), &bind.target, Flags { noexec: bind.noexec }, bind.host_ids),
+        Some(views) => views.attach(tree, target.as_fd(), &bind.target, bind.noexec, bind.host_ids),
         None => {
             mounts::attach(&tree.mount, target)?;
             rustix::io::fcntl_dupfd_cloexec(&tree.mount, 0)

@@ -46,23 +46,6 @@ pub struct Tree {
     pub around: Option<Around>,
 }
 
-impl Tree {
-    /// The same mounts behind descriptors of their own.
-    pub fn again(&self) -> Result<Tree, Errno> {
-        let again = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
-        let around = self.around.as_ref();
-        let around = around
-            .map(|around| Ok::<_, Errno>(Around { directory: again(&around.directory)?, name: around.name.clone() }));
-        Ok(Tree { mount: again(&self.mount)?, around: around.transpose()? })
-    }
-}
-
-/// Which flags a mount gets beyond those of every view.
-#[derive(Clone, Copy)]
-pub struct Flags {
-    pub noexec: bool,
-}
-
 /// The views of one sandbox.
 pub struct Views {
     /// A directory of the old root on which mounts may be put: they go with it at the pivot.
@@ -98,10 +81,10 @@ impl Views {
         tree: &Tree,
         target: BorrowedFd<'_>,
         path: &str,
-        flags: Flags,
+        noexec: bool,
         is_live: bool,
     ) -> Result<OwnedFd, Errno> {
-        match self.make(tree, flags) {
+        match self.make(tree, noexec) {
             Ok(view) => {
                 mounts::attach(&view.mount, target)?;
                 for (place, inner) in &view.beneath {
@@ -131,14 +114,14 @@ impl Views {
         Ok(())
     }
 
-    fn make(&mut self, tree: &Tree, flags: Flags) -> Result<View, String> {
+    fn make(&mut self, tree: &Tree, noexec: bool) -> Result<View, String> {
         let number = self.count + self.plain.len();
         let scratch = self.scratch().map_err(said("make a place for it"))?;
         let place = scratch.place(number).map_err(said("make a place for it"))?;
         match &tree.around {
-            Some(around) => file_view(scratch, place, around, &tree.mount, flags),
+            Some(around) => file_view(scratch, place, around, &tree.mount, noexec),
             None if make::is_dir(&tree.mount).map_err(said("look at it"))? => {
-                directory_view(scratch, &place, &tree.mount, flags)
+                directory_view(scratch, &place, &tree.mount, noexec)
             }
             None => Err("the directory of the file cannot be mounted".into()),
         }
@@ -189,14 +172,14 @@ impl Scratch {
 
     /// An overlay of `source`, which must be attached (a kernel before 6.15 takes no detached one), and nothing. The option is one short
     /// list in every kernel: no path of the host is shown in `mountinfo`.
-    fn overlay(&self, source: impl AsFd, flags: Flags) -> Result<OwnedFd, String> {
+    fn overlay(&self, source: impl AsFd, noexec: bool) -> Result<OwnedFd, String> {
         let source = source.as_fd();
         let lowers = format!("/proc/self/fd/{}:/proc/self/fd/{}", source.as_raw_fd(), self.empty.as_raw_fd());
         let made = (|| {
             let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV;
-            let noexec = flags.noexec || fs::fstatvfs(source)?.f_flag.contains(StatVfsMountFlags::NOEXEC);
+            let noexec = noexec || fs::fstatvfs(source)?.f_flag.contains(StatVfsMountFlags::NOEXEC);
             attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, noexec);
             let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
             fsconfig_set_flag(&context, "userxattr")?;
@@ -208,9 +191,9 @@ impl Scratch {
     }
 }
 
-fn directory_view(scratch: &Scratch, place: &OwnedFd, source: &OwnedFd, flags: Flags) -> Result<View, String> {
+fn directory_view(scratch: &Scratch, place: &OwnedFd, source: &OwnedFd, noexec: bool) -> Result<View, String> {
     mounts::attach(source, place).map_err(said("attach it"))?;
-    let mount = scratch.overlay(source, flags)?;
+    let mount = scratch.overlay(source, noexec)?;
     let mut inner = Vec::new();
     for path in submounts(source).map_err(said("list the mounts in it"))? {
         if inner.len() == MAX_SUBMOUNTS {
@@ -221,16 +204,16 @@ fn directory_view(scratch: &Scratch, place: &OwnedFd, source: &OwnedFd, flags: F
         if !make::is_dir(&lower).map_err(|error| at(error.to_string()))? {
             return Err(at("a file is mounted there".into()));
         }
-        let overlay = scratch.overlay(&lower, flags).map_err(at)?;
+        let overlay = scratch.overlay(&lower, noexec).map_err(at)?;
         inner.push((path, overlay));
     }
     Ok(View { mount, beneath: inner })
 }
 
 /// The view of the directory, of which only the file is shown.
-fn file_view(scratch: &Scratch, place: OwnedFd, around: &Around, file: &OwnedFd, flags: Flags) -> Result<View, String> {
+fn file_view(scratch: &Scratch, place: OwnedFd, around: &Around, file: &OwnedFd, noexec: bool) -> Result<View, String> {
     mounts::attach(&around.directory, &place).map_err(said("attach its directory"))?;
-    let overlay = scratch.overlay(&around.directory, flags)?;
+    let overlay = scratch.overlay(&around.directory, noexec)?;
     let cut = (|| {
         // Over the directory itself: only an attached mount can be copied from, before Linux 6.15.
         mounts::attach(&overlay, &around.directory)?;
@@ -332,14 +315,13 @@ pub fn around(path: &Path, file: &OwnedFd) -> Result<Around, Errno> {
     let (parent, name) = (path.parent().ok_or(Errno::INVAL)?, path.file_name().ok_or(Errno::INVAL)?);
     let parent = fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let there = fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let identity = |fd: &OwnedFd| {
+    let place = |fd: &OwnedFd| {
         let found = fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | StatxFlags::INO)?;
         Ok::<_, Errno>((found.stx_mnt_id, found.stx_ino))
     };
-    let mounted =
-        |fd: &OwnedFd| Ok::<_, Errno>(fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id);
+    let meant = place(file)?;
     // A file that is mounted there itself is not the one in the directory.
-    if identity(&there)? != identity(file)? || mounted(&parent)? != mounted(file)? {
+    if place(&there)? != meant || place(&parent)?.0 != meant.0 {
         return Err(Errno::STALE);
     }
     Ok(Around { directory: mounts::copy_one(&parent)?, name: OsString::from_vec(name.as_bytes().to_vec()) })

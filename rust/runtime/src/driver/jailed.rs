@@ -23,7 +23,7 @@ use microsandbox_contract::Step;
 use microsandbox_contract::note::Note;
 use microsandbox_contract::note::{Failure, failed};
 use microsandbox_jail::idmapped::{self, HomeMounts};
-use microsandbox_jail::rootfs::{self, Parts, Prepared, Source};
+use microsandbox_jail::rootfs::{self, Parts, Prepared};
 use microsandbox_jail::{ids, mounts, namespaces, seccomp};
 use microsandbox_sys::process::{self, Cloned, Creator};
 
@@ -88,7 +88,6 @@ pub struct Jail<'a> {
     pub console: OwnedFd,
     /// Takes the views whose names are refreshed.
     pub refresh: Option<OwnedFd>,
-    prepared: Prepared,
     /// No control group bounds the number of processes.
     pub pids_by_rlimit: bool,
     /// No control group bounds the memory.
@@ -107,8 +106,7 @@ pub fn boot(
     steps.begin(Step::MakeCgroups);
     let note = |paths: &[PathBuf]| record_cgroups(paths, dir);
     let mut cgroups = Cgroups::create(&spec.name, &spec.sandbox_dir, &tenant.limits(spec), note);
-    let made = cgroups.paths();
-    record_cgroups(&made.iter().flat_map(|path| [path.clone(), supervisor::beside(path)]).collect::<Vec<_>>(), dir);
+    record_cgroups(&supervisor::with_supervisors(cgroups.paths()), dir);
     steps.finish(Step::MakeCgroups);
     if let Err(failure) = settle_limits(spec, &tenant, &mut cgroups) {
         cgroups.remove();
@@ -226,7 +224,6 @@ fn start(
         joins: cgroups.open_joins(),
         notes: notes_write,
         console: console_write,
-        prepared,
         pids_by_rlimit: !cgroups.limits(Controller::Pids),
         memory_by_rlimit: !cgroups.limits(Controller::Memory),
     };
@@ -236,11 +233,11 @@ fn start(
         Cloned::Child => {
             // The runtime's ends: only without them here does its death show.
             drop((go_write, notes, console));
-            child(&jail, tenant, steps)
+            child(&jail, prepared, tenant, steps)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop((jail, tenant));
+    drop((jail, prepared, tenant));
     steps.finish(Step::CloneInit);
 
     let end = |failure: Failure| {
@@ -347,9 +344,9 @@ fn id_mechanisms(ids: &IdMap, own_ids: &OwnIds) -> Vec<Mechanism> {
 }
 
 /// Runs in the child, never returns.
-fn child(jail: &Jail<'_>, mut tenant: impl Tenant, steps: &Steps) -> ! {
+fn child(jail: &Jail<'_>, prepared: Prepared, mut tenant: impl Tenant, steps: &Steps) -> ! {
     let mut log = StepLog { steps, notes: jail.notes.as_fd(), lines: String::new() };
-    let Err(failure) = become_tenant(jail, &mut tenant, &mut log);
+    let Err(failure) = become_tenant(jail, prepared, &mut tenant, &mut log);
     log.note(&Note::Failed(failure));
     log.send();
     process::exit_now(1)
@@ -393,6 +390,7 @@ impl StepLog<'_> {
 
 fn become_tenant(
     jail: &Jail<'_>,
+    prepared: Prepared,
     tenant: &mut impl Tenant,
     log: &mut StepLog<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
@@ -412,10 +410,7 @@ fn become_tenant(
     let parts = log.step(Step::OpenLayers, || {
         mounts::make_private().map_err(inside(Step::OpenLayers, "make the mounts private"))?;
         tenant.open()?;
-        let (own, layers) = (jail.prepared.own.as_ref().and_then(again), &jail.prepared.layers);
-        let layers = layers.iter().map(|layer| layer.as_ref().and_then(again)).collect();
-        let binds = jail.prepared.binds.iter().map(reborrow).collect();
-        rootfs::open_parts(&spec.root, Prepared { own, layers, binds })
+        rootfs::open_parts(&spec.root, prepared)
     })?;
     log.step(Step::EnterIds, || {
         enter_ids(&spec.ids, tenant.keeps_groups()).map_err(inside(Step::EnterIds, "become the inside root"))
@@ -457,20 +452,6 @@ fn become_tenant(
         error,
         "this is a fault of the build: report it",
     ))
-}
-
-/// The sources are used once, by the child, which never returns to drop them.
-fn reborrow(tree: &Option<Source>) -> Option<Source> {
-    match tree {
-        None => None,
-        Some(Source::Absent) => Some(Source::Absent),
-        Some(Source::Tree(tree)) => tree.again().ok().map(Source::Tree),
-        Some(Source::Path(fd)) => again(fd).map(Source::Path),
-    }
-}
-
-fn again(fd: &OwnedFd) -> Option<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 0).ok()
 }
 
 fn die_with_parent(jail: &Jail<'_>, step: Step) -> Result<(), Failure> {
