@@ -3,7 +3,7 @@
 //! The ledger counts what was granted and is an upper bound: a sandbox that ended or was removed counts until the records are
 //! read again, which happens when a request would otherwise be refused. What was made on this machine is in no budget.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,16 @@ const PAGE: u32 = 100;
 /// The use of the disk is measured again after this time at the earliest, and after [`MEASURE_PART`] times what measuring took.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 const MEASURE_PART: u32 = 20;
+/// What was granted is compared with the records after this time: sandboxes end, and start, without this server.
+const READ_EVERY: Duration = Duration::from_secs(30);
 
 /// All budgets of a server, and what is used of them.
 pub struct Budgets {
     of_all: Budget,
     of_key: Budget,
     ledger: Arc<Mutex<Ledger>>,
+    /// Held while all records are read.
+    reading: tokio::sync::Mutex<()>,
     /// Held while a volume is created: the count and the creation are one step.
     volumes: tokio::sync::Mutex<()>,
     disk: tokio::sync::Mutex<HashMap<Whose, Measured>>,
@@ -37,26 +41,37 @@ type Whose = Option<String>;
 
 #[derive(Default)]
 struct Ledger {
-    /// By the name under which the sandbox is stored.
-    grants: HashMap<String, Grant>,
+    /// What the records said, and what began to run since, by the name under which the sandbox is stored.
+    known: HashMap<String, Grant>,
+    /// Sandboxes that are being created or started, by the number of the reservation.
+    reserved: BTreeMap<u64, (String, Grant)>,
     next: u64,
-    /// When the records were read.
+    /// When the last complete read of the records began.
     read_at: Option<Instant>,
 }
 
-/// What was granted is compared with the records after this time: sandboxes end, and start, without this server.
-const READ_EVERY: Duration = Duration::from_secs(30);
-
-#[derive(Clone)]
 struct Grant {
-    number: u64,
     owner: String,
+    needs: Needs,
+    /// From then on the records show it.
+    at: Instant,
+}
+
+/// What a sandbox needs while it runs; nothing while it does not.
+#[derive(Debug, Clone, Copy, Default)]
+struct Needs {
     memory_mib: u64,
     cpus: u64,
-    /// Its memory and processors count.
-    live: bool,
-    /// No record says yet what became of it.
-    in_flight: bool,
+}
+
+impl Needs {
+    fn of(resources: &SandboxResources) -> Needs {
+        Needs { memory_mib: resources.memory_mib.into(), cpus: resources.cpus.into() }
+    }
+
+    fn max(self, other: Needs) -> Needs {
+        Needs { memory_mib: self.memory_mib.max(other.memory_mib), cpus: self.cpus.max(other.cpus) }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -66,34 +81,25 @@ struct Measured {
     used: DiskUse,
 }
 
-/// A sandbox that is being created or started.
+/// A sandbox that is being created or started. Dropped, it leaves what was known of the sandbox before.
 pub struct Reservation {
     ledger: Arc<Mutex<Ledger>>,
-    name: String,
     number: u64,
-    /// What was granted to the sandbox before: a failed start leaves it as it was.
-    before: Option<Grant>,
-    kept: bool,
 }
 
 impl Reservation {
     /// It runs: from here on its record counts.
-    pub fn keep(mut self) {
-        self.kept = true;
+    pub fn keep(self) {
+        let mut ledger = lock(&self.ledger);
+        if let Some((name, grant)) = ledger.reserved.remove(&self.number) {
+            ledger.known.insert(name, Grant { at: Instant::now(), ..grant });
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut ledger = lock(&self.ledger);
-        let Some(grant) = ledger.grants.get_mut(&self.name).filter(|grant| grant.number == self.number) else { return };
-        grant.in_flight = false;
-        if !self.kept {
-            match self.before.take() {
-                Some(before) => drop(ledger.grants.insert(self.name.clone(), before)),
-                None => drop(ledger.grants.remove(&self.name)),
-            }
-        }
+        lock(&self.ledger).reserved.remove(&self.number);
     }
 }
 
@@ -101,10 +107,40 @@ fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Ledger {
+    /// What the sandboxes of `owner`, and all sandboxes, need together. A sandbox with several grants (two requests for one name,
+    /// of which at most one succeeds) counts once, with the most that any of them gives it.
+    fn sums<'a>(&'a self, name: &'a str, owner: &'a str, needs: Needs) -> (Sums, Sums) {
+        let grants = self.known.iter().chain(self.reserved.values().map(|(name, grant)| (name, grant)));
+        let mut sandboxes = HashMap::from([(name, (owner, needs))]);
+        for (name, grant) in grants {
+            let (_, needs) = sandboxes.entry(name.as_str()).or_insert((grant.owner.as_str(), grant.needs));
+            *needs = needs.max(grant.needs);
+        }
+        let (mut of_owner, mut of_all) = (Sums::default(), Sums::default());
+        for (whose, needs) in sandboxes.into_values() {
+            of_all.add(needs);
+            if whose == owner {
+                of_owner.add(needs);
+            }
+        }
+        (of_owner, of_all)
+    }
+
+    /// Takes over what a read that began at `begin` found. What began to run since may be missing in it, or be there as it was
+    /// before.
+    fn replace(&mut self, mut found: HashMap<String, Grant>, begin: Instant) {
+        let known = std::mem::take(&mut self.known);
+        found.extend(known.into_iter().filter(|(_, grant)| grant.at >= begin));
+        self.known = found;
+        self.read_at = Some(begin);
+    }
+}
+
 impl Budgets {
     pub fn new(of_all: Budget, of_key: Budget) -> Budgets {
-        let (ledger, volumes, disk) = Default::default();
-        Budgets { of_all, of_key, ledger, volumes, disk }
+        let (ledger, reading, volumes, disk) = Default::default();
+        Budgets { of_all, of_key, ledger, reading, volumes, disk }
     }
 
     /// Reserves what the sandbox `name` of `owner` needs to run; 429 where a budget has no room for it.
@@ -116,44 +152,41 @@ impl Budgets {
         resources: &SandboxResources,
     ) -> ApiResult<Reservation> {
         self.disk_is_left(backend, owner).await?;
+        let asked = Instant::now();
         let counts = |budget: &Budget| budget.sandboxes.or(budget.memory_mib).or(budget.cpus).is_some();
         if (counts(&self.of_all) || counts(&self.of_key)) && self.is_old() {
-            self.read_records(backend).await?;
+            self.read_since(backend, asked).await?;
         }
-        let (memory_mib, cpus) = (u64::from(resources.memory_mib), u64::from(resources.cpus));
-        let grant = Grant { number: 0, owner: owner.to_owned(), memory_mib, cpus, live: true, in_flight: true };
-        if let Ok(reservation) = self.grant(name, grant.clone()) {
+        let needs = Needs::of(resources);
+        if let Ok(reservation) = self.grant(name, owner, needs) {
             return Ok(reservation);
         }
-        self.read_records(backend).await?;
-        self.grant(name, grant)
+        self.read_since(backend, asked).await?;
+        self.grant(name, owner, needs)
     }
 
     fn is_old(&self) -> bool {
         lock(&self.ledger).read_at.is_none_or(|at| at.elapsed() > READ_EVERY)
     }
 
-    fn grant(&self, name: &str, mut grant: Grant) -> ApiResult<Reservation> {
+    fn grant(&self, name: &str, owner: &str, needs: Needs) -> ApiResult<Reservation> {
         let mut ledger = lock(&self.ledger);
-        let others = ledger.grants.iter().filter(|(known, _)| *known != name).map(|(_, grant)| grant);
-        let (mut of_key, mut of_all) = (Sums::of(&grant), Sums::of(&grant));
-        for other in others {
-            of_all.add(other);
-            if other.owner == grant.owner {
-                of_key.add(other);
-            }
-        }
-        self.of_key.check(true, &of_key)?;
-        self.of_all.check(false, &of_all)?;
+        let (of_key, of_all) = ledger.sums(name, owner, needs);
+        of_key.check(&self.of_key, true)?;
+        of_all.check(&self.of_all, false)?;
+        let number = ledger.next;
         ledger.next += 1;
-        grant.number = ledger.next;
-        let number = grant.number;
-        let before = ledger.grants.insert(name.to_owned(), grant);
-        Ok(Reservation { ledger: self.ledger.clone(), name: name.to_owned(), number, before, kept: false })
+        ledger.reserved.insert(number, (name.into(), Grant { owner: owner.into(), needs, at: Instant::now() }));
+        Ok(Reservation { ledger: self.ledger.clone(), number })
     }
 
-    /// What exists and what runs, from the records.
-    async fn read_records(&self, backend: &SharedBackend) -> ApiResult<()> {
+    /// Reads what exists and what runs from the records, unless a read that began after `asked` did so.
+    async fn read_since(&self, backend: &SharedBackend, asked: Instant) -> ApiResult<()> {
+        let _one_at_a_time = self.reading.lock().await;
+        if lock(&self.ledger).read_at.is_some_and(|at| at >= asked) {
+            return Ok(());
+        }
+        let begin = Instant::now();
         let mut found = HashMap::new();
         let mut cursor = None;
         loop {
@@ -163,21 +196,16 @@ impl Budgets {
                 let Some(owner) = record.owner else { continue };
                 // A record that cannot be read runs nothing that this server could start.
                 let spec: SandboxSpec = serde_json::from_str(&record.config_json).unwrap_or_default();
-                let live = !record.status.is_terminal();
-                let SandboxResources { memory_mib, cpus, .. } = spec.resources;
-                let (memory_mib, cpus) = (u64::from(memory_mib), u64::from(cpus));
-                found.insert(record.name, Grant { number: 0, owner, memory_mib, cpus, live, in_flight: false });
+                let runs = !record.status.is_terminal();
+                let needs = if runs { Needs::of(&spec.resources) } else { Needs::default() };
+                found.insert(record.name, Grant { owner, needs, at: begin });
             }
             match page.next_cursor {
                 Some(next) => cursor = Some(next),
                 None => break,
             }
         }
-        let mut ledger = lock(&self.ledger);
-        let in_flight = std::mem::take(&mut ledger.grants).into_iter().filter(|(_, grant)| grant.in_flight);
-        found.extend(in_flight);
-        ledger.grants = found;
-        ledger.read_at = Some(Instant::now());
+        lock(&self.ledger).replace(found, begin);
         Ok(())
     }
 
@@ -242,7 +270,8 @@ impl Budgets {
     }
 }
 
-/// What grants need together.
+/// What sandboxes need together.
+#[derive(Debug, Default)]
 struct Sums {
     sandboxes: u64,
     memory_mib: u64,
@@ -250,30 +279,16 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(grant: &Grant) -> Sums {
-        let mut sums = Sums { sandboxes: 0, memory_mib: 0, cpus: 0 };
-        sums.add(grant);
-        sums
-    }
-
-    fn add(&mut self, grant: &Grant) {
+    fn add(&mut self, needs: Needs) {
         self.sandboxes += 1;
-        if grant.live {
-            self.memory_mib = self.memory_mib.saturating_add(grant.memory_mib);
-            self.cpus = self.cpus.saturating_add(grant.cpus);
-        }
+        self.memory_mib = self.memory_mib.saturating_add(needs.memory_mib);
+        self.cpus = self.cpus.saturating_add(needs.cpus);
     }
-}
 
-trait Check {
-    fn check(&self, of_key: bool, sums: &Sums) -> ApiResult<()>;
-}
-
-impl Check for Budget {
-    fn check(&self, of_key: bool, sums: &Sums) -> ApiResult<()> {
-        room(self.sandboxes, sums.sandboxes, BudgetName::Sandboxes, of_key)?;
-        room(self.memory_mib, sums.memory_mib, BudgetName::Memory, of_key)?;
-        room(self.cpus, sums.cpus, BudgetName::Cpus, of_key)
+    fn check(&self, budget: &Budget, of_key: bool) -> ApiResult<()> {
+        room(budget.sandboxes, self.sandboxes, BudgetName::Sandboxes, of_key)?;
+        room(budget.memory_mib, self.memory_mib, BudgetName::Memory, of_key)?;
+        room(budget.cpus, self.cpus, BudgetName::Cpus, of_key)
     }
 }
 
@@ -291,50 +306,4 @@ fn room(budget: Option<u64>, needed: u64, name: BudgetName, of_key: bool) -> Api
 }
 
 #[cfg(test)]
-mod tests {
-    use microsandbox_wire::error::code;
-
-    use super::*;
-
-    fn grant(owner: &str, memory_mib: u64) -> Grant {
-        Grant { number: 0, owner: owner.into(), memory_mib, cpus: 2, live: true, in_flight: true }
-    }
-
-    fn refused(budgets: &Budgets, name: &str, owner: &str, memory_mib: u64) -> Option<(String, String)> {
-        let error = budgets.grant(name, grant(owner, memory_mib)).err()?;
-        assert_eq!((error.status.as_u16(), error.code), (429, code::RESOURCE_EXHAUSTED));
-        let details = error.details.unwrap();
-        Some((details["resource"].as_str().unwrap().into(), details["scope"].as_str().unwrap().into()))
-    }
-
-    fn pair(resource: &str, scope: &str) -> Option<(String, String)> {
-        Some((resource.into(), scope.into()))
-    }
-
-    #[test]
-    fn each_budget_is_named_at_its_limit_and_not_before() {
-        let of_key = Budget { memory_mib: Some(1000), sandboxes: Some(3), ..Budget::default() };
-        let of_all = Budget { cpus: Some(8), ..Budget::default() };
-        let budgets = Budgets::new(of_all, of_key);
-        let first = budgets.grant("a-1", grant("a", 600)).unwrap();
-        assert_eq!(refused(&budgets, "a-2", "a", 401), pair("memory", "key"));
-        budgets.grant("a-2", grant("a", 400)).unwrap().keep();
-        budgets.grant("b-1", grant("b", 1000)).unwrap().keep();
-        // The same sandbox again counts once.
-        budgets.grant("b-1", grant("b", 900)).unwrap().keep();
-        budgets.grant("c-1", grant("c", 1)).unwrap().keep();
-        assert_eq!(refused(&budgets, "c-2", "c", 1), pair("cpus", "server"));
-        drop(first);
-        budgets.grant("c-2", grant("c", 1)).unwrap().keep();
-    }
-
-    #[test]
-    fn a_stopped_sandbox_counts_as_one_and_needs_no_memory() {
-        let of_key = Budget { memory_mib: Some(1000), sandboxes: Some(2), ..Budget::default() };
-        let budgets = Budgets::new(Budget::default(), of_key);
-        let stopped = Grant { live: false, in_flight: false, ..grant("a", 1000) };
-        lock(&budgets.ledger).grants.insert("a-1".into(), stopped);
-        budgets.grant("a-2", grant("a", 1000)).unwrap().keep();
-        assert_eq!(refused(&budgets, "a-3", "a", 0), pair("sandboxes", "key"));
-    }
-}
+mod tests;
