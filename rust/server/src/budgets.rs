@@ -33,7 +33,7 @@ pub struct Budgets {
     reading: tokio::sync::Mutex<()>,
     /// Held while a volume is created: the count and the creation are one step.
     volumes: tokio::sync::Mutex<()>,
-    disk: tokio::sync::Mutex<HashMap<Whose, Measured>>,
+    disk: Mutex<HashMap<Whose, Arc<tokio::sync::Mutex<Option<Measured>>>>>,
 }
 
 /// Whose budget it is: of one key, or of all.
@@ -103,8 +103,8 @@ impl Drop for Reservation {
     }
 }
 
-fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Ledger {
@@ -242,13 +242,15 @@ impl Budgets {
 
     async fn measure(&self, backend: &SharedBackend, whose: Whose) -> ApiResult<DiskUse> {
         let Some(local) = LocalBackend::of(backend) else { return Ok(DiskUse::default()) };
-        let mut disk = self.disk.lock().await;
-        if let Some(known) = disk.get(&whose)
+        // One measurement of each at a time: that of a large owner delays no other.
+        let place = lock(&self.disk).entry(whose.clone()).or_default().clone();
+        let mut measured = place.lock().await;
+        if let Some(known) = *measured
             && known.at.elapsed() < MEASURE_EVERY.max(known.took * MEASURE_PART)
         {
             return Ok(known.used);
         }
-        let owners = whose.clone().map_or(Owners::All, Owners::Only);
+        let owners = whose.map_or(Owners::All, Owners::Only);
         let begun = Instant::now();
         let (mut sandboxes, mut cursor) = (Vec::new(), None);
         loop {
@@ -265,7 +267,7 @@ impl Budgets {
         let volumes = backend.volumes().list(query).await?;
         let volumes = volumes.into_iter().filter(|volume| volume.owner.is_some()).map(|volume| volume.name).collect();
         let used = disk_use::measure(local.home(), sandboxes, volumes).await?;
-        disk.insert(whose, Measured { at: Instant::now(), took: begun.elapsed(), used });
+        *measured = Some(Measured { at: Instant::now(), took: begun.elapsed(), used });
         Ok(used)
     }
 }

@@ -5,6 +5,7 @@ use futures::future::join_all;
 use microsandbox_core::backend::{
     Agent, Backend, BackendKind, Operation, RecordPage, SandboxBackend, VolumeBackend,
 };
+use microsandbox_core::config::LocalConfig;
 use microsandbox_fake::MemoryBackend;
 use microsandbox_wire::error::code;
 
@@ -162,4 +163,16 @@ async fn refused_requests_share_a_read_of_the_records() {
     }
     // The first reads, and then one more for all that came after its begin.
     assert_eq!(empty.lists.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_measurement_delays_no_other_owner() {
+    let home = tempfile::tempdir().unwrap();
+    let config = LocalConfig { home: home.path().into(), ..LocalConfig::default() };
+    let backend: SharedBackend = Arc::new(LocalBackend::from_config(config));
+    let budgets = Budgets::new(Budget::default(), Budget { inodes: Some(1), ..Budget::default() });
+    let of_a = lock(&budgets.disk).entry(Some("a".into())).or_default().clone();
+    let _in_progress = of_a.lock().await;
+    let of_b = budgets.disk_is_left(&backend, "b");
+    assert!(tokio::time::timeout(Duration::from_secs(20), of_b).await.unwrap().is_ok());
 }
