@@ -131,6 +131,10 @@ impl Gate {
             data
         } else {
             self.rest.extend_from_slice(&data);
+            // The frame waits where it is: a copy at each message would cost the square of its length.
+            if whole_frame(&self.rest)?.is_none() {
+                return Ok(admitted);
+            }
             self.rest.split().freeze()
         };
         // Neighbours that are forwarded stay one piece.

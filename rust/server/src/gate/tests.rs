@@ -151,6 +151,26 @@ fn frames_are_judged_however_the_bytes_are_cut() {
 }
 
 #[test]
+fn a_large_frame_in_small_pieces_is_copied_once() {
+    let data = Data { data: vec![7; frame::MAX_DATA] };
+    let sent = frame::encode(7, Flags::NONE, &Kind::ExecStdin, &data).unwrap();
+    let mut gate = Gate::of(&caller(&[Scope::Exec]));
+    // With room for all of it, it stays where its first bytes were put.
+    gate.rest.reserve(sent.len());
+    let place = gate.rest.as_ptr();
+    let mut pieces = sent.chunks(100).peekable();
+    while let Some(piece) = pieces.next() {
+        let admitted = gate.admit(Bytes::copy_from_slice(piece)).unwrap();
+        if pieces.peek().is_some() {
+            assert_eq!((admitted, gate.rest.as_ptr()), (Admitted::default(), place));
+        } else {
+            assert_eq!(admitted.forward[0].as_ptr(), place);
+            assert!(admitted.forward.concat() == sent, "another frame is forwarded");
+        }
+    }
+}
+
+#[test]
 fn bytes_that_are_no_frames_end_the_relay() {
     let mut gate = Gate::of(&caller(&Scope::ALL));
     assert!(gate.admit(Bytes::from_static(&[0xff; 16])).is_err());
