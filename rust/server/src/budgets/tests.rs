@@ -168,7 +168,7 @@ async fn refused_requests_share_a_read_of_the_records() {
 #[tokio::test]
 async fn a_measurement_delays_no_other_owner() {
     let home = tempfile::tempdir().unwrap();
-    let config = LocalConfig::default_for_home(home.path().into());
+    let config = LocalConfig::default_for_home(home.path());
     let backend: SharedBackend = Arc::new(LocalBackend::from_config(config));
     let budgets = Budgets::new(Budget::default(), Budget { inodes: Some(1), ..Budget::default() });
     let of_a = lock(&budgets.disk).entry(Some("a".into())).or_default().clone();
