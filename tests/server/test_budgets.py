@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from microsandbox import LocalBackend, Volume
 from pace import within
 from servers import HOST, Serve, Server, msb, new_key
 
@@ -57,6 +61,25 @@ def test_a_full_disk_budget_refuses_to_write(serve: Serve) -> None:
     # Measured every ten seconds.
     soon(lambda: server.ask("POST", "/v1/volumes", {"name": f"v{time.monotonic_ns()}"}).status == 429)
     refused(server.ask("POST", "/v1/sandboxes", body("next", 64)), "disk", "key")
+
+
+async def test_a_file_counts_for_the_owner_of_its_volume(serve: Serve, home: Path) -> None:
+    first = serve()
+    assert first.ask("POST", "/v1/volumes", {"name": "full"}).status == 200
+    await Volume.create("shared", backend=LocalBackend(home=home))
+    (directory,) = (home / "volumes").glob("*-full")
+    (directory / "large").write_bytes(os.urandom(9 << 20))
+    owner = directory.name.removesuffix("-full")
+    server = serve("--share-local", "--key-budget", "disk=8")
+    boss = new_key("boss", "--scope", "admin", "--scope", "volumes:write")
+    for path, content in (("mkdir", {"path": "d"}), ("copy", {"from": "large", "to": "again"})):
+        for volume, key in (("full", server.key), (f"{owner}-full", boss)):
+            refused(server.ask("POST", f"/v1/volumes/{volume}/files/{path}", content, key=key), "disk", "key")
+    put = {"x-msb-file-path": base64.urlsafe_b64encode(b"f").decode().rstrip("=")}
+    refused(server.ask("PUT", f"/v1/volumes/{owner}-full/files/content", b"x", key=boss, headers=put), "disk", "key")
+    # What was made on this machine is in no budget.
+    kept = server.ask("PUT", "/v1/volumes/shared/files/content", b"x", headers=put)
+    assert kept.status == 200, kept.body
 
 
 @pytest.mark.parametrize("option", ["--budget=memory", "--budget=cpu=2", "--key-budget=disk=x"])

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use microsandbox_core::MicrosandboxError;
-use microsandbox_core::model::{FsEntry, FsMetadata};
+use microsandbox_core::model::{FsEntry, FsMetadata, VolumeInfo};
 use microsandbox_core::names;
 use microsandbox_wire::error::code;
 use microsandbox_wire::paths::{FILE_PATH_HEADER, FILE_RECURSIVE_HEADER, decode_file_path};
@@ -26,6 +26,14 @@ use crate::tenancy::Caller;
 /// The name under which the volume is stored.
 async fn named(app: &App, caller: &Caller, id: &str) -> ApiResult<String> {
     Ok(app.volume(caller, id).await?.name)
+}
+
+/// 429 where the budgets of the volume's owner have no room for more files. What was made on this machine is in no budget.
+async fn has_room(app: &App, volume: &VolumeInfo) -> ApiResult<()> {
+    match &volume.owner {
+        Some(owner) => app.budgets.disk_is_left(&app.backend, owner).await,
+        None => Ok(()),
+    }
 }
 
 fn path(headers: &HeaderMap) -> ApiResult<String> {
@@ -139,15 +147,15 @@ pub async fn write(
     headers: HeaderMap,
     mut body: Body,
 ) -> ApiResult {
-    let (path, name) = (path(&headers)?, named(&app, &caller, &id).await?);
+    let (path, volume) = (path(&headers)?, app.volume(&caller, &id).await?);
     let most = app.limits.file_body;
     let too_large = || ApiError::too_large(format!("the file is larger than {most} bytes, the limit of this server"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    app.budgets.disk_is_left(&app.backend, &caller.owner).await?;
-    let sink = app.backend.volumes().files(&name).write_stream(&path).await.map_err(file_error)?;
+    has_room(&app, &volume).await?;
+    let sink = app.backend.volumes().files(&volume.name).write_stream(&path).await.map_err(file_error)?;
     let mut written = 0u64;
     // A sink that is dropped before it is closed leaves the previous file in place.
     loop {
@@ -179,9 +187,9 @@ pub async fn mkdir(
     body: Body,
 ) -> ApiResult {
     let request: PathBody = parse(&json_bytes(&app, &headers, body).await?)?;
-    let name = named(&app, &caller, &id).await?;
-    app.budgets.disk_is_left(&app.backend, &caller.owner).await?;
-    app.backend.volumes().files(&name).mkdir(&request.path).await.map_err(file_error)?;
+    let volume = app.volume(&caller, &id).await?;
+    has_room(&app, &volume).await?;
+    app.backend.volumes().files(&volume.name).mkdir(&request.path).await.map_err(file_error)?;
     done("the directory exists".into())
 }
 
@@ -193,9 +201,9 @@ pub async fn copy(
     body: Body,
 ) -> ApiResult {
     let request: FromTo = parse(&json_bytes(&app, &headers, body).await?)?;
-    let name = named(&app, &caller, &id).await?;
-    app.budgets.disk_is_left(&app.backend, &caller.owner).await?;
-    app.backend.volumes().files(&name).copy(&request.from, &request.to).await.map_err(file_error)?;
+    let volume = app.volume(&caller, &id).await?;
+    has_room(&app, &volume).await?;
+    app.backend.volumes().files(&volume.name).copy(&request.from, &request.to).await.map_err(file_error)?;
     done("copied".into())
 }
 
