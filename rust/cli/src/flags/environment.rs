@@ -2,6 +2,7 @@
 //!
 //! Arguments of a process are visible to every user of the machine. A name alone, and a file, keep a value out of them.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -37,10 +38,17 @@ impl EnvFlags {
             variables.extend(read(path, console)?);
         }
         variables.extend(self.env.iter().cloned());
-        let last = |index: usize, key: &str| !variables[index + 1..].iter().any(|later: &EnvVar| later.key == key);
-        let kept = variables.iter().enumerate().filter(|(index, variable)| last(*index, &variable.key));
-        Ok(kept.map(|(_, variable)| variable.clone()).collect())
+        Ok(last_of_each(variables))
     }
+}
+
+/// Each key once, where it stands last.
+fn last_of_each(variables: Vec<EnvVar>) -> Vec<EnvVar> {
+    let mut seen = HashSet::new();
+    let last = variables.into_iter().rev().filter(|variable| seen.insert(variable.key.clone()));
+    let mut kept: Vec<EnvVar> = last.collect();
+    kept.reverse();
+    kept
 }
 
 fn read(path: &Path, console: &Console) -> Outcome<Vec<EnvVar>> {
@@ -103,6 +111,19 @@ mod tests {
         assert_eq!(pairs(text), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
         let path = std::env::var("PATH").unwrap();
         assert_eq!(pairs(b"PATH"), [("PATH".to_owned(), path)]);
+    }
+
+    #[test]
+    fn of_many_variables_each_key_is_kept_where_it_is_last() {
+        let variable = |key: usize, value: &str| EnvVar { key: key.to_string(), value: value.into() };
+        // About as many as a file of the largest size holds.
+        let first = (0..200_000).map(|key| variable(key, "first"));
+        let kept = last_of_each(first.chain([variable(7, "second"), variable(3, "second"), variable(7, "third")]).collect());
+        assert_eq!(kept.len(), 200_000);
+        let [.., before, three, seven] = kept.as_slice() else { panic!("three at least") };
+        assert_eq!((&before.key[..], &before.value[..]), ("199999", "first"));
+        assert_eq!((&three.key[..], &three.value[..]), ("3", "second"));
+        assert_eq!((&seven.key[..], &seven.value[..]), ("7", "third"));
     }
 
     #[test]

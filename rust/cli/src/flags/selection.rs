@@ -33,14 +33,10 @@ pub struct Selection {
 impl Selection {
     /// Every name once: the given names in their order, then those found by label.
     async fn resolve(&self, call: &Invocation) -> Outcome<Vec<String>> {
-        let mut names: Vec<String> = Vec::new();
         let labelled = if self.label.is_empty() { Vec::new() } else { every(call, &self.label).await? };
-        for name in self.names.iter().cloned().chain(labelled.iter().map(|handle| handle.name().to_owned())) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        let names = self.names.iter().map(String::as_str).chain(labelled.iter().map(SandboxHandle::name));
+        let mut seen = HashSet::new();
+        Ok(names.filter(|name| seen.insert(*name)).map(str::to_owned).collect())
     }
 
     /// Without printed names: the caller prints the results.
