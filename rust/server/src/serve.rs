@@ -213,7 +213,8 @@ fn private_texts(paths: Vec<PathBuf>) -> Vec<String> {
     let resolved: Vec<PathBuf> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let all = paths.into_iter().chain(resolved).map(|path| path.to_string_lossy().into_owned());
     let mut texts: Vec<String> = all.filter(|text| text.len() > 1).collect();
-    texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+    // Equal ones are neighbours only in an order that is also that of the texts.
+    texts.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     texts.dedup();
     texts
 }
@@ -221,4 +222,15 @@ fn private_texts(paths: Vec<PathBuf>) -> Vec<String> {
 /// Binds; the error names the address.
 pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_paths_are_sorted_by_length_and_each_is_there_once() {
+        let given = ["/zz/a", "/zz/b", "/zz/a", "/zz/abc", "/zz/b", "/"].map(PathBuf::from);
+        assert_eq!(private_texts(given.to_vec()), ["/zz/abc", "/zz/a", "/zz/b"]);
+    }
 }
