@@ -80,7 +80,7 @@ impl Made {
     pub async fn undone(self: Arc<Self>) {
         let undone = async {
             if let Some(undo) = self.abandon() {
-                undo.await;
+                undo::to_its_end(undo).await;
             }
             self.remains.lock().await.gone().await;
         };
@@ -137,7 +137,8 @@ where
         match slot.put(undo) {
             None => Ok(result),
             Some(undo) => {
-                undo.await;
+                // The loop drops this work at its next await: the task was cancelled.
+                undo::to_its_end(undo).await;
                 Err(Cut::error())
             }
         }

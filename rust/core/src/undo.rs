@@ -86,6 +86,17 @@ impl Cut {
     }
 }
 
+/// Runs `undo` in a task of its own, in the scope of the caller: who drops the wait does not end it in its middle.
+pub async fn to_its_end(undo: impl Future<Output = ()> + Send + 'static) {
+    let keep = Keep::current();
+    let task = tokio::spawn(async move {
+        let _held = keep;
+        undo.await;
+    });
+    // It fails where the undoing panicked, which the panic has reported, or where the runtime ends.
+    let _ = task.await;
+}
+
 /// How a result is undone that no caller took.
 type Undo<T> = Arc<dyn Fn(T) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -237,6 +248,22 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), remains.gone()).await.unwrap();
         assert_eq!((*said.lock().unwrap()).as_slice(), [true]);
         assert_eq!(Arc::strong_count(&dropped), 1, "the wait was dropped");
+    }
+
+    #[tokio::test]
+    async fn an_undoing_whose_waiter_is_dropped_ends() {
+        let there = Arc::new(AtomicUsize::new(1));
+        let (keep, mut remains) = scope();
+        let undone = there.clone();
+        let undo = async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            undone.fetch_sub(1, Ordering::SeqCst);
+        };
+        let mut wait = Box::pin(keep.around(to_its_end(undo)));
+        assert!(wait.as_mut().now_or_never().is_none());
+        drop(wait);
+        tokio::time::timeout(Duration::from_secs(10), remains.gone()).await.unwrap();
+        assert_eq!(there.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]

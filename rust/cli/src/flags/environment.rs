@@ -118,7 +118,8 @@ mod tests {
         let variable = |key: usize, value: &str| EnvVar { key: key.to_string(), value: value.into() };
         // About as many as a file of the largest size holds.
         let first = (0..200_000).map(|key| variable(key, "first"));
-        let kept = last_of_each(first.chain([variable(7, "second"), variable(3, "second"), variable(7, "third")]).collect());
+        let kept =
+            last_of_each(first.chain([variable(7, "second"), variable(3, "second"), variable(7, "third")]).collect());
         assert_eq!(kept.len(), 200_000);
         let [.., before, three, seven] = kept.as_slice() else { panic!("three at least") };
         assert_eq!((&before.key[..], &before.value[..]), ("199999", "first"));
