@@ -111,6 +111,7 @@ impl CreateKeywords {
             replace_timeout: self.replace_with_timeout.as_ref().map(|seconds| seconds.0),
             no_network: self.network.as_ref().is_some_and(|none| none.0),
             unsupported,
+            registry: model::RegistryAccess::default(),
             patches: self.patches.take().map(|patches| patches.0).unwrap_or_default(),
             spec: self.spec(name, resources, defaults),
         })

@@ -24,8 +24,8 @@ pub use crate::files::Files;
 use crate::model::{
     BootStep, DoctorReport, ExecHandle, ExecOptions, ExecOutput, ImageDetail, ImageInfo, ImageProgress,
     ImagePruneReport, IsolationReport, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, Owners, SandboxConfig, SandboxMetrics, SandboxSpec, VolumeConfig,
-    VolumeInfo, VolumeQuery,
+    MetricsStream, Modification, ModificationPlan, Owners, PullEvent, PullRequest, SandboxConfig, SandboxMetrics,
+    SandboxSpec, VolumeConfig, VolumeInfo, VolumeQuery,
 };
 
 /// A boxed, sendable future of a result.
@@ -86,13 +86,15 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// A sandbox to create.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CreateRequest {
     pub config: SandboxConfig,
     /// Honoured where a record can exist that was never booted; a local sandbox always boots.
     pub start: bool,
     /// The client of a server for whom it is created.
     pub owner: Option<String>,
+    /// Of the pull of its image.
+    pub progress: Option<PullProgressFn>,
 }
 
 /// A sandbox to boot from its stored configuration and pinned root file system.
@@ -384,6 +386,9 @@ pub async fn take_back_volume(volumes: &dyn VolumeBackend, made: &VolumeInfo) {
 /// Progress of an import; called from the importing task, must not block.
 pub type ProgressFn = Arc<dyn Fn(ImageProgress) + Send + Sync>;
 
+/// Progress of a pull; called from the pulling task, must not block.
+pub type PullProgressFn = Arc<dyn Fn(PullEvent) + Send + Sync>;
+
 /// The image store.
 #[allow(unused_variables, reason = "default bodies refuse")]
 pub trait ImageBackend: Send + Sync {
@@ -399,6 +404,10 @@ pub trait ImageBackend: Send + Sync {
         progress: Option<ProgressFn>,
     ) -> Operation<'a, Vec<ImageInfo>> {
         refuse(self.refusal("Image::load", available_when::IMAGES))
+    }
+    /// Fetches an image from its registry, as far as the policy asks for it.
+    fn pull(&self, request: PullRequest, progress: Option<PullProgressFn>) -> Operation<'_, ImageInfo> {
+        refuse(self.refusal("Image::pull", available_when::IMAGES))
     }
     fn list(&self) -> Operation<'_, Vec<ImageInfo>> {
         refuse(self.refusal("Image::list", available_when::IMAGES))

@@ -186,6 +186,8 @@ pub enum ImageErrorKind {
     Stalled,
     Transport,
     Denied,
+    /// The registry asks to wait for longer than a pull waits.
+    RateLimited,
 }
 
 impl ImageErrorKind {
@@ -198,6 +200,7 @@ impl ImageErrorKind {
             ImageErrorKind::Stalled => "Stalled",
             ImageErrorKind::Transport => "Transport",
             ImageErrorKind::Denied => "Denied",
+            ImageErrorKind::RateLimited => "RateLimited",
         }
     }
 }

@@ -99,7 +99,7 @@ impl MemoryBackend {
     }
 
     async fn create_one(&self, request: CreateRequest) -> MicrosandboxResult<LiveRecord> {
-        let CreateRequest { config, start, owner } = request;
+        let CreateRequest { config, start, owner, progress: _ } = request;
         self.fault("create")?;
         if let Some(option) = config.unsupported.first() {
             return Err(MicrosandboxError::unsupported(&option.feature, &option.available_when));

@@ -155,7 +155,7 @@ impl SandboxBackend for CloudBackend {
     }
     fn create(&self, request: CreateRequest) -> Operation<'_, LiveRecord> {
         Box::pin(async move {
-            let CreateRequest { config, start, owner: _ } = request;
+            let CreateRequest { config, start, owner: _, progress: _ } = request;
             validate_sandbox_name(&config.spec.name)?;
             if config.replace_existing && self.wire == Wire::Spec {
                 self.make_room(&config).await?;

@@ -6,8 +6,9 @@ use crate::service::{self, ID, KEY, answer, client, cloud, config, exec, exec_st
 use microsandbox_core::backend::{ListQuery, SharedBackend};
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{
-    EnvVar, ExecOptions, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, Patch, PullPolicy, Rlimit,
-    SandboxConfig, SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig, VolumeQuery,
+    EnvVar, ExecOptions, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, Patch, PullPolicy,
+    RegistryAuth, Rlimit, SandboxConfig, SandboxSpec, SandboxStatus, SecurityProfile, UnsupportedOption, VolumeConfig,
+    VolumeQuery,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use microsandbox_remote::CloudBackend;
@@ -310,7 +311,10 @@ async fn the_flat_dialect_refuses_in_order() {
         ((".replace()", |c| c.replace_existing = true), "when cloud sandbox replace semantics land"),
         (("init", |c| c.spec.init = Some(InitConfig::default())), "when cloud init wrapper lands"),
         (("pull_policy", |c| c.spec.pull_policy = PullPolicy::Always), "when cloud pull policy lands"),
-        (("registry_auth", |c| given(c, "create(registry_auth=)")), "when cloud registry auth lands"),
+        (
+            ("registry_auth", |c| c.registry.auth = Some(RegistryAuth { username: "u".into(), password: "p".into() })),
+            "when cloud registry auth lands",
+        ),
         (
             ("insecure registries", |c| given(c, "create(registry_insecure=)")),
             "when cloud insecure-registry support lands",

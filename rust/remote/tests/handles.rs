@@ -37,7 +37,7 @@ async fn create_says_whether_to_start() {
         for start in [true, false] {
             let mut wanted = config();
             wanted.spec.runtime.workdir = Some("/mine".into());
-            let request = CreateRequest { config: wanted, start, owner: None };
+            let request = CreateRequest { config: wanted, start, owner: None, progress: None };
             let sandbox = soon(backend.sandboxes().create(request)).await.unwrap();
             assert_eq!(sandbox.spec.runtime.workdir.as_deref(), Some("/mine"));
         }

@@ -7,8 +7,8 @@ use crate::service::{answer, client, config, soon};
 use microsandbox_core::backend::SharedBackend;
 use microsandbox_core::config::Wire;
 use microsandbox_core::model::{
-    EnvVar, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, MountPolicy, Patch, PullPolicy, Rlimit,
-    SandboxConfig, SandboxSpec, SecurityProfile, UnsupportedOption,
+    EnvVar, ImageSource, InitConfig, Isolation, LogLevel, Mount, MountOptions, MountPolicy, Patch, PullPolicy,
+    RegistryAuth, Rlimit, SandboxConfig, SandboxSpec, SecurityProfile, UnsupportedOption,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox};
 use serde_json::{Value, json};
@@ -241,9 +241,15 @@ fn rows() -> Vec<Row> {
         nested("no network", |c| c.no_network = true, "/network/enabled", json!(false), network),
         of_surface("create(volumes=)", |c| given(c, "create(volumes=)"), "mounts"),
         of_surface("create(patches=)", |c| c.patches = vec![Patch::Remove { path: "/x".into() }], "patches"),
-        of_surface("create(registry_auth=)", |c| given(c, "create(registry_auth=)"), "registry_auth"),
-        of_surface("create(registry_insecure=)", |c| given(c, "create(registry_insecure=)"), "insecure registries"),
-        of_surface("create(registry_ca_certs=)", |c| given(c, "create(registry_ca_certs=)"), "ca_certs"),
+        nested(
+            "credentials of a registry",
+            |c| c.registry.auth = Some(RegistryAuth { username: "u".into(), password: "p".into() }),
+            "/registry",
+            json!({"type": "inline", "username": "u", "password": "p"}),
+            "registry_auth",
+        ),
+        of_surface("create(registry_insecure=)", |c| c.registry.insecure = true, "insecure registries"),
+        of_surface("create(registry_ca_certs=)", |c| c.registry.ca_certs = vec![vec![1]], "ca_certs"),
         of_surface("create(ports=)", |c| given(c, "create(ports=)"), network),
         of_surface("create(network=)", |c| given(c, "create(network=)"), network),
         of_surface("create(secrets=)", |c| given(c, "create(secrets=)"), network),
@@ -364,8 +370,15 @@ fn the_table_knows_every_field() {
     unknown.retain(|place| !NO_WISH.iter().any(|known| place.starts_with(known)));
     assert!(unknown.is_empty(), "not in the table: {unknown:?}");
     // Everything beside the specification.
-    let SandboxConfig { spec: _, replace_existing: _, replace_timeout: _, no_network: _, patches: _, unsupported: _ } =
-        config();
+    let SandboxConfig {
+        spec: _,
+        replace_existing: _,
+        replace_timeout: _,
+        no_network: _,
+        patches: _,
+        unsupported: _,
+        registry: _,
+    } = config();
 }
 
 /// Places of all values; an empty map is one.

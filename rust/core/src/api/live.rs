@@ -8,7 +8,8 @@ use super::{
     SandboxLocalState,
 };
 use crate::backend::{
-    Agent, BackendKind, CreateRequest, ExecRequest, ListQuery, LiveRecord, RemoveRequest, SharedBackend, StartRequest,
+    Agent, BackendKind, CreateRequest, ExecRequest, ListQuery, LiveRecord, PullProgressFn, RemoveRequest,
+    SharedBackend, StartRequest,
 };
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::model::{
@@ -64,9 +65,17 @@ impl Sandbox {
 
     /// Creates and boots. With `replace_existing`, a sandbox of the same name is stopped and removed first.
     pub async fn create(backend: &SharedBackend, config: SandboxConfig) -> MicrosandboxResult<Sandbox> {
+        Sandbox::create_with_progress(backend, config, None).await
+    }
+    /// As [`Sandbox::create`]; reports the pull of the image.
+    pub async fn create_with_progress(
+        backend: &SharedBackend,
+        config: SandboxConfig,
+        progress: Option<PullProgressFn>,
+    ) -> MicrosandboxResult<Sandbox> {
         validate_sandbox_name(&config.spec.name)?;
         backend.sandboxes().check_options(&config)?;
-        let request = CreateRequest { config, start: true, owner: None };
+        let request = CreateRequest { config, start: true, owner: None, progress };
         Ok(Sandbox::created(backend.clone(), backend.sandboxes().create(request).await?))
     }
     /// Running: connect; stopped: start; absent: create.

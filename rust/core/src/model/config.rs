@@ -30,6 +30,8 @@ pub struct SandboxConfig {
     /// Changes of the root file system before the first program, in order. They are part of the disk afterwards, not of
     /// the spec.
     pub patches: Vec<Patch>,
+    /// How the registry of the image is reached; never stored.
+    pub registry: super::RegistryAccess,
     /// Options of the surface that no local driver honours yet; each must lead to `Unsupported`, never be dropped.
     pub unsupported: Vec<UnsupportedOption>,
 }

@@ -13,6 +13,7 @@ mod modification;
 mod name;
 mod owner;
 mod patch;
+mod pull;
 mod status;
 mod volume;
 
@@ -29,5 +30,6 @@ pub use modification::*;
 pub use name::*;
 pub use owner::*;
 pub use patch::*;
+pub use pull::*;
 pub use status::*;
 pub use volume::*;

@@ -26,7 +26,7 @@ pub struct Prepared {
 
 /// Checks everything and decides what is decided once, before anything is created or replaced.
 pub async fn prepare(home: &Home, request: CreateRequest, fallback: &Fallback) -> MicrosandboxResult<Prepared> {
-    let CreateRequest { mut config, owner, start: _ } = request;
+    let CreateRequest { mut config, owner, start: _, progress: _ } = request;
     if owner.is_none() {
         // Only a server makes longer names, of shorter ones.
         validate_sandbox_name(&config.spec.name)?;

@@ -36,13 +36,21 @@ const REFUSED: [Check; 13] = [
     (|c| c.replace_existing, ".replace()", "when cloud sandbox replace semantics land"),
     (|c| c.spec.init.is_some(), "init", "when cloud init wrapper lands"),
     (|c| c.spec.pull_policy != PullPolicy::IfMissing, "pull_policy", "when cloud pull policy lands"),
-    (|c| given(c, &["create(registry_auth=)"]), "registry_auth", "when cloud registry auth lands"),
     (
-        |c| given(c, &["create(registry_insecure=)"]),
+        |c| c.registry.auth.is_some() || given(c, &["create(registry_auth=)"]),
+        "registry_auth",
+        "when cloud registry auth lands",
+    ),
+    (
+        |c| c.registry.insecure || given(c, &["create(registry_insecure=)"]),
         "insecure registries",
         "when cloud insecure-registry support lands",
     ),
-    (|c| given(c, &["create(registry_ca_certs=)"]), "ca_certs", "when cloud custom CA certs land"),
+    (
+        |c| !c.registry.ca_certs.is_empty() || given(c, &["create(registry_ca_certs=)"]),
+        "ca_certs",
+        "when cloud custom CA certs land",
+    ),
     (
         |c| {
             let names = [

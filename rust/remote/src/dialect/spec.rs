@@ -2,14 +2,14 @@
 //! model this file does not compile until it handles the field.
 
 use microsandbox_wire::create::{
-    CreateRequest, EnvVar, Image, Lifecycle, Network, PullPolicy as WirePull, Resources, Rlimit, Runtime,
+    CreateRequest, EnvVar, Image, Lifecycle, Network, PullPolicy as WirePull, Registry, Resources, Rlimit, Runtime,
     SecurityProfile as WireProfile,
 };
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
     DEFAULT_METRICS_SAMPLE_INTERVAL_MS, DEFAULT_PIDS, ImageSource, Isolation, MetricsOptions, PullPolicy,
-    RuntimeOptions, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec, SecurityProfile,
+    RegistryAccess, RuntimeOptions, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec, SecurityProfile,
 };
 
 /// `available_when` of the options that the service decides.
@@ -22,13 +22,23 @@ fn refused<T>(feature: &str, available_when: &str) -> MicrosandboxResult<T> {
 /// The request, or the first option that cannot be carried.
 pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
     // Replacing is done by this client, in steps (see `operations`); the options of no backend are refused before.
-    let SandboxConfig { spec, replace_existing: _, replace_timeout: _, no_network, patches, unsupported } = config;
+    let SandboxConfig { spec, replace_existing: _, replace_timeout: _, no_network, patches, unsupported, registry } =
+        config;
     if let Some(option) = unsupported.first() {
         return refused(&option.feature, &option.available_when);
     }
     if !patches.is_empty() {
         return refused("create(patches=)", LOCAL);
     }
+    let RegistryAccess { auth, insecure, ca_certs } = registry;
+    if *insecure {
+        return refused("create(registry_insecure=)", LOCAL);
+    }
+    if !ca_certs.is_empty() {
+        return refused("create(registry_ca_certs=)", LOCAL);
+    }
+    let registry =
+        auth.as_ref().map(|auth| Registry::Inline { username: auth.username.clone(), password: auth.password.clone() });
     let SandboxSpec {
         name,
         image,
@@ -86,7 +96,7 @@ pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
         },
         lifecycle: lifecycle_of(lifecycle)?,
         slug: None,
-        registry: None,
+        registry,
     })
 }
 

@@ -135,7 +135,7 @@ async fn create_and_start(app: Arc<App>, caller: Caller, config: SandboxConfig) 
     let _slot = app.reserve_slot().await?;
     let spec = &config.spec;
     let reserved = app.budgets.reserve(&app.backend, &caller.owner, &spec.name, &spec.resources).await?;
-    let request = CreateRequest { config, start: true, owner: Some(caller.owner.clone()) };
+    let request = CreateRequest { config, start: true, owner: Some(caller.owner.clone()), progress: None };
     let live = app.backend.sandboxes().create(request).await?;
     reserved.keep();
     Ok(app.show(&caller, &Sandbox::get(&app.backend, &live.spec.name).await?))
