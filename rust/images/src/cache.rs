@@ -43,6 +43,7 @@ pub struct LayerCache {
 }
 
 /// Released when dropped.
+#[derive(Debug)]
 pub struct CacheLock(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl LayerCache {

@@ -6,13 +6,19 @@
 //! | [`archive`], [`tar_index`] | an archive as a seekable file, and the positions of its members |
 //! | [`document`], [`plan`] | manifests and configurations, and the images they describe |
 //! | [`cache`] | unpacked layers on disk |
+//! | [`blobs`] | compressed layers and documents on disk, as their authors stored them |
+//! | [`leases`] | what running operations use, so that no removal deletes it |
 //! | [`load`] | importing an archive |
 //! | [`limits`], [`failure`] | the limits, and the errors of a refusal |
 
 mod archive;
+#[allow(dead_code, reason = "the users of the blob store come next")]
+mod blobs;
 mod cache;
 mod document;
 mod failure;
+#[allow(dead_code, reason = "the users of leases come next")]
+mod leases;
 mod limits;
 mod load;
 mod plan;
