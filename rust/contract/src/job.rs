@@ -26,12 +26,24 @@ pub mod fd {
     /// A pidfd of the creator; readable when it is gone. Same meaning as end of file on the lifeline, but a forked
     /// child of the creator cannot keep it alive.
     pub const OWNER: i32 = 6;
-    /// Launch: the agent, a sealed memory file. Unpack: the archive to read.
+    /// Launch: the agent, a sealed memory file.
     pub const PAYLOAD: i32 = 7;
     /// Launch of a microVM: the virtual machine monitor, a sealed memory file.
     pub const VMM: i32 = 8;
     /// Launch of a microVM: the libkrunfw library that holds the guest kernel, opened for reading.
     pub const KERNEL: i32 = 9;
+    /// Unpack: the first of [`super::UnpackSpec::sources`] files to read, one number after the other.
+    pub const SOURCES: i32 = 10;
+}
+
+impl Job {
+    /// How many files were handed over from [`fd::SOURCES`] on.
+    pub fn sources(&self) -> usize {
+        match self {
+            Job::Unpack(spec) => spec.sources.min(MAX_SOURCES),
+            Job::Launch(_) | Job::RemoveTree(_) | Job::Probe(_) => 0,
+        }
+    }
 }
 
 /// One run of `msb-runtime`.
@@ -48,10 +60,15 @@ pub enum Job {
     Probe(ProbeSpec),
 }
 
-/// One layer of an archive that was passed on [`fd::PAYLOAD`].
+/// Most files of one job.
+pub const MAX_SOURCES: usize = 512;
+
+/// One layer: a file of its own, or a part of an archive that holds several.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerSource {
-    /// Where the blob begins in the archive.
+    /// Which of the descriptors from [`fd::SOURCES`] on holds the blob.
+    pub source: usize,
+    /// Where the blob begins in that file.
     pub offset: u64,
     pub length: u64,
     pub compression: Compression,
@@ -80,6 +97,8 @@ pub enum Compression {
 pub struct UnpackSpec {
     pub version: u32,
     pub ids: IdMap,
+    /// Files that were handed over from [`fd::SOURCES`] on.
+    pub sources: usize,
     pub layers: Vec<LayerSource>,
     pub limits: ImageLimits,
     /// What stays free of the file system of the layers.

@@ -161,10 +161,10 @@ impl Home {
     pub async fn run_job(
         &self,
         job: &Job,
-        payload: Option<BorrowedFd<'_>>,
+        files: &[BorrowedFd<'_>],
         on_report: &mut (dyn FnMut(Report) + Send),
     ) -> MicrosandboxResult<()> {
-        runtime_process::run_job(job, payload, on_report).await
+        runtime_process::run_job(job, files, on_report).await
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Handover<'a> {
     /// Of a microVM: the monitor, and the library with its guest's kernel.
     pub vmm: Option<BorrowedFd<'a>>,
     pub kernel: Option<BorrowedFd<'a>>,
+    /// Files of [`fd::SOURCES`].
+    pub sources: &'a [BorrowedFd<'a>],
     /// Becomes standard error: where a panic of the runtime is found again.
     pub stderr: Option<OwnedFd>,
     /// Of the runtime of a sandbox: by its arguments it is found where its files are gone.
@@ -74,7 +76,7 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
     let owner =
         rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(|e| context(e.into()))?;
 
-    let wanted: [(BorrowedFd<'_>, i32); 10] = [
+    let fixed: [(BorrowedFd<'_>, i32); 10] = [
         (null.as_fd(), 0),
         (null.as_fd(), 1),
         (handover.stderr.as_ref().map_or(null.as_fd(), AsFd::as_fd), 2),
@@ -86,10 +88,12 @@ pub fn spawn(job: &Job, handover: Handover<'_>) -> MicrosandboxResult<RuntimePro
         (handover.vmm.unwrap_or(null.as_fd()), fd::VMM),
         (handover.kernel.unwrap_or(null.as_fd()), fd::KERNEL),
     ];
+    let files = handover.sources.iter().copied().zip(fd::SOURCES..);
+    let lowest = (fd::SOURCES + handover.sources.len() as i32).max(32);
     // Lifted above every target number, so that no dup2 overwrites a source still needed.
-    let mut sources = Vec::with_capacity(wanted.len());
-    for (source, target) in wanted {
-        let lifted = rustix::io::fcntl_dupfd_cloexec(source, 32).map_err(|e| context(e.into()))?;
+    let mut sources = Vec::with_capacity(fixed.len() + handover.sources.len());
+    for (source, target) in fixed.into_iter().chain(files) {
+        let lifted = rustix::io::fcntl_dupfd_cloexec(source, lowest).map_err(|e| context(e.into()))?;
         sources.push((lifted, target));
     }
     let label = handover.label.as_ref().map(Label::arguments).transpose()?.unwrap_or_default();
@@ -174,12 +178,12 @@ pub fn reap_in_background(pidfd: OwnedFd) {
 /// Dropping the future kills the process.
 pub async fn run_job(
     job: &Job,
-    payload: Option<BorrowedFd<'_>>,
+    files: &[BorrowedFd<'_>],
     on_report: &mut (dyn FnMut(Report) + Send),
 ) -> MicrosandboxResult<()> {
     let (stderr_read, stderr_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| MicrosandboxError::Io { context: "start msb-runtime".into(), source: e.into() })?;
-    let mut process = spawn(job, Handover { payload, stderr: Some(stderr_write), ..Handover::default() })?;
+    let mut process = spawn(job, Handover { sources: files, stderr: Some(stderr_write), ..Handover::default() })?;
     let mut guard = KillOnDrop(Some(process.pidfd));
     let mut finished = false;
     while let Some(report) = process.reports.next().await? {

@@ -109,7 +109,7 @@ async fn mapped(home: &Home, path: &Path) -> MicrosandboxResult<()> {
     let ids: IdMap = home.id_map()?;
     let job = Job::RemoveTree(RemoveTreeSpec { version: LAUNCH_VERSION, ids, path: path.to_owned() });
     let mut failed = None;
-    home.run_job(&job, None, &mut |report| {
+    home.run_job(&job, &[], &mut |report| {
         if let Report::Failed(error) = report {
             failed = Some(error);
         }

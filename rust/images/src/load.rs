@@ -176,8 +176,14 @@ impl Import<'_> {
             let total_bytes = self.limits.total_bytes.saturating_sub(used).max(1);
             let limits = ImageLimits { total_bytes, ..self.limits };
             let headroom = headroom::of(&self.home.config().disk);
-            let spec =
-                UnpackSpec { version: LAUNCH_VERSION, ids: self.home.id_map()?, layers: batch, limits, headroom };
+            let spec = UnpackSpec {
+                version: LAUNCH_VERSION,
+                ids: self.home.id_map()?,
+                sources: 1,
+                layers: batch,
+                limits,
+                headroom,
+            };
             facts.extend(self.job(spec, facts.len(), log).await?);
         }
         Ok(facts)
@@ -191,6 +197,7 @@ impl Import<'_> {
             None => self.cache.layer_dir(id),
         };
         LayerSource {
+            source: 0,
             offset: layer.extent.offset,
             length: layer.extent.length,
             compression: layer.compression,
@@ -207,7 +214,7 @@ impl Import<'_> {
         let mut failed: Option<JobError> = None;
         let job = Job::Unpack(spec);
         self.home
-            .run_job(&job, Some(self.archive.file().as_fd()), &mut |report| match report {
+            .run_job(&job, &[self.archive.file().as_fd()], &mut |report| match report {
                 Report::Progress { layer, read, .. } => log.reading(first.saturating_add(layer), read),
                 Report::Unpacked { layer, bytes, entries } => {
                     log.unpacked(first.saturating_add(layer));

@@ -104,6 +104,7 @@ pub async fn launch(
     let handover = runtime_process::Handover {
         lifeline: Some(lifeline_read),
         payload: Some(embedded::agent()?),
+        sources: &[],
         stderr: Some(runtime_log.into()),
         vmm: kernel.as_ref().map(|_| embedded::vmm()).transpose()?,
         kernel: kernel.as_ref().map(|kernel| kernel.file.as_fd()),

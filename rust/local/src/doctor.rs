@@ -82,7 +82,7 @@ async fn probe(home: &Home, ids: &IdMap, scratch: &Path) -> MicrosandboxResult<I
         scratch: scratch.to_owned(),
     };
     let mut found = None;
-    home.run_job(&Job::Probe(spec), None, &mut |report| match report {
+    home.run_job(&Job::Probe(spec), &[], &mut |report| match report {
         Report::Probed(report) => found = Some(Ok(report)),
         Report::Failed(error) => {
             found = Some(Err(MicrosandboxError::Runtime(format!("{}; {}", error.message, error.hint))));

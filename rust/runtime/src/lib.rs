@@ -38,14 +38,17 @@ pub fn run(start: Instant) -> i32 {
     let [spec, report, lifeline, owner, payload, vmm, kernel] =
         [fd::SPEC, fd::REPORT, fd::LIFELINE, fd::OWNER, fd::PAYLOAD, fd::VMM, fd::KERNEL]
             .map(|number| descriptor::inherit(number).ok());
+    let job = read_job(spec);
+    let last = fd::SOURCES + job.as_ref().map_or(0, Job::sources) as i32;
+    let sources = (fd::SOURCES..last).filter_map(|number| descriptor::inherit(number).ok()).collect();
     // Whatever else the creator left open is not ours to keep.
-    let _ = descriptor::close_from(fd::KERNEL as u32 + 1);
+    let _ = descriptor::close_from(last as u32);
     // Nor is what its process was like to show in a sandbox.
     inherited::reset();
     // A write beyond a limit that could not be raised becomes an error like any other instead of the end of this process.
     signal::block(&[libc::SIGXFSZ]);
     let mut reporter = report::Reporter::new(report);
-    let job = match read_job(spec) {
+    let job = match job {
         Ok(job) => job,
         Err(message) => {
             let failure = Failure::new(Step::ReadSpec, message, "install the package again");
@@ -59,7 +62,7 @@ pub fn run(start: Instant) -> i32 {
             let inherited = launch::Inherited { lifeline, owner, payload, vmm, kernel };
             launch::run(spec, inherited, &mut reporter, steps::Steps::new(start))
         }
-        Job::Unpack(spec) => job::unpack::run(&spec, payload, &mut reporter),
+        Job::Unpack(spec) => job::unpack::run(&spec, sources, &mut reporter),
         Job::RemoveTree(spec) => job::remove::run(&spec, &mut reporter),
         Job::Probe(spec) => job::probe::run(&spec, &mut reporter),
     }

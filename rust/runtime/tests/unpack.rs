@@ -88,6 +88,7 @@ fn digest(bytes: &[u8]) -> String {
 
 fn layer(blob: &[u8], tar: &[u8], compression: Compression, target: &Path, beneath: &[PathBuf]) -> LayerSource {
     LayerSource {
+        source: 0,
         offset: 0,
         length: blob.len() as u64,
         compression,
@@ -102,9 +103,15 @@ fn run(blob: &[u8], layers: Vec<LayerSource>, limits: ImageLimits) -> Vec<Report
     let memory = rustix::fs::memfd_create("archive", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let mut file = std::fs::File::from(memory);
     file.write_all(blob).unwrap();
-    let job =
-        Job::Unpack(UnpackSpec { version: LAUNCH_VERSION, ids: IDS, layers, limits, headroom: Headroom::Bytes(0) });
-    let mut runtime = start(&job, Some(file.into()));
+    let job = Job::Unpack(UnpackSpec {
+        version: LAUNCH_VERSION,
+        ids: IDS,
+        sources: 1,
+        layers,
+        limits,
+        headroom: Headroom::Bytes(0),
+    });
+    let mut runtime = start_with(&job, vec![file.into()]);
     let reports = runtime.reports();
     let code = runtime.wait();
     assert_eq!(code == 0, matches!(reports.last(), Some(Report::Done)), "{reports:?}");

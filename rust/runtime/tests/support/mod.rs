@@ -144,6 +144,15 @@ pub fn start(job: &Job, payload: Option<OwnedFd>) -> Runtime {
 }
 
 pub fn start_as(job: &Job, payload: Option<OwnedFd>, user: Option<User>) -> Runtime {
+    begin(job, payload, Vec::new(), user)
+}
+
+/// With the files of an unpacking job.
+pub fn start_with(job: &Job, sources: Vec<OwnedFd>) -> Runtime {
+    begin(job, None, sources, None)
+}
+
+fn begin(job: &Job, payload: Option<OwnedFd>, sources: Vec<OwnedFd>, user: Option<User>) -> Runtime {
     let text = serde_json::to_vec(job).unwrap();
     let memory = rustix::fs::memfd_create("job", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let mut spec = File::from(memory);
@@ -154,7 +163,12 @@ pub fn start_as(job: &Job, payload: Option<OwnedFd>, user: Option<User>) -> Runt
     let (life_read, life_write) = rustix::pipe::pipe_with(cloexec).unwrap();
     let owner = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).unwrap();
     let payload = payload.unwrap_or_else(|| File::open("/dev/null").unwrap().into());
-    let handed: Vec<OwnedFd> = vec![spec.into(), report_write, life_read, owner, payload];
+    let mut handed: Vec<OwnedFd> = vec![spec.into(), report_write, life_read, owner, payload];
+    if !sources.is_empty() {
+        // In the places of what only a launch has.
+        handed.extend([(); 2].map(|()| OwnedFd::from(File::open("/dev/null").unwrap())));
+        handed.extend(sources);
+    }
     let numbers: Vec<i32> = handed.iter().map(AsRawFd::as_raw_fd).collect();
     #[allow(clippy::disallowed_methods, reason = "the test stands in for the spawner")]
     let mut command = Command::new(runtime_binary());
@@ -191,7 +205,7 @@ fn check(result: i32) -> std::io::Result<()> {
 fn hand_over(numbers: &[i32]) -> std::io::Result<()> {
     // SAFETY: plain descriptor calls in the child, before exec.
     unsafe {
-        let mut high = [0; 8];
+        let mut high = [0; 16];
         for (index, &number) in numbers.iter().enumerate() {
             high[index] = libc::fcntl(number, libc::F_DUPFD, 100);
             check(high[index])?;

@@ -1,4 +1,4 @@
-//! The unpack job: image layers from one archive into directories of their own, inside the sandbox's id mapping.
+//! The unpack job: image layers from files that were handed over into directories of their own, inside the sandbox's id mapping.
 //!
 //! | module | holds |
 //! |---|---|
@@ -16,6 +16,7 @@ pub mod stream;
 pub mod tree;
 mod writeback;
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,15 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// A layer with everything opened that it needs.
 struct Layer<'a> {
     source: &'a LayerSource,
+    blob: &'a File,
     target: OwnedFd,
     /// Top first.
     beneath: Vec<OwnedFd>,
 }
 
 /// Runs the job; the result is the exit code of the process.
-pub fn run(spec: &UnpackSpec, archive: Option<OwnedFd>, reporter: &mut Reporter) -> i32 {
-    match unpack_mapped(spec, archive, reporter) {
+pub fn run(spec: &UnpackSpec, sources: Vec<OwnedFd>, reporter: &mut Reporter) -> i32 {
+    match unpack_mapped(spec, sources, reporter) {
         Ok(code) => code,
         Err(error) => {
             reporter.send(&Report::Failed(error));
@@ -53,14 +55,15 @@ pub fn run(spec: &UnpackSpec, archive: Option<OwnedFd>, reporter: &mut Reporter)
     }
 }
 
-fn unpack_mapped(spec: &UnpackSpec, archive: Option<OwnedFd>, reporter: &mut Reporter) -> Outcome<i32> {
+fn unpack_mapped(spec: &UnpackSpec, sources: Vec<OwnedFd>, reporter: &mut Reporter) -> Outcome<i32> {
     if spec.version != LAUNCH_VERSION {
         return Err(limits::corrupt(format!("launch contract version {} instead of {LAUNCH_VERSION}", spec.version)));
     }
-    let archive = std::fs::File::from(archive.ok_or_else(|| limits::corrupt("no archive was handed over"))?);
+    let sources: Vec<File> = sources.into_iter().map(File::from).collect();
     // With the caller's rights: the way to these directories may be closed to the mapped ids.
-    let layers = spec.layers.iter().map(|source| open_layer(source, &spec.ids)).collect::<Outcome<Vec<_>>>()?;
-    in_user_namespace::run(&spec.ids, || match unpack_layers(spec, &archive, layers, reporter) {
+    let layers =
+        spec.layers.iter().map(|source| open_layer(source, &sources, &spec.ids)).collect::<Outcome<Vec<_>>>()?;
+    in_user_namespace::run(&spec.ids, || match unpack_layers(spec, layers, reporter) {
         Ok(()) => {
             reporter.send(&Report::Done);
             0
@@ -72,11 +75,12 @@ fn unpack_mapped(spec: &UnpackSpec, archive: Option<OwnedFd>, reporter: &mut Rep
     })
 }
 
-fn open_layer<'a>(source: &'a LayerSource, map: &IdMap) -> Outcome<Layer<'a>> {
+fn open_layer<'a>(source: &'a LayerSource, sources: &'a [File], map: &IdMap) -> Outcome<Layer<'a>> {
     let open = |path: &Path| {
         fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| failed("open", path.as_os_str().as_encoded_bytes(), error))
     };
+    let blob = sources.get(source.source).ok_or_else(|| limits::corrupt("the file of a layer was not handed over"))?;
     let target = open(&source.target)?;
     let (uid, gid) = ids::root_ids(map);
     let name = source.target.as_os_str().as_encoded_bytes();
@@ -86,15 +90,10 @@ fn open_layer<'a>(source: &'a LayerSource, map: &IdMap) -> Outcome<Layer<'a>> {
             .map_err(|error| failed("set the owner of", name, error))?;
     }
     let beneath = source.beneath.iter().rev().map(|path| open(path)).collect::<Outcome<_>>()?;
-    Ok(Layer { source, target, beneath })
+    Ok(Layer { source, blob, target, beneath })
 }
 
-fn unpack_layers(
-    spec: &UnpackSpec,
-    archive: &std::fs::File,
-    layers: Vec<Layer<'_>>,
-    reporter: &mut Reporter,
-) -> Outcome<()> {
+fn unpack_layers(spec: &UnpackSpec, layers: Vec<Layer<'_>>, reporter: &mut Reporter) -> Outcome<()> {
     // One barrier more between a hostile archive and everything else. Where the kernel lacks it, the writer's own care
     // is all there is.
     let targets: Vec<_> = layers.iter().map(|layer| &layer.target).collect();
@@ -107,7 +106,7 @@ fn unpack_layers(
     for (index, layer) in layers.into_iter().enumerate() {
         let target = rustix::io::fcntl_dupfd_cloexec(&layer.target, 0).map_err(|e| failed("open", b"target", e))?;
         let source = layer.source;
-        let entries = unpack_layer(spec, archive, layer, &mut budget, index, reporter)
+        let entries = unpack_layer(spec, layer, &mut budget, index, reporter)
             .map_err(|error| limits::of_layer(&source.blob_digest, error))?;
         reporter.send(&Report::Unpacked { layer: index, bytes: budget.layer_bytes(), entries });
         last = Some(target);
@@ -122,7 +121,6 @@ fn unpack_layers(
 
 fn unpack_layer(
     spec: &UnpackSpec,
-    archive: &std::fs::File,
     layer: Layer<'_>,
     budget: &mut Budget,
     index: usize,
@@ -137,7 +135,7 @@ fn unpack_layer(
         }
     };
     budget.begin_layer();
-    stream::with_tar(archive, layer.source, &spec.limits, &mut progress, |bytes| {
+    stream::with_tar(layer.blob, layer.source, &spec.limits, &mut progress, |bytes| {
         let refused = |error| limits::refused(&spec.limits, error);
         let mut tree = Tree::new(layer.target, layer.beneath, &spec.ids, budget)?;
         let mut entries = 0;

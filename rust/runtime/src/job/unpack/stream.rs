@@ -1,4 +1,4 @@
-//! From a blob in an archive to the bytes of its tar: reading, checking the blob's digest and unpacking happen in one
+//! From a blob to the bytes of its tar: reading, checking the blob's digest and unpacking happen in one
 //! thread, checking the tar's digest and writing files in another, with a few buffers between them.
 
 use std::io::{self, BufRead, Read};
@@ -20,9 +20,9 @@ const IN_FLIGHT: usize = 8;
 /// zstd's code for a frame that needs a larger window than allowed.
 const ZSTD_WINDOW_TEXT: &str = "requires too much memory";
 
-/// The packed bytes of one layer: a part of the archive, hashed while it is read.
+/// The packed bytes of one layer: hashed while it is read.
 struct Packed<'a> {
-    archive: &'a std::fs::File,
+    blob: &'a std::fs::File,
     at: u64,
     end: u64,
     hash: Sha256,
@@ -44,7 +44,7 @@ impl BufRead for Packed<'_> {
             let want = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(PACKED_CHUNK);
             self.buffer.resize(want, 0);
             self.from = 0;
-            self.archive.read_exact_at(&mut self.buffer, self.at)?;
+            self.blob.read_exact_at(&mut self.buffer, self.at)?;
             self.hash.update(&self.buffer);
             self.at += want as u64;
             (self.progress)(self.at - self.start);
@@ -84,7 +84,7 @@ fn check_digest(what: &str, expected: &str, hash: Sha256) -> Outcome<()> {
 
 /// Unpacks `layer` and hands its tar to `consume`; both digests are checked before this returns well.
 pub fn with_tar<T>(
-    archive: &std::fs::File,
+    blob: &std::fs::File,
     layer: &LayerSource,
     limits: &ImageLimits,
     progress: &mut (dyn FnMut(u64) + Send),
@@ -95,7 +95,7 @@ pub fn with_tar<T>(
     let (full_send, full) = sync_channel::<Vec<u8>>(IN_FLIGHT);
     let (empty_send, empty) = sync_channel::<Vec<u8>>(IN_FLIGHT + 2);
     std::thread::scope(|scope| {
-        let producer = scope.spawn(move || produce(archive, layer, limits, progress, &full_send, &empty));
+        let producer = scope.spawn(move || produce(blob, layer, limits, progress, &full_send, &empty));
         let mut bytes = TarBytes { full, empty: empty_send, chunk: Vec::new(), from: 0, hash: Sha256::new() };
         let result = consume(&mut bytes).map(|value| {
             bytes.drain();
@@ -117,7 +117,7 @@ pub fn with_tar<T>(
 }
 
 fn produce(
-    archive: &std::fs::File,
+    blob: &std::fs::File,
     layer: &LayerSource,
     limits: &ImageLimits,
     progress: &mut dyn FnMut(u64),
@@ -127,7 +127,7 @@ fn produce(
     let end =
         layer.offset.checked_add(layer.length).ok_or_else(|| corrupt("the layer ends past the largest offset"))?;
     let mut packed = Packed {
-        archive,
+        blob,
         at: layer.offset,
         end,
         hash: Sha256::new(),
@@ -227,7 +227,7 @@ fn unreadable(error: &io::Error, limits: &ImageLimits) -> JobError {
         return limits::window_exceeded(limits);
     }
     if let Some(errno) = rustix::io::Errno::from_io_error(error) {
-        return limits::failed("read the archive at", b"layer", errno);
+        return limits::failed("read the blob of", b"layer", errno);
     }
     corrupt(format!("the layer cannot be unpacked: {text}"))
 }
