@@ -20,6 +20,7 @@ from microsandbox import (
     ImageNotFoundError,
     ImagePullFailedError,
     MicrosandboxError,
+    PullPolicy,
     Sandbox,
     UnsupportedError,
 )
@@ -134,7 +135,7 @@ async def test_equivalent_spellings_are_one_image(local: Any, tmp_path: Path) ->
 
 async def test_a_missing_image_is_not_found_and_leaves_nothing(make: Make, local: Any, home: Path) -> None:
     with pytest.raises(MicrosandboxError) as caught:
-        await make(image="no/such:image")
+        await make(image="no/such:image", pull_policy=PullPolicy.NEVER)
     assert isinstance(caught.value, ImageNotFoundError | NotImplementedError)
     assert (await Sandbox.list(backend=local)).sandboxes == []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from microsandbox import ImageNotFoundError, InvalidConfigError, Sandbox
+from microsandbox import ImageNotFoundError, InvalidConfigError, PullPolicy, Sandbox
 
 
 async def test_a_folder_of_its_name_does_not_change_an_image(
@@ -17,8 +17,8 @@ async def test_a_folder_of_its_name_does_not_change_an_image(
     (tmp_path / "a" / "b").mkdir()
     monkeypatch.chdir(tmp_path)
     for name in ("python", "a/b"):
-        with pytest.raises(ImageNotFoundError, match=r"begins with / or \./"):
-            await Sandbox.create("box", image=name, backend=local)
+        with pytest.raises(ImageNotFoundError, match=rf"begins with / or \./: .*write \./{name}"):
+            await Sandbox.create("box", image=name, pull_policy=PullPolicy.NEVER, backend=local)
     assert (await Sandbox.list(backend=local)).sandboxes == []
 
 

@@ -192,7 +192,7 @@ impl Read for Stream<'_> {
     }
 }
 
-fn compression_of(magic: &[u8]) -> Compression {
+pub fn compression_of(magic: &[u8]) -> Compression {
     match magic {
         [0x1f, 0x8b, ..] => Compression::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,

@@ -102,13 +102,7 @@ pub struct Descriptor {
 
 impl Descriptor {
     pub fn kind(&self) -> Kind {
-        if MANIFEST_TYPES.contains(&self.media_type.as_str()) {
-            Kind::Manifest
-        } else if INDEX_TYPES.contains(&self.media_type.as_str()) {
-            Kind::Index
-        } else {
-            Kind::Other
-        }
+        kind_of(&self.media_type)
     }
 
     pub fn annotation(&self, key: &str) -> Option<&str> {
@@ -220,6 +214,29 @@ pub fn manifest(bytes: &[u8], what: &str, media_type: &str) -> Result<Manifest, 
     }
     count_layers(raw.layers.len(), what)?;
     Ok(Manifest { config: raw.config, layers: raw.layers })
+}
+
+/// What a manifest or index says of itself, where nothing else says what it is.
+pub fn own_media_type(bytes: &[u8], what: &str) -> Result<String, Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        #[serde(default)]
+        media_type: Option<String>,
+    }
+    let typed: Typed = parse(bytes, what)?;
+    typed.media_type.ok_or_else(|| corrupt(format!("neither the registry nor {what} says what kind of document it is")))
+}
+
+/// What a media type means.
+pub fn kind_of(media_type: &str) -> Kind {
+    if MANIFEST_TYPES.contains(&media_type) {
+        Kind::Manifest
+    } else if INDEX_TYPES.contains(&media_type) {
+        Kind::Index
+    } else {
+        Kind::Other
+    }
 }
 
 /// Reads an image configuration that must name `layers` layers.

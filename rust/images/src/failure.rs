@@ -27,6 +27,26 @@ impl Failure {
         }
     }
 
+    /// The error for the caller who asked to pull `reference`.
+    pub fn pulling(self, reference: &str) -> MicrosandboxError {
+        let near = super::near(reference);
+        match self {
+            Failure::Image { kind, message } => {
+                // Where no image was found, a directory may have been meant.
+                let near = match kind {
+                    ImageErrorKind::Transport | ImageErrorKind::Denied => near.as_str(),
+                    _ => "",
+                };
+                let message = format!("pull {reference}: {}{near}", printable(&message));
+                MicrosandboxError::ImagePull { kind, message }
+            }
+            Failure::Other(MicrosandboxError::ImageNotFound(message)) => {
+                MicrosandboxError::ImageNotFound(format!("{}{near}", printable(&message)))
+            }
+            Failure::Other(error) => error,
+        }
+    }
+
     /// The error for the caller who asked to load `archive`.
     pub fn loading(self, archive: &Path) -> MicrosandboxError {
         match self {

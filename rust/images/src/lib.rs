@@ -8,13 +8,18 @@
 //! | [`cache`] | unpacked layers on disk |
 //! | [`blobs`] | compressed layers and documents on disk, as their authors stored them |
 //! | [`leases`] | what running operations use, so that no removal deletes it |
+//! | [`credentials`] | who a registry takes us for |
+//! | [`blobs`] | compressed layers and documents on disk, as their authors stored them |
+//! | [`leases`] | what running operations use, so that no removal deletes it |
 //! | [`load`] | importing an archive |
+//! | [`pull`], [`registry`], [`platform`] | fetching an image from its registry |
 //! | [`limits`], [`failure`] | the limits, and the errors of a refusal |
 
 mod archive;
 #[allow(dead_code, reason = "the users of the blob store come next")]
 mod blobs;
 mod cache;
+mod credentials;
 mod document;
 mod failure;
 #[allow(dead_code, reason = "the users of leases come next")]
@@ -22,13 +27,17 @@ mod leases;
 mod limits;
 mod load;
 mod plan;
+mod platform;
+mod pull;
 mod reference;
+mod registry;
 mod tar_index;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub use load::load;
+pub use pull::{pull, ready};
 
 use self::cache::LayerCache;
 use self::document::Sha256Digest;
@@ -61,10 +70,32 @@ pub async fn get(home: &Home, reference: &str) -> MicrosandboxResult<ImageInfo> 
 pub async fn inspect(home: &Home, reference: &str) -> MicrosandboxResult<ImageDetail> {
     match find(home, reference).await? {
         Some(detail) => Ok(detail),
-        None => Err(MicrosandboxError::ImageNotFound(format!(
-            "{reference}; load an archive of it first (the path of a directory begins with / or ./)"
-        ))),
+        None => Err(missing(reference)),
     }
+}
+
+/// The error for an image that is not in the store.
+fn missing(reference: &str) -> MicrosandboxError {
+    MicrosandboxError::ImageNotFound(format!(
+        "{reference} is not on this machine; pull it or load an archive of it first{}",
+        near(reference)
+    ))
+}
+
+/// How to name the directory that the caller may have meant.
+fn near(reference: &str) -> String {
+    let here = match std::path::Path::new(reference).is_dir() {
+        true => format!(": for the directory {reference} of the working directory write ./{reference}"),
+        false => String::new(),
+    };
+    format!("; the path of a directory begins with / or ./{here}")
+}
+
+/// An image of the store whose layers are there.
+async fn complete(home: &Home, reference: &str) -> MicrosandboxResult<Option<ImageDetail>> {
+    let Some(detail) = find(home, reference).await? else { return Ok(None) };
+    let diff_ids: Vec<String> = detail.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    Ok(layer_dirs(home, &diff_ids).is_ok().then_some(detail))
 }
 
 /// The image and its layers, for a new sandbox.

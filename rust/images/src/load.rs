@@ -2,7 +2,8 @@
 
 use microsandbox_contract::{ImageLimits, Job, JobError, LAUNCH_VERSION, LayerSource, Report, UnpackSpec};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, Cancelled, Spool};
@@ -57,14 +58,10 @@ async fn import(
     cache.sweep(home).await?;
     let (archive, mut images) = open(home, archive.to_owned(), limits).await?;
     name(&mut images, tag);
-    let mut distinct: Vec<&PlannedLayer> = Vec::new();
-    for layer in images.iter().flat_map(|image| &image.layers) {
-        if !distinct.iter().any(|known| known.chain_id == layer.chain_id) {
-            distinct.push(layer);
-        }
-    }
+    let distinct = distinct(&images);
     let below = below(&images);
-    Import { home, cache: &cache, archive: &archive, layers: &distinct, below, limits }.unpack(progress).await?;
+    let files = BTreeMap::from([(0, archive.file())]);
+    Import { home, cache: &cache, files, layers: &distinct, below, limits }.unpack(progress).await?;
     record(home, &cache, &images).await
 }
 
@@ -113,8 +110,19 @@ fn name(images: &mut [PlannedImage], tag: Option<String>) {
     }
 }
 
+/// Every layer once, each after those beneath it.
+pub fn distinct(images: &[PlannedImage]) -> Vec<&PlannedLayer> {
+    let mut distinct: Vec<&PlannedLayer> = Vec::new();
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        if !distinct.iter().any(|known| known.chain_id == layer.chain_id) {
+            distinct.push(layer);
+        }
+    }
+    distinct
+}
+
 /// For every layer of the archive the ones beneath it, bottom first.
-fn below(images: &[PlannedImage]) -> BTreeMap<Sha256Digest, Vec<Sha256Digest>> {
+pub fn below(images: &[PlannedImage]) -> BTreeMap<Sha256Digest, Vec<Sha256Digest>> {
     let mut below = BTreeMap::new();
     for image in images {
         let chain: Vec<Sha256Digest> = image.layers.iter().map(|layer| layer.chain_id.clone()).collect();
@@ -126,19 +134,20 @@ fn below(images: &[PlannedImage]) -> BTreeMap<Sha256Digest, Vec<Sha256Digest>> {
 }
 
 /// What unpacking needs to know.
-struct Import<'a> {
-    home: &'a Home,
-    cache: &'a LayerCache,
-    archive: &'a Archive,
+pub struct Import<'a> {
+    pub home: &'a Home,
+    pub cache: &'a LayerCache,
+    /// The files of the layers, by their numbers.
+    pub files: BTreeMap<usize, &'a File>,
     /// Each once, every one after those beneath it.
-    layers: &'a [&'a PlannedLayer],
-    below: BTreeMap<Sha256Digest, Vec<Sha256Digest>>,
-    limits: ImageLimits,
+    pub layers: &'a [&'a PlannedLayer],
+    pub below: BTreeMap<Sha256Digest, Vec<Sha256Digest>>,
+    pub limits: ImageLimits,
 }
 
 impl Import<'_> {
     /// Unpacks the layers that the cache lacks, all of them or none.
-    async fn unpack(self, progress: Option<ProgressFn>) -> Result<(), Failure> {
+    pub async fn unpack(self, progress: Option<ProgressFn>) -> Result<(), Failure> {
         let layers = self.layers;
         let missing: Vec<usize> =
             (0..layers.len()).filter(|i| self.cache.facts(&layers[*i].chain_id).is_none()).collect();
@@ -176,15 +185,11 @@ impl Import<'_> {
             let total_bytes = self.limits.total_bytes.saturating_sub(used).max(1);
             let limits = ImageLimits { total_bytes, ..self.limits };
             let headroom = headroom::of(&self.home.config().disk);
-            let spec = UnpackSpec {
-                version: LAUNCH_VERSION,
-                ids: self.home.id_map()?,
-                sources: 1,
-                layers: batch,
-                limits,
-                headroom,
-            };
-            facts.extend(self.job(spec, facts.len(), log).await?);
+            let (files, batch) = self.numbered(batch)?;
+            let ids = self.home.id_map()?;
+            let sources = files.len();
+            let spec = UnpackSpec { version: LAUNCH_VERSION, ids, sources, layers: batch, limits, headroom };
+            facts.extend(self.job(spec, &files, facts.len(), log).await?);
         }
         Ok(facts)
     }
@@ -197,7 +202,7 @@ impl Import<'_> {
             None => self.cache.layer_dir(id),
         };
         LayerSource {
-            source: 0,
+            source: layer.source,
             offset: layer.extent.offset,
             length: layer.extent.length,
             compression: layer.compression,
@@ -208,13 +213,41 @@ impl Import<'_> {
         }
     }
 
+    /// The files of a batch, and its layers with the numbers of those.
+    fn numbered(&self, mut batch: Vec<LayerSource>) -> Result<(Vec<BorrowedFd<'_>>, Vec<LayerSource>), Failure> {
+        let mut numbers: Vec<usize> = Vec::new();
+        let mut files = Vec::new();
+        for layer in &mut batch {
+            let known = numbers.iter().position(|number| *number == layer.source);
+            let number = match known {
+                Some(number) => number,
+                None => {
+                    let file = self.files.get(&layer.source).ok_or_else(|| {
+                        MicrosandboxError::Runtime(format!("the file of {} is not open", layer.blob_digest))
+                    })?;
+                    numbers.push(layer.source);
+                    files.push(file.as_fd());
+                    files.len() - 1
+                }
+            };
+            layer.source = number;
+        }
+        Ok((files, batch))
+    }
+
     /// Runs one unpacking process, for the layers from number `first` on.
-    async fn job(&self, spec: UnpackSpec, first: usize, log: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
+    async fn job(
+        &self,
+        spec: UnpackSpec,
+        files: &[BorrowedFd<'_>],
+        first: usize,
+        log: &Told<'_>,
+    ) -> Result<Vec<LayerFacts>, Failure> {
         let mut facts: Vec<Option<LayerFacts>> = vec![None; spec.layers.len()];
         let mut failed: Option<JobError> = None;
         let job = Job::Unpack(spec);
         self.home
-            .run_job(&job, &[self.archive.file().as_fd()], &mut |report| match report {
+            .run_job(&job, files, &mut |report| match report {
                 Report::Progress { layer, read, .. } => log.reading(first.saturating_add(layer), read),
                 Report::Unpacked { layer, bytes, entries } => {
                     log.unpacked(first.saturating_add(layer));
@@ -283,7 +316,7 @@ impl Told<'_> {
 }
 
 /// Stores the images. Another spelling of a name that moves to the new image would be ambiguous, so it goes.
-async fn record(home: &Home, cache: &LayerCache, images: &[PlannedImage]) -> Result<Vec<ImageInfo>, Failure> {
+pub async fn record(home: &Home, cache: &LayerCache, images: &[PlannedImage]) -> Result<Vec<ImageInfo>, Failure> {
     let store = home.store().await?;
     let mut infos = Vec::new();
     for image in images {

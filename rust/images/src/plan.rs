@@ -37,6 +37,8 @@ pub struct PlannedImage {
 
 #[derive(Debug, Clone)]
 pub struct PlannedLayer {
+    /// Which file holds it.
+    pub source: usize,
     pub diff_id: Sha256Digest,
     /// Of this layer on those beneath it; see [`Sha256Digest::chain`].
     pub chain_id: Sha256Digest,
@@ -172,6 +174,7 @@ impl Reader<'_> {
             return Err(corrupt(format!("{what} is declared {compression:?} but its content is {actual:?}")));
         }
         Ok(PlannedLayer {
+            source: 0,
             diff_id,
             chain_id,
             blob_digest,
@@ -214,7 +217,7 @@ impl Reader<'_> {
             Compression::None => diff_id.clone(),
             Compression::Gzip | Compression::Zstd => self.archive.digest(extent)?,
         };
-        Ok(PlannedLayer { diff_id, chain_id, blob_digest, media_type: None, extent, compression })
+        Ok(PlannedLayer { source: 0, diff_id, chain_id, blob_digest, media_type: None, extent, compression })
     }
 
     fn accept(&mut self, config: &Config) -> bool {
@@ -245,13 +248,13 @@ impl Reader<'_> {
 }
 
 /// The layers' own digests with those of the chain up to each, bottom first.
-fn chained(config: &Config) -> Result<Vec<(Sha256Digest, Sha256Digest)>, Failure> {
+pub fn chained(config: &Config) -> Result<Vec<(Sha256Digest, Sha256Digest)>, Failure> {
     let diff_ids: Vec<_> = config.rootfs.diff_ids.iter().map(|id| Sha256Digest::parse(id)).collect::<Result<_, _>>()?;
     let chain_ids = Sha256Digest::chain(&diff_ids);
     Ok(diff_ids.into_iter().zip(chain_ids).collect())
 }
 
-fn planned(
+pub fn planned(
     manifest_digest: Sha256Digest,
     media_type: Option<String>,
     config: Config,
@@ -326,7 +329,7 @@ fn synthetic_manifest(config: &Sha256Digest, size: usize, layers: &[PlannedLayer
     Sha256Digest::of(document.to_string().as_bytes())
 }
 
-fn layer_compression(media_type: &str) -> Option<Compression> {
+pub fn layer_compression(media_type: &str) -> Option<Compression> {
     match media_type {
         "application/vnd.oci.image.layer.v1.tar"
         | "application/vnd.oci.image.layer.nondistributable.v1.tar"

@@ -56,6 +56,33 @@ impl Reference {
         Ok(Reference { domain: domain.to_owned(), path, tag, digest })
     }
 
+    /// `host` or `host:port` of the registry.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The repository within its registry.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn tag(&self) -> &str {
+        self.tag.as_deref().unwrap_or(DEFAULT_TAG)
+    }
+
+    /// The one name under which an image is recorded: short for those of the default registry, as people write them.
+    pub fn canonical(&self) -> String {
+        let name = match (self.domain.as_str(), self.path.strip_prefix("library/")) {
+            (DEFAULT_DOMAIN, Some(short)) => short.to_owned(),
+            (DEFAULT_DOMAIN, None) => self.path.clone(),
+            _ => format!("{}/{}", self.domain, self.path),
+        };
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => format!("{name}@{digest}"),
+            (None, _) => format!("{name}:{}", self.tag()),
+        }
+    }
+
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
     }

@@ -9,15 +9,15 @@ use microsandbox_core::agent::connections::KeptDialer;
 use microsandbox_core::agent::{AgentAddress, AgentClient, Dialer, StreamAgent, Verdict};
 use microsandbox_core::api::{DEFAULT_STOP_TIMEOUT, SandboxRecord};
 use microsandbox_core::backend::{
-    Agent, ConnectRequest, CreateRequest, ImageBackend, ListQuery, LiveRecord, Operation, ProgressFn, RecordPage,
-    RemoveRequest, SandboxBackend, StartRequest,
+    Agent, ConnectRequest, CreateRequest, ImageBackend, ListQuery, LiveRecord, Operation, ProgressFn, PullProgressFn,
+    RecordPage, RemoveRequest, SandboxBackend, StartRequest,
 };
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::guest_dirs::GuestDirs;
 use microsandbox_core::lifecycle::{Ending, Force, replace};
 use microsandbox_core::model::{
     DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, Owners, SandboxMetrics, SandboxSpec, SandboxStatus,
+    MetricsStream, Modification, ModificationPlan, Owners, PullRequest, SandboxMetrics, SandboxSpec, SandboxStatus,
     validate_stored_name,
 };
 use microsandbox_home::{Home, blocking, process};
@@ -291,6 +291,9 @@ impl ImageBackend for LocalBackend {
         progress: Option<ProgressFn>,
     ) -> Operation<'a, Vec<ImageInfo>> {
         Box::pin(images::load(&self.home, archive, tag, progress))
+    }
+    fn pull(&self, request: PullRequest, progress: Option<PullProgressFn>) -> Operation<'_, ImageInfo> {
+        Box::pin(async move { images::pull(&self.home, &request, progress).await })
     }
     fn list(&self) -> Operation<'_, Vec<ImageInfo>> {
         Box::pin(images::list(&self.home))

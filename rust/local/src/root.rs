@@ -3,15 +3,21 @@
 use microsandbox_contract::{BindSpec, Lower, RootSpec};
 
 use super::{host_image, runtime_layer};
+use microsandbox_core::backend::PullProgressFn;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{EnvVar, ImageDefaults, ImageSource, SandboxSpec};
+use microsandbox_core::model::{EnvVar, ImageDefaults, ImageSource, PullRequest, RegistryAccess, SandboxSpec};
 use microsandbox_core::validate;
 use microsandbox_home::{Home, blocking};
 use microsandbox_images as images;
 
 /// What the image gives a sandbox for good; resolved once, at create.
-pub async fn image_defaults(home: &Home, image: &ImageSource) -> MicrosandboxResult<ImageDefaults> {
-    match image {
+pub async fn image_defaults(
+    home: &Home,
+    spec: &SandboxSpec,
+    access: RegistryAccess,
+    progress: Option<PullProgressFn>,
+) -> MicrosandboxResult<ImageDefaults> {
+    match &spec.image {
         ImageSource::Host { prefixes } => {
             host_image::prepare(home, prefixes).await?;
             Ok(ImageDefaults { host_prefixes: prefixes.clone(), ..ImageDefaults::default() })
@@ -22,7 +28,9 @@ pub async fn image_defaults(home: &Home, image: &ImageSource) -> MicrosandboxRes
             microsandbox_core::backend::available_when::DISK_IMAGES,
         )),
         ImageSource::Oci { reference } => {
-            let resolved = images::resolve(home, reference).await?;
+            let (reference, policy) = (reference.clone(), spec.pull_policy);
+            let request = PullRequest { reference, policy, access, platform: None };
+            let resolved = images::ready(home, &request, progress).await?;
             let config = resolved.detail.config.unwrap_or_default();
             Ok(ImageDefaults {
                 reference: Some(resolved.detail.handle.reference),

@@ -13,13 +13,14 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use url::Url;
 
+use super::CloudBackend;
 use super::errors::{Route, cut};
 use super::http::Client;
 use super::socket::{Socket, Transport, limits};
-use super::{CloudBackend, tls};
 use microsandbox_core::agent::AgentClient;
 use microsandbox_core::api::DEFAULT_CONNECT_TIMEOUT;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_https::tls;
 
 const LABEL: &str = "GET /v1/sandboxes/{id}/agent";
 

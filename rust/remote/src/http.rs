@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use super::errors::{Route, refusal};
-use super::tls;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_https::{cause, pause, tls};
 
 /// Largest response that is read into memory.
 const RESPONSE_MAX: usize = 16 << 20;
@@ -115,7 +115,7 @@ impl Client {
             builder = builder.tls_backend_preconfigured(rustls::ClientConfig::clone(tls));
         } else {
             // The default would look for trust anchors that plain HTTP does not need.
-            builder = builder.tls_backend_preconfigured(no_tls()?);
+            builder = builder.tls_backend_preconfigured(tls::without_trust()?);
         }
         Ok(Client {
             client: builder.build().map_err(failed)?,
@@ -188,7 +188,7 @@ impl Client {
 
     /// Sends a call and returns the 2xx response before its body, without a limit of time.
     pub async fn open(&self, call: &Call<'_>) -> MicrosandboxResult<Response> {
-        let mut pause = FIRST_PAUSE;
+        let mut wait_next = FIRST_PAUSE;
         for attempt in 0.. {
             let last = attempt == RETRIES;
             let (error, wait) = match self.send(call).await {
@@ -204,15 +204,13 @@ impl Client {
                 Err(Failed::Redirect(why)) => (self.no_response(call.route.label, &why), None),
             };
             let Some(asked) = wait.filter(|_| !last) else { return Err(error) };
-            // Up to a quarter more or less, so that clients that failed together do not retry together.
-            let jittered = pause.mul_f64(0.75 + f64::from(jitter()) / 512.0);
-            let wait = asked.unwrap_or(jittered);
+            let wait = asked.unwrap_or_else(|| pause::jittered(wait_next));
             if wait > PAUSE_MAX {
                 return Err(error);
             }
             tracing::debug!(route = call.route.label, attempt, wait_ms = wait.as_millis() as u64, "retrying");
             tokio::time::sleep(wait).await;
-            pause *= 2;
+            wait_next *= 2;
         }
         unreachable!("the loop ends by returning")
     }
@@ -297,8 +295,8 @@ impl Client {
                 source: Box::new(failure),
             },
             None => {
-                let failure = self.no_response(label, &root_cause(error));
-                match os_error(error).filter(|_| error.is_connect()) {
+                let failure = self.no_response(label, &cause::root(error));
+                match cause::os_error(error).filter(|_| error.is_connect()) {
                     Some(source) => MicrosandboxError::Unreachable { message: failure.to_string(), source },
                     None => failure,
                 }
@@ -349,29 +347,15 @@ fn patience(response: &Response, retry: Retry) -> Option<Option<Duration>> {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => retry == Retry::Safe,
         _ => false,
     };
-    let after =
-        response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
+    let after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| pause::retry_after(value.to_str().ok()?, SystemTime::now()));
     again.then_some(after)
-}
-
-/// Seconds, or a date in any of the three forms (RFC 9110 sections 10.2.3 and 5.6.7); a date that has passed is no pause.
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    Some(at.duration_since(now).unwrap_or_default())
 }
 
 fn is_without_response(error: &reqwest::Error) -> bool {
     error.is_request() && !error.is_redirect() && !error.is_timeout()
-}
-
-fn jitter() -> u8 {
-    let mut byte = [0];
-    let _ = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty());
-    byte[0]
 }
 
 async fn read_bounded(response: &mut Response, limit: usize, label: &str) -> MicrosandboxResult<Bytes> {
@@ -400,55 +384,10 @@ async fn read_bounded(response: &mut Response, limit: usize, label: &str) -> Mic
 
 /// Why a body ended before its last byte.
 pub fn broken(error: &reqwest::Error) -> String {
-    super::errors::cut(&root_cause(error))
-}
-
-/// The innermost cause: the outer ones state only that a request failed.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-/// The error of the operating system in the chain of causes.
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<std::io::Error> {
-    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-    match errno {
-        Some(errno) => Some(std::io::Error::from_raw_os_error(errno)),
-        None => os_error(error.source()?),
-    }
+    super::errors::cut(&cause::root(error))
 }
 
 fn is_json(kind: &str) -> bool {
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/json") || (kind.starts_with("application/") && kind.ends_with("+json"))
-}
-
-fn no_tls() -> MicrosandboxResult<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| MicrosandboxError::InvalidConfig(format!("TLS cannot be set up: {error}")))?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Ok(config)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_is_in_seconds_or_until_a_date() {
-        let now = httpdate::parse_http_date("Mon, 30 Nov 2026 10:00:00 GMT").unwrap();
-        let of = |value| retry_after(value, now);
-        assert_eq!(of(" 3 "), Some(Duration::from_secs(3)));
-        for date in ["Mon, 30 Nov 2026 10:00:09 GMT", "Monday, 30-Nov-26 10:00:09 GMT", "Mon Nov 30 10:00:09 2026"] {
-            assert_eq!(of(date), Some(Duration::from_secs(9)), "{date}");
-        }
-        assert_eq!(of("Mon, 30 Nov 2026 09:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(of("soon"), None);
-    }
 }

@@ -9,7 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`address`] | validation of the URL and the key |
-//! | [`http`], [`tls`] | one request: limits, retries, redirects; the certificates it accepts |
+//! | [`http`] | one request: limits, retries, redirects |
 //! | [`errors`] | error responses as [`MicrosandboxError`] |
 //! | [`dialect`] | a specification as a create request: `spec` and `flat` |
 //! | [`response`] | responses about sandboxes as records |
@@ -27,7 +27,6 @@ mod logs;
 mod operations;
 mod response;
 mod socket;
-mod tls;
 mod volumes;
 
 use std::sync::Arc;

@@ -1,10 +1,11 @@
 //! Creating a sandbox: everything is checked, then the row, the directory and the boot.
 
 use futures::FutureExt as _;
-use microsandbox_core::backend::{CreateRequest, LiveRecord};
+use microsandbox_core::backend::{CreateRequest, LiveRecord, PullProgressFn};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{
-    BootTrace, ImageSource, Isolation, Patch, SandboxConfig, SandboxSpec, SandboxStatus, validate_sandbox_name,
+    BootTrace, ImageSource, Isolation, Patch, RegistryAccess, SandboxConfig, SandboxSpec, SandboxStatus,
+    validate_sandbox_name,
 };
 use microsandbox_core::undo::{self, Cut};
 use microsandbox_core::validate;
@@ -26,7 +27,7 @@ pub struct Prepared {
 
 /// Checks everything and decides what is decided once, before anything is created or replaced.
 pub async fn prepare(home: &Home, request: CreateRequest, fallback: &Fallback) -> MicrosandboxResult<Prepared> {
-    let CreateRequest { mut config, owner, start: _, progress: _ } = request;
+    let CreateRequest { mut config, owner, start: _, progress } = request;
     if owner.is_none() {
         // Only a server makes longer names, of shorter ones.
         validate_sandbox_name(&config.spec.name)?;
@@ -36,7 +37,8 @@ pub async fn prepare(home: &Home, request: CreateRequest, fallback: &Fallback) -
     }
     let mut trace = BootTrace::begin();
     config.patches.iter().try_for_each(Patch::check)?;
-    prepare_spec(home, &mut config.spec, fallback).await?;
+    let access = std::mem::take(&mut config.registry);
+    prepare_spec(home, &mut config.spec, access, progress, fallback).await?;
     trace.finish("checks");
     Ok(Prepared { config, owner, trace })
 }
@@ -109,7 +111,13 @@ async fn claim(
 }
 
 /// Checks everything and settles everything that is decided once: isolation, image, identity.
-async fn prepare_spec(home: &Home, spec: &mut SandboxSpec, fallback: &Fallback) -> MicrosandboxResult<()> {
+async fn prepare_spec(
+    home: &Home,
+    spec: &mut SandboxSpec,
+    access: RegistryAccess,
+    progress: Option<PullProgressFn>,
+    fallback: &Fallback,
+) -> MicrosandboxResult<()> {
     validate::spec(spec, home.config())?;
     has_room(home, "create", &spec.name).await?;
     // A home that cannot hold the database is refused before its lock directory exists.
@@ -123,7 +131,7 @@ async fn prepare_spec(home: &Home, spec: &mut SandboxSpec, fallback: &Fallback) 
     }
     spec.isolation_actual = Some(isolation::decide(home, spec.isolation, fallback).await?);
     mounts::exist(home, spec).await?;
-    spec.image_defaults = root::image_defaults(home, &spec.image).await?;
+    spec.image_defaults = root::image_defaults(home, spec, access, progress).await?;
     if spec.isolation_actual == Some(Isolation::Microvm) {
         validate::microvm(spec)?;
     }

@@ -38,6 +38,17 @@ fn invalid(text: String) -> MicrosandboxError {
     MicrosandboxError::InvalidConfig(text)
 }
 
+/// For plain HTTP only: the default would look for trust anchors, which plain HTTP does not need.
+pub fn without_trust() -> MicrosandboxResult<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid(format!("TLS cannot be set up: {error}")))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(config)
+}
+
 /// The error of a handshake, at any depth of the chain of causes.
 pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
     if let Some(failure) = error.downcast_ref::<rustls::Error>() {
