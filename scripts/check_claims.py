@@ -22,6 +22,7 @@ README = "README.md"
 CLAIMS = "docs/claims.md"
 HAZARDS = "docs/hazards.md"
 BACKEND_CASES = "docs/backend-cases.md"
+FINDINGS = "docs/findings.md"
 DOCUMENTS = (
     README,
     "DESIGN.md",
@@ -32,6 +33,7 @@ DOCUMENTS = (
     CLAIMS,
     HAZARDS,
     BACKEND_CASES,
+    FINDINGS,
 )
 REFERENCE = re.compile(r"`((?:tests|benches|rust|fuzz)/[\w./-]+\.(?:py|rs))::([\w:]+)`")
 # Of section 11 of the specification of the backends.

@@ -14,7 +14,7 @@ FAILPOINT = b"MSB_FAILPOINT"
 
 
 def failpoints(wheel: Path) -> list[str]:
-    """The members of the wheel that can be told to fail."""
+    """The members of the wheel that a variable can make fail."""
     with zipfile.ZipFile(wheel) as archive:
         return [name for name in archive.namelist() if name.endswith(".so") and FAILPOINT in archive.read(name)]
 

@@ -24,6 +24,8 @@ from servers import MSB, Serve, on
 LEVELS = amount(20_000, 100_000)
 LONG_LEVELS = amount(1_000, 100_000)
 FILES = amount(20_000, 1_000_000)
+# Of the guest, MiB: what it makes in a file system in memory is charged to it, 1 KiB or more for each file.
+MEMORY = amount(1024, 8192)
 # What a call may add to the memory of its process.
 MOST = 96 << 20
 
@@ -143,7 +145,7 @@ def local(home: Path, rooms: Path) -> Any:
 async def bombed(backend: Any) -> tuple[Any, Any]:
     """A sandbox and a volume that it has filled as much as itself."""
     volume = await Volume.create("bombs", backend=backend)
-    options = {"image": "host", "volumes": {"/v": Volume.named("bombs")}, "memory": 1024}
+    options = {"image": "host", "volumes": {"/v": Volume.named("bombs")}, "memory": MEMORY}
     box = await Sandbox.create("bombs", backend=backend, **options)
     sizes = [str(size) for size in (LEVELS, LONG_LEVELS, FILES)]
     done = await box.exec("python3", ["-c", BOMBS, *sizes, "/root", "/v"], timeout=within(900))

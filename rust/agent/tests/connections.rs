@@ -227,10 +227,10 @@ fn clients_beyond_the_limit_wait_until_one_leaves() {
         let agent = Agent::start_with(Bootstrap { max_clients: 2, ..bootstrap() });
         let (one, _two) = (agent.connect(), agent.connect());
         let socket = agent.socket.clone();
-        let (told, answer) = std::sync::mpsc::channel();
+        let (sender, answer) = std::sync::mpsc::channel();
         let third = std::thread::spawn(move || {
             let mut client = Client::hello(&socket, TOKEN, (1, 1));
-            told.send(()).unwrap();
+            sender.send(()).unwrap();
             client.sh("echo third").text()
         });
         assert!(answer.recv_timeout(Duration::from_millis(300)).is_err(), "the third was served beside two");

@@ -126,7 +126,7 @@ fn output_without_credit_stops_that_session_only() {
     });
 }
 
-/// Output that fits the window exactly needs no credit for its end to be told.
+/// Output that fits the window exactly needs no credit for its end to be reported.
 // hazard: X2
 #[test]
 fn the_exit_needs_no_credit() {

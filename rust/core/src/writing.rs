@@ -56,7 +56,7 @@ mod tests {
         let work = writing.step().unwrap();
         writing.resume(work + 1);
         assert_eq!(writing.step().unwrap(), 2);
-        // Nobody resumed: it failed, or was cancelled.
+        // It was not resumed: it failed, or was cancelled.
         assert!(writing.step().is_err());
         assert!(writing.last_step().is_err());
         assert!(writing.last_step().is_err());

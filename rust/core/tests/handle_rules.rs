@@ -141,7 +141,7 @@ fn connecting_goes_by_what_the_handle_saw() {
         for status in [Stopped, Crashed, Starting, Paused] {
             let error = of(&backend, status).connect(None).await.unwrap_err();
             assert!(
-                matches!(&error, MicrosandboxError::SandboxNotRunning { name, status: told } if name == "box" && *told == status),
+                matches!(&error, MicrosandboxError::SandboxNotRunning { name, status: reported } if name == "box" && *reported == status),
                 "{error:?}"
             );
         }

@@ -291,7 +291,7 @@ impl ExecControl for Control {
 pub async fn collect(place: Place, cmd: String, mut options: ExecOptions) -> MicrosandboxResult<ExecOutput> {
     let (timeout, max) = (options.timeout, options.max_output_bytes);
     if options.stdin == StdinSource::Pipe {
-        // Nobody can write to it here.
+        // Nothing can write to it here.
         options.stdin = StdinSource::Null;
     }
     let handle = place.start(cmd, options)?;

@@ -1,4 +1,4 @@
-//! `disk.host_headroom`: the free space of the host's file systems that the product never uses up by itself. Sandboxes have
+//! `disk.host_headroom`: the free space of the host's file systems that the product never uses up. Sandboxes have
 //! no quota, so a guest can still do so; what we write for it or for a caller is refused before.
 
 use std::os::fd::AsFd;

@@ -323,7 +323,7 @@ async fn removal_frees_what_nothing_needs() {
     .await;
 }
 
-/// A directory of another id, which nobody else may enter, with a file in it.
+/// A directory of another id, which no other user may enter, with a file in it.
 fn private_layer() -> Layer {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, kind, mode) in

@@ -16,7 +16,7 @@ const SHARE: u32 = 20;
 /// Unit of `st_blocks` (stat(2)).
 const BLOCK: u64 = 512;
 
-/// The upper layer of a sandbox, counted now and then.
+/// The upper layer of a sandbox, counted at intervals.
 #[derive(Debug, Default)]
 pub struct Upper {
     counted: Option<Counted>,

@@ -1,5 +1,5 @@
 //! Fuzzing inside `cargo test`, with the stable toolchain: inputs of a corpus, changed at random, to a function that must
-//! neither panic nor take long. An input whose outcome nobody saw before joins the corpus of the run, which stands in for the
+//! neither panic nor take long. An input with a new outcome joins the corpus of the run, which stands in for the
 //! coverage that libFuzzer has.
 //!
 //! The corpus of a target is `fuzz/corpus/<target>`: real files, and inputs that failed once. Each is tried first, as it is. Then

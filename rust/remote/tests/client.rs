@@ -35,7 +35,7 @@ async fn the_key_is_on_every_request_and_in_no_error() {
     }
 }
 
-/// Case 75, and a status that nobody knows.
+/// Case 75, and an unknown status.
 #[tokio::test]
 async fn statuses_map_one_to_one() {
     use SandboxStatus as S;

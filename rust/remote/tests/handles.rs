@@ -234,7 +234,7 @@ async fn a_stop_looks_first() {
     assert_eq!(handle.status_snapshot(), SandboxStatus::Running);
 }
 
-/// Case 92: there is no force here, and that is told.
+/// Case 92: there is no force here, and the error says so.
 #[tokio::test]
 async fn a_stop_that_never_ends_surfaces_that_there_is_no_force() {
     let server = with_status("running").await;

@@ -1,4 +1,4 @@
-//! Who the cloud client talks to over TLS: nobody whose certificate does not hold, with the remedy.
+//! Who the cloud client talks to over TLS: only servers with a valid certificate; the error names the remedy.
 
 use std::sync::Arc;
 

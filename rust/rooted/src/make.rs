@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::open::{Rule, open};
 
-/// Mounts in which nothing is made. Told by their ids (statx(2), `stx_mnt_id`), so that links inside cannot lead around the check.
+/// Mounts in which nothing is made. Known by their ids (statx(2), `stx_mnt_id`), so that links inside cannot lead around the check.
 #[derive(Debug, Default)]
 pub struct Mounts(Vec<u64>);
 

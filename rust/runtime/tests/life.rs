@@ -154,7 +154,7 @@ fn an_agent_that_ends_early_is_quoted_in_the_boot_error() {
     assert_eq!(runtime.wait(), 1);
 }
 
-/// R3: a memory bomb in PID 1 itself; the limit holds and the reason is told.
+/// R3: a memory bomb in PID 1 itself; the limit holds and the reason is reported.
 // hazard: R3
 #[test]
 fn death_by_the_memory_limit_is_reported_as_such() {

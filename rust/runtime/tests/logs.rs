@@ -105,7 +105,7 @@ fn a_full_disk_is_counted_not_fatal() {
         .detail
         .as_deref()
         .and_then(|text| text.split(' ').find_map(|word| word.parse().ok()))
-        .expect("the loss is not told");
+        .expect("the loss is not reported");
     // The stand-in sends 16 chunks of 63 KiB for each mebibyte asked for.
     assert_eq!(kept + lost, 3 * 16 * (63 << 10), "{:?}", record.detail);
 }

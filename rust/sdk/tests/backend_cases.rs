@@ -85,7 +85,7 @@ async fn a_stop_that_is_forced_warns_once() {
 }
 
 /// Every field that a specification of the service has, from either shape.
-fn told(wire: Wire) -> Value {
+fn sent(wire: Wire) -> Value {
     let fields = json!({
         "hostname": "h", "workdir": "/w", "shell": "/bin/zsh", "user": "u", "scripts": {"s": "echo"},
         "entrypoint": ["e", "f"], "log_level": "trace",
@@ -106,14 +106,14 @@ fn told(wire: Wire) -> Value {
     }
 }
 
-/// What a service was told for a configuration comes back from it.
+/// What a service received for a configuration comes back from it.
 // case: 73
 #[tokio::test]
 async fn an_answer_brings_every_field_back() {
     for wire in [Wire::Spec, Wire::Flat] {
         let mut body = answer("running");
         body["spec"] = Value::Null;
-        body[if wire == Wire::Spec { "spec" } else { "config" }] = told(wire);
+        body[if wire == Wire::Spec { "spec" } else { "config" }] = sent(wire);
         let server = serving(ResponseTemplate::new(200).set_body_json(body)).await;
         let sandbox = soon(Sandbox::start(&client(&server.uri(), wire), "box", true)).await.unwrap();
         let SandboxSpec { name, image, resources, runtime, env, labels, lifecycle, .. } = sandbox.spec();
@@ -154,7 +154,7 @@ async fn child_of_a_broken_home() {
     let stored: SandboxSpec = serde_json::from_value(json!({"name": "box", "image": image})).unwrap();
     assert_eq!(stored, config().spec);
     let mut body = answer("running");
-    body["spec"] = told(Wire::Spec);
+    body["spec"] = sent(Wire::Spec);
     let server = serving(ResponseTemplate::new(200).set_body_json(body)).await;
     let sandbox = soon(Sandbox::start(&client(&server.uri(), Wire::Spec), "box", true)).await.unwrap();
     assert_eq!(sandbox.spec().resources.cpus, 3);

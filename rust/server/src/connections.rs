@@ -106,7 +106,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A request with a valid key came over this connection. One that was evicted in this moment stays evicted.
+    /// A request with a valid key came over this connection. One that is being evicted stays evicted.
     pub fn is_known_now(&self) {
         if self.known.load(Ordering::Relaxed) {
             return;

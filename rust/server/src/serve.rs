@@ -152,7 +152,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         tokio::select! {
             () = self.bytes(stream, tls) => {}
-            // A connection that shows its key in this moment is closed with the others: its client connects again.
+            // A connection that is just showing its key is closed with the others: its client connects again.
             () = self.place.evicted() => tracing::debug!("a connection without a key made room for another"),
         }
         self.app.metrics.connections.dec();

@@ -201,7 +201,7 @@ fn keep_private(path: &Path) {
         return;
     }
     for file in [path.to_owned(), sibling(path, "-wal"), sibling(path, "-shm")] {
-        // Its owner can always do it, and nobody else may.
+        // Its owner can always do it; no other user may.
         let _ = rustix::fs::chmod(&file, Mode::from_raw_mode(PRIVATE));
     }
 }

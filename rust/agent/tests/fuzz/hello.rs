@@ -1,4 +1,4 @@
-//! The agent's judgement of a stranger's first frame: nobody without the token is ever welcome.
+//! The agent's judgement of a stranger's first frame: a client without the token is never accepted.
 use bytes::BytesMut;
 use microsandbox_agent::clients::hello::{Greeting, judge};
 use microsandbox_protocol::message::Hello;
@@ -16,5 +16,5 @@ pub fn check(wire: &[u8]) {
         assert!(message.kind == Kind::Hello && hello.token == TOKEN);
         assert!((hello.extension_min..=hello.extension_max).contains(&extension));
     }
-    assert!(!matches!(judge(b"", &message), Ok(Greeting::Welcome(_))), "an agent without a token serves nobody");
+    assert!(!matches!(judge(b"", &message), Ok(Greeting::Welcome(_))), "an agent without a token accepts no client");
 }

@@ -149,7 +149,7 @@ impl Agent {
         )
     }
 
-    /// Started, but never told anything.
+    /// Started; nothing is sent to it.
     pub fn mute() -> Agent {
         Agent::spawn(|_| Command::new(agent_binary()), None)
     }

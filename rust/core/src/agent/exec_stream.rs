@@ -121,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.shared.state.store(ENDED, Ordering::Release);
                 Some(Ok(event))
             }
-            // Nobody listens any more.
+            // There is no receiver any more.
             Ok(None) => {
                 self.shared.state.store(ENDED, Ordering::Release);
                 None

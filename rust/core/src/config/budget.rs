@@ -28,9 +28,9 @@ pub struct Budget {
     pub memory_mib: Option<u64>,
     /// Of sandboxes that run, by their limits.
     pub cpus: Option<u64>,
-    /// Of sandboxes and volumes that exist, as measured now and then.
+    /// Of sandboxes and volumes that exist, as last measured.
     pub disk_mib: Option<u64>,
-    /// Files of every kind, of sandboxes and volumes that exist, as measured now and then.
+    /// Files of every kind, of sandboxes and volumes that exist, as last measured.
     pub inodes: Option<u64>,
 }
 

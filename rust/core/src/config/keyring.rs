@@ -18,7 +18,7 @@ pub fn secret(service: &str, name: &str) -> Result<String, String> {
     let (service, name) = (service.to_owned(), name.to_owned());
     let (answer, answered) = std::sync::mpsc::channel();
     let ask = move || {
-        // Nobody listens any more once the deadline has passed.
+        // After the deadline there is no receiver.
         let _ = answer.send(futures::executor::block_on(ask(&service, &name)));
     };
     let asking = std::thread::Builder::new().name("keyring".into()).spawn(ask);

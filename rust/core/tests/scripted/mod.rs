@@ -11,7 +11,7 @@ use microsandbox_core::backend::*;
 use microsandbox_core::model::{ExecOutput, SandboxSpec, SandboxStatus};
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult, SandboxHandle};
 
-/// Says of its sandbox what it is told to say, and remembers what it was asked for.
+/// Reports the scripted state of its sandbox, and records each request.
 #[derive(Default)]
 pub struct Scripted {
     /// What each look sees, one after the other; the last one stays. `None`: the look fails.

@@ -109,7 +109,7 @@ async fn clear(home: &Home, dir: &Path) -> MicrosandboxResult<()> {
     tree::remove(home, dir).await
 }
 
-/// Nobody else runs a canary now: what lies there belongs to the dead.
+/// No other process runs a canary now: what is there was left by ended ones.
 async fn sweep(home: &Home, parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX)

@@ -56,7 +56,7 @@ fn open(device: &Path) -> Result<File, Lack> {
 fn forbidden(device: &Path) -> Lack {
     let place = device.display();
     match fs::metadata(device) {
-        // Nobody but the owner may open it: joining a group would not help.
+        // Only the owner may open it: joining a group would not help.
         Ok(meta) if meta.mode() & 0o060 != 0o060 => {
             let hint = format!(
                 "give a group access (chgrp kvm {place}; chmod 660 {place}; a udev rule keeps it) and join it: \

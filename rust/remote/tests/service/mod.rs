@@ -1,4 +1,4 @@
-//! Services for the cloud client to meet: polite ones over wiremock, and one that says byte for byte what it is told to.
+//! Services for the cloud client to meet: polite ones over wiremock, and one that sends the bytes it was given.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 

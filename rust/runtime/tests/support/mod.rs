@@ -291,7 +291,7 @@ impl Runtime {
         }
     }
 
-    /// Lets go of the sandbox and waits for its end.
+    /// Closes the lifeline of the sandbox and waits for its end.
     pub fn end(mut self) -> i32 {
         self.lifeline = None;
         self.wait()
