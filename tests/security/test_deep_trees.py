@@ -26,6 +26,8 @@ LONG_LEVELS = amount(1_000, 100_000)
 FILES = amount(20_000, 1_000_000)
 # Of the guest, MiB: what it makes in a file system in memory is charged to it, 1 KiB or more for each file.
 MEMORY = amount(1024, 8192)
+# Of the file system for the trees, their copies and what is copied out of them; 1 KiB each.
+INODES = amount(1 << 20, 12 << 20)
 # What a call may add to the memory of its process.
 MOST = 96 << 20
 
@@ -123,17 +125,18 @@ def limits() -> list[int]:
 
 @pytest.fixture
 def rooms(home: Path) -> Iterator[Path]:
-    """Where the sandboxes and volumes of the home are: in memory, because some disks take a millisecond for each directory that is freed."""
+    """Where the sandboxes and volumes of the home are: in memory, because some disks take a millisecond for each directory that is freed; of
+    their own, because /dev/shm has not enough inodes for the long form."""
     directory = Path(tempfile.mkdtemp(prefix="msb-", dir="/dev/shm"))
+    options = f"size={INODES}k,nr_inodes={INODES},mode=755"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "msb-rooms", directory], check=True)
     config = json.loads((home / "config.json").read_text())
     paths = {name: str(directory / name) for name in ("sandboxes", "volumes")}
     config["paths"] = {**config.get("paths", {}), **paths}
     (home / "config.json").write_text(json.dumps(config))
-    # The ids of a sandbox must get to it.
-    directory.chmod(0o755)
     yield directory
-    # Python's own removal recurses.
-    subprocess.run(["rm", "-rf", directory], check=True)
+    subprocess.run(["umount", directory], check=True)
+    directory.rmdir()
 
 
 @pytest.fixture
