@@ -8,15 +8,21 @@ created again; and nothing stays behind (the leak check). `make test-long` does 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from boxes import runtime_pid
 from clients import KILLED, Client, finish
 from homes import REPOSITORY
+from leaks import read_process
 from microsandbox import (
     Sandbox,
     SandboxNotFoundError,
@@ -25,7 +31,7 @@ from microsandbox import (
     VolumeAlreadyExistsError,
     VolumeNotFoundError,
 )
-from pace import amount
+from pace import amount, within
 
 ROUNDS = amount(1, 20)
 
@@ -214,3 +220,41 @@ async def test_the_client_is_killed_with_a_volume_at_a_step(
         assert await volume.fs.list("") == []
         await Volume.remove("data", backend=local)
     assert os.listdir(home / "volumes") == []
+
+
+@pytest.mark.hazard("L1", "L10")
+@pytest.mark.parametrize("inspected", [True, False], ids=["listed before", "created at once"])
+async def test_an_old_runtime_is_gone_before_its_successor_runs(
+    client: Client, local: Any, home: Path, inspected: bool
+) -> None:
+    """A client is killed in a creation; its runtime, which nothing names yet, goes on later than the next creation begins."""
+    creator = client(
+        """
+        async def main():
+            await Sandbox.create("box", image="host", backend=backend)
+        """,
+        MSB_FAILPOINT="hold.ready",
+        MSB_FAILPOINT_MARK=str(home / "held"),
+    )
+    deadline = time.monotonic() + within(60)
+    while not (home / "held").exists():
+        assert time.monotonic() < deadline, "the step was never reached"
+        await asyncio.sleep(0.005)
+    old = runtime_pid(home)
+    os.kill(old, signal.SIGSTOP)
+    try:
+        # As of a runtime that was stopped before it had written who it is.
+        (home / "sandboxes/box/runtime/identity.json").unlink()
+        creator.kill()
+        assert finish(creator)[0] == KILLED
+        if inspected:
+            assert [box.status for box in (await Sandbox.list(backend=local)).sandboxes] == [SandboxStatus.CRASHED]
+        box = await Sandbox.create("box", image="host", backend=local)
+        process = read_process(old)
+        assert process is None or process.state == "Z", f"{process} still lives beside its successor"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(old, signal.SIGCONT)
+    assert (await box.exec("sleep", ["0.2"])).exit_code == 0
+    await box.kill()
+    await Sandbox.remove("box", backend=local)

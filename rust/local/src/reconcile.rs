@@ -218,8 +218,8 @@ pub async fn current_held(home: &Home, name: &str) -> MicrosandboxResult<Option<
         SandboxStatus::Created | SandboxStatus::Stopped | SandboxStatus::Crashed => {}
         SandboxStatus::Starting => {
             // Its creator is gone, and with it the sandbox: until the run is recorded, even a detached one ends with it.
-            if let Some(identity) = live(home, &row, run.as_ref()).await {
-                kill(&identity).await;
+            if !end_ownerless(home, &row).await? {
+                return Ok(Some(Current::without_process((row, run))));
             }
             finish(home, &row, SandboxStatus::Crashed, Some(INTERRUPTED)).await?;
         }
@@ -329,6 +329,34 @@ pub async fn kill_and_clear(identity: &Identity) -> bool {
     }
     clear(Vec::new(), Some(identity)).await;
     true
+}
+
+/// Ends the runtimes of a sandbox whose creator is gone, for the holder of the lock. They are found by their label: a creator that was
+/// killed has recorded no run, and its runtime may not have written who it is. Each of them uses the control groups that the next run of
+/// the name will use, and kills what is in them when it ends. False: one of them is still there.
+pub async fn end_ownerless(home: &Home, row: &SandboxRow) -> MicrosandboxResult<bool> {
+    let dir = home.sandbox_dir(&row.name);
+    if let Some(identity) = blocking(move || Ok(read_live(&dir))).await?
+        && !kill_and_clear(&identity).await
+    {
+        return Ok(false);
+    }
+    // Rows of earlier versions have no id, and their runtimes no label.
+    let spec: Option<SandboxSpec> = serde_json::from_str(&row.config_json).ok();
+    let Some(spec) = spec.filter(|spec| !spec.id.is_empty()) else { return Ok(true) };
+    let (path, driver) = (home.path().to_owned(), driver(&spec));
+    let find = move || {
+        let wanted = Label::new(&path, &spec.id);
+        let found = label::find(&path).into_iter().filter(|found| found.label == wanted);
+        Ok(found.map(|found| strays::identity(found, driver, 0, |_| Vec::new())).collect::<Vec<_>>())
+    };
+    for identity in blocking(find).await? {
+        kill(&identity).await;
+        if process::is_alive(&identity.runtime) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// As [`kill`], of the run behind a row, if it runs.

@@ -164,7 +164,9 @@ async fn insert(home: &Home, owner: Option<&str>, spec: &SandboxSpec) -> Microsa
                 return Err(MicrosandboxError::SandboxAlreadyExists(name));
             }
             if ownerless {
-                reconcile::kill_run(home, &row, run.as_ref()).await;
+                if !reconcile::end_ownerless(home, &row).await? {
+                    return Err(MicrosandboxError::SandboxStillRunning(name));
+                }
                 reconcile::finish(home, &row, SandboxStatus::Crashed, Some(reconcile::INTERRUPTED)).await?;
             }
             reconcile::remove_all(home, &row).await?;
