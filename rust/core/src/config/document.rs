@@ -14,32 +14,41 @@ const VERSION: u64 = 1;
 /// The key that names the active profile.
 const ACTIVE: &str = "active_profile";
 /// The keys that are objects of settings.
-const SECTIONS: [&str; 9] =
-    ["database", "paths", "sandbox_defaults", "runtime", "registries", "ssh", "metrics", "boot", "profiles"];
+const SECTIONS: [&str; 11] = [
+    "database",
+    "paths",
+    "sandbox_defaults",
+    "runtime",
+    "registries",
+    "ssh",
+    "metrics",
+    "boot",
+    "disk",
+    "serve",
+    "profiles",
+];
 /// Largest document that is read.
 const SIZE_MAX: u64 = 1 << 20;
 
-#[derive(serde::Deserialize)]
-struct Versioned {
-    #[serde(default)]
-    version: Option<u64>,
-}
-
 /// `None`: there is no file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> MicrosandboxResult<Option<T>> {
+    let Some((text, _)) = read_keys(path)? else { return Ok(None) };
+    // From the text and not from its keys: these have no positions, and each of them only once.
+    serde_json::from_str(&text).map(Some).map_err(|error| malformed(path, &error))
+}
+
+/// The text, and its keys, of a document that this program may read.
+fn read_keys(path: &Path) -> MicrosandboxResult<Option<(String, Map<String, Value>)>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     // serde reads a list as the fields of an object in their order, an empty one as an object without any, and a demand that
     // was meant to be there would be lost.
-    if text.trim_start().starts_with('[') {
+    let Value::Object(keys) = serde_json::from_str(&text).map_err(|error| malformed(path, &error))? else {
         let what =
             "malformed at line 1, column 1: it must be a JSON object, {…}; correct it, or move it away to use defaults";
         return Err(invalid_value(path, what));
-    }
-    if let Some(key) = serde_json::from_str(&text).ok().and_then(|document| list_in(&document)) {
-        return Err(invalid_value(path, &format!("{key} holds a list; no setting is a list: correct it")));
-    }
+    };
     // Asked first: what a newer version wrote may not fit at all.
-    if let Ok(Versioned { version: Some(version) }) = serde_json::from_str(&text)
+    if let Some(version) = keys.get("version").and_then(Value::as_u64)
         && version > VERSION
     {
         return Err(invalid_value(
@@ -49,13 +58,16 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> MicrosandboxResult<Optio
             ),
         ));
     }
-    serde_json::from_str(&text).map(Some).map_err(|error| malformed(path, &error))
+    if let Some(key) = list_in(&keys) {
+        return Err(invalid_value(path, &format!("{key} holds a list; no setting is a list: correct it")));
+    }
+    Ok(Some((text, keys)))
 }
 
 /// The section that holds a list.
-fn list_in(document: &Value) -> Option<&'static str> {
+fn list_in(keys: &Map<String, Value>) -> Option<&'static str> {
     SECTIONS.into_iter().find(|&key| {
-        let mut left: Vec<&Value> = document.get(key).into_iter().collect();
+        let mut left: Vec<&Value> = keys.get(key).into_iter().collect();
         while let Some(value) = left.pop() {
             match value {
                 Value::Array(_) => return true,
@@ -135,13 +147,10 @@ pub fn clear_active_profile(path: &Path) -> MicrosandboxResult<()> {
 }
 
 fn change(path: &Path, work: impl FnOnce(&mut Map<String, Value>)) -> MicrosandboxResult<()> {
-    let mut document: Value = read(path)?.unwrap_or_default();
-    let Value::Object(keys) = &mut document else {
-        return Err(invalid_value(path, "the document is not an object"));
-    };
-    work(keys);
-    let mut text = serde_json::to_vec_pretty(&document)
-        .map_err(|error| MicrosandboxError::json("write the configuration", error))?;
+    let (_, mut keys) = read_keys(path)?.unwrap_or_default();
+    work(&mut keys);
+    let mut text =
+        serde_json::to_vec_pretty(&keys).map_err(|error| MicrosandboxError::json("write the configuration", error))?;
     text.push(b'\n');
     let target = path.canonicalize().map_err(|error| MicrosandboxError::io("write", path, error))?;
     // There may be keys in it.
@@ -169,7 +178,20 @@ mod tests {
                 assert!(error.contains(&format!("{section} holds a list")), "{error}");
             }
         }
+        let later = r#"{"version": 2, "boot": [1]}"#;
+        std::fs::write(file.path(), later).unwrap();
+        assert!(read::<LocalConfig>(file.path()).unwrap_err().to_string().contains("of version 2"));
         std::fs::write(file.path(), r#"{"of_another_program": [1], "boot": {}}"#).unwrap();
         assert!(read::<LocalConfig>(file.path()).is_ok());
+    }
+
+    #[test]
+    fn every_object_of_the_local_view_is_a_section() {
+        let Ok(Value::Object(keys)) = serde_json::to_value(LocalConfig::default()) else { panic!("no object") };
+        let objects: Vec<&String> = keys.iter().filter(|(_, value)| value.is_object()).map(|(key, _)| key).collect();
+        assert!(!objects.is_empty());
+        for key in objects {
+            assert!(SECTIONS.contains(&key.as_str()), "a list in {key} is read as defaults");
+        }
     }
 }
