@@ -209,9 +209,9 @@ async def test_a_link_of_a_guest_is_no_mount_source(make: Make, local: Any, tmp_
             for options in ({"volumes": {"/d": Volume.bind(str(work / link))}}, {"image": str(work / link)}):
                 with pytest.raises(InvalidConfigError, match=f"leads out of {work}, .* name the path"):
                     await make("second", **options)
-            with pytest.raises(MicrosandboxError):
+            with pytest.raises(FilesystemError, match=f"leads out of {work}, .* name the path"):
                 await other.fs.copy_from_host(work / link / "name", "/tmp/name")
-            with pytest.raises(FilesystemError, match="leads out of a directory"):
+            with pytest.raises(FilesystemError, match=f"leads out of {work}, .* name the path"):
                 await other.fs.copy_to_host("/etc/hostname", work / link / "hostname")
             with pytest.raises(MicrosandboxError):
                 await make("second", patches=[Patch.copy_dir(work / link, "/srv/data")])

@@ -16,7 +16,7 @@ use crate::agent::{AgentClient, Dialer, DirectoryReader, FileReader, FileWriter,
 use crate::backend::{Operation, available_when, refuse};
 use crate::collected::{collect, whole_listing};
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::guest_dirs::GuestDirs;
+use crate::guest_dirs::{self, GuestDirs};
 use crate::host_target::HostTarget;
 use crate::model::{
     FsAttributes, FsEntry, FsEntryKind, FsListStream, FsMetadata, FsReadStream, FsWatchStream, FsWriteSink, FsWriter,
@@ -334,7 +334,8 @@ async fn copy_from_host<D: Dialer>(
     let (guests, path) = (dialer.guest_dirs()?, host.to_owned());
     // A path that a guest can change may be a fifo: it is opened without waiting for its other end.
     let opened = tokio::task::spawn_blocking(move || guests.open(&path, OFlags::RDONLY)).await.map_err(panicked)?;
-    let mut file = tokio::fs::File::from_std(opened.map_err(|errno| failed(errno.into()))?.into());
+    let mut file =
+        tokio::fs::File::from_std(opened.map_err(|refusal| guest_dirs::refused("read", host, refusal))?.into());
     let metadata = file.metadata().await.map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
-use crate::guest_dirs::GuestDirs;
+use crate::guest_dirs::{self, GuestDirs};
 
 pub(crate) struct HostTarget {
     path: PathBuf,
@@ -44,10 +44,9 @@ impl HostTarget {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let parent = guests.open(directory, OFlags::DIRECTORY | OFlags::RDONLY).map_err(|errno| match errno {
-            Errno::LOOP => escapes(path, "a symbolic link leads out of a directory that a sandbox can write to, or could; name the path without links"),
-            errno => failed(errno.into()),
-        })?;
+        let parent = guests
+            .open(directory, OFlags::DIRECTORY | OFlags::RDONLY)
+            .map_err(|refusal| guest_dirs::refused("write", path, refusal))?;
         refuse_odd_target(path, &parent, &name)?;
         let own = rustix::io::fcntl_dupfd_cloexec(&parent, 3).map_err(|error| failed(error.into()))?;
         let output = match Temporary::new(own) {

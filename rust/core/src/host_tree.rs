@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{MicrosandboxError, MicrosandboxResult};
 use crate::files::Files;
-use crate::guest_dirs::GuestDirs;
+use crate::guest_dirs::{self, GuestDirs};
 use crate::host_target::permitted;
 
 /// Bytes of an archive per piece.
@@ -113,7 +113,9 @@ fn pack_tree(
     sender: &mpsc::Sender<Bytes>,
 ) -> MicrosandboxResult<LeftOut> {
     let failed = |error: Errno| MicrosandboxError::io("read", host, error.into());
-    let top = guests.open(host, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+    let top = guests
+        .open(host, OFlags::RDONLY | OFlags::DIRECTORY)
+        .map_err(|refusal| guest_dirs::refused("read", host, refusal))?;
     let rules = pack::Rules { owners: Owners::Root, mode, with_top };
     let mut packing = Pack::new(top, rules).map_err(failed)?;
     loop {
@@ -215,10 +217,7 @@ fn directory(host: &Path, guests: &GuestDirs) -> MicrosandboxResult<(OwnedFd, bo
         (_, None) => (host, ".".as_ref()),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = guests.open(parent, flags).map_err(|error| match error {
-        Errno::LOOP => escapes(host),
-        error => failed(error),
-    })?;
+    let parent = guests.open(parent, flags).map_err(|refusal| guest_dirs::refused("write", host, refusal))?;
     let is_new = match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,

@@ -34,7 +34,7 @@ pub fn spec(spec: &SandboxSpec, config: &LocalConfig) -> MicrosandboxResult<()> 
     runtime(spec)?;
     init(spec)?;
     mounts::check(&spec.mounts, config)?;
-    image(&spec.image, &config.home)
+    image(&spec.image, config)
 }
 
 pub(crate) fn invalid<T>(text: String) -> MicrosandboxResult<T> {
@@ -230,10 +230,10 @@ pub fn user_text(user: &str) -> MicrosandboxResult<()> {
     Ok(())
 }
 
-fn image(image: &ImageSource, home: &Path) -> MicrosandboxResult<()> {
+fn image(image: &ImageSource, config: &LocalConfig) -> MicrosandboxResult<()> {
     match image {
         ImageSource::Oci { reference } if reference.trim().is_empty() => invalid("image must not be empty".into()),
-        ImageSource::Bind { path } => directory_root(path, home).map(drop),
+        ImageSource::Bind { path } => directory_root(path, config).map(drop),
         ImageSource::DiskImage { .. } => {
             Err(MicrosandboxError::unsupported("disk-image rootfs", crate::backend::available_when::DISK_IMAGES))
         }
@@ -241,23 +241,22 @@ fn image(image: &ImageSource, home: &Path) -> MicrosandboxResult<()> {
     }
 }
 
-/// A directory as root file system must not contain the state directory, nor be inside it. It is resolved once: what is checked here
+/// A directory as root file system must not contain a state directory, nor be inside one. It is resolved once: what is checked here
 /// is what becomes the root.
-pub fn directory_root(path: &Path, home: &Path) -> MicrosandboxResult<Named> {
+pub fn directory_root(path: &Path, config: &LocalConfig) -> MicrosandboxResult<Named> {
     if matches!(path.metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
         return invalid(format!("rootfs bind path does not exist: {}", path.display()));
     }
-    let named =
-        GuestDirs::of(home)?.resolve("rootfs bind path", &std::path::absolute(path).unwrap_or(path.to_owned()))?;
+    let path = std::path::absolute(path).unwrap_or(path.to_owned());
+    let named = GuestDirs::of(&config.home)?.resolve("rootfs bind path", &path)?;
     if FileType::from_raw_mode(named.stat.st_mode) != FileType::Directory {
         return invalid(format!("rootfs bind path is not a directory: {}", path.display()));
     }
-    let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
-    if home.starts_with(&named.path) || named.path.starts_with(&home) {
+    if let Some(state) = mounts::overlapping_state(&named, config) {
         return invalid(format!(
             "rootfs bind path {} overlaps the state directory {}; choose a directory of its own",
             path.display(),
-            home.display()
+            state.display()
         ));
     }
     Ok(named)

@@ -12,9 +12,9 @@ use microsandbox_contract::{BindSpec, Pinned, RootSpec, TmpfsSpec};
 use microsandbox_core::backend::available_when;
 use microsandbox_core::config::LocalConfig;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::guest_dirs;
+use microsandbox_core::guest_dirs::GuestDirs;
 use microsandbox_core::model::{HostPermissions, Isolation, Mount, MountOptions, SandboxSpec};
-use microsandbox_core::validate::mounts::{check, normalised, source};
+use microsandbox_core::validate::mounts::{checked, normalised, source};
 use microsandbox_home::{Home, blocking};
 use microsandbox_rooted::named::Named;
 use rustix::fs::FileType;
@@ -75,10 +75,15 @@ pub async fn exist(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<()> {
 fn have_places(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<()> {
     let targets: Vec<(String, &Mount)> =
         mounts.iter().filter_map(|mount| Some((normalised(mount.guest()).ok()?, mount))).collect();
+    let mut guests: Option<GuestDirs> = None;
     for (target, _) in &targets {
         let outer = targets.iter().filter(|(outer, _)| is_within(target, outer)).max_by_key(|(outer, _)| outer.len());
         let Some((outer, Mount::Bind { host, .. })) = outer else { continue };
-        let host = source(Path::new(host), config)?.path;
+        let known = match &guests {
+            Some(known) => known,
+            None => &*guests.insert(GuestDirs::of(&config.home)?),
+        };
+        let host = source(Path::new(host), config, known)?.path;
         if !host.join(&target[outer.len() + 1..]).exists() {
             return invalid(format!(
                 "the mount at {target} is within the mount at {outer}, and {} has no {}: make it there first, or mount it \
@@ -140,9 +145,30 @@ fn socket_in(directory: &Path) -> Option<String> {
     entries.filter(is_end).map(|entry| entry.file_name().to_string_lossy().into_owned()).next()
 }
 
+/// Checks the mounts, and resolves the directories of the user among them, in their order.
+async fn pin_all(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<Vec<Pinned>> {
+    let (mounts, config) = (spec.mounts.clone(), home.config().clone());
+    let work = move || {
+        let mut guests = checked(&mounts, &config)?;
+        let mut pins = Vec::new();
+        for mount in &mounts {
+            let Mount::Bind { host, .. } = mount else { continue };
+            let named = source(Path::new(host), &config, &guests)?;
+            if !mount.options().readonly && FileType::from_raw_mode(named.stat.st_mode) == FileType::Directory {
+                guests.note(&named)?;
+                warn_of_sockets(&named.path, mount.guest());
+            }
+            pins.push(pinned(named));
+        }
+        Ok(pins)
+    };
+    // Without mounts there is nothing to look at.
+    if spec.mounts.is_empty() { Ok(Vec::new()) } else { blocking(work).await }
+}
+
 /// Adds the mounts to the root file system.
 pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> MicrosandboxResult<()> {
-    check(&spec.mounts, home.config())?;
+    let mut pins = pin_all(home, spec).await?.into_iter();
     for mount in &spec.mounts {
         let options = mount.options();
         let target = match normalised(mount.guest()) {
@@ -169,17 +195,7 @@ pub async fn add(home: &Home, spec: &SandboxSpec, root: &mut RootSpec) -> Micros
             }
             Mount::Bind { host, policy, .. } => {
                 let mirrors = policy.host_permissions == HostPermissions::Mirror;
-                let (host, config) = (Path::new(host).to_owned(), home.config().clone());
-                let (is_writable, place) = (!options.readonly, target.clone());
-                let pin = blocking(move || {
-                    let named = source(&host, &config)?;
-                    if is_writable && FileType::from_raw_mode(named.stat.st_mode) == FileType::Directory {
-                        guest_dirs::add(&config.home, &named)?;
-                        warn_of_sockets(&named.path, &place);
-                    }
-                    Ok(pinned(named))
-                })
-                .await?;
+                let Some(pin) = pins.next() else { return invalid(format!("mount source {host} was not looked at")) };
                 root.binds.push(bind(pin.path.clone(), true, mirrors));
                 root.pinned.push(pin);
             }

@@ -93,8 +93,8 @@ pub async fn assemble(home: &Home, spec: &SandboxSpec) -> MicrosandboxResult<(Ro
             env.extend(host.env);
         }
         ImageSource::Bind { path } => {
-            let (path, state) = (path.clone(), home.config().home.clone());
-            let pin = blocking(move || validate::directory_root(&path, &state).map(super::mounts::pinned)).await?;
+            let (path, config) = (path.clone(), home.config().clone());
+            let pin = blocking(move || validate::directory_root(&path, &config).map(super::mounts::pinned)).await?;
             root.lowers.push(Lower { path: pin.path.clone(), host_ids: true });
             root.pinned.push(pin);
         }

@@ -1,6 +1,6 @@
 //! What may be mounted into a sandbox: checked before anything is made.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use microsandbox_rooted::named::Named;
 use rustix::fs::FileType;
@@ -46,6 +46,15 @@ pub fn normalised(target: &str) -> Result<String, &'static str> {
 
 /// Whatever can be said without looking at the database.
 pub fn check(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<()> {
+    checked(mounts, config).map(drop)
+}
+
+/// As [`check`]; the list of the directories of guests that it was done with. Without a directory of the user's it is not read.
+pub fn checked(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<GuestDirs> {
+    let guests = match mounts.iter().any(|mount| matches!(mount, Mount::Bind { .. })) {
+        true => GuestDirs::of(&config.home)?,
+        false => GuestDirs::default(),
+    };
     if mounts.len() > MOST {
         return invalid(format!("a sandbox has at most {MOST} mounts: got {}", mounts.len()));
     }
@@ -63,12 +72,12 @@ pub fn check(mounts: &[Mount], config: &LocalConfig) -> MicrosandboxResult<()> {
             return invalid(format!("mount target {guest:?} is given twice"));
         }
         targets.push(target);
-        one(mount, config)?;
+        one(mount, config, &guests)?;
     }
-    Ok(())
+    Ok(guests)
 }
 
-fn one(mount: &Mount, config: &LocalConfig) -> MicrosandboxResult<()> {
+fn one(mount: &Mount, config: &LocalConfig, guests: &GuestDirs) -> MicrosandboxResult<()> {
     match mount {
         Mount::Named { name, policy, .. } => {
             validate_stored_name("volume", name)?;
@@ -79,7 +88,7 @@ fn one(mount: &Mount, config: &LocalConfig) -> MicrosandboxResult<()> {
                 return Err(MicrosandboxError::unsupported("Volume.bind(quota_mib=)", available_when::QUOTAS));
             }
             check_policy(policy)?;
-            source(Path::new(host), config).map(drop)
+            source(Path::new(host), config, guests).map(drop)
         }
         Mount::Tmpfs { size_mib: Some(0), guest, .. } => {
             invalid(format!("the size of the tmpfs at {guest} must not be 0"))
@@ -111,33 +120,37 @@ fn check_policy(policy: &MountPolicy) -> MicrosandboxResult<()> {
 }
 
 /// A directory or file of this machine that may be shown. It is resolved once: what is checked here is what is mounted.
-pub fn source(path: &Path, config: &LocalConfig) -> MicrosandboxResult<Named> {
+pub fn source(path: &Path, config: &LocalConfig, guests: &GuestDirs) -> MicrosandboxResult<Named> {
     if !path.is_absolute() {
         return invalid(format!("mount source {} must be absolute", path.display()));
     }
-    let named = GuestDirs::of(&config.home)?.resolve("mount source", path)?;
+    let named = guests.resolve("mount source", path)?;
     match FileType::from_raw_mode(named.stat.st_mode) {
         FileType::Directory | FileType::RegularFile => {}
         _ => return invalid(format!("mount source {} is neither a directory nor a regular file", path.display())),
     }
-    // A sandbox that could write to the state directory would control every sandbox, itself included.
-    for state in config.state_dirs() {
-        let state = state.canonicalize().unwrap_or(state);
-        if state.starts_with(&named.path) || named.path.starts_with(&state) {
-            return invalid(format!(
-                "mount source {} contains, or is inside, the state directory {}; mount another directory",
-                path.display(),
-                state.display()
-            ));
-        }
+    if let Some(state) = overlapping_state(&named, config) {
+        return invalid(format!(
+            "mount source {} contains, or is inside, the state directory {}; mount another directory",
+            path.display(),
+            state.display()
+        ));
     }
     Ok(named)
+}
+
+/// The state directory that contains what was named, or is inside it: a sandbox that could write to one would control every sandbox,
+/// itself included.
+pub(super) fn overlapping_state(named: &Named, config: &LocalConfig) -> Option<PathBuf> {
+    let mut real = config.state_dirs().map(|state| state.canonicalize().unwrap_or(state));
+    real.find(|state| state.starts_with(&named.path) || named.path.starts_with(state))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::MountOptions;
+    use crate::validate::directory_root;
 
     fn tmpfs(guest: &str) -> Mount {
         Mount::Tmpfs { guest: guest.into(), size_mib: None, options: MountOptions::default() }
@@ -162,20 +175,21 @@ mod tests {
         let (inner, volume) = (home.path().join("sandboxes"), volumes.path().join("data"));
         std::fs::create_dir(&inner).unwrap();
         std::fs::create_dir(&volume).unwrap();
-        let parent = home.path().parent().unwrap();
+        let (parent, guests) = (home.path().parent().unwrap(), GuestDirs::default());
         for bad in [home.path(), &inner, parent, Path::new("/"), Path::new("/dev/null"), volumes.path(), &volume] {
-            assert!(source(bad, &config).is_err(), "{}", bad.display());
+            assert!(source(bad, &config, &guests).is_err(), "{}", bad.display());
+            assert!(directory_root(bad, &config).is_err(), "{} as root", bad.display());
         }
         let other = tempfile::tempdir().unwrap();
-        assert!(source(&other.path().join("absent"), &config).is_err());
+        assert!(source(&other.path().join("absent"), &config, &guests).is_err());
         // What is mounted is what was looked at, whatever a link says later.
         let link = other.path().join("link");
         let (one, real) = (other.path().join("one"), other.path().canonicalize().unwrap().join("one"));
         std::fs::create_dir(&one).unwrap();
         std::os::unix::fs::symlink(&one, &link).unwrap();
-        assert_eq!(source(&link, &config).unwrap().path, real);
+        assert_eq!(source(&link, &config, &guests).unwrap().path, real);
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(&volume, &link).unwrap();
-        assert!(source(&link, &config).is_err());
+        assert!(source(&link, &config, &guests).is_err());
     }
 }
