@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -188,6 +189,7 @@ class Job:
 
         Example: `print(b"".join([entry.data for entry in await job.logs(tail=10)]))`
         """
+        _check_tail(tail)
         stream = self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, False)
         entries: deque[JobLogEntry] = deque()
         held = 0
@@ -214,6 +216,7 @@ class Job:
 
         Example: `async for entry in await job.log_stream(tail=10, follow=True): print(entry.data)`
         """
+        _check_tail(tail)
         options = {"since_ms": since, "until_ms": until, "from_cursor": from_cursor}
         if tail is not None:
             start = await self._start_of_tail(tail, options, sources)
@@ -224,8 +227,6 @@ class Job:
         self, tail: int, options: dict[str, Any], sources: list[LogReadSource] | None
     ) -> str | None:
         """The position after which the newest `tail` entries follow; None where all entries belong to them."""
-        if isinstance(tail, bool) or not isinstance(tail, int) or tail < 0:
-            raise ValueError(f"tail must be a whole number of entries, 0 or more: got {tail!r}")
         newest: deque[str] = deque(maxlen=tail + 1)
         async for entry in await self._stream(options, sources, False):
             newest.append(entry.cursor)
@@ -305,6 +306,12 @@ class JobLogStream:
         Example: `await job_logs.close()`
         """
         self._over = True
+
+
+def _check_tail(tail: int | None) -> None:
+    most = sys.maxsize - 1
+    if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or not 0 <= tail <= most):
+        raise ValueError(f"tail must be a whole number of entries, 0 to {most}: got {tail!r}")
 
 
 def _too_many(held: int) -> OutputLimitError:

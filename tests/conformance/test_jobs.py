@@ -109,9 +109,10 @@ async def test_the_tail_of_a_jobs_log_and_what_follows_it(shared_box: Sandbox) -
     assert await anext(newest) == whole[-1]
     await job.eof()
     assert [entry async for entry in newest] == []
-    for bad in (-1, True, 1.5):
-        with pytest.raises(ValueError, match="tail must be a whole number"):
-            await job.log_stream(tail=bad)  # type: ignore[arg-type]
+    for bad in (-1, True, 1.5, 2**63):
+        for call in (job.log_stream, job.logs):
+            with pytest.raises(ValueError, match="tail must be a whole number"):
+                await call(tail=bad)  # type: ignore[arg-type]
 
 
 async def test_one_client_at_a_time_and_leaving_leaves_the_job(shared_box: Sandbox) -> None:

@@ -128,3 +128,13 @@ async def test_every_keyword_of_creation_answers_every_number(tmp_path: Path) ->
                         wrong.append(f"{maker.__qualname__}({parameter.name}={number!r:.20}): {found}")
     assert seen > 10, "the keywords are not found any more"
     assert wrong == [], "\n".join(wrong)
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), -1.0, True, "1"])
+async def test_a_delay_of_a_script_that_is_no_time_is_named(delay: Any) -> None:
+    backend = MemoryBackend()
+    backend.script("slow", lambda call: ScriptResult(delay=delay))
+    box = await Sandbox.create("box", image="host", backend=backend)
+    done = await asyncio.wait_for(box.exec("slow"), within(20))
+    assert done.exit_code == 1
+    assert "delay must be" in done.stderr_text

@@ -1,7 +1,6 @@
 //! The fake backend of `microsandbox.testing`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::error::ImageErrorKind;
@@ -11,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict as _, PyBytes};
 
-use crate::arguments::guest_path;
+use crate::arguments::{Seconds, argument, guest_path};
 use crate::backend::NativeBackend;
 use crate::errors::Class;
 use crate::runtime::Owned;
@@ -23,7 +22,7 @@ pub struct NativeMemory {
     memory: Owned<MemoryBackend>,
 }
 
-type Scripted = (Vec<u8>, Vec<u8>, i32, f64);
+type Scripted = (Vec<u8>, Vec<u8>, i32, Py<PyAny>);
 
 #[pymethods]
 impl NativeMemory {
@@ -68,15 +67,12 @@ fn answer(py: Python<'_>, handler: &Py<PyAny>, call: &ScriptCall) -> ScriptResul
         let user = call.user.as_ref().map(word).transpose()?;
         let arguments =
             (word(&call.cmd)?, args, env.into_py_dict(py)?, word(&call.cwd)?, user, PyBytes::new(py, &call.stdin));
-        handler.call1(py, arguments)?.extract::<Scripted>(py)
+        let (stdout, stderr, exit_code, delay) = handler.call1(py, arguments)?.extract::<Scripted>(py)?;
+        let delay = argument::<Seconds>(delay.bind(py), "delay")?.duration();
+        Ok::<_, PyErr>(ScriptResult { stdout: stdout.into(), stderr: stderr.into(), exit_code, delay })
     };
     match call_it() {
-        Ok((stdout, stderr, exit_code, delay)) => ScriptResult {
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            exit_code,
-            delay: Duration::try_from_secs_f64(delay).unwrap_or_default(),
-        },
+        Ok(result) => result,
         Err(error) => ScriptResult {
             stderr: format!("the script of {} failed: {error}\n", call.cmd).into_bytes().into(),
             exit_code: 1,

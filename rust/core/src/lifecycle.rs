@@ -169,6 +169,10 @@ pub async fn replace(
     grace: Option<f64>,
     force: Force,
 ) -> MicrosandboxResult<()> {
+    if let Some(secs) = grace.filter(|secs| !(secs.is_finite() && *secs >= 0.0)) {
+        let text = format!("replace_timeout must be a number of seconds, 0 or more: got {secs}");
+        return Err(MicrosandboxError::InvalidConfig(text));
+    }
     let record = match backend.get(name).await {
         Ok(record) => record,
         Err(MicrosandboxError::SandboxNotFound(_)) => return Ok(()),

@@ -256,6 +256,11 @@ async fn the_life_of_a_sandbox() {
     let error = handle.remove().await.unwrap_err();
     assert!(matches!(error, MicrosandboxError::SandboxReplaced(_)));
     let replacing = SandboxConfig { replace_existing: true, ..config("box") };
+    for secs in [f64::NAN, f64::INFINITY, -1.0] {
+        let timed = SandboxConfig { replace_timeout: Some(secs), ..replacing.clone() };
+        let text = soon(Sandbox::create(&shared, timed)).await.unwrap_err().to_string();
+        assert!(text.contains("replace_timeout must be") && text.contains(&secs.to_string()), "{text}");
+    }
     let replaced = soon(Sandbox::create(&shared, replacing)).await.unwrap();
     assert_ne!(replaced.id(), successor.id());
 }

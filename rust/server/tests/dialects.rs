@@ -60,6 +60,12 @@ async fn flat_creates_runs_and_reads_logs() {
     assert_eq!(ran.status, 200, "{}", ran.text());
     let out = base64::engine::general_purpose::STANDARD.decode(ran.json()["stdout"].as_str().unwrap()).unwrap();
     assert_eq!((ran.json()["exit_code"].as_i64(), out.as_slice()), (Some(0), b"out\n".as_slice()));
+    for (secs, status) in [(-1.0, 400), (0.0, 400), (1e300, 200)] {
+        let body = json!({ "cmd": "true", "timeout_secs": secs }).to_string();
+        let timed = server.ask("POST", "/v1/sandboxes/by-name/f/exec", Some(&body)).await;
+        assert_eq!(timed.status, status, "{secs}: {}", timed.text());
+        assert!(status == 200 || timed.text().contains("timeout_secs must be greater than 0"), "{}", timed.text());
+    }
     let missing = server.ask("POST", "/v1/sandboxes/by-name/f/exec", Some(r#"{"cmd": "no-such-program"}"#)).await;
     assert_eq!((missing.status, missing.code().as_str()), (422, "exec_failed"), "{}", missing.text());
     let page = server.ask("GET", "/v1/sandboxes/by-name/f/logs?tail=5", None).await.json();

@@ -1,7 +1,6 @@
 //! Dialect `flat`: runs one program and returns its output when it exits.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -54,8 +53,7 @@ pub async fn exec(
 fn options(app: &App, request: ExecRequest) -> ApiResult<ExecOptions> {
     let timeout = match request.timeout_secs {
         None => app.limits.exec_timeout,
-        Some(secs) => Duration::try_from_secs_f64(secs)
-            .ok()
+        Some(secs) => Some(microsandbox_core::seconds::duration(secs))
             .filter(|timeout| !timeout.is_zero())
             .ok_or_else(|| ApiError::invalid(format!("timeout_secs must be greater than 0: got {secs}")))?
             .min(app.limits.exec_timeout),
