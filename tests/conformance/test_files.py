@@ -478,16 +478,16 @@ async def test_a_watch_ends_with_its_sandbox(box: Sandbox) -> None:
 async def test_copies_report_their_progress(shared_box: Sandbox, tmp_path: Path) -> None:
     source, size = tmp_path / "source", (5 << 20) + 3
     source.write_bytes(os.urandom(size))
-    told: list[tuple[int, int | None]] = []
-    await shared_box.fs.copy_from_host(source, "/tmp/f", progress=lambda done, total: told.append((done, total)))
+    reported: list[tuple[int, int | None]] = []
+    await shared_box.fs.copy_from_host(source, "/tmp/f", progress=lambda done, total: reported.append((done, total)))
     await asyncio.sleep(0)
-    assert told[-1] == (size, size) and told == sorted(told)
-    told.clear()
+    assert reported[-1] == (size, size) and reported == sorted(reported)
+    reported.clear()
     await shared_box.fs.copy_to_host(
-        "/tmp/f", tmp_path / "back", progress=lambda done, total: told.append((done, total))
+        "/tmp/f", tmp_path / "back", progress=lambda done, total: reported.append((done, total))
     )
     await asyncio.sleep(0)
-    assert told[-1] == (size, size) and told == sorted(told)
+    assert reported[-1] == (size, size) and reported == sorted(reported)
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
 
 

@@ -142,7 +142,7 @@ async def test_what_is_not_built_says_so_and_leaves_nothing(harness: Harness) ->
 @pytest.mark.hazard("A6")
 @pytest.mark.parametrize("target", ["/", "/proc", "/data/..", "relative", "/a:b", "/a,b", "/.msb/x", "/dev/shm", ""])
 async def test_a_mount_has_a_place_of_its_own(harness: Harness, target: str, tmp_path: Path) -> None:
-    """What cannot be mounted is told before anything is made; nothing is dropped silently."""
+    """What cannot be mounted is refused before anything is made; nothing is dropped silently."""
     for mount in (Volume.bind(str(tmp_path)), Volume.tmpfs()):
         with pytest.raises((UnsupportedError, InvalidConfigError)):
             await harness.create("box", volumes={target: mount})

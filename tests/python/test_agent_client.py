@@ -66,7 +66,7 @@ async def test_frames_go_and_come(home: Path) -> None:
     stream = await other.stream(0, body("core.exec.request", {"cmd": "sleep", "args": ["1000"], "env": []}))
     await stream.next()
     await box.stop()
-    # Nothing is lost on the way out: the program's end is told before the connection's.
+    # Nothing is lost on the way out: the program's end is reported before the connection's.
     assert [opened(frame)[0] async for frame in stream][-1] == "core.exec.exited"
     with pytest.raises(AgentLostError):
         await other.request(0, body("core.ping", {}))

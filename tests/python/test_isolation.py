@@ -37,7 +37,7 @@ def kvm_answers() -> bool:
         return False
 
 
-needs_kvm = pytest.mark.skipif(not kvm_answers(), reason="/dev/kvm does not answer here: that is told first")
+needs_kvm = pytest.mark.skipif(not kvm_answers(), reason="/dev/kvm does not answer here: that is reported first")
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +102,10 @@ async def test_auto_with_an_unusable_library_is_a_container(home: Path, monkeypa
         warnings.simplefilter("always", microsandbox.IsolationWarning)
         box = await Sandbox.create("box", image="host")
     assert box.isolation is Isolation.CONTAINER
-    told = [str(warning.message) for warning in caught if warning.category is microsandbox.IsolationWarning]
+    shown = [str(warning.message) for warning in caught if warning.category is microsandbox.IsolationWarning]
     report = await doctor()
-    assert len(told) == 1 and report.reason and report.hint
-    assert report.reason in told[0] and report.hint in told[0]
+    assert len(shown) == 1 and report.reason and report.hint
+    assert report.reason in shown[0] and report.hint in shown[0]
     await box.destroy(force=True)
 
 

@@ -26,7 +26,7 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-async def test_output_that_nobody_reads_costs_a_bounded_log(make: Any, home: Path) -> None:
+async def test_output_without_a_reader_costs_a_bounded_log(make: Any, home: Path) -> None:
     box = await make()
     pid = runtime_of(home)
     before = (written(pid), processor_seconds(pid))

@@ -66,8 +66,8 @@ def test_pause_resume_and_modify(msb: Msb) -> None:
     assert "status Paused" in refused and "hint: to resume the sandbox: msb resume box" in refused
     msb("resume", "box")
     assert msb("exec", "box", "--", "echo", "on").stdout == "on\n"
-    told = json.loads(msb("modify", "box", "-m", "256M", "-e", "MODE=fast", "--format", "json").stdout)
-    assert (told["applied"], [change["disposition"] for change in told["changes"]]) == (True, ["live", "live"])
+    shown = json.loads(msb("modify", "box", "-m", "256M", "-e", "MODE=fast", "--format", "json").stdout)
+    assert (shown["applied"], [change["disposition"] for change in shown["changes"]]) == (True, ["live", "live"])
     assert msb("exec", "box", "--", "sh", "-c", "echo $MODE").stdout == "fast\n"
     refused = msb("modify", "box", "-m", "1G", "--max-memory", "1G", code=1)
     assert "cannot apply modification: memory" in refused.stderr
@@ -225,8 +225,8 @@ def test_secrets_reach_programs_without_being_an_argument(
     file.write_text("# a comment\nSECOND=secret 2\nFIRST\nTHIRD=file\n")
     show = ("sh", "-c", 'echo "$FIRST,$SECOND,$THIRD"')
     assert msb("exec", "box", "-e", "FIRST", "--", *show).stdout == "secret 1,,\n"
-    told = msb("exec", "box", "--env-file", str(file), "-e", "THIRD=flag", "--", *show).stdout
-    assert told == "secret 1,secret 2,flag\n"
+    shown = msb("exec", "box", "--env-file", str(file), "-e", "THIRD=flag", "--", *show).stdout
+    assert shown == "secret 1,secret 2,flag\n"
     assert msb("exec", "box", "--env-file", "-", "--", *show, given="SECOND=x = y\n").stdout == ",x = y,\n"
     msb("create", "host", "-n", "kept", "-q", "--env-file", str(file))
     try:

@@ -245,7 +245,7 @@ impl Sandbox {
     /// Stop (or kill), then remove.
     pub async fn destroy(&self, force: bool, timeout: Option<Duration>) -> MicrosandboxResult<()> {
         if force {
-            match self.destroy_at_once(timeout.unwrap_or(DEFAULT_KILL_TIMEOUT)).await {
+            match self.destroy_in_one_call(timeout.unwrap_or(DEFAULT_KILL_TIMEOUT)).await {
                 Err(MicrosandboxError::Unsupported { .. }) => {}
                 done => return done,
             }
@@ -256,7 +256,7 @@ impl Sandbox {
         }
         self.destroy_found(&handle, force, timeout).await
     }
-    async fn destroy_at_once(&self, timeout: Duration) -> MicrosandboxResult<()> {
+    async fn destroy_in_one_call(&self, timeout: Duration) -> MicrosandboxResult<()> {
         let expected_id = Some(self.id()).filter(|id| !id.is_empty());
         let destroying = self.backend.sandboxes().destroy(RemoveRequest { name: self.name(), expected_id });
         let elapsed = |_| Err(MicrosandboxError::KillTimeout { name: self.name().into(), secs: timeout.as_secs_f64() });
