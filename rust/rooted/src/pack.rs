@@ -102,6 +102,7 @@ pub struct Pack {
     names: HashMap<(u64, u64), Vec<u8>>,
     name_bytes: usize,
     left_out: Vec<Vec<u8>>,
+    left_out_bytes: usize,
 }
 
 /// A file whose header is out.
@@ -118,7 +119,16 @@ impl Pack {
     pub fn new(top: OwnedFd, rules: Rules) -> Result<Pack, Errno> {
         let stat = if rules.with_top { Some(rustix::fs::fstat(&top)?) } else { None };
         let walk = Walk::new(top, Order::Name, BOUNDS)?;
-        Ok(Pack { walk, rules, top: stat, open: None, names: HashMap::new(), name_bytes: 0, left_out: Vec::new() })
+        Ok(Pack {
+            walk,
+            rules,
+            top: stat,
+            open: None,
+            names: HashMap::new(),
+            name_bytes: 0,
+            left_out: Vec::new(),
+            left_out_bytes: 0,
+        })
     }
 
     /// What no archive can hold, `a socket: name`; the first thousand.
@@ -145,7 +155,8 @@ impl Pack {
                 Some(Ok(Step::Entry(entry))) => {
                     let (rules, names) = (self.rules, &mut self.names);
                     let name_bytes = &mut self.name_bytes;
-                    let mut entries = Entries { rules, names, name_bytes, left_out: &mut self.left_out };
+                    let (left_out, left_out_bytes) = (&mut self.left_out, &mut self.left_out_bytes);
+                    let mut entries = Entries { rules, names, name_bytes, left_out, left_out_bytes };
                     self.open = entries.add(&entry, &mut chunk)?;
                 }
                 Some(Ok(Step::Left)) => {}
@@ -173,6 +184,7 @@ struct Entries<'a> {
     names: &'a mut HashMap<(u64, u64), Vec<u8>>,
     name_bytes: &'a mut usize,
     left_out: &'a mut Vec<Vec<u8>>,
+    left_out_bytes: &'a mut usize,
 }
 
 impl Entries<'_> {
@@ -197,8 +209,8 @@ impl Entries<'_> {
     fn leave_out(&mut self, what: &[u8], entry: &Entry<'_>, out: &mut Vec<u8>) {
         let text = [what, entry.path].concat();
         comment(out, &[LEFT_OUT, &text].concat());
-        let bytes: usize = self.left_out.iter().map(Vec::len).sum();
-        if self.left_out.len() < MAX_LEFT_OUT && bytes < MAX_LEFT_OUT_BYTES {
+        if self.left_out.len() < MAX_LEFT_OUT && *self.left_out_bytes < MAX_LEFT_OUT_BYTES {
+            *self.left_out_bytes += text.len();
             self.left_out.push(text);
         }
     }

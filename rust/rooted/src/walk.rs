@@ -257,15 +257,15 @@ impl Walk {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let below = rustix::fs::openat(fd, self.name.as_c_str(), flags, Mode::empty())?;
-        let own = LEVEL_COST + self.name.to_bytes().len();
-        self.keep(own)?;
-        self.push(below, own)
+        self.push(below, LEVEL_COST + self.name.to_bytes().len())
     }
 
     /// `own` is what it adds to the bytes that are kept.
     fn push(&mut self, fd: OwnedFd, own: usize) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(&fd)?;
         let listing = Some(Dir::read_from(&fd)?);
+        // Last: what is kept of a level that is not there would never be given back.
+        self.keep(own)?;
         let identity = (stat.st_dev, stat.st_ino);
         let (pending, aside) = (Vec::new(), Vec::new());
         let path = self.path.len();

@@ -4,6 +4,7 @@ use std::path::Path;
 use microsandbox_rooted::walk::{Bounds, Order, Step, Walk};
 use rustix::fs::FileType;
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::deep::{DEPTH, nest, open, peak, scratch, under_each_limit, widen};
 
@@ -146,4 +147,34 @@ fn a_directory_moved_during_the_walk_is_noticed() {
         }
     }
     assert_eq!(errors, [Errno::STALE]);
+}
+
+#[test]
+fn directories_that_cannot_be_entered_cost_nothing() {
+    const DIRECTORIES: usize = 1000;
+    let scratch = tempfile::tempdir().unwrap();
+    let mode = |bits| std::os::unix::fs::PermissionsExt::from_mode(bits);
+    let places: Vec<_> = (0..DIRECTORIES).map(|number| scratch.path().join(number.to_string())).collect();
+    for place in &places {
+        std::fs::create_dir(place).unwrap();
+        // It can be opened, but what is in it cannot be.
+        std::fs::set_permissions(place, mode(0o400)).unwrap();
+    }
+    let top = open(scratch.path());
+    // As an ordinary user; of one thread.
+    let errors = std::thread::spawn(move || {
+        let sets = capabilities(None).unwrap();
+        set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets }).unwrap();
+        let mut walk = Walk::new(top, Order::Found, Bounds { memory: 100 << 10, ..Bounds::WIDE }).unwrap();
+        let mut errors = Vec::new();
+        while let Some(step) = walk.step() {
+            errors.extend(step.err());
+        }
+        errors
+    });
+    let errors = errors.join().unwrap();
+    for place in &places {
+        std::fs::set_permissions(place, mode(0o700)).unwrap();
+    }
+    assert_eq!(errors, [Errno::ACCESS; DIRECTORIES]);
 }
