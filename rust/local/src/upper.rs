@@ -1,20 +1,16 @@
 //! How much room the files of a sandbox take on the disk of this machine.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use microsandbox_home::blocking;
-use microsandbox_rooted::walk::{Bounds, Order, Step, Walk};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+
+use crate::disk_use;
 
 /// Entries that are counted; of a larger tree the size is unknown.
 const ENTRIES_MAX: usize = 200_000;
 /// Of the time of a stream of samples at most one part in this many goes into counting.
 const SHARE: u32 = 20;
-/// Unit of `st_blocks` (stat(2)).
-const BLOCK: u64 = 512;
 
 /// The upper layer of a sandbox, counted at intervals.
 #[derive(Debug, Default)]
@@ -45,34 +41,8 @@ impl Upper {
 }
 
 fn count(upper: &Path) -> Option<u64> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    sum(rustix::fs::openat(CWD, upper, flags, Mode::empty()).ok()?)
-}
-
-/// Allocated bytes; a file with several names counts in equal parts for each of them.
-fn sum(root: OwnedFd) -> Option<u64> {
-    let mut walk = Walk::new(root, Order::Found, Bounds { depth: ENTRIES_MAX, ..Bounds::WIDE }).ok()?;
-    let (mut total, mut seen) = (0u64, 0);
-    while let Some(step) = walk.step() {
-        match step {
-            Ok(Step::Left) => continue,
-            Ok(Step::Entry(entry)) => {
-                let blocks = u64::try_from(entry.stat.st_blocks).unwrap_or_default();
-                let is_directory = entry.kind() == FileType::Directory;
-                let names = if is_directory { 1 } else { u64::from(entry.stat.st_nlink as u32).max(1) };
-                total = total.saturating_add(blocks.saturating_mul(BLOCK) / names);
-            }
-            // As an ordinary user: a directory of another user of the sandbox.
-            Err(Errno::ACCESS | Errno::PERM | Errno::OVERFLOW) => return None,
-            // One that the guest has just removed.
-            Err(_) => {}
-        }
-        seen += 1;
-        if seen > ENTRIES_MAX {
-            return None;
-        }
-    }
-    Some(total)
+    let count = disk_use::open(upper).and_then(|top| disk_use::count(top, ENTRIES_MAX)).ok()?;
+    (!count.is_partial).then(|| count.allocated())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 mod fresh;
 mod listing;
-mod walk;
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -28,6 +27,7 @@ use rustix::io::Errno;
 
 use self::fresh::{Fresh, Sink};
 use self::listing::Listing;
+use crate::disk_use;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{FsEntryKind, FsListStream, FsMetadata, FsReadStream, FsWriteSink};
 use microsandbox_home::{Home, blocking, headroom};
@@ -352,7 +352,7 @@ impl Tree {
     /// Bytes of all regular files; of the first [`COUNTED`] entries where there are more.
     pub fn used_bytes(&self) -> u64 {
         let root = self.open(".", OFlags::RDONLY | OFlags::DIRECTORY);
-        root.and_then(|root| walk::sum(root, COUNTED)).unwrap_or_default()
+        root.and_then(|root| disk_use::count(root, COUNTED)).unwrap_or_default().content()
     }
 }
 
