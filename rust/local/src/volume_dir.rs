@@ -133,6 +133,13 @@ impl Volumes<'_> {
 fn check_private(volumes: &Path) -> MicrosandboxResult<()> {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(meta) = volumes.symlink_metadata() else { return Ok(()) };
+    if meta.is_symlink() {
+        return Err(MicrosandboxError::InvalidConfig(format!(
+            "the directory of volumes {} is a symbolic link, which could lead elsewhere later: set paths.volumes to the directory that \
+             is meant, or replace the link by a directory",
+            volumes.display()
+        )));
+    }
     let own = rustix::process::geteuid().as_raw();
     if meta.uid() == own && meta.mode() & 0o077 == 0 {
         return Ok(());
@@ -184,4 +191,23 @@ fn make(home: &Home, name: &str) -> MicrosandboxResult<Tree> {
     }
     rustix::fs::renameat(&parent, &unowned, &parent, name).map_err(failed("create"))?;
     open(home, name)?.ok_or_else(|| failed("open")(Errno::NOENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_place_of_the_volumes_is_named_as_one() {
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let scratch = tempfile::Builder::new().permissions(private).tempdir().unwrap();
+        let link = scratch.path().join("volumes");
+        std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
+        let text = check_private(&link).unwrap_err().to_string();
+        assert!(text.contains("is a symbolic link") && text.contains("paths.volumes"), "{text}");
+        assert!(!text.contains("chmod"), "{text}");
+        std::os::unix::fs::symlink("nowhere", scratch.path().join("dangling")).unwrap();
+        assert!(check_private(&scratch.path().join("dangling")).is_err());
+        check_private(scratch.path()).unwrap();
+    }
 }
