@@ -86,18 +86,21 @@ pub async fn launch(
     trace: &mut BootTrace,
 ) -> MicrosandboxResult<Booting> {
     let Ground { dir, ready_timeout, .. } = ground;
-    let ids = home.id_map()?;
-    let place = dir.to_owned();
-    let (token, runtime_log) = blocking(move || Ok((new_token(&place)?, open_runtime_log(&place)?))).await?;
+    let (owned, place, id) = (home.clone(), dir.to_owned(), spec.id.clone());
+    let prepare = move || {
+        // A canary has no id: no record ever names it.
+        let label = (!id.is_empty()).then(|| Label::new(owned.path(), &id));
+        Ok((new_token(&place)?, open_runtime_log(&place)?, (owned.id_map()?, owned.run_ids()?), label))
+    };
+    let (token, runtime_log, ids, label) = blocking(prepare).await?;
     let kernel = match driver(spec) {
         Driver::Container => None,
         Driver::Microvm => Some(guest_kernel(home).await?),
     };
-    let private_ids = home.run_ids()?;
     let strict = home.config().limits == Limits::Strict;
     let launch = LaunchSpec {
         strict_limits: strict,
-        ..launch_spec(spec, ground, (ids, private_ids), kernel.as_ref().map(|kernel| kernel.spec), token)
+        ..launch_spec(spec, ground, ids, kernel.as_ref().map(|kernel| kernel.spec), token)
     };
     let (lifeline_read, lifeline_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| MicrosandboxError::Io { context: "create the lifeline".into(), source: e.into() })?;
@@ -108,8 +111,7 @@ pub async fn launch(
         stderr: Some(runtime_log.into()),
         vmm: kernel.as_ref().map(|_| embedded::vmm()).transpose()?,
         kernel: kernel.as_ref().map(|kernel| kernel.file.as_fd()),
-        // A canary has no id: no record ever names it.
-        label: (!spec.id.is_empty()).then(|| Label::new(home.path(), &spec.id)),
+        label,
     };
     let process = runtime_process::spawn(&Job::Launch(Box::new(launch)), handover)?;
     trace.finish("spawn");

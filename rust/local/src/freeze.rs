@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::lifecycle::LOCK_DEADLINE;
 use super::reconcile;
 use microsandbox_cgroups::freeze::Freezer;
 use microsandbox_core::agent::PAUSED_TOKEN;
@@ -74,9 +73,7 @@ struct Held {
 
 async fn held(home: &Home, name: &str) -> MicrosandboxResult<Held> {
     validate_stored_name("sandbox", name)?;
-    reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-    let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
-    let now = reconcile::current_held(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
+    let (lock, now) = reconcile::hold(home, name, None).await?;
     let groups = now.last_identity(home).await.map(|identity| identity.cgroups).unwrap_or_default();
     Ok(Held { row: now.row, groups, _lock: lock })
 }

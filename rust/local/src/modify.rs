@@ -9,7 +9,6 @@ use microsandbox_cgroups::limits;
 use microsandbox_contract::{Identity, IsolationDriver};
 use microsandbox_protocol::message::Settings;
 
-use super::lifecycle::LOCK_DEADLINE;
 use super::reconcile;
 use microsandbox_core::agent::AgentClient;
 use microsandbox_core::api::DEFAULT_CONNECT_TIMEOUT;
@@ -19,7 +18,6 @@ use microsandbox_core::model::{
     ModificationPolicy, PlannedChange, ResizeStatus, SandboxSpec, SandboxStatus, validate_stored_name,
 };
 use microsandbox_core::validate;
-use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking};
 
 /// A plan that was carried out, up to a restart.
@@ -32,10 +30,8 @@ pub struct Modified {
 /// Plans and stores the change, and applies what is live. A restart is left to the caller.
 pub async fn modify(home: &Home, name: &str, asked: Modification) -> MicrosandboxResult<Modified> {
     validate_stored_name("sandbox", name)?;
-    reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-    let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
+    let (lock, now) = reconcile::hold(home, name, None).await?;
     let store = home.store().await?;
-    let now = reconcile::current_held(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
     let identity = now.last_identity(home).await.filter(|_| !now.row.status.is_terminal());
     let row = now.row;
     let old: SandboxSpec = serde_json::from_str(&row.config_json)

@@ -26,6 +26,7 @@ use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 
 use super::lifecycle::{create, lifeline, remove, start, stop};
+use super::reconcile::Current;
 use super::upper::Upper;
 use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records, strays};
 
@@ -55,10 +56,10 @@ impl LocalBackend {
 
     /// Lets the log of an existing sandbox catch up: what its agent has sent to any caller is in the file after this. When a
     /// sandbox does not run, its log is complete; when its agent does not answer, what is there is all there is to read.
-    async fn settle_log(&self, name: &str) -> MicrosandboxResult<()> {
+    async fn settle_log(&self, name: &str) -> MicrosandboxResult<Current> {
         let now = reconcile::current(&self.home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
         if !matches!(now.row.status, SandboxStatus::Running | SandboxStatus::Draining) {
-            return Ok(());
+            return Ok(now);
         }
         let dialer = LocalDialer { backend: self, name, address: OnceCell::new() };
         let settle = async {
@@ -72,7 +73,7 @@ impl LocalBackend {
             Ok(Err(error)) => tracing::debug!(%error, name, "the log is read as it is"),
             Err(_elapsed) => tracing::debug!(name, "the log is read as it is: the agent does not answer"),
         }
-        Ok(())
+        Ok(now)
     }
 
     /// What a failure to reach the agent, or its loss, really means.
@@ -217,11 +218,9 @@ impl SandboxBackend for LocalBackend {
     }
     fn log_stream<'a>(&'a self, name: &'a str, options: LogStreamOptions) -> Operation<'a, LogStream> {
         Box::pin(async move {
-            self.settle_log(name).await?;
+            let seen = self.settle_log(name).await?.identity;
             let dir = self.home.sandbox_dir(name);
             let logs_dir = dir.join("logs");
-            let now = reconcile::current(&self.home, name).await?;
-            let seen = now.and_then(|now| now.identity);
             let alive = move || {
                 seen.as_ref().is_some_and(|identity| process::is_alive(&identity.runtime))
                     || reconcile::read_live(&dir).is_some()

@@ -8,11 +8,13 @@ use microsandbox_contract::{ExitReason, ExitRecord, Identity, IsolationDriver, P
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{Isolation, SandboxSpec, SandboxStatus};
+use microsandbox_core::undo::Cut;
 use microsandbox_home::label::{self, Label};
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking, process, runtime_process, tree};
 use microsandbox_store::{RunEnd, RunRow, SandboxRow};
 
+use crate::lifecycle::LOCK_DEADLINE;
 use crate::strays;
 
 /// Reason stored when a creation was cut off; such a record may be replaced by the next creation of the name.
@@ -193,8 +195,23 @@ async fn settle_unreal(home: &Home, row: SandboxRow, run: Option<RunRow>) -> Mic
 
 /// As [`current`], after waiting for the lock: a caller that polls instead would contend with the holder of the lock.
 pub async fn current_in_turn(home: &Home, name: &str) -> MicrosandboxResult<Option<Current>> {
-    let lock = NameLock::acquire(home.path(), name, super::lifecycle::LOCK_DEADLINE).await?;
+    let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
     settle_locked(home, name, lock).await
+}
+
+/// The sandbox as it really is, and its lock, which keeps it so. With `cut` the wait for the lock ends with its caller.
+pub async fn hold(home: &Home, name: &str, cut: Option<&Cut>) -> MicrosandboxResult<(NameLock, Current)> {
+    let lock = match cut {
+        Some(cut) => NameLock::acquire_unless(home.path(), name, LOCK_DEADLINE, cut).await?,
+        None => NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?,
+    };
+    match current_held(home, name).await? {
+        Some(now) => Ok((lock, now)),
+        None => {
+            lock.remove_file().await;
+            Err(not_found(name))
+        }
+    }
 }
 
 /// Settles under the lock, reading the row again first.

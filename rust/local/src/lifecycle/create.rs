@@ -119,7 +119,8 @@ async fn prepare_spec(
     fallback: &Fallback,
 ) -> MicrosandboxResult<()> {
     validate::spec(spec, home.config())?;
-    has_room(home, "create", &spec.name).await?;
+    let (owned, name) = (home.clone(), spec.name.clone());
+    blocking(move || has_room(&owned, "create", &name)).await?;
     // A home that cannot hold the database is refused before its lock directory exists.
     home.store().await?;
     if spec.isolation == Isolation::Auto {
@@ -144,9 +145,8 @@ async fn prepare_spec(
 }
 
 /// Refuses to boot where the file system of the sandboxes has less free space than is left to the host.
-pub(super) async fn has_room(home: &Home, verb: &'static str, name: &str) -> MicrosandboxResult<()> {
-    let (home, name) = (home.clone(), name.to_owned());
-    blocking(move || headroom::check(&home, &home.sandboxes_dir(), || format!("{verb} sandbox {name}"))).await
+pub(super) fn has_room(home: &Home, verb: &str, name: &str) -> MicrosandboxResult<()> {
+    headroom::check(home, &home.sandboxes_dir(), || format!("{verb} sandbox {name}"))
 }
 
 async fn insert(home: &Home, owner: Option<&str>, spec: &SandboxSpec) -> MicrosandboxResult<SandboxRow> {

@@ -6,10 +6,9 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{SandboxStatus, validate_stored_name};
 use microsandbox_core::undo;
 use microsandbox_home::Home;
-use microsandbox_home::lock::NameLock;
 use microsandbox_store::SandboxRow;
 
-use super::{LOCK_DEADLINE, parse_spec};
+use super::parse_spec;
 use crate::reconcile::{self, Current};
 
 /// What a removal does with a sandbox that is live.
@@ -39,11 +38,7 @@ async fn run(home: &Home, request: RemoveRequest<'_>, live: Live) -> Microsandbo
 }
 
 async fn delete(home: &Home, name: &str, expected_id: Option<&str>, live: Live) -> MicrosandboxResult<()> {
-    let lock = NameLock::acquire(home.path(), name, LOCK_DEADLINE).await?;
-    let Some(now) = reconcile::current_held(home, name).await? else {
-        lock.remove_file().await;
-        return Err(reconcile::not_found(name));
-    };
+    let (lock, now) = reconcile::hold(home, name, None).await?;
     if let Some(expected) = expected_id
         && parse_spec(&now.row).is_ok_and(|spec| !spec.id.is_empty() && spec.id != expected)
     {

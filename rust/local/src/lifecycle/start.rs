@@ -7,12 +7,12 @@ use microsandbox_core::backend::{ConnectRequest, LiveRecord, StartRequest};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{BootTrace, Isolation, SandboxStatus, validate_stored_name};
 use microsandbox_core::undo::{self, Cut};
-use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking};
 
 use super::bring_up::{Reserve, Unfinished, adopt, bring_up, take_back};
-use super::{LOCK_DEADLINE, create, parse_spec};
-use crate::{isolation, mounts, reconcile, strays};
+use super::{create, parse_spec};
+use crate::reconcile::{self, Current};
+use crate::{isolation, mounts, strays};
 
 /// Boots from the stored configuration and the pinned root file system. If the caller stops waiting, the sandbox is as it
 /// was.
@@ -28,18 +28,18 @@ pub async fn start(home: &Home, request: StartRequest<'_>) -> MicrosandboxResult
 /// The sandbox, and the status that it had before.
 async fn boot(home: &Home, name: &str, detached: bool, cut: &Cut) -> MicrosandboxResult<(LiveRecord, SandboxStatus)> {
     let mut trace = BootTrace::begin();
-    // Settle first: a row may still say running for a process that is gone.
-    reconcile::current(home, name).await?.ok_or_else(|| reconcile::not_found(name))?;
-    let lock = NameLock::acquire_unless(home.path(), name, LOCK_DEADLINE, cut).await?;
+    let (lock, Current { row, .. }) = reconcile::hold(home, name, Some(cut)).await?;
     let store = home.store().await?;
-    let (row, _run) = store.sandbox(name).await?.ok_or_else(|| reconcile::not_found(name))?;
     if !row.status.is_terminal() && row.status != SandboxStatus::Created {
         return Err(MicrosandboxError::SandboxStillRunning(name.into()));
     }
     let mut spec = parse_spec(&row)?;
-    create::has_room(home, "start", name).await?;
-    let dir = home.sandbox_dir(name);
-    let (exists, runs) = blocking(move || Ok((dir.is_dir(), reconcile::read_live(&dir).is_some()))).await?;
+    let (owned, wanted, dir) = (home.clone(), name.to_owned(), home.sandbox_dir(name));
+    let look = move || {
+        create::has_room(&owned, "start", &wanted)?;
+        Ok((dir.is_dir(), reconcile::read_live(&dir).is_some()))
+    };
+    let (exists, runs) = blocking(look).await?;
     if runs {
         return Err(strays::in_the_way(name));
     }
