@@ -1,12 +1,9 @@
 //! State that all requests share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use microsandbox_core::backend::{ListQuery, SharedBackend};
-use microsandbox_core::model::{
-    Owners, SandboxStatus, VolumeInfo, VolumeQuery, validate_sandbox_name, validate_stored_name,
-};
+use microsandbox_core::backend::SharedBackend;
+use microsandbox_core::model::{Owners, VolumeInfo, VolumeQuery, validate_sandbox_name, validate_stored_name};
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use microsandbox_wire::sandbox::CloudSandbox;
 use tokio::sync::{Semaphore, watch};
@@ -20,10 +17,8 @@ use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::serve::Policy;
+use crate::slots::Slots;
 use crate::tenancy::Caller;
-
-/// Records read per call when all of them are read.
-const PAGE: u32 = 100;
 
 /// State of a server.
 pub struct App {
@@ -42,7 +37,7 @@ pub struct App {
     pub relays_by_key: ConcurrencyLimit,
     pub relays_by_sandbox: ConcurrencyLimit,
     pub budgets: Budgets,
-    pub creating: AtomicUsize,
+    pub slots: Arc<Slots>,
     pub idempotency: Idempotency,
     pub metrics: Metrics,
     pub access: AccessLog,
@@ -77,7 +72,7 @@ impl App {
             relays_by_key: ConcurrencyLimit::new(limits.relays_per_key),
             relays_by_sandbox: ConcurrencyLimit::new(limits.relays_per_sandbox),
             budgets: Budgets::new(limits.budget, limits.key_budget),
-            creating: AtomicUsize::new(0),
+            slots: Arc::default(),
             idempotency: Idempotency::new(limits.idempotency, limits.idempotency_entries),
             metrics: Metrics::default(),
             access: parts.access,
@@ -165,49 +160,5 @@ impl App {
     /// The record as a response.
     pub fn show(&self, caller: &Caller, handle: &SandboxHandle) -> CloudSandbox {
         crate::convert::sandbox(handle, caller, &self.org_id, &self.private)
-    }
-
-    /// Reserves one of the places for sandboxes while a sandbox is created.
-    pub async fn reserve_slot(self: &Arc<App>) -> ApiResult<SandboxSlot> {
-        let slot = SandboxSlot { app: self.clone() };
-        let creating = self.creating.fetch_add(1, Ordering::AcqRel) + 1;
-        let limit = self.limits.sandboxes as u64;
-        // An upper bound: a creation in flight counts twice once its record is stored, and an ephemeral sandbox that has
-        // ended counts until it is removed. Only when the bound exceeds the limit are the records read.
-        let at_most = self.backend.sandboxes().count().await? + creating as u64;
-        if at_most > limit && self.settled_count().await? + creating as u64 > limit {
-            return Err(MicrosandboxError::ResourceExhausted {
-                resource: "sandboxes".into(),
-                message: format!("this server holds at most {limit} sandboxes: remove one first"),
-            }
-            .into());
-        }
-        Ok(slot)
-    }
-
-    /// The number of sandboxes without creations in flight. Listing settles each record first: ephemeral sandboxes that have
-    /// ended are removed.
-    async fn settled_count(&self) -> ApiResult<u64> {
-        let (mut count, mut cursor) = (0, None);
-        loop {
-            let query = ListQuery { cursor, limit: Some(PAGE), ..ListQuery::default() };
-            let page = self.backend.sandboxes().list(query).await?;
-            count += page.records.iter().filter(|record| record.status != SandboxStatus::Starting).count() as u64;
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => return Ok(count),
-            }
-        }
-    }
-}
-
-/// Counts a creation in flight.
-pub struct SandboxSlot {
-    app: Arc<App>,
-}
-
-impl Drop for SandboxSlot {
-    fn drop(&mut self) {
-        self.app.creating.fetch_sub(1, Ordering::AcqRel);
     }
 }

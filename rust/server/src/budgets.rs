@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use microsandbox_core::backend::{ListQuery, SharedBackend};
+use microsandbox_core::api::SandboxRecord;
+use microsandbox_core::backend::SharedBackend;
 use microsandbox_core::config::{Budget, BudgetName};
 use microsandbox_core::model::{Owners, SandboxResources, SandboxSpec, VolumeQuery};
 use microsandbox_local::LocalBackend;
@@ -15,9 +16,8 @@ use microsandbox_local::disk_use::{self, DiskUse};
 use serde_json::json;
 
 use crate::error::{ApiError, ApiResult};
+use crate::slots::each_record;
 
-/// Records read per call.
-const PAGE: u32 = 100;
 /// The use of the disk is measured again after this time at the earliest, and after [`MEASURE_PART`] times what measuring took.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 const MEASURE_PART: u32 = 20;
@@ -188,23 +188,15 @@ impl Budgets {
         }
         let begin = Instant::now();
         let mut found = HashMap::new();
-        let mut cursor = None;
-        loop {
-            let query = ListQuery { cursor, limit: Some(PAGE), ..ListQuery::default() };
-            let page = backend.sandboxes().list(query).await?;
-            for record in page.records {
-                let Some(owner) = record.owner else { continue };
-                // A record that cannot be read runs nothing that this server could start.
-                let spec: SandboxSpec = serde_json::from_str(&record.config_json).unwrap_or_default();
-                let runs = !record.status.is_terminal();
-                let needs = if runs { Needs::of(&spec.resources) } else { Needs::default() };
-                found.insert(record.name, Grant { owner, needs, at: begin });
-            }
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
-        }
+        let take = |record: SandboxRecord| {
+            let Some(owner) = record.owner else { return };
+            // A record that cannot be read runs nothing that this server could start.
+            let spec: SandboxSpec = serde_json::from_str(&record.config_json).unwrap_or_default();
+            let runs = !record.status.is_terminal();
+            let needs = if runs { Needs::of(&spec.resources) } else { Needs::default() };
+            found.insert(record.name, Grant { owner, needs, at: begin });
+        };
+        each_record(backend, &Owners::All, take).await?;
         lock(&self.ledger).replace(found, begin);
         Ok(())
     }
@@ -252,17 +244,9 @@ impl Budgets {
         }
         let owners = whose.map_or(Owners::All, Owners::Only);
         let begun = Instant::now();
-        let (mut sandboxes, mut cursor) = (Vec::new(), None);
-        loop {
-            let query = ListQuery { cursor, limit: Some(PAGE), owners: owners.clone(), ..ListQuery::default() };
-            let page = backend.sandboxes().list(query).await?;
-            sandboxes
-                .extend(page.records.into_iter().filter(|record| record.owner.is_some()).map(|record| record.name));
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
-        }
+        let mut sandboxes = Vec::new();
+        let take = |record: SandboxRecord| sandboxes.extend(record.owner.map(|_| record.name));
+        each_record(backend, &owners, take).await?;
         let query = VolumeQuery { owners, unmeasured: true, ..VolumeQuery::default() };
         let volumes = backend.volumes().list(query).await?;
         let volumes = volumes.into_iter().filter(|volume| volume.owner.is_some()).map(|volume| volume.name).collect();

@@ -9,7 +9,7 @@ use microsandbox_protocol::frame::{self, Flags, Frame, HEADER, MAX_FRAME, Protoc
 use microsandbox_protocol::message::{CoreError, FsOp, FsRequest, Kind};
 
 use crate::keys::Scope;
-use crate::tenancy::Caller;
+use crate::tenancy::{Caller, forbidden};
 
 /// Length field of a frame.
 const LENGTH: usize = 4;
@@ -171,10 +171,7 @@ impl Gate {
         let text = match need {
             Need::Nothing => return Ok(None),
             Need::AnyOf(scopes) if scopes.iter().any(|scope| self.caller.has(*scope)) => return Ok(None),
-            Need::AnyOf(scopes) => {
-                let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-                format!("this key lacks the scope {}", names.join(" or "))
-            }
+            Need::AnyOf(scopes) => forbidden(scopes).message,
             Need::Never => "no client of a server may send this message; use the routes of the server".to_owned(),
         };
         let continues = matches!(message.kind, Kind::ExecStdin | Kind::ExecResize | Kind::ExecSignal | Kind::FsData);

@@ -11,6 +11,7 @@
 //! | [`routes`] | the handlers |
 //! | [`convert`], [`error`] | from the wire to the core and back |
 //! | [`relay`], [`gate`] | the agent WebSocket; which frames a key may send |
+//! | [`slots`] | how many sandboxes there may be; all records, page by page |
 //! | [`budgets`] | what the objects of one key, and of all, may use |
 //! | [`connections`] | the places of connections: known clients and strangers |
 //! | [`app`], [`concurrency_limit`], [`idempotency`] | state that all requests share |
@@ -33,6 +34,7 @@ pub mod openapi;
 mod relay;
 mod routes;
 pub mod serve;
+mod slots;
 mod table;
 mod tenancy;
 pub mod tls;

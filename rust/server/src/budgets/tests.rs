@@ -2,7 +2,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::join_all;
-use microsandbox_core::backend::{Agent, Backend, BackendKind, Operation, RecordPage, SandboxBackend, VolumeBackend};
+use microsandbox_core::backend::{
+    Agent, Backend, BackendKind, ListQuery, Operation, RecordPage, SandboxBackend, VolumeBackend,
+};
 use microsandbox_core::config::LocalConfig;
 use microsandbox_fake::MemoryBackend;
 use microsandbox_wire::error::code;

@@ -132,7 +132,7 @@ async fn outcome(
 
 async fn create_and_start(app: Arc<App>, caller: Caller, config: SandboxConfig) -> ApiResult<CloudSandbox> {
     let _permit = permit(&app)?;
-    let _slot = app.reserve_slot().await?;
+    let _slot = app.slots.reserve(&app.backend, app.limits.sandboxes as u64).await?;
     let spec = &config.spec;
     let reserved = app.budgets.reserve(&app.backend, &caller.owner, &spec.name, &spec.resources).await?;
     let request = CreateRequest { config, start: true, owner: Some(caller.owner.clone()), progress: None };
