@@ -17,9 +17,6 @@ const PIECES: usize = 8;
 const HELD: usize = 2 << 20;
 /// Content that is put together at its end.
 const SMALL: usize = 4 << 20;
-/// Larger content begins with this much room: glibc maps what is larger than 32 MiB, whatever it learned before, and moves a mapping
-/// that grows without copying it. A block of its heap is copied, and the old one stays beside the new one.
-const ALWAYS_MAPPED: usize = 33 << 20;
 /// A smaller piece is copied, so that it does not keep the block in memory into which it was read.
 const COPIED_BELOW: usize = 64 << 10;
 /// Most memory that a text takes while it is decoded, unless the caller says how large the file may be.
@@ -29,15 +26,18 @@ const TEXT_BYTES: usize = 64 << 20;
 pub struct Content {
     pieces: Vec<Bytes>,
     held: usize,
-    /// An `io.BytesIO` with what came before the pieces: it grows in place and gives away its own object.
+    /// An `io.BytesIO` with what came before the pieces: it gives away its own object.
     whole: Option<Py<PyAny>>,
+    /// Bytes that it begins with. They are zeros of the kernel, which take no memory before they are written.
+    room: usize,
 }
 
 impl Content {
     /// What is left of the stream.
     pub async fn gather(stream: &mut FsReadStream, path: &str, most: Option<u64>) -> MicrosandboxResult<Content> {
         let most = most.unwrap_or(READ_BYTES);
-        let mut content = Content { pieces: Vec::new(), held: 0, whole: None };
+        let room = most.min(READ_BYTES) as usize;
+        let mut content = Content { pieces: Vec::new(), held: 0, whole: None, room };
         let mut total = 0;
         while let Some(piece) = stream.next().await {
             let piece = piece?;
@@ -66,13 +66,9 @@ impl Content {
         let whole = match self.whole.take() {
             Some(whole) => whole.into_bound(py),
             None => {
-                // Room that earlier content left free would be used first, mapped or not.
-                microsandbox_sys::heap::trim();
-                let whole = py.import("io")?.getattr("BytesIO")?.call0()?;
-                whole.call_method1("seek", (ALWAYS_MAPPED,))?;
-                whole.call_method1("write", (PyBytes::new(py, &[0]),))?;
-                whole.call_method1("seek", (0,))?;
-                whole
+                // No other reference is kept: the object is written in place, and not copied first.
+                let room = py.get_type::<PyBytes>().call1((self.room,))?;
+                py.import("io")?.getattr("BytesIO")?.call1((room,))?
             }
         };
         for piece in self.pieces.drain(..) {
