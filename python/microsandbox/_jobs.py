@@ -346,6 +346,8 @@ class JobAttachment:
             native.discard_output()
         self._jobs = jobs
         self._id = id
+        # The log and the stream both have an end.
+        self._over = False
 
     def __aiter__(self) -> JobAttachment:
         return self
@@ -363,6 +365,8 @@ class JobAttachment:
         """
         from .jobs import JobEvent
 
+        if self._over:
+            return None
         while self._native is not None and self._log is not None:
             try:
                 entry = await self._log.__anext__()
@@ -386,6 +390,7 @@ class JobAttachment:
         from .jobs import JobEvent
 
         (known,) = await run(self._jobs.wait(self._id))
+        self._over = True
         return JobEvent("completed", _exit(known["exit_code"], known["timed_out"]))
 
     async def write_stdin(self, data: bytes) -> None:

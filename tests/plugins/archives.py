@@ -58,7 +58,16 @@ def layer(entries: Iterable[Entry]) -> bytes:
 def raw(name: bytes, data: bytes = b"", kind: bytes = b"0", size: int | bytes | None = None) -> bytes:
     """One member as bytes, whose header may say another size than the content has."""
     stated = b"%011o" % (len(data) if size is None else size) + b"\0" if not isinstance(size, bytes) else size
-    fields = [name.ljust(100, b"\0"), b"0000755\0", b"0000000\0", b"0000000\0", stated, b"00000000000\0", b" " * 8, kind]
+    fields = [
+        name.ljust(100, b"\0"),
+        b"0000755\0",
+        b"0000000\0",
+        b"0000000\0",
+        stated,
+        b"00000000000\0",
+        b" " * 8,
+        kind,
+    ]
     header = (b"".join(fields).ljust(257, b"\0") + b"ustar\x0000").ljust(512, b"\0")
     header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
     return header + data + bytes(-len(data) % 512)

@@ -143,7 +143,9 @@ async def test_no_path_of_the_host_is_in_the_list_of_mounts(make: Make, tmp_path
     binds = {"/ro": Volume.bind(str(tmp_path), readonly=True), "/f": Volume.bind(str(tmp_path / "file"), readonly=True)}
     box = await make("curious", volumes=binds, scripts={"greet": "echo hello"})
     mounts = (await box.exec("cat", ["/proc/self/mountinfo"])).stdout_text
-    visible = [line for line in mounts.splitlines() if any(text in line for text in (str(home), str(tmp_path), "curious"))]
+    visible = [
+        line for line in mounts.splitlines() if any(text in line for text in (str(home), str(tmp_path), "curious"))
+    ]
     assert visible == []
     assert (await box.exec("greet")).stdout_text == "hello\n"
 
