@@ -19,7 +19,7 @@ from typing import Any
 
 from microsandbox import ExecEventType, Image, LocalBackend, Sandbox
 
-from benches import served, slow_disk
+from benches import pulls, served, slow_disk
 from benches.measure import Row, at_least, at_most, milliseconds, p50, timed, timed_async
 from benches.yardsticks import Yardsticks, bare_exec
 
@@ -375,6 +375,11 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "many": many,
     "watch": watch,
     "slow-disk": slow_disk.slow_disk,
+    "pull": pulls.pull,
+    "pull-again": pulls.pull_again,
+    "pull-cut": pulls.pull_cut,
+    "pull-memory": pulls.pull_memory,
+    "prune": pulls.prune,
     "serve-exec": served.serve_exec,
     "serve-many": served.serve_many,
     "serve-stream": served.serve_stream,

@@ -199,6 +199,11 @@ impl Blobs {
             // Published or removed between the opening and the lock: look again.
             return Ok(Attempt::Busy(0));
         }
+        // Published between the look and the opening: then this file is new, and of no blob that is missing.
+        if let Some(blob) = self.get(digest)? {
+            fs::remove_file(&path).map_err(|e| io("remove", &path, e))?;
+            return Ok(Attempt::Begun(Begun::AlreadyThere(blob)));
+        }
         let mut part = Box::new(Part {
             blobs: self.clone(),
             digest: digest.clone(),
