@@ -160,9 +160,18 @@ impl<'a, 'py> FromPyObject<'a, 'py> for RegistryHosts {
         let hosts = mapping.items()?.iter().map(|item| {
             let (host, entry): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
             let Text(host) = argument(&host, "a host of registry_hosts")?;
-            let HostKeywords { insecure, auth } = argument(&entry, &format!("registry_hosts[{host:?}]"))?;
+            let HostKeywords { insecure, auth, ca_certs, token_host, for_clients } =
+                argument(&entry, &format!("registry_hosts[{host:?}]"))?;
             let auth = auth.map(|auth| auth.credentials(&host)).transpose()?;
-            Ok((host, RegistryEntry { insecure: insecure.is_some_and(|flag| flag.0), auth }))
+            let on = |flag: Option<Flag>| flag.is_some_and(|flag| flag.0);
+            let entry = RegistryEntry {
+                insecure: on(insecure),
+                auth,
+                for_clients: on(for_clients),
+                ca_certs: ca_certs.map(|path| path.0),
+                token_host: token_host.map(|text| text.0),
+            };
+            Ok((host, entry))
         });
         hosts.collect::<PyResult<_>>().map(RegistryHosts)
     }
@@ -173,6 +182,9 @@ keywords! {
     pub struct HostKeywords {
         insecure: Flag,
         auth: AuthKeywords,
+        ca_certs: Location,
+        token_host: Text,
+        for_clients: Flag,
     }
 }
 

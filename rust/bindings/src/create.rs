@@ -111,7 +111,12 @@ impl CreateKeywords {
             replace_timeout: self.replace_with_timeout.as_ref().map(|seconds| seconds.0),
             no_network: self.network.as_ref().is_some_and(|none| none.0),
             unsupported,
-            registry: model::RegistryAccess::default(),
+            registry: model::RegistryAccess {
+                auth: self.registry_auth.take().map(|auth| auth.0),
+                insecure: self.registry_insecure.as_ref().is_some_and(|flag| flag.0),
+                ca_certs: self.registry_ca_certs.take().map(|pems| pems.0).unwrap_or_default(),
+                ..model::RegistryAccess::default()
+            },
             patches: self.patches.take().map(|patches| patches.0).unwrap_or_default(),
             spec: self.spec(name, resources, defaults),
         })
@@ -137,13 +142,6 @@ impl CreateKeywords {
         let given = [
             ("create(from_snapshot=)", self.from_snapshot.is_some(), available_when::SNAPSHOTS),
             ("create(root_disk=)", self.image.as_ref().is_some_and(|image| image.root_disk), available_when::ROOT_DISK),
-            ("create(registry_auth=)", self.registry_auth.is_some(), available_when::REGISTRY),
-            ("create(registry_insecure=)", on(&self.registry_insecure), available_when::REGISTRY),
-            (
-                "create(registry_ca_certs=)",
-                some(self.registry_ca_certs.as_ref().map(|c| c.0)),
-                available_when::REGISTRY,
-            ),
             ("create(ports=)", some(self.ports.as_ref().map(|p| p.0)), available_when::NETWORK),
             ("create(vsock=)", some(self.vsock.as_ref().map(|v| v.0)), available_when::VSOCK),
             ("create(network=)", self.network.as_ref().is_some_and(|none| !none.0), available_when::NETWORK),

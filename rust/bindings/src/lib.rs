@@ -94,9 +94,11 @@ mod _microsandbox {
     #[pymodule_export]
     use super::metrics::{NativeMetricsStream, SandboxMetrics};
     #[pymodule_export]
+    use super::registry::NativePullEvents;
+    #[pymodule_export]
     use super::runtime::{Pending, resolve, shutdown};
     #[pymodule_export]
-    use super::sandbox::{NativeSandbox, connect_or_create, create, get, list, remove, start};
+    use super::sandbox::{NativeSandbox, connect_or_create, create, create_with_progress, get, list, remove, start};
     #[pymodule_export]
     use super::values::restore;
     #[pymodule_export]

@@ -24,6 +24,7 @@ use crate::jobs::{JobInfo, NativeJobs};
 use crate::logs::{LogEntry, LogKeywords, LogStreamKeywords, NativeLogStream};
 use crate::made;
 use crate::metrics::{NativeMetricsStream, SandboxMetrics};
+use crate::registry::{self, NativePullEvents};
 use crate::runtime::{Owned, Pending};
 use crate::values;
 
@@ -46,6 +47,23 @@ pub fn create(
     let backend = chosen(py, backend)?;
     let config = options.request(py, name, &defaults(&backend))?;
     Ok(made::sandbox(async move { Sandbox::create(&backend, config).await }))
+}
+
+/// As [`create`], and the steps of the pull of its image.
+#[pyfunction]
+#[pyo3(signature = (name, options, backend=None))]
+pub fn create_with_progress(
+    py: Python<'_>,
+    name: &Bound<'_, PyAny>,
+    options: CreateKeywords,
+    backend: Backend<'_, '_>,
+) -> PyResult<(Pending, NativePullEvents)> {
+    let Text(name) = argument(name, "name")?;
+    let backend = chosen(py, backend)?;
+    let config = options.request(py, name, &defaults(&backend))?;
+    let (report, events) = registry::steps();
+    let work = async move { Sandbox::create_with_progress(&backend, config, Some(report)).await };
+    Ok((made::sandbox(work), events))
 }
 
 #[pyfunction]

@@ -9,7 +9,7 @@
 //! | `profile` | [`SdkConfig`], the view of profiles |
 //! | `document` | reading the file, changing one key of it |
 //! | `environment` | the variables that matter |
-//! | `keyring` | keys stored in the Secret Service |
+//! | [`keyring`] | secrets of the Secret Service |
 //!
 //! A missing file is all defaults. Unknown keys are ignored on read and kept on rewrite. A section or optional key that is
 //! null counts as absent, except `sandbox_defaults.metrics_sample_interval_ms`, where null and 0 both mean off.
@@ -19,7 +19,7 @@
 mod budget;
 mod document;
 mod environment;
-mod keyring;
+pub mod keyring;
 mod overrides;
 mod profile;
 mod sections;
@@ -155,7 +155,9 @@ impl LocalConfig {
     }
 
     fn make_absolute(&mut self) -> MicrosandboxResult<()> {
-        let registries = self.registries.ca_certs.iter_mut();
+        let RegistriesConfig { ca_certs, hosts, policy, .. } = &mut self.registries;
+        let of_hosts = hosts.values_mut().filter_map(|host| host.ca_certs.as_mut());
+        let registries = ca_certs.iter_mut().chain(of_hosts).chain(policy.iter_mut().flat_map(|entry| &mut entry.keys));
         let all = std::iter::once(&mut self.home).chain(self.paths.all_mut()).chain(registries);
         for path in all {
             let absolute = std::path::absolute(&*path).map_err(|error| MicrosandboxError::io("locate", path, error))?;

@@ -19,7 +19,7 @@ mod archive;
 #[allow(dead_code, reason = "the users of the blob store come next")]
 mod blobs;
 mod cache;
-mod credentials;
+pub mod credentials;
 mod document;
 mod failure;
 #[allow(dead_code, reason = "the users of leases come next")]

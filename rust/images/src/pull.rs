@@ -111,21 +111,25 @@ impl<'a> Pull<'a> {
                 username: auth.username.clone(),
                 password: auth.password.clone(),
             }),
+            None if request.access.anonymous => None,
             None => credentials::find(home, &host, &repository).await?,
         };
         let mut ca_certs = request.access.ca_certs.clone();
-        if let Some(path) = &registries.ca_certs {
+        let of_host = entry.and_then(|entry| entry.ca_certs.as_ref());
+        for path in registries.ca_certs.iter().chain(of_host) {
             ca_certs.push(std::fs::read(path).map_err(|e| MicrosandboxError::io("read", path, e))?);
         }
+        let is_allowed = !request.access.public_only || entry.is_some_and(|entry| entry.for_clients);
+        let most_internal = if is_allowed { Reach::Loopback } else { Reach::Public };
         let settings = Settings {
             host,
             repository,
             insecure: request.access.insecure || entry.is_some_and(|entry| entry.insecure),
             ca_certs,
             credential,
-            token_host: None,
+            token_host: entry.and_then(|entry| entry.token_host.clone()),
             mirrored: None,
-            most_internal: Reach::Loopback,
+            most_internal,
             stall: registry::stall()?,
         };
         let client = Client::new(settings)?;

@@ -53,6 +53,8 @@ use tokio::net::UnixStream;
 
 pub use boot::derived_hostname;
 pub use microsandbox_home::ids::find_program;
+/// The logins of registries.
+pub use microsandbox_images::credentials;
 
 /// Sandboxes on this machine, under one home. Instances share nothing: two homes live side by side in one process.
 pub struct LocalBackend {

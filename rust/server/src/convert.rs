@@ -9,8 +9,8 @@ use chrono::Utc;
 use microsandbox_core::SandboxHandle;
 use microsandbox_core::backend::available_when;
 use microsandbox_core::model::{
-    self, EnvVar, ImageSource, LogLevel, Mount, SandboxConfig, SandboxPolicy, SandboxResources, SandboxSpec,
-    SandboxStatus,
+    self, EnvVar, ImageSource, LogLevel, Mount, RegistryAccess, RegistryAuth, SandboxConfig, SandboxPolicy,
+    SandboxResources, SandboxSpec, SandboxStatus,
 };
 use microsandbox_local::derived_hostname;
 use microsandbox_wire::create::{CreateRequest, Image, PullPolicy, Registry, SecurityProfile};
@@ -75,10 +75,26 @@ pub fn config(body: Value, policy: &Policy) -> ApiResult<SandboxConfig> {
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(ApiError::invalid(format!("unknown key {key:?}: this server does not support it")));
     }
-    let mut spec = if flat { from_flat(parse(body)?)? } else { from_spec(parse(body)?)? };
+    let mut registry = RegistryAccess { public_only: true, ..RegistryAccess::default() };
+    let mut spec = if flat {
+        from_flat(parse(body)?)?
+    } else {
+        let mut request: CreateRequest = parse(body)?;
+        match request.registry.take() {
+            None | Some(Registry::Auto) => {}
+            Some(Registry::Anonymous) => registry.anonymous = true,
+            Some(Registry::Inline { username, password }) => {
+                registry.auth = Some(RegistryAuth { username, password });
+            }
+            Some(Registry::Specific { .. }) => {
+                return Err(ApiError::unsupported("registry.mode specific", "on the hosted service"));
+            }
+        }
+        from_spec(request)?
+    };
     spec.isolation = policy.isolation;
     check_image(&spec.image, policy)?;
-    Ok(SandboxConfig { spec, ..SandboxConfig::default() })
+    Ok(SandboxConfig { spec, registry, ..SandboxConfig::default() })
 }
 
 /// Refuses an image that the owner of the server does not offer.
@@ -154,7 +170,6 @@ fn refuse_unsupported(request: &CreateRequest) -> ApiResult<()> {
         (network.max_connections.is_some(), "network.max_connections", available_when::NETWORK),
         (request.init.is_some(), "init", available_when::INIT),
         (request.slug.is_some(), "slug", "on the hosted service"),
-        (!matches!(request.registry, None | Some(Registry::Auto)), "registry", available_when::REGISTRY),
     ];
     match checks.into_iter().find(|(given, ..)| *given) {
         Some((_, feature, when)) => Err(ApiError::unsupported(feature, when)),

@@ -27,6 +27,8 @@ const SECTIONS: [&str; 11] = [
     "serve",
     "profiles",
 ];
+/// The keys of `registries` in which lists are.
+const LISTS_OF_REGISTRIES: [&str; 2] = ["mirrors", "policy"];
 /// Largest document that is read.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -59,15 +61,22 @@ fn read_keys(path: &Path) -> MicrosandboxResult<Option<(String, Map<String, Valu
         ));
     }
     if let Some(key) = list_in(&keys) {
-        return Err(invalid_value(path, &format!("{key} holds a list; no setting is a list: correct it")));
+        return Err(invalid_value(path, &format!("{key} holds a list where no setting is one: correct it")));
     }
     Ok(Some((text, keys)))
 }
 
-/// The section that holds a list.
+/// The section that holds a list where no setting is one.
 fn list_in(keys: &Map<String, Value>) -> Option<&'static str> {
-    SECTIONS.into_iter().find(|&key| {
-        let mut left: Vec<&Value> = keys.get(key).into_iter().collect();
+    SECTIONS.into_iter().find(|&section| {
+        let mut left: Vec<&Value> = match (section, keys.get(section)) {
+            ("registries", Some(Value::Object(keys))) => keys
+                .iter()
+                .filter(|(key, _)| !LISTS_OF_REGISTRIES.contains(&key.as_str()))
+                .map(|(_, value)| value)
+                .collect(),
+            (_, value) => value.into_iter().collect(),
+        };
         while let Some(value) = left.pop() {
             match value {
                 Value::Array(_) => return true,

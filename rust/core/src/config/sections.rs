@@ -331,18 +331,63 @@ pub struct RegistriesConfig {
     pub ca_certs: Option<PathBuf>,
     #[serde(deserialize_with = "or_default")]
     pub hosts: BTreeMap<String, RegistryEntry>,
+    /// Of a registry, those that are asked before it, in order. A key of this implementation.
+    #[serde(deserialize_with = "or_default")]
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// What images have to be signed with; the first entry whose `match` fits an image counts. A key of this implementation.
+    #[serde(deserialize_with = "or_default")]
+    pub policy: Vec<SignaturePolicy>,
 }
+
+/// Most mirrors of a registry, and most entries of the policy.
+const REGISTRY_LIST_MAX: usize = 64;
 
 impl RegistriesConfig {
     pub(super) fn check(&self) -> Result<(), String> {
-        let faulty = self.hosts.iter().find(|(_, entry)| entry.auth.as_ref().is_some_and(|auth| auth.sources() != 1));
-        match faulty {
-            Some((host, _)) => Err(format!(
-                "registries.hosts.{host}.auth must have exactly one of store, password_env and secret_name"
-            )),
+        for (host, entry) in &self.hosts {
+            let key = format!("registries.hosts.{host}");
+            if entry.auth.as_ref().is_some_and(|auth| auth.sources() != 1) {
+                return Err(format!("{key}.auth must have exactly one of store, password_env and secret_name"));
+            }
+            if entry.token_host.as_ref().is_some_and(|token_host| !is_registry_host(token_host)) {
+                return Err(format!("{key}.token_host must be a host, like auth.example.com or auth.example.com:8443"));
+            }
+        }
+        for (host, mirrors) in &self.mirrors {
+            if mirrors.len() > REGISTRY_LIST_MAX {
+                return Err(format!("registries.mirrors.{host} has more than {REGISTRY_LIST_MAX} entries"));
+            }
+            let is_mirror = |url: &String| {
+                let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+                // A user name and password in an address would be shown wherever the address is.
+                rest.is_some_and(|rest| !rest.contains(['@', '?', '#']) && is_registry_host(authority(rest)))
+            };
+            if let Some(place) = mirrors.iter().position(|url| !is_mirror(url)) {
+                return Err(format!(
+                    "registries.mirrors.{host}[{place}] must be an address like https://mirror.example.com, without a user name"
+                ));
+            }
+        }
+        if self.policy.len() > REGISTRY_LIST_MAX {
+            return Err(format!("registries.policy has more than {REGISTRY_LIST_MAX} entries"));
+        }
+        let faulty = |entry: &SignaturePolicy| entry.matches.trim().is_empty() || entry.keys.is_empty();
+        match self.policy.iter().position(faulty) {
+            Some(place) => {
+                Err(format!("registries.policy[{place}] must have match, an image name, and at least one of keys"))
+            }
             None => Ok(()),
         }
     }
+}
+
+fn authority(rest: &str) -> &str {
+    rest.split('/').next().unwrap_or_default()
+}
+
+fn is_registry_host(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
+    !text.is_empty() && text.len() <= 255 && text.bytes().all(plain)
 }
 
 /// `registries.hosts.<host>`.
@@ -352,6 +397,23 @@ pub struct RegistryEntry {
     /// Plain HTTP.
     pub insecure: bool,
     pub auth: Option<RegistryAuth>,
+    /// `msb serve`: clients may name images of this registry although its address is not public. A key of this implementation.
+    pub for_clients: bool,
+    /// A further PEM file, for this registry only. A key of this implementation.
+    pub ca_certs: Option<PathBuf>,
+    /// A host that may be given this registry's credentials when the registry names it as its token server. A key of this
+    /// implementation.
+    pub token_host: Option<String>,
+}
+
+/// An entry of `registries.policy`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignaturePolicy {
+    /// A repository with its registry, or the beginning of one with `*` at its end.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// PEM files of public keys; the signature of one is enough.
+    pub keys: Vec<PathBuf>,
 }
 
 /// Where a registry's password comes from; exactly one source. The password itself is never in the file.

@@ -24,6 +24,11 @@ pub struct RegistryAccess {
     pub insecure: bool,
     /// Certificate authorities to trust as well, each a PEM text.
     pub ca_certs: Vec<Vec<u8>>,
+    /// Without a credential, also without a stored one.
+    pub anonymous: bool,
+    /// The registry must have a public address, unless the configuration allows it to clients: for requests of others, who could
+    /// otherwise make this machine talk to what only it can reach.
+    pub public_only: bool,
 }
 
 /// An image to fetch.

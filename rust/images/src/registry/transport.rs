@@ -117,7 +117,10 @@ impl Guard {
             return Ok(());
         }
         Err(match host == self.own {
-            true => format!("{host} is an internal address, which this registry may not have"),
+            true => format!(
+                "{host} has no public address, and this request may use no other; the operator of the server can allow it with \
+                 registries.hosts.REGISTRY.for_clients"
+            ),
             false => format!("{host} is a more internal address than that of the registry {}", self.own),
         })
     }

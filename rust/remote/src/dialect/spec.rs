@@ -30,15 +30,18 @@ pub fn create(config: &SandboxConfig) -> MicrosandboxResult<CreateRequest> {
     if !patches.is_empty() {
         return refused("create(patches=)", LOCAL);
     }
-    let RegistryAccess { auth, insecure, ca_certs } = registry;
+    // Which addresses the service may talk to is the service's to decide.
+    let RegistryAccess { auth, insecure, ca_certs, anonymous, public_only: _ } = registry;
     if *insecure {
         return refused("create(registry_insecure=)", LOCAL);
     }
     if !ca_certs.is_empty() {
         return refused("create(registry_ca_certs=)", LOCAL);
     }
-    let registry =
-        auth.as_ref().map(|auth| Registry::Inline { username: auth.username.clone(), password: auth.password.clone() });
+    let registry = match auth {
+        Some(auth) => Some(Registry::Inline { username: auth.username.clone(), password: auth.password.clone() }),
+        None => anonymous.then_some(Registry::Anonymous),
+    };
     let SandboxSpec {
         name,
         image,

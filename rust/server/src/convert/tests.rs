@@ -36,8 +36,7 @@ fn unsupported_and_unknown_options_are_refused() {
         ("network", json!({ "max_connections": 3 })),
         ("init", json!({ "cmd": "auto" })),
         ("slug", json!("mine")),
-        ("registry", json!({ "mode": "anonymous" })),
-        ("registry", json!({ "mode": "inline", "username": "u", "password": "hunter2" })),
+        ("registry", json!({ "mode": "specific", "credential_id": "hunter2" })),
         ("image", json!({ "type": "bind", "path": "/etc" })),
         ("image", json!({ "type": "disk_image", "path": "/dev/sda", "format": "raw" })),
         ("mounts", json!([{ "type": "bind", "host": "/etc", "guest": "/x" }])),
@@ -69,4 +68,19 @@ fn ids_convert_to_uuids_and_back() {
     assert_eq!(from_uuid(&uuid(hex)), hex);
     assert_eq!(from_uuid(hex), hex);
     assert_eq!(from_uuid("nonsense"), "nonsense");
+}
+
+#[test]
+fn a_clients_credentials_go_to_public_registries_only() {
+    let ask = |registry: Value| config(spec_with("registry", registry), &OPEN).unwrap().registry;
+    let given = ask(json!({ "mode": "inline", "username": "u", "password": "hunter2" }));
+    let auth = given.auth.clone().unwrap();
+    assert_eq!((auth.username.as_str(), auth.password.as_str()), ("u", "hunter2"));
+    assert!(!format!("{given:?}").contains("hunter2"));
+    assert!(given.public_only && !given.anonymous && !given.insecure);
+    let anonymous = ask(json!({ "mode": "anonymous" }));
+    assert!(anonymous.anonymous && anonymous.auth.is_none() && anonymous.public_only);
+    let automatic = ask(json!({ "mode": "auto" }));
+    assert_eq!(automatic, RegistryAccess { public_only: true, ..RegistryAccess::default() });
+    assert!(config(json!({ "name": "a", "image": "debian:12" }), &OPEN).unwrap().registry.public_only);
 }
