@@ -127,12 +127,16 @@ pub enum Verb {
     Ping(verbs::ping::PingArgs),
     /// Reset the idle timer of sandboxes.
     Touch(verbs::touch::TouchArgs),
+    /// Fetch images from their registries.
+    Pull(verbs::pull::PullArgs),
     /// Import the images of a Docker or OCI archive.
     Load(verbs::load::LoadArgs),
     /// List images.
     Images(verbs::images::ImagesArgs),
     /// Manage images.
     Image(verbs::image::ImageArgs),
+    /// Manage the logins of registries.
+    Registry(verbs::registry::RegistryArgs),
     /// Install libkrunfw for microVMs, or a command that runs a program of an image.
     Install(verbs::install::InstallArgs),
     /// Remove commands that `install` made.
@@ -335,6 +339,8 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Copy(args) => verbs::copy::run(args, call).await,
         Verb::Ping(args) => verbs::ping::run(args, call).await,
         Verb::Touch(args) => verbs::touch::run(args, call).await,
+        Verb::Pull(args) => verbs::pull::run(args, call).await,
+        Verb::Registry(args) => verbs::registry::run(args, call).await,
         Verb::Load(args) => verbs::load::run(args, call).await,
         Verb::Images(args) => verbs::images::run(args, call).await,
         Verb::Image(args) => verbs::image::run(args, call).await,

@@ -24,6 +24,8 @@ pub mod modify;
 pub mod pause;
 pub mod ping;
 pub mod profile;
+pub mod pull;
+pub mod registry;
 pub mod remove;
 pub mod restart;
 pub mod resume;

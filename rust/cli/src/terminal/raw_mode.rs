@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 
 /// Rows and columns where there is no terminal.
 pub const DEFAULT_SIZE: (u16, u16) = (24, 80);
@@ -24,6 +24,28 @@ impl RawMode {
 }
 
 impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A failure cannot be reported: this runs on error paths, too.
+        let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
+    }
+}
+
+/// No echo of what is typed, from construction to drop.
+pub struct Unseen {
+    before: Termios,
+}
+
+impl Unseen {
+    pub fn enter() -> std::io::Result<Unseen> {
+        let before = tcgetattr(stdin())?;
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(stdin(), OptionalActions::Drain, &unseen)?;
+        Ok(Unseen { before })
+    }
+}
+
+impl Drop for Unseen {
     fn drop(&mut self) {
         // A failure cannot be reported: this runs on error paths, too.
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);

@@ -3,7 +3,7 @@
 use clap::Args;
 use microsandbox_core::error::Lack;
 use microsandbox_core::model::{Isolation, SandboxConfig};
-use microsandbox_core::{MicrosandboxError, MicrosandboxResult, Sandbox};
+use microsandbox_core::{MicrosandboxError, Sandbox};
 use microsandbox_local::LocalBackend;
 
 use crate::flags::sandbox_flags::SandboxFlags;
@@ -33,12 +33,13 @@ pub async fn run(args: CreateArgs, call: &Invocation) -> Outcome<()> {
 /// Creates the sandbox; generates a name if the configuration has none.
 pub async fn create_named(call: &Invocation, mut config: SandboxConfig, quiet: bool) -> Outcome<Sandbox> {
     let generated = config.spec.name.is_empty();
-    let _progress = progress::working(&call.console, quiet, format!("creating from {}", config.spec.image.describe()));
+    let title = format!("creating from {}", config.spec.image.describe());
+    let (_progress, report) = progress::pulling(&call.console, quiet, title);
     loop {
         if generated {
             config.spec.name = fresh_name();
         }
-        match create_once(call, &config).await {
+        match Sandbox::create_with_progress(&call.backend, config.clone(), Some(report.clone())).await {
             // A collision of generated names, one in four billion: try another name.
             Err(MicrosandboxError::SandboxAlreadyExists(_)) if generated => {}
             Err(error) => return Err(error.into()),
@@ -53,10 +54,6 @@ pub async fn create_named(call: &Invocation, mut config: SandboxConfig, quiet: b
             }
         }
     }
-}
-
-async fn create_once(call: &Invocation, config: &SandboxConfig) -> MicrosandboxResult<Sandbox> {
-    Sandbox::create(&call.backend, config.clone()).await
 }
 
 /// `msb-` and eight hex digits.

@@ -1,4 +1,4 @@
-//! `msb image`: list, inspect, load, remove, prune.
+//! `msb image`: list, pull, inspect, load, remove, prune.
 
 use std::fmt::Write;
 
@@ -13,6 +13,7 @@ use crate::output::units::human;
 use crate::terminal::console::printable;
 use crate::verbs::images::{Entry, ImagesArgs};
 use crate::verbs::load::LoadArgs;
+use crate::verbs::pull::PullArgs;
 
 /// Arguments of `image`.
 #[derive(Debug, Args)]
@@ -26,6 +27,8 @@ enum ImageVerb {
     /// List images.
     #[command(visible_alias = "ls")]
     List(ImagesArgs),
+    /// Fetch images from their registries.
+    Pull(PullArgs),
     /// Show configuration and layers of an image.
     Inspect(InspectArgs),
     /// Import the images of a Docker or OCI archive.
@@ -73,6 +76,7 @@ struct PruneArgs {
 pub async fn run(args: ImageArgs, call: &Invocation) -> Outcome<()> {
     match args.verb {
         ImageVerb::List(args) => crate::verbs::images::run(args, call).await,
+        ImageVerb::Pull(args) => crate::verbs::pull::run(args, call).await,
         ImageVerb::Load(args) => crate::verbs::load::run(args, call).await,
         ImageVerb::Inspect(args) => inspect(args, call).await,
         ImageVerb::Remove(args) => remove(args, call).await,
