@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from . import _backend, _deprecation, _microsandbox
+from . import _backend, _deprecation, _progress
 from ._signature import refuse_unknown
 
 if TYPE_CHECKING:
@@ -84,9 +84,7 @@ class CreateKeywords(TypedDict, total=False):
     backend: BackendObject | None
 
 
-def call(
-    native: Callable[..., _microsandbox.Pending[_T]], name: str, given: Mapping[str, Any]
-) -> _microsandbox.Pending[_T]:
+def call(native: Callable[..., _T], name: str, given: Mapping[str, Any]) -> _T:
     """Checks the keywords of `create` and prepares the native call."""
     refuse_unknown("create", given, CreateKeywords.__annotations__)
     options = {**given}
@@ -100,3 +98,10 @@ def call(
             raise ValueError("on_secret_violation= and secret_violation_action= differ; give one")
     _deprecation.passthrough(newer, depth=2)
     return native(name, options, _backend.pick(backend))
+
+
+def shows_pull(given: Mapping[str, Any]) -> bool:
+    """Whether `create` may have to pull, and there is somewhere to show it."""
+    image = given.get("image")
+    reference = image if isinstance(image, str) else getattr(image, "_reference", None)
+    return reference is not None and reference != "host" and reference[:1] not in "/." and _progress.is_seen()

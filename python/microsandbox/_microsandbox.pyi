@@ -484,6 +484,10 @@ class NativeMetricsStream:
     def next(self) -> Pending[SandboxMetrics | None]: ...
 
 @final
+class NativePullEvents:
+    def next(self) -> Pending[dict[str, Any] | None]: ...
+
+@final
 class NativeImage:
     @property
     def reference(self) -> str: ...
@@ -558,6 +562,9 @@ class NativeVolumeFs:
     def rename(self, from_: str, to: str) -> Pending[None]: ...
 
 def create(name: str, options: Mapping[str, Any], backend: NativeBackend | None = None) -> Pending[NativeSandbox]: ...
+def create_with_progress(
+    name: str, options: Mapping[str, Any], backend: NativeBackend | None = None
+) -> tuple[Pending[NativeSandbox], NativePullEvents]: ...
 def connect_or_create(
     name: str, options: Mapping[str, Any], backend: NativeBackend | None = None
 ) -> Pending[NativeSandbox]: ...
@@ -660,6 +667,7 @@ __all__ = [
     "cloud_backend_from_profile",
     "connect_or_create",
     "create",
+    "create_with_progress",
     "default_backend",
     "default_backend_info",
     "default_backend_kind",

@@ -96,6 +96,11 @@ class Progress:
         return _notebook.progress(self._title, self._done, self._total)
 
 
+def is_seen() -> bool:
+    """Whether something that takes long would be seen anywhere."""
+    return Display().is_seen
+
+
 def bar(title: str, given: _Callback | None) -> AbstractContextManager[_Callback | None]:
     """The callback of an operation that may take long: the caller's, or a bar once it takes longer than a second, or,
     without a notebook or a terminal, none."""

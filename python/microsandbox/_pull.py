@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 from ._enums import PullEventType
+from ._progress import Progress
+from ._runtime import run
 
 if TYPE_CHECKING:
-    from ._microsandbox import NativeSandbox, Pending
+    from ._microsandbox import NativePullEvents, NativeSandbox, Pending
     from ._sandbox import Sandbox
 
 
@@ -36,16 +38,26 @@ class PullEvent:
 
 
 class PullProgressIter:
-    """An iterator of `PullEvent`. Empty while nothing is pulled from a registry.
+    """An iterator of `PullEvent`: `RESOLVING` first, `COMPLETE` last. Empty when nothing is asked of a registry.
+
+    Each step is read once, whichever iterator reads it. It ends with the work; an error of the work is raised by
+    `result()`, not here.
 
     Example: `async for event in session.progress: print(event.event_type)`
     """
+
+    def __init__(self, native: NativePullEvents) -> None:
+        self._native = native
 
     def __aiter__(self) -> PullProgressIter:
         return self
 
     async def __anext__(self) -> PullEvent:
-        raise StopAsyncIteration
+        fields = await run(self._native.next())
+        if fields is None:
+            raise StopAsyncIteration
+        fields["event_type"] = PullEventType(fields["event_type"])
+        return PullEvent(**fields)
 
 
 class PullSession:
@@ -55,16 +67,22 @@ class PullSession:
     """
 
     def __init__(
-        self, call: Pending[NativeSandbox], finish: Callable[[Pending[NativeSandbox]], Coroutine[Any, Any, Sandbox]]
+        self,
+        started: tuple[Pending[NativeSandbox], NativePullEvents],
+        finish: Callable[[Pending[NativeSandbox]], Coroutine[Any, Any, Sandbox]],
     ) -> None:
+        call, self._events = started
         self._call: Pending[NativeSandbox] | None = call
         self._finish = finish
         call.start()
 
     @property
     def progress(self) -> PullProgressIter:
-        """Steps of the pull."""
-        return PullProgressIter()
+        """Steps of the pull, as they come.
+
+        Example: `print([event.event_type async for event in session.progress])`
+        """
+        return PullProgressIter(self._events)
 
     async def result(self) -> Sandbox:
         """The sandbox, or the error that `create` raises. Once; a second call is a RuntimeError.
@@ -77,13 +95,31 @@ class PullSession:
         return await self._finish(call)
 
     def cancel(self) -> None:
-        """Gives the work up; a half-made sandbox is torn down.
+        """Gives the work up; a half-made sandbox is torn down. What was downloaded stays: the next pull resumes.
 
         Example: `session.cancel()`
         """
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
+
+    async def _shown(self) -> Sandbox:
+        """`result()`, with a bar of what the pull has downloaded."""
+        try:
+            with Progress("pulling") as bar:
+                downloads: dict[int, int] = {}
+                total: int | None = None
+                async for event in self.progress:
+                    if event.event_type is PullEventType.RESOLVED:
+                        total = event.total_download_bytes
+                        bar._title = f"pulling {event.reference}"
+                    elif event.downloaded_bytes is not None and event.layer_index is not None:
+                        downloads[event.layer_index] = event.downloaded_bytes
+                        bar(sum(downloads.values()), total)
+            return await self.result()
+        except BaseException:
+            self.cancel()
+            raise
 
     async def __aenter__(self) -> PullSession:
         return self

@@ -130,9 +130,13 @@ class Sandbox(SandboxCalls):
 
         Example: `sb = await Sandbox.create("demo", image="host", memory=256)`
         """
-        call = _create.call(_microsandbox.create, name, options)
+        events = None
+        if _create.shows_pull(options):
+            call, events = _create.call(_microsandbox.create_with_progress, name, options)
+        else:
+            call = _create.call(_microsandbox.create, name, options)
         require_loop()
-        return _opened(call)
+        return _opened(call) if events is None else PullSession((call, events), _opened)._shown()
 
     @staticmethod
     @spelled_out(CreateKeywords)
@@ -141,7 +145,7 @@ class Sandbox(SandboxCalls):
 
         Example: `sb = await Sandbox.create_with_progress("box", image="host").result()`
         """
-        return PullSession(_create.call(_microsandbox.create, name, options), _opened)
+        return PullSession(_create.call(_microsandbox.create_with_progress, name, options), _opened)
 
     @staticmethod
     @spelled_out(CreateKeywords)

@@ -8,24 +8,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 from .._enums import PullEventType
+from .._progress import Progress
 from .._pull import PullEvent as PullEvent
+from .._runtime import wait as run
 
 if TYPE_CHECKING:
-    from .._microsandbox import NativeSandbox, Pending
+    from .._microsandbox import NativePullEvents, NativeSandbox, Pending
     from ._sandbox import Sandbox
 
 
 class PullProgressIter:
-    """An iterator of `PullEvent`. Empty while nothing is pulled from a registry.
+    """An iterator of `PullEvent`: `RESOLVING` first, `COMPLETE` last. Empty when nothing is asked of a registry.
+
+    Each step is read once, whichever iterator reads it. It ends with the work; an error of the work is raised by
+    `result()`, not here.
 
     Example: `for event in session.progress: print(event.event_type)`
     """
+
+    def __init__(self, native: NativePullEvents) -> None:
+        self._native = native
 
     def __iter__(self) -> PullProgressIter:
         return self
 
     def __next__(self) -> PullEvent:
-        raise StopIteration
+        fields = run(self._native.next())
+        if fields is None:
+            raise StopIteration
+        fields["event_type"] = PullEventType(fields["event_type"])
+        return PullEvent(**fields)
 
 
 class PullSession:
@@ -34,15 +46,23 @@ class PullSession:
     Example: `session = Sandbox.create_with_progress("box", image="host"); sb = session.result()`
     """
 
-    def __init__(self, call: Pending[NativeSandbox], finish: Callable[[Pending[NativeSandbox]], Sandbox]) -> None:
+    def __init__(
+        self,
+        started: tuple[Pending[NativeSandbox], NativePullEvents],
+        finish: Callable[[Pending[NativeSandbox]], Sandbox],
+    ) -> None:
+        call, self._events = started
         self._call: Pending[NativeSandbox] | None = call
         self._finish = finish
         call.start()
 
     @property
     def progress(self) -> PullProgressIter:
-        """Steps of the pull."""
-        return PullProgressIter()
+        """Steps of the pull, as they come.
+
+        Example: `print([event.event_type for event in session.progress])`
+        """
+        return PullProgressIter(self._events)
 
     def result(self) -> Sandbox:
         """The sandbox, or the error that `create` raises. Once; a second call is a RuntimeError.
@@ -55,13 +75,31 @@ class PullSession:
         return self._finish(call)
 
     def cancel(self) -> None:
-        """Gives the work up; a half-made sandbox is torn down.
+        """Gives the work up; a half-made sandbox is torn down. What was downloaded stays: the next pull resumes.
 
         Example: `session.cancel()`
         """
         call, self._call = (self._call, None)
         if call is not None:
             call.cancel()
+
+    def _shown(self) -> Sandbox:
+        """`result()`, with a bar of what the pull has downloaded."""
+        try:
+            with Progress("pulling") as bar:
+                downloads: dict[int, int] = {}
+                total: int | None = None
+                for event in self.progress:
+                    if event.event_type is PullEventType.RESOLVED:
+                        total = event.total_download_bytes
+                        bar._title = f"pulling {event.reference}"
+                    elif event.downloaded_bytes is not None and event.layer_index is not None:
+                        downloads[event.layer_index] = event.downloaded_bytes
+                        bar(sum(downloads.values()), total)
+            return self.result()
+        except BaseException:
+            self.cancel()
+            raise
 
     def __enter__(self) -> PullSession:
         return self
