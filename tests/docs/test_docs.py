@@ -11,6 +11,7 @@ from pathlib import Path
 import microsandbox
 import pytest
 from homes import REPOSITORY
+from registry import FakeRegistry
 
 GUIDE = REPOSITORY / "docs" / "guide"
 PAGES = sorted(path.relative_to(GUIDE).as_posix() for path in GUIDE.rglob("*.md"))
@@ -29,9 +30,26 @@ def page_runs(page: Path) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES)
+# The page whose images come from a registry.
+PULLING = "how-to/images.md"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != PULLING])
 def test_the_programs_of_a_page_print_what_it_says(home: Path, page: str) -> None:
     assert page_runs(GUIDE / page) == ""
+    assert list(home.glob("sandboxes/*")) == []
+
+
+@pytest.mark.fresh_home
+def test_the_programs_of_the_page_about_images_pull(
+    home: Path, tmp_path: Path, fake_registry: FakeRegistry, busybox_archive: Path
+) -> None:
+    """As the page says, but from a registry on this machine."""
+    reference = fake_registry.add(busybox_archive, "busybox", "1")
+    text = (GUIDE / PULLING).read_text().replace("docker.io/library/busybox:1", "busybox:1")
+    page = tmp_path / "images.md"
+    page.write_text(text.replace("busybox:1", reference))
+    assert page_runs(page) == ""
     assert list(home.glob("sandboxes/*")) == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from homes import REPOSITORY
+from registry import FakeRegistry
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
@@ -57,9 +58,26 @@ def test_the_example_runs(home: Path, name: str) -> None:
 
 
 def test_the_readmes_program_runs(home: Path, tmp_path: Path) -> None:
-    text = (REPOSITORY / "README.md").read_text()
+    """With the image that needs no network, which its comment names."""
+    source = readmes_program()
+    assert 'image="host"' in source
     program = tmp_path / "readme.py"
-    program.write_text(text.split("```python\n", 1)[1].split("```", 1)[0])
+    program.write_text(source.replace("python:3.12", "host"))
     out = run(program)
     assert out.startswith("7\n 0\n")
     assert "container" in out
+
+
+def test_the_readmes_program_pulls_its_image(
+    home: Path, tmp_path: Path, fake_registry: FakeRegistry, debian_archive: Path
+) -> None:
+    reference = fake_registry.add(debian_archive, "python", "3.12")
+    program = tmp_path / "readme.py"
+    program.write_text(readmes_program().replace("python:3.12", reference))
+    assert run(program).startswith("7\n 0\n")
+    assert fake_registry.asked("/blobs/", "GET")
+
+
+def readmes_program() -> str:
+    text = (REPOSITORY / "README.md").read_text()
+    return text.split("```python\n", 1)[1].split("```", 1)[0]
