@@ -219,10 +219,11 @@ class Content:
             for member in tar:
                 read = tar.extractfile(member)
                 data = read.read() if read is not None else b""
-                if member.name == "index.json":
+                name = member.name.removeprefix("./")
+                if name == "index.json":
                     index = json.loads(data)
-                elif member.name.startswith("blobs/"):
-                    blobs[member.name.removeprefix("blobs/").replace("/", ":")] = data
+                elif name.startswith("blobs/"):
+                    blobs[name.removeprefix("blobs/").replace("/", ":")] = data
         return cls(blobs, index["manifests"][0]["digest"])
 
     @property
