@@ -12,15 +12,18 @@
 //! | [`blobs`] | compressed layers and documents on disk, as their authors stored them |
 //! | [`leases`] | what running operations use, so that no removal deletes it |
 //! | [`load`] | importing an archive |
-//! | [`pull`], [`registry`], [`platform`] | fetching an image from its registry |
+//! | [`pull`], [`registry`] | fetching an image from its registry |
+//! | [`choice`], [`platform`], [`endpoints`] | which image of an index, for which machine, from where |
 //! | [`limits`], [`failure`] | the limits, and the errors of a refusal |
 
 mod archive;
 #[allow(dead_code, reason = "the users of the blob store come next")]
 mod blobs;
 mod cache;
+mod choice;
 pub mod credentials;
 mod document;
+mod endpoints;
 mod failure;
 #[allow(dead_code, reason = "the users of leases come next")]
 mod leases;
@@ -229,6 +232,10 @@ async fn find(home: &Home, text: &str) -> MicrosandboxResult<Option<ImageDetail>
     }
     let reference = Reference::parse(text).map_err(MicrosandboxError::InvalidConfig)?;
     if let Some(digest) = reference.digest() {
+        // Pulled by the digest of an index, which is not that of its own manifest.
+        if let Some(detail) = store.image(&reference.canonical()).await? {
+            return Ok(Some(detail));
+        }
         return by_digest(home, digest, Some(&reference)).await;
     }
     for spelling in reference.spellings() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::archive::{Archive, Cancelled, Spool};
 use super::cache::{LayerCache, LayerFacts, Temporary};
@@ -61,7 +62,8 @@ async fn import(
     let distinct = distinct(&images);
     let below = below(&images);
     let files = BTreeMap::from([(0, archive.file())]);
-    Import { home, cache: &cache, files, layers: &distinct, below, limits }.unpack(progress).await?;
+    let steps = progress.map(|progress| steps(progress, &distinct));
+    Import { home, cache: &cache, files, layers: &distinct, below, limits }.unpack(steps).await?;
     record(home, &cache, &images).await
 }
 
@@ -147,12 +149,12 @@ pub struct Import<'a> {
 
 impl Import<'_> {
     /// Unpacks the layers that the cache lacks, all of them or none.
-    pub async fn unpack(self, progress: Option<ProgressFn>) -> Result<(), Failure> {
+    pub async fn unpack(self, steps: Option<StepFn>) -> Result<(), Failure> {
         let layers = self.layers;
         let missing: Vec<usize> =
             (0..layers.len()).filter(|i| self.cache.facts(&layers[*i].chain_id).is_none()).collect();
-        let log = Told { progress, layers, missing: &missing };
-        log.begin();
+        let log = Told { steps, missing: &missing };
+        log.begin(layers.len());
         if missing.is_empty() {
             return Ok(());
         }
@@ -274,43 +276,70 @@ impl Import<'_> {
     }
 }
 
-/// Reports the progress of the import; layers are numbered within the whole archive.
+/// A step of unpacking; layers are numbered as they were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Before anything is unpacked; whether the cache has the layer.
+    Begin {
+        layer: usize,
+        is_there: bool,
+    },
+    /// So many packed bytes are read.
+    Reading {
+        layer: usize,
+        read: u64,
+    },
+    Unpacked {
+        layer: usize,
+    },
+}
+
+/// Called from the importing task, must not block.
+pub type StepFn = Arc<dyn Fn(Step) + Send + Sync>;
+
+/// The steps of an import as its progress.
+fn steps(progress: ProgressFn, layers: &[&PlannedLayer]) -> StepFn {
+    let lengths: Vec<u64> = layers.iter().map(|layer| layer.extent.length).collect();
+    Arc::new(move |step| {
+        let (phase, layer_index, completed) = match step {
+            Step::Begin { layer, is_there } => ("verify", layer, if is_there { u64::MAX } else { 0 }),
+            Step::Reading { layer, read } => ("unpack", layer, read),
+            Step::Unpacked { layer } => ("unpack", layer, u64::MAX),
+        };
+        let total_bytes = lengths[layer_index];
+        let (layer_count, completed_bytes) = (lengths.len(), completed.min(total_bytes));
+        progress(ImageProgress { phase, layer_index, layer_count, completed_bytes, total_bytes });
+    })
+}
+
+/// Reports the steps; the unpacking process numbers only the layers that are missing.
 struct Told<'a> {
-    progress: Option<ProgressFn>,
-    layers: &'a [&'a PlannedLayer],
+    steps: Option<StepFn>,
     missing: &'a [usize],
 }
 
 impl Told<'_> {
-    fn say(&self, phase: &'static str, index: usize, completed_bytes: u64) {
-        if let Some(progress) = &self.progress {
-            progress(ImageProgress {
-                phase,
-                layer_index: index,
-                layer_count: self.layers.len(),
-                completed_bytes,
-                total_bytes: self.layers[index].extent.length,
-            });
+    fn say(&self, step: Step) {
+        if let Some(steps) = &self.steps {
+            steps(step);
         }
     }
 
-    /// Reports every layer; a layer that the cache already has counts as complete.
-    fn begin(&self) {
-        for index in 0..self.layers.len() {
-            let done = if self.missing.contains(&index) { 0 } else { self.layers[index].extent.length };
-            self.say("verify", index, done);
+    fn begin(&self, layers: usize) {
+        for layer in 0..layers {
+            self.say(Step::Begin { layer, is_there: !self.missing.contains(&layer) });
         }
     }
 
     fn reading(&self, number: usize, read: u64) {
-        if let Some(index) = self.missing.get(number) {
-            self.say("unpack", *index, read.min(self.layers[*index].extent.length));
+        if let Some(&layer) = self.missing.get(number) {
+            self.say(Step::Reading { layer, read });
         }
     }
 
     fn unpacked(&self, number: usize) {
-        if let Some(index) = self.missing.get(number) {
-            self.say("unpack", *index, self.layers[*index].extent.length);
+        if let Some(&layer) = self.missing.get(number) {
+            self.say(Step::Unpacked { layer });
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::document::Platform;
 use super::plan::architecture;
+use microsandbox_core::model::ImageInfo;
 
 /// Longest list of platforms in an error.
 const MAX_NAMED: usize = 16;
@@ -50,6 +51,12 @@ impl Wanted {
         Some(if given == default_variant(&platform.architecture) { 0 } else { 1 })
     }
 
+    /// Whether a recorded image is for this platform; one that does not say is.
+    pub fn fits(&self, info: &ImageInfo) -> bool {
+        let matches = |own: &str, recorded: &Option<String>| recorded.as_deref().is_none_or(|recorded| recorded == own);
+        matches(&self.os, &info.os) && matches(&self.architecture, &info.architecture)
+    }
+
     pub fn describe(&self) -> String {
         named(&self.os, &self.architecture, self.variant.as_deref())
     }
@@ -83,12 +90,9 @@ impl Others {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
+    /// `for linux/arm64, linux/riscv64`; empty where there are none.
     pub fn list(&self) -> String {
-        self.0.join(", ")
+        if self.0.is_empty() { String::new() } else { format!("for {}", self.0.join(", ")) }
     }
 }
 

@@ -1,37 +1,34 @@
 //! Fetching an image from its registry: which one, its documents, its layers, then unpacked and recorded as an import is.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::ResolvedImage;
 use super::archive::compression_of;
-use super::blobs::{Begun, Blob, Blobs};
+use super::blobs::{Blob, Blobs};
 use super::cache::LayerCache;
-use super::credentials;
-use super::document::{self, Descriptor, Kind, Sha256Digest};
+use super::choice::{self, Choice, Chosen};
+use super::document::{self, Descriptor, Sha256Digest};
+use super::endpoints;
 use super::failure::{Failure, corrupt, limit};
 use super::leases::Lease;
 use super::limits;
-use super::load::{Import, below, distinct, record};
+use super::load::{Import, Step, StepFn, below, distinct, record};
 use super::plan::{self, PlannedImage, PlannedLayer, chained, layer_compression};
-use super::platform::{Others, Wanted};
+use super::platform::Wanted;
 use super::reference::Reference;
-use super::registry::reach::Reach;
-use super::registry::{self, Client, Document, Settings};
+use super::registry::{Document, Upstream};
 use super::tar_index::Extent;
 use microsandbox_core::backend::PullProgressFn;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{ImageInfo, ImageProgress, PullEvent, PullPolicy, PullRequest};
+use microsandbox_core::model::{ImageInfo, PullEvent, PullPolicy, PullRequest};
 use microsandbox_home::Home;
 
-/// Indexes inside indexes.
-const MAX_INDEX_DEPTH: usize = 4;
-/// Manifests and indexes of one pull.
-const MAX_DOCUMENTS: usize = 32;
 /// Layers that are downloaded at the same time.
 const DOWNLOADS: usize = 3;
 
@@ -44,7 +41,12 @@ pub async fn ready(
     if request.policy != PullPolicy::Always {
         match super::resolve(home, &request.reference).await {
             Err(MicrosandboxError::ImageNotFound(_)) if request.policy == PullPolicy::IfMissing => {}
-            resolved => return resolved,
+            Ok(resolved) if request.policy == PullPolicy::Never || wanted(request)?.fits(&resolved.detail.handle) => {
+                return Ok(resolved);
+            }
+            Err(error) => return Err(error),
+            // That of another machine.
+            Ok(_) => {}
         }
     }
     let info = pull(home, request, progress).await?;
@@ -58,38 +60,39 @@ pub async fn pull(
     progress: Option<PullProgressFn>,
 ) -> MicrosandboxResult<ImageInfo> {
     let reference = Reference::parse(&request.reference).map_err(MicrosandboxError::InvalidConfig)?;
-    let known = match request.policy {
-        PullPolicy::Always => None,
-        PullPolicy::IfMissing | PullPolicy::Never => super::complete(home, &request.reference).await?,
-    };
-    if let Some(known) = known {
-        return Ok(known.handle);
+    let wanted = wanted(request)?;
+    let known = super::complete(home, &request.reference).await?.map(|detail| detail.handle);
+    let known = known.filter(|info| wanted.fits(info));
+    let is_settled = request.policy != PullPolicy::Always || reference.digest().is_some();
+    match known {
+        // What a digest means never changes.
+        Some(known) if is_settled => return Ok(known),
+        None if request.policy == PullPolicy::Never => return Err(super::missing(&request.reference)),
+        _ => {}
     }
-    if request.policy == PullPolicy::Never {
-        return Err(super::missing(&request.reference));
-    }
-    let pulled = Pull::begin(home, request, reference, progress).await;
-    let pulled = match pulled {
-        Ok(pull) => pull.run().await,
+    let pulled = match Pull::begin(home, request, reference, progress).await {
+        Ok(pull) => pull.run(known).await,
         Err(failure) => Err(failure),
     };
     pulled.map_err(|failure| failure.pulling(&request.reference))
 }
 
+fn wanted(request: &PullRequest) -> MicrosandboxResult<Wanted> {
+    match &request.platform {
+        Some(text) => Wanted::parse(text).map_err(MicrosandboxError::InvalidConfig),
+        None => Ok(Wanted::this_machine()),
+    }
+}
+
 struct Pull<'a> {
     home: &'a Home,
     reference: Reference,
+    /// The reference as it is recorded.
+    name: String,
     wanted: Wanted,
-    client: Client,
+    upstream: Upstream,
     blobs: Blobs,
     progress: Option<PullProgressFn>,
-}
-
-/// What the registry has for this machine.
-struct Found {
-    manifest: Document,
-    /// Indexes that lead to it, outermost first.
-    indexes: Vec<Document>,
 }
 
 impl<'a> Pull<'a> {
@@ -99,41 +102,10 @@ impl<'a> Pull<'a> {
         reference: Reference,
         progress: Option<PullProgressFn>,
     ) -> Result<Pull<'a>, Failure> {
-        let wanted = match &request.platform {
-            Some(text) => Wanted::parse(text).map_err(MicrosandboxError::InvalidConfig)?,
-            None => Wanted::this_machine(),
-        };
-        let (host, repository) = (reference.domain().to_owned(), reference.path().to_owned());
-        let registries = &home.config().registries;
-        let entry = registries.hosts.get(&host);
-        let credential = match &request.access.auth {
-            Some(auth) => Some(credentials::Credential::Basic {
-                username: auth.username.clone(),
-                password: auth.password.clone(),
-            }),
-            None if request.access.anonymous => None,
-            None => credentials::find(home, &host, &repository).await?,
-        };
-        let mut ca_certs = request.access.ca_certs.clone();
-        let of_host = entry.and_then(|entry| entry.ca_certs.as_ref());
-        for path in registries.ca_certs.iter().chain(of_host) {
-            ca_certs.push(std::fs::read(path).map_err(|e| MicrosandboxError::io("read", path, e))?);
-        }
-        let is_allowed = !request.access.public_only || entry.is_some_and(|entry| entry.for_clients);
-        let most_internal = if is_allowed { Reach::Loopback } else { Reach::Public };
-        let settings = Settings {
-            host,
-            repository,
-            insecure: request.access.insecure || entry.is_some_and(|entry| entry.insecure),
-            ca_certs,
-            credential,
-            token_host: entry.and_then(|entry| entry.token_host.clone()),
-            mirrored: None,
-            most_internal,
-            stall: registry::stall()?,
-        };
-        let client = Client::new(settings)?;
-        Ok(Pull { home, reference, wanted, client, blobs: Blobs::open(home)?, progress })
+        let wanted = wanted(request)?;
+        let upstream = endpoints::of(home, request, &reference).await?;
+        let name = reference.canonical();
+        Ok(Pull { home, reference, name, wanted, upstream, blobs: Blobs::open(home)?, progress })
     }
 
     fn tell(&self, event: PullEvent) {
@@ -142,11 +114,14 @@ impl<'a> Pull<'a> {
         }
     }
 
-    async fn run(self) -> Result<ImageInfo, Failure> {
-        let name = self.reference.canonical();
+    async fn run(self, known: Option<ImageInfo>) -> Result<ImageInfo, Failure> {
+        let name = self.name.clone();
         self.tell(PullEvent::Resolving { reference: name.clone() });
-        let target = self.reference.digest().unwrap_or_else(|| self.reference.tag());
-        let found = self.find(self.client.manifest(target).await?).await?;
+        let found = match (self.choose(known.as_ref()).await?, known) {
+            (None, Some(known)) => return Ok(self.unchanged(known)),
+            (Some(found), _) => found,
+            (None, None) => return Err(super::missing(&name).into()),
+        };
         let cache = LayerCache::open(self.home)?;
         cache.sweep(self.home).await?;
         let image = self.plan(&found).await?;
@@ -179,114 +154,71 @@ impl<'a> Pull<'a> {
         info.ok_or_else(|| Failure::Other(MicrosandboxError::Runtime("the image was not recorded".into())))
     }
 
-    /// Follows indexes to the manifest for this machine.
-    async fn find(&self, top: Document) -> Result<Found, Failure> {
-        let mut others = Others::default();
-        let mut seen = BTreeSet::from([top.digest.clone()]);
-        let mut indexes = Vec::new();
-        let mut queue = VecDeque::from([(top, 0_usize)]);
-        let mut documents = 1;
-        while let Some((document, depth)) = queue.pop_front() {
-            let what = format!("index {}", document.digest.as_str());
-            match document::kind_of(&document.media_type) {
-                Kind::Manifest => return Ok(Found { manifest: document, indexes }),
-                Kind::Other => {
-                    return Err(corrupt(format!(
-                        "manifest {} is a {:?}, which is no image",
-                        document.digest.as_str(),
-                        document.media_type
-                    )));
-                }
-                Kind::Index if depth >= MAX_INDEX_DEPTH => {
-                    return Err(limit(format!("indexes are nested deeper than {MAX_INDEX_DEPTH}")));
-                }
-                Kind::Index => {}
-            }
-            let named = document::index(&document.bytes, &what, Some(&document.media_type))?;
-            for descriptor in self.candidates(named, &mut others) {
-                if !seen.insert(Sha256Digest::parse(&descriptor.digest)?) {
-                    continue;
-                }
-                documents += 1;
-                if documents > MAX_DOCUMENTS {
-                    return Err(limit(format!("the image has more than {MAX_DOCUMENTS} manifests and indexes")));
-                }
-                let inner = self.inner(&descriptor).await?;
-                let is_manifest = descriptor.kind() == Kind::Manifest;
-                queue.push_back((inner, depth + 1));
-                if is_manifest {
-                    break;
-                }
-            }
-            indexes.push(document);
-        }
-        Err(Failure::Other(MicrosandboxError::ImageNotFound(format!(
-            "{} has no image for {}, only for {}",
-            self.reference.canonical(),
-            self.wanted.describe(),
-            if others.is_empty() { "no platform".to_owned() } else { others.list() }
-        ))))
+    /// The registry has nothing new.
+    fn unchanged(&self, known: ImageInfo) -> ImageInfo {
+        let layer_count = known.layer_count as usize;
+        self.tell(PullEvent::Resolved {
+            reference: self.name.clone(),
+            manifest_digest: known.manifest_digest.clone().unwrap_or_default(),
+            layer_count,
+            total_download_bytes: Some(0),
+        });
+        self.tell(PullEvent::Complete { reference: self.name.clone(), layer_count });
+        known
     }
 
-    /// The descriptors of an index that may lead to an image for this machine, the best first.
-    fn candidates(&self, named: Vec<Descriptor>, others: &mut Others) -> Vec<Descriptor> {
-        let mut ranked = Vec::new();
-        for descriptor in named {
-            match (&descriptor.platform, descriptor.kind()) {
-                (_, Kind::Other) => {}
-                (Some(platform), _) => match self.wanted.rank(platform) {
-                    Some(rank) => ranked.push((rank, descriptor)),
-                    None => others.note(&platform.os, &platform.architecture, platform.variant.as_deref()),
-                },
-                // What an index without a platform leads to is seen when it is read.
-                (None, _) => ranked.push((2, descriptor)),
-            }
+    /// The manifest for the wanted platform; `None`: it is that of the known image. What is stored is not asked for: of a tag that is known, only what it means now.
+    async fn choose(&self, known: Option<&ImageInfo>) -> Result<Option<Chosen>, Failure> {
+        let choice = self.choice(Some(&self.upstream));
+        if let Some(text) = self.reference.digest() {
+            let digest = Sha256Digest::parse(text)?;
+            return Ok(Some(choice.from(self.top(&digest).await?).await?));
         }
-        ranked.sort_by_key(|(rank, _)| *rank);
-        ranked.into_iter().map(|(_, descriptor)| descriptor).collect()
+        let now = match known {
+            Some(_) => self.upstream.digest_of(self.reference.tag()).await?,
+            None => None,
+        };
+        let Some(digest) = now else {
+            let top = self.upstream.manifest(self.reference.tag()).await?;
+            return Ok(Some(choice.from(top).await?));
+        };
+        let recorded = known.and_then(|info| info.manifest_digest.as_deref());
+        if recorded == Some(digest.as_str()) {
+            return Ok(None);
+        }
+        let top = self.top(&digest).await?;
+        let chosen = choice.from(top).await?;
+        let is_same = recorded == Some(chosen.manifest.digest.as_str());
+        Ok((!is_same).then_some(chosen))
     }
 
-    /// A document that an index names.
-    async fn inner(&self, descriptor: &Descriptor) -> Result<Document, Failure> {
-        let digest = Sha256Digest::parse(&descriptor.digest)?;
-        let document = self.client.manifest(digest.as_str()).await?;
-        if document.bytes.len() as u64 != descriptor.size {
-            let (actual, named) = (document.bytes.len(), descriptor.size);
-            return Err(super::failure::mismatch(format!(
-                "{} has {actual} bytes, its descriptor says {named}",
-                digest.as_str()
-            )));
+    fn choice<'b>(&'b self, upstream: Option<&'b Upstream>) -> Choice<'b> {
+        Choice { wanted: &self.wanted, blobs: &self.blobs, upstream, name: &self.name }
+    }
+
+    /// What a digest names: stored, or fetched.
+    async fn top(&self, digest: &Sha256Digest) -> Result<Document, Failure> {
+        match choice::stored_document(&self.blobs, digest).await {
+            Some(document) => Ok(document),
+            None => self.upstream.manifest(digest.as_str()).await,
         }
-        if document.media_type != descriptor.media_type {
-            return Err(corrupt(format!(
-                "{} came as {:?}, its descriptor says {:?}",
-                digest.as_str(),
-                document.media_type,
-                descriptor.media_type
-            )));
-        }
-        Ok(document)
     }
 
     /// The image that a manifest describes.
-    async fn plan(&self, found: &Found) -> Result<PlannedImage, Failure> {
+    async fn plan(&self, found: &Chosen) -> Result<PlannedImage, Failure> {
         let digest = &found.manifest.digest;
         let what = format!("manifest {}", digest.as_str());
         let manifest = document::manifest(&found.manifest.bytes, &what, &found.manifest.media_type)?;
         let config_digest = Sha256Digest::parse(&manifest.config.digest)?;
         let config_name = format!("config {}", config_digest.as_str());
-        let bytes = match self.blobs.document(&config_digest) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) | Err(_) => self.client.document(&manifest.config, &config_name).await?,
+        let bytes = match choice::stored(&self.blobs, &config_digest).await {
+            Some(bytes) => bytes,
+            None => self.upstream.document(&manifest.config, &config_name).await?,
         };
         let config = document::config(&bytes, &config_name, manifest.layers.len())?;
         if !self.wanted.is(&config.os, &config.architecture, config.variant.as_deref()) {
             let only = super::platform::named(&config.os, &config.architecture, config.variant.as_deref());
-            return Err(Failure::Other(MicrosandboxError::ImageNotFound(format!(
-                "{} has no image for {}, only for {only}",
-                self.reference.canonical(),
-                self.wanted.describe()
-            ))));
+            return Err(self.choice(None).nothing(&format!("for {only}")));
         }
         let blobs = self.blobs.clone();
         let stored = tokio::task::spawn_blocking(move || blobs.put(&bytes)).await;
@@ -306,7 +238,7 @@ impl<'a> Pull<'a> {
         }
         let media_type = Some(found.manifest.media_type.clone());
         let mut image = plan::planned(digest.clone(), media_type, config, &config_digest, layers);
-        image.references = vec![self.reference.canonical()];
+        image.references = vec![self.name.clone()];
         Ok(image)
     }
 
@@ -330,10 +262,7 @@ impl<'a> Pull<'a> {
                 total_bytes: Some(size),
             });
         };
-        let blob = match self.blobs.begin(&layer.blob_digest, size, &told).await? {
-            Begun::AlreadyThere(blob) => blob,
-            Begun::Part(part) => self.client.download(part, &told).await?,
-        };
+        let blob = self.upstream.layer(&self.blobs, &layer.blob_digest, size, &told).await?;
         if blob.size != size {
             let stored = blob.size;
             return Err(super::failure::mismatch(format!("{digest} has {stored} bytes, its descriptor says {size}")));
@@ -353,36 +282,30 @@ impl<'a> Pull<'a> {
         Ok(blob)
     }
 
-    /// The progress of the unpacking, as events of the pull.
-    fn unpacking(&self, layers: &[&PlannedLayer]) -> Option<microsandbox_core::backend::ProgressFn> {
+    /// The steps of the unpacking, as events of the pull.
+    fn unpacking(&self, layers: &[&PlannedLayer]) -> Option<StepFn> {
         let progress = self.progress.clone()?;
-        let named: Vec<(usize, String)> =
-            layers.iter().map(|layer| (layer.source, layer.diff_id.as_str().to_owned())).collect();
-        let begun = std::sync::Mutex::new(BTreeSet::new());
-        Some(std::sync::Arc::new(move |now: ImageProgress| {
-            let Some((layer_index, diff_id)) = named.get(now.layer_index).cloned() else { return };
-            if now.phase != "unpack" {
-                return;
-            }
-            let mut begun = begun.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if begun.insert(layer_index) {
+        let named: Vec<(usize, String, u64)> =
+            layers.iter().map(|layer| (layer.source, layer.diff_id.as_str().to_owned(), layer.extent.length)).collect();
+        let begun = Mutex::new(BTreeSet::new());
+        Some(Arc::new(move |step| {
+            let (Step::Reading { layer, .. } | Step::Unpacked { layer }) = step else { return };
+            let (layer_index, diff_id, total_bytes) = named[layer].clone();
+            if begun.lock().unwrap_or_else(PoisonError::into_inner).insert(layer) {
                 progress(PullEvent::LayerMaterializeStarted { layer_index, diff_id: diff_id.clone() });
             }
-            if now.completed_bytes < now.total_bytes {
-                progress(PullEvent::LayerMaterializeProgress {
-                    layer_index,
-                    diff_id,
-                    bytes_read: now.completed_bytes,
-                    total_bytes: now.total_bytes,
-                });
-            } else {
-                progress(PullEvent::LayerMaterializeComplete { layer_index, diff_id });
-            }
+            progress(match step {
+                Step::Reading { read, .. } => {
+                    let bytes_read = read.min(total_bytes);
+                    PullEvent::LayerMaterializeProgress { layer_index, diff_id, bytes_read, total_bytes }
+                }
+                _ => PullEvent::LayerMaterializeComplete { layer_index, diff_id },
+            });
         }))
     }
 
     /// Stores the manifest and the indexes that lead to it: a digest of theirs names the image from now on.
-    async fn keep(&self, found: &Found) -> Result<(), Failure> {
+    async fn keep(&self, found: &Chosen) -> Result<(), Failure> {
         let documents: Vec<Vec<u8>> =
             found.indexes.iter().chain([&found.manifest]).map(|document| document.bytes.clone()).collect();
         let blobs = self.blobs.clone();

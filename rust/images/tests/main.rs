@@ -3,4 +3,6 @@
 
 mod archive;
 mod loaded;
+mod pulled;
 mod refused;
+mod registry;

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use super::client::{Client, Request};
 use super::pace::{Broken, Pace};
 use super::patience::Patience;
-use crate::blobs::{Blob, Part};
+use crate::blobs::{Begun, Blob, Blobs, Part};
+use crate::document::Sha256Digest;
 use crate::failure::{Failure, mismatch};
 use microsandbox_core::error::MicrosandboxError;
 
@@ -31,8 +32,22 @@ enum Cut {
 }
 
 impl Client {
+    /// The blob of a layer: stored already, or downloaded by this process or another.
+    pub async fn layer(
+        &self,
+        blobs: &Blobs,
+        digest: &Sha256Digest,
+        size: u64,
+        told: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Blob, Failure> {
+        match blobs.begin(digest, size, told).await? {
+            Begun::AlreadyThere(blob) => Ok(blob),
+            Begun::Part(part) => self.download(part, told).await,
+        }
+    }
+
     /// Downloads what `part` lacks; `progress` gets the bytes that are there.
-    pub async fn download(&self, mut part: Box<Part>, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<Blob, Failure> {
+    async fn download(&self, mut part: Box<Part>, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<Blob, Failure> {
         let digest = part.digest().as_str().to_owned();
         let what = format!("layer {digest}");
         let mut patience = Patience::default();

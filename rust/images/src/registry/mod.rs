@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`upstream`] | a registry and its mirrors |
 //! | [`client`] | one request: authentication, redirects, retries |
 //! | [`transport`], [`reach`] | connections, proxies, and the addresses that a registry may lead to |
 //! | [`challenge`], [`token`] | what a registry asks for, and what it is shown |
@@ -9,20 +10,22 @@
 //! | [`documents`], [`download`] | manifests, and layers |
 
 mod challenge;
-pub mod client;
-pub mod documents;
+mod client;
+mod documents;
 mod download;
 mod pace;
 mod patience;
 pub mod reach;
 mod token;
 mod transport;
+mod upstream;
 
 use std::time::Duration;
 
 pub use client::{Client, Settings};
 pub use documents::Document;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+pub use upstream::Upstream;
 
 /// `registry.stall`: longest time in which next to nothing arrives.
 const STALL: Duration = Duration::from_secs(60);

@@ -46,3 +46,36 @@ impl Pace {
         self.since = Instant::now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(piece: usize, pause: Duration) -> Response {
+        let pieces = futures::stream::unfold((), move |()| async move {
+            tokio::time::sleep(pause).await;
+            Some((Ok::<_, std::io::Error>(vec![0_u8; piece]), ()))
+        });
+        http::Response::new(reqwest::Body::wrap_stream(pieces)).into()
+    }
+
+    // hazard: I14
+    #[tokio::test]
+    async fn next_to_nothing_is_as_good_as_nothing() {
+        let stall = Duration::from_millis(150);
+        for piece in [0, 1] {
+            let (mut pace, mut slow) = (Pace::new(stall), body(piece, Duration::from_millis(5)));
+            let begun = Instant::now();
+            let end = loop {
+                if let Err(broken) = pace.next(&mut slow).await {
+                    break broken;
+                }
+            };
+            assert!(matches!(end, Broken::Stalled) && begun.elapsed() >= stall);
+        }
+        let (mut pace, mut steady) = (Pace::new(stall), body(LEAST_BYTES, Duration::from_millis(10)));
+        for _ in 0..40 {
+            assert!(pace.next(&mut steady).await.is_ok_and(|chunk| chunk.is_some()));
+        }
+    }
+}

@@ -130,7 +130,7 @@ impl Auth {
             return Err(refused("its address has a user name"));
         }
         let host = realm.host_str().unwrap_or_default();
-        if self.credential.is_some() && !is_trusted(client, host) {
+        if self.credential.is_some() && !is_trusted(client, &realm) {
             return Err(refused(&format!(
                 "the credentials of {own} are not sent to {host}; if it belongs to the registry, set \
                  registries.hosts.{own}.token_host",
@@ -201,7 +201,10 @@ impl State {
 
 /// Whether the token service may receive the credentials of the registry: it is the same host, a parent of it (as
 /// `example.org` of `registry.example.org`), that of Docker's own registry, or named in the configuration.
-fn is_trusted(client: &Client, host: &str) -> bool {
+fn is_trusted(client: &Client, realm: &Url) -> bool {
+    let host = realm.host_str().unwrap_or_default();
+    let with_port = realm.port_or_known_default().map(|port| format!("{host}:{port}")).unwrap_or_default();
+    let is = |named: &str| named.eq_ignore_ascii_case(host) || named.eq_ignore_ascii_case(&with_port);
     let own = client.host();
     let is_parent = host.contains('.')
         && host.parse::<std::net::IpAddr>().is_err()
@@ -209,7 +212,7 @@ fn is_trusted(client: &Client, host: &str) -> bool {
     own.eq_ignore_ascii_case(host)
         || is_parent
         || (own, host) == ("registry-1.docker.io", "auth.docker.io")
-        || client.settings.token_host.as_deref().is_some_and(|named| named.eq_ignore_ascii_case(host))
+        || client.settings.token_host.as_deref().is_some_and(is)
 }
 
 fn basic(username: &str, password: &str) -> HeaderValue {

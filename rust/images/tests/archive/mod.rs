@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use microsandbox_core::config::LocalConfig;
+use microsandbox_core::config::{LocalConfig, RegistriesConfig};
 use microsandbox_core::error::ImageErrorKind;
 use microsandbox_core::model::ImageInfo;
 use microsandbox_core::{MicrosandboxError, MicrosandboxResult};
@@ -47,6 +47,14 @@ impl Home {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(LocalConfig::default_for_home(dir.path().join("home")));
         Home { dir, state }
+    }
+
+    /// One whose registries are configured.
+    pub fn of_registries(set: impl FnOnce(&mut RegistriesConfig)) -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = LocalConfig::default_for_home(dir.path().join("home"));
+        set(&mut config.registries);
+        Home { dir, state: State::new(config) }
     }
 
     /// A second client of the same home.
