@@ -8,13 +8,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
-from . import _checks, _isolation, _modify
+from . import _checks, _isolation, _modify, _storage
 from ._calls import SandboxCalls
 from ._enums import GuestFlush, SandboxStatus
 from ._modify import ModifyKeywords
 from ._runtime import STOP_TIMEOUT, make, run
 from ._signature import spelled_out
-from ._unsupported import SNAPSHOTS, STORAGE, refused, unsupported
+from ._unsupported import SNAPSHOTS, unsupported
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -148,12 +148,12 @@ class SandboxHandle(SandboxCalls):
             raise unsupported("SandboxHandle::snapshot on cloud", "when cloud snapshots land")
         raise unsupported("SandboxHandle.snapshot", SNAPSHOTS)
 
-    @refused(STORAGE)
     async def storage_usage(self) -> StorageItemUsage:
-        """Its disk space. `UnsupportedError` for now.
+        """Its disk space. Raises `SandboxNotFoundError`.
 
         Example: `print((await handle.storage_usage()).allocated_bytes)`
         """
+        return await _storage.of_sandbox(self.name, self._native.backend)
 
     async def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
         """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that.

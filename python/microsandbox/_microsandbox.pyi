@@ -11,6 +11,7 @@ from ._enums import (
     ExecEventType,
     FsEntryKind,
     FsEventKind,
+    ImageArchiveFormat,
     Isolation,
     LogSource,
     SandboxStatus,
@@ -255,6 +256,16 @@ class ImagePruneReport:
     def bytes_reclaimed(self) -> int | None: ...
     @property
     def skipped_in_use(self) -> int: ...
+    @property
+    def dry_run(self) -> bool: ...
+    @property
+    def blobs_removed(self) -> int: ...
+    @property
+    def parts_removed(self) -> int: ...
+    @property
+    def removed(self) -> _List[str]: ...
+    @property
+    def in_use(self) -> _List[tuple[str, str]]: ...
 
 @final
 class BackendInfo:
@@ -584,7 +595,17 @@ def image_list(backend: NativeBackend | None = None) -> Pending[_List[NativeImag
 def image_get(reference: str, backend: NativeBackend | None = None) -> Pending[NativeImage]: ...
 def image_inspect(reference: str, backend: NativeBackend | None = None) -> Pending[NativeImageDetail]: ...
 def image_remove(reference: str, force: bool, backend: NativeBackend | None = None) -> Pending[None]: ...
-def image_prune(backend: NativeBackend | None = None) -> Pending[ImagePruneReport]: ...
+def image_prune(
+    dry_run: bool | None = None,
+    older_than_seconds: float | None = None,
+    blobs: bool | None = None,
+    dangling: bool | None = None,
+    backend: NativeBackend | None = None,
+) -> Pending[ImagePruneReport]: ...
+def image_save(
+    references: Sequence[str], output_path: _Path, format: ImageArchiveFormat, backend: NativeBackend | None = None
+) -> Pending[None]: ...
+def storage_usage(backend: NativeBackend | None = None) -> Pending[str]: ...
 def volume_create(
     name: str,
     kind: VolumeKind,
@@ -679,6 +700,7 @@ __all__ = [
     "image_load",
     "image_prune",
     "image_remove",
+    "image_save",
     "install_libkrunfw",
     "list",
     "local_backend",
@@ -687,6 +709,7 @@ __all__ = [
     "set_default_backend",
     "set_runtime_libkrunfw_path",
     "start",
+    "storage_usage",
     "swap_default_backend",
     "version",
     "volume_create",

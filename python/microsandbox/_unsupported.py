@@ -13,10 +13,8 @@ _T = TypeVar("_T")
 
 FORK = "when snapshots land"
 RUNTIME = "never needed: agent and runtime are inside the wheel"
-SAVE = "when image export lands"
 SNAPSHOTS = "when snapshots land"
 SSH = "when the SSH server lands"
-STORAGE = "when storage accounting lands"
 
 
 def unsupported(operation: str, hint: str) -> UnsupportedError:

@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from archives import Archive, directory, file, layer
 from clients import PRELUDE
 
 pytestmark = [
@@ -188,3 +189,34 @@ def test_an_image_that_does_not_fit_leaves_no_partial_layer(home: Path, debian_a
         used = sum(os.lstat(os.path.join(d, f)).st_size for d, _, fs in os.walk(home + "/cache") for f in fs)
         assert used < 1 << 20, f"{used} bytes of a partial layer stay"
     """, ARCHIVE=str(debian_archive))  # fmt: skip
+
+
+@pytest.mark.hazard("S1")
+def test_images_are_pruned_on_a_full_disk(home: Path, tmp_path: Path) -> None:
+    base = [directory("bin"), file("etc/os-release", b"NAME=test\n")]
+    for number in range(12):
+        tar = layer([*base, file("data", os.urandom(700_000) + bytes([number]))])
+        Archive([tar], compress=False).write(tmp_path / f"{number}.tar")
+    run(home, """
+    async def body():
+        archives = os.environ["ARCHIVES"]
+        for number in range(12):
+            await Image.load(f"{archives}/{number}.tar", tag=f"app:{number}", backend=backend)
+        fill()
+        try:
+            await Image.save("app:1", output_path=home + "/saved.tar", backend=backend)
+            raise SystemExit("saved on a full disk?")
+        except MicrosandboxError as error:
+            no_space(error)
+        assert not [name for name in os.listdir(home) if "save" in name]
+        await Image.remove("app:0", backend=backend)
+        fill()
+        report = await Image.prune(backend=backend)
+        assert report.image_refs_removed == 11, report.image_refs_removed
+        assert os.statvfs(home).f_bavail * os.statvfs(home).f_bsize > 10_000_000
+        left = [n for n in os.listdir(home + "/cache/layers") if not n.startswith((".lock", ".sweep"))]
+        assert left == [] and os.listdir(home + "/cache/blobs/sha256") == [], left
+        drain()
+        await Image.load(f"{archives}/1.tar", tag="app:1", backend=backend)
+        assert [image.reference for image in await Image.list(backend=backend)] == ["app:1"]
+    """, ARCHIVES=str(tmp_path))  # fmt: skip

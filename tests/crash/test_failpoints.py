@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import Archive, directory, file, layer
 from boxes import runtime_pid
 from clients import KILLED, Client, finish
 from homes import REPOSITORY
 from leaks import read_process
 from microsandbox import (
+    Image,
     Sandbox,
     SandboxNotFoundError,
     SandboxStatus,
@@ -44,10 +46,10 @@ def runtime_steps() -> list[str]:
 
 
 def core_steps() -> set[str]:
-    """Named in core as `failpoint("…")` or `step("…", cut)`."""
+    """Named in core as `failpoint("…")`, `pause("…")` or `step("…", cut)`."""
     found: set[str] = set()
     for path in sorted((REPOSITORY / "rust").glob("*/src/**/*.rs")):
-        found |= set(re.findall(r'\b(?:failpoint|step)\(\s*"([^"]+)"', path.read_text()))
+        found |= set(re.findall(r'\b(?:failpoint|pause|step)\(\s*"([^"]+)"', path.read_text()))
     return found
 
 
@@ -74,11 +76,20 @@ VOLUMES = [
     ("remove", "volume_aside", True),
     ("remove", "volume_deleted", False),
 ]
+# Which operation on images passes which step.
+IMAGES = [
+    ("load", "blob_written"),
+    ("load", "image_unpacked"),
+    ("save", "save_written"),
+    ("prune", "prune_rows"),
+    ("prune", "prune_hidden"),
+]
 
 
 def test_every_step_of_the_source_has_its_test() -> None:
     assert len(RUNTIME) >= 20
-    assert core_steps() == {step for _, step in CORE} | {step for _, step, _ in VOLUMES}
+    of_others = {step for _, step, _ in VOLUMES} | {step for _, step in IMAGES}
+    assert core_steps() == {step for _, step in CORE} | of_others
 
 
 # Dies, or has its runtime die, within the operation that is named first; the failpoint is read at each step.
@@ -258,3 +269,44 @@ async def test_an_old_runtime_is_gone_before_its_successor_runs(
     assert (await box.exec("sleep", ["0.2"])).exit_code == 0
     await box.kill()
     await Sandbox.remove("box", backend=local)
+
+
+IMAGE_LIFE = """
+async def main():
+    wanted, failpoint, archive = sys.argv[1:]
+    async def step(name, call):
+        if name == wanted:
+            os.environ["MSB_FAILPOINT"] = failpoint
+        return await call()
+    await step("load", lambda: Image.load(archive, tag="app:1", backend=backend))
+    await step("save", lambda: Image.save("app:1", output_path=archive + ".saved", backend=backend))
+    await step("prune", lambda: Image.prune(backend=backend))
+"""
+
+
+@pytest.mark.hazard("L1")
+@pytest.mark.fresh_home
+@pytest.mark.parametrize(("operation", "step"), IMAGES)
+async def test_the_client_is_killed_with_an_image_at_a_step(
+    client: Client, local: Any, home: Path, tmp_path: Path, operation: str, step: str
+) -> None:
+    """Nothing half made is used: the image is whole or absent, and the next import makes it whole."""
+    base = [directory("bin"), directory("etc"), directory("tmp", 0o1777), file("etc/os-release", b"NAME=test\n")]
+    archive = Archive([layer(base), layer([file("etc/a", b"whole")])]).write(tmp_path / "image.tar")
+    status, out, err = finish(client(IMAGE_LIFE, operation, f"core.{step}", str(archive)))
+    assert status == KILLED, f"the step was never reached: {out}{err}"
+    there = [image.reference for image in await Image.list(backend=local)]
+    assert there == (["app:1"] if operation == "save" else [])
+    assert not (tmp_path / "image.tar.saved").exists() or operation == "prune"
+    await Image.load(archive, tag="app:1", backend=local)
+    box = await Sandbox.create("box", image="app:1", backend=local)
+    assert await box.fs.read("/etc/a") == b"whole"
+    await box.kill()
+    await Image.save("app:1", output_path=tmp_path / "again.tar", backend=local)
+    await Sandbox.remove("box", backend=local)
+    # A part that nobody continues is removed after a day, and at once where the caller says so.
+    await Image.prune(older_than_seconds=0, backend=local)
+    cache = home / "cache"
+    left = [path.name for place in ("blobs/sha256", "blobs/.part", "leases") for path in (cache / place).iterdir()]
+    left += [path.name for path in (cache / "layers").iterdir() if path.name not in (".lock", ".sweep")]
+    assert left == []

@@ -41,7 +41,7 @@ NATIVE: dict[str, tuple[Any, ...]] = {
     "FsMetadata": ("directory", 6, 0o700, 1, 2, True, 3.5, 4.5),
     "ImageConfigDetail": ("sha256:a", ["A=b"], ["c"], ["e"], "/w", "u", {"l": "m"}, "SIGINT"),
     "ImageLayerDetail": ("sha256:d", "sha256:e", "type", 7, 8, 9),
-    "ImagePruneReport": (1, 2, 3, 4, 5),
+    "ImagePruneReport": ((1, 2, 3, 4, 5), (6, 7, True), (["a:1"], [("b:1", "box")])),
     "LogEntry": ((1_700_000_000, 123_456_789), "stderr", 3, b"line\xff\n", "cursor"),
     "SandboxMetrics": ((1.5, 2, 3, (4, 5)), (6, 7, 8, 9), (10, 11, 12, 13), (14, 15, 16)),
     "SandboxStopResult": ("box", "crashed", 3, 9, (1_700_000_000, 0), "source"),

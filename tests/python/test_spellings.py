@@ -22,7 +22,6 @@ from microsandbox import (
     Snapshot,
     SnapshotHandle,
     SshClient,
-    Storage,
     UnsupportedError,
     ViolationAction,
     ViolationPolicy,
@@ -143,12 +142,12 @@ def test_restoring_needs_a_running_loop() -> None:
         Sandbox.restore("base", name="x")
 
 
-async def test_ssh_and_storage_say_when_they_come(sandbox: Sandbox) -> None:
+async def test_ssh_and_snapshots_say_when_they_come(sandbox: Sandbox) -> None:
     ssh = sandbox.ssh()
     for timeout in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite and non-negative"):
             await ssh.open_client(inactivity_timeout=timeout)
-    for call in (ssh.open_client(), ssh.prepare_server(), Storage.usage(), Snapshot.list(), Snapshot.open("x")):
+    for call in (ssh.open_client(), ssh.prepare_server(), Snapshot.list(), Snapshot.open("x")):
         with pytest.raises(UnsupportedError, match="when ") as caught:
             await call
         assert caught.value.operation and caught.value.hint
@@ -174,7 +173,6 @@ async def test_calls_that_need_snapshots_are_refused_by_name(sandbox: Sandbox, b
     handle = await Sandbox.get("box", backend=backend)
     for call, operation in (
         (sandbox.restore_warnings, "Sandbox.restore_warnings"),
-        (handle.storage_usage, "SandboxHandle.storage_usage"),
         (partial(handle.fork, "copy", volumes={}), "SandboxHandle.fork"),
     ):
         with pytest.raises(UnsupportedError) as caught:

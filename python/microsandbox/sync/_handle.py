@@ -15,8 +15,8 @@ from .._runtime import STOP_TIMEOUT
 from .._runtime import make_here as make
 from .._runtime import wait as run
 from .._signature import spelled_out
-from .._unsupported import SNAPSHOTS, STORAGE, refused, unsupported
-from . import _isolation
+from .._unsupported import SNAPSHOTS, unsupported
+from . import _isolation, _storage
 from ._calls import SandboxCalls
 
 if TYPE_CHECKING:
@@ -151,12 +151,12 @@ class SandboxHandle(SandboxCalls):
             raise unsupported("SandboxHandle::snapshot on cloud", "when cloud snapshots land")
         raise unsupported("SandboxHandle.snapshot", SNAPSHOTS)
 
-    @refused(STORAGE)
     def storage_usage(self) -> StorageItemUsage:
-        """Its disk space. `UnsupportedError` for now.
+        """Its disk space. Raises `SandboxNotFoundError`.
 
         Example: `print(handle.storage_usage().allocated_bytes)`
         """
+        return _storage.of_sandbox(self.name, self._native.backend)
 
     def pause(self, *, guest_flush: GuestFlush | None = None) -> None:
         """As `Sandbox.pause`. `guest_flush=REQUIRED` needs a connection: use `Sandbox.pause` for that.

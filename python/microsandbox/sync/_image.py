@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
 from .. import _backend, _deprecation, _microsandbox, _progress
 from .._checks import Path, checked
@@ -14,8 +14,6 @@ from .._enums import DiskImageFormat, ImageArchiveFormat, ImageSourceKind
 from .._image_source import ImageSource, RootDiskConfig
 from .._runtime import on_thread as on_loop
 from .._runtime import wait as run
-from .._unsupported import SAVE
-from .._unsupported import refuse as refuse_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,12 +200,24 @@ class Image:
         run(_microsandbox.image_remove(reference, force, _backend.pick(backend)))
 
     @staticmethod
-    def prune(*, backend: _backend.BackendObject | None = None) -> ImagePruneReport:
-        """Removes every image that no sandbox uses.
+    def prune(
+        *,
+        dry_run: bool = False,
+        older_than_seconds: float | None = None,
+        blobs: bool = False,
+        dangling: bool = False,
+        backend: _backend.BackendObject | None = None,
+    ) -> ImagePruneReport:
+        """Removes every image that nothing uses, its layers, and what interrupted operations left.
 
-        Example: `print(Image.prune().bytes_reclaimed)`
+        An image that a sandbox, a snapshot or a running operation uses is kept; `in_use` of the report names it. With
+        `dry_run` nothing is removed. `older_than_seconds` keeps images that were used since; `blobs` also removes the
+        compressed layers of images that are kept, which `Image.save` needs; `dangling` keeps every image with a name.
+
+        Example: `print(Image.prune(dry_run=True).bytes_reclaimed)`
         """
-        return run(_microsandbox.image_prune(_backend.pick(backend)))
+        options = (dry_run, older_than_seconds, blobs, dangling)
+        return run(_microsandbox.image_prune(*options, _backend.pick(backend)))
 
     @staticmethod
     def load(
@@ -231,13 +241,22 @@ class Image:
 
     @staticmethod
     def save(
-        reference: str | Sequence[str], *, output_path: str, format: ImageArchiveFormat = ImageArchiveFormat.DOCKER
-    ) -> Any:
-        """Writes images to an archive. `UnsupportedError` for now.
+        reference: str | Sequence[str],
+        *,
+        output_path: Path,
+        format: ImageArchiveFormat = ImageArchiveFormat.DOCKER,
+        backend: _backend.BackendObject | None = None,
+    ) -> None:
+        """Writes one or several images to an archive; `"-"` is standard output.
+
+        Digests stay as they are. A file appears complete or not at all, and nothing is written before every image was
+        found. Raises `ImageNotFoundError`; `InvalidStateError` where compressed layers were not kept
+        (`images.keep_blobs` of the configuration, `Image.prune(blobs=True)`).
 
         Example: `Image.save("debian:12", output_path="debian.tar", format=ImageArchiveFormat.OCI)`
         """
-        checked(format, ImageArchiveFormat, "format")
-        if not reference:
-            raise ValueError("at least one image reference is needed")
-        return refuse_later("Image.save", SAVE)
+        references = [reference] if isinstance(reference, str) else [*reference]
+        if not references or "" in references:
+            raise ValueError("at least one image reference is needed, and none may be empty")
+        form = checked(format, ImageArchiveFormat, "format")
+        run(_microsandbox.image_save(references, output_path, form, _backend.pick(backend)))

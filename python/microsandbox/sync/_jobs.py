@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,7 @@ class Job:
 
         Example: `print(b"".join([entry.data for entry in job.logs(tail=10)]))`
         """
+        _check_tail(tail)
         stream = self._stream({"since_ms": since, "until_ms": until, "from_cursor": from_cursor}, sources, False)
         entries: deque[JobLogEntry] = deque()
         held = 0
@@ -207,6 +209,7 @@ class Job:
 
         Example: `for entry in job.log_stream(tail=10, follow=True): print(entry.data)`
         """
+        _check_tail(tail)
         options = {"since_ms": since, "until_ms": until, "from_cursor": from_cursor}
         if tail is not None:
             start = self._start_of_tail(tail, options, sources)
@@ -215,8 +218,6 @@ class Job:
 
     def _start_of_tail(self, tail: int, options: dict[str, Any], sources: list[LogReadSource] | None) -> str | None:
         """The position after which the newest `tail` entries follow; None where all entries belong to them."""
-        if isinstance(tail, bool) or not isinstance(tail, int) or tail < 0:
-            raise ValueError(f"tail must be a whole number of entries, 0 or more: got {tail!r}")
         newest: deque[str] = deque(maxlen=tail + 1)
         for entry in self._stream(options, sources, False):
             newest.append(entry.cursor)
@@ -297,6 +298,12 @@ class JobLogStream:
         self._over = True
 
 
+def _check_tail(tail: int | None) -> None:
+    most = sys.maxsize - 1
+    if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or (not 0 <= tail <= most)):
+        raise ValueError(f"tail must be a whole number of entries, 0 to {most}: got {tail!r}")
+
+
 def _too_many(held: int) -> OutputLimitError:
     text = f"the log of the job takes more than {_MAX_BYTES} bytes of memory (log.read_bytes); pass tail= or since=, or use log_stream"
     error = OutputLimitError(text)
@@ -326,6 +333,7 @@ class JobAttachment:
             native.discard_output()
         self._jobs = jobs
         self._id = id
+        self._over = False
 
     def __iter__(self) -> JobAttachment:
         return self
@@ -343,6 +351,8 @@ class JobAttachment:
         """
         from ..jobs import JobEvent
 
+        if self._over:
+            return None
         while self._native is not None and self._log is not None:
             try:
                 entry = self._log.__next__()
@@ -366,6 +376,7 @@ class JobAttachment:
         from ..jobs import JobEvent
 
         (known,) = run(self._jobs.wait(self._id))
+        self._over = True
         return JobEvent("completed", _exit(known["exit_code"], known["timed_out"]))
 
     def write_stdin(self, data: bytes) -> None:

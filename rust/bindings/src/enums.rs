@@ -121,6 +121,7 @@ python_enums! {
         Created = "created", Modified = "modified", Attributes = "attributes", Deleted = "deleted", Moved = "moved",
         Overflow = "overflow",
     }
+    ImageArchiveFormat: model::ImageArchiveFormat { Docker = "docker", Oci = "oci" }
     HostPermissions: model::HostPermissions { Private = "private", Mirror = "mirror" }
     Isolation: model::Isolation { Auto = "auto", Microvm = "microvm", Container = "container" }
     LogLevel: model::LogLevel { Trace = "trace", Debug = "debug", Info = "info", Warn = "warn", Error = "error" }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use microsandbox_core::SharedBackend;
 use microsandbox_core::backend::ProgressFn;
-use microsandbox_core::model;
+use microsandbox_core::{MicrosandboxError, model};
 use pyo3::prelude::*;
 
-use crate::arguments::{self, Flag, Location, Text, argument, optional};
+use crate::arguments::{self, Flag, Location, Seconds, Text, argument, optional};
 use crate::backend::{NativeBackend, chosen};
+use crate::enums::Member;
+use crate::errors::invalid_config;
 use crate::files;
 use crate::runtime::{Owned, Pending};
 use crate::values::{self, Reduced};
@@ -266,10 +269,41 @@ impl ImagePruneReport {
     fn bytes_reclaimed(&self) -> Option<u64> {
         self.report.bytes_reclaimed
     }
-    /// Images kept because a sandbox uses them.
+    /// Images kept because something uses them.
     #[getter]
     fn skipped_in_use(&self) -> u64 {
         self.report.skipped_in_use
+    }
+    /// Nothing was removed: this is what would be.
+    #[getter]
+    fn dry_run(&self) -> bool {
+        self.report.dry_run
+    }
+    /// Compressed layers and documents removed.
+    #[getter]
+    fn blobs_removed(&self) -> u64 {
+        self.report.blobs_removed
+    }
+    /// Interrupted downloads removed.
+    #[getter]
+    fn parts_removed(&self) -> u64 {
+        self.report.parts_removed
+    }
+    /// The references that were removed.
+    #[getter]
+    fn removed(&self) -> Vec<String> {
+        self.report.removed.clone()
+    }
+    /// The images that were kept, each with what uses it: the name of a sandbox, or an operation and its process.
+    #[getter]
+    fn in_use(&self) -> Vec<(String, String)> {
+        self.holders()
+    }
+}
+
+impl ImagePruneReport {
+    pub fn holders(&self) -> Vec<(String, String)> {
+        self.report.in_use.iter().map(|image| (image.reference.clone(), image.holder.clone())).collect()
     }
 }
 
@@ -352,11 +386,60 @@ pub fn image_remove(
 }
 
 #[pyfunction]
-#[pyo3(signature = (backend=None))]
-pub fn image_prune(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
+#[pyo3(signature = (dry_run=None, older_than_seconds=None, blobs=None, dangling=None, backend=None))]
+pub fn image_prune(
+    py: Python<'_>,
+    dry_run: Option<&Bound<'_, PyAny>>,
+    older_than_seconds: Option<&Bound<'_, PyAny>>,
+    blobs: Option<&Bound<'_, PyAny>>,
+    dangling: Option<&Bound<'_, PyAny>>,
+    backend: Given<'_, '_>,
+) -> PyResult<Pending> {
+    let flag = |given: Option<&Bound<'_, PyAny>>, name| {
+        given.map_or(Ok(false), |given| argument::<Flag>(given, name).map(|flag| flag.0))
+    };
+    let older_than = match older_than_seconds {
+        Some(given) => optional::<Seconds>(given, "older_than_seconds")?,
+        None => None,
+    };
+    let older_than = older_than.map(|seconds| Duration::try_from_secs_f64(seconds.0)).transpose();
+    let older_than = older_than.map_err(|_| invalid_config(py, "older_than_seconds must not be negative"))?;
+    let request = model::ImagePruneRequest {
+        dry_run: flag(dry_run, "dry_run")?,
+        older_than,
+        blobs: flag(blobs, "blobs")?,
+        dangling: flag(dangling, "dangling")?,
+    };
     let backend = chosen(py, backend)?;
     Ok(Pending::unattended(async move {
-        let report = backend.images().prune().await?;
+        let report = backend.images().prune(request).await?;
         Ok(ImagePruneReport { report })
+    }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (references, output_path, format, backend=None))]
+pub fn image_save(
+    py: Python<'_>,
+    references: Vec<String>,
+    output_path: &Bound<'_, PyAny>,
+    format: &Bound<'_, PyAny>,
+    backend: Given<'_, '_>,
+) -> PyResult<Pending> {
+    let Location(output) = argument(output_path, "output_path")?;
+    let Member(format) = argument(format, "format")?;
+    let request = model::ImageSaveRequest { references, output, format };
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move { backend.images().save(request).await }))
+}
+
+/// What uses how much of the disk, as JSON.
+#[pyfunction]
+#[pyo3(signature = (backend=None))]
+pub fn storage_usage(py: Python<'_>, backend: Given<'_, '_>) -> PyResult<Pending> {
+    let backend = chosen(py, backend)?;
+    Ok(Pending::new(async move {
+        let usage = backend.images().usage().await?;
+        serde_json::to_string(&usage).map_err(|error| MicrosandboxError::json("storage usage", error))
     }))
 }

@@ -81,7 +81,7 @@ mod _microsandbox {
     #[pymodule_export]
     use super::image::{
         ImageConfigDetail, ImageLayerDetail, ImagePruneReport, NativeImage, NativeImageDetail, image_get,
-        image_inspect, image_list, image_load, image_prune, image_remove,
+        image_inspect, image_list, image_load, image_prune, image_remove, image_save, storage_usage,
     };
     #[pymodule_export]
     use super::isolation::{doctor, install_libkrunfw, resolved_libkrunfw_path, set_runtime_libkrunfw_path};

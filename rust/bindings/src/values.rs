@@ -138,13 +138,22 @@ values! {
         } };
     ImagePruneReport: v => {
             let r = &v.report;
-            (r.image_refs_removed, r.manifests_removed, r.layers_removed, r.skipped_in_use, r.bytes_reclaimed)
+            (
+                (r.image_refs_removed, r.manifests_removed, r.layers_removed, r.blobs_removed, r.parts_removed),
+                (r.skipped_in_use, r.bytes_reclaimed, r.dry_run),
+                (&r.removed[..], v.holders()),
+            )
         },
-        (image_refs_removed, manifests_removed, layers_removed, skipped_in_use, bytes_reclaimed) =
-            (u64, u64, u64, u64, Option<u64>) =>
-        ImagePruneReport { report: model::ImagePruneReport {
-            image_refs_removed, manifests_removed, layers_removed, skipped_in_use, bytes_reclaimed,
-        } };
+        (counts, (skipped_in_use, bytes_reclaimed, dry_run), (removed, in_use)) = (
+            (u64, u64, u64, u64, u64), (u64, Option<u64>, bool), (Vec<String>, Vec<(String, String)>),
+        ) => {
+            let (image_refs_removed, manifests_removed, layers_removed, blobs_removed, parts_removed) = counts;
+            let holder = |(reference, holder)| model::ImageHolder { reference, holder };
+            ImagePruneReport { report: model::ImagePruneReport {
+                dry_run, image_refs_removed, manifests_removed, layers_removed, blobs_removed, parts_removed,
+                skipped_in_use, bytes_reclaimed, removed, in_use: in_use.into_iter().map(holder).collect(),
+            } }
+        };
     LogEntry: v => {
             let e = &v.entry;
             (time(e.timestamp), Member(e.source), e.session_id, &e.data[..], &e.cursor)

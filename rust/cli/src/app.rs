@@ -131,6 +131,12 @@ pub enum Verb {
     Pull(verbs::pull::PullArgs),
     /// Import the images of a Docker or OCI archive.
     Load(verbs::load::LoadArgs),
+    /// Write images to a Docker or OCI archive.
+    Save(verbs::save::SaveArgs),
+    /// Delete images that nothing uses, and what interrupted operations left.
+    Prune(verbs::prune::PruneArgs),
+    /// Show what uses how much of the disk.
+    Df(verbs::df::DfArgs),
     /// List images.
     Images(verbs::images::ImagesArgs),
     /// Manage images.
@@ -342,6 +348,9 @@ async fn plain(verb: Verb, call: &Invocation) -> Outcome<i32> {
         Verb::Pull(args) => verbs::pull::run(args, call).await,
         Verb::Registry(args) => verbs::registry::run(args, call).await,
         Verb::Load(args) => verbs::load::run(args, call).await,
+        Verb::Save(args) => verbs::save::run(args, call).await,
+        Verb::Prune(args) => verbs::prune::run(args, call).await,
+        Verb::Df(args) => verbs::df::run(args, call).await,
         Verb::Images(args) => verbs::images::run(args, call).await,
         Verb::Image(args) => verbs::image::run(args, call).await,
         Verb::Install(args) => verbs::install::run(args, call).await,

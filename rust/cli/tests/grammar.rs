@@ -2,7 +2,7 @@
 
 use crate::support::{msb_alone, snapshot, snapshots};
 
-const VERBS: [&str; 36] = [
+const VERBS: [&str; 41] = [
     "run",
     "create",
     "start",
@@ -27,9 +27,14 @@ const VERBS: [&str; 36] = [
     "copy",
     "ping",
     "touch",
+    "pull",
     "load",
+    "save",
+    "prune",
+    "df",
     "images",
     "image",
+    "registry",
     "install",
     "uninstall",
     "doctor",

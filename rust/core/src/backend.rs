@@ -23,9 +23,9 @@ use crate::error::{MicrosandboxError, MicrosandboxResult};
 pub use crate::files::Files;
 use crate::model::{
     BootStep, DoctorReport, ExecHandle, ExecOptions, ExecOutput, ImageDetail, ImageInfo, ImageProgress,
-    ImagePruneReport, IsolationReport, JobCall, JobInfo, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, Owners, PullEvent, PullRequest, SandboxConfig, SandboxMetrics,
-    SandboxSpec, VolumeConfig, VolumeInfo, VolumeQuery,
+    ImagePruneReport, ImagePruneRequest, ImageSaveRequest, IsolationReport, JobCall, JobInfo, LogEntry, LogOptions,
+    LogStream, LogStreamOptions, MetricsStream, Modification, ModificationPlan, Owners, PullEvent, PullRequest,
+    SandboxConfig, SandboxMetrics, SandboxSpec, StorageUsage, VolumeConfig, VolumeInfo, VolumeQuery,
 };
 
 /// A boxed, sendable future of a result.
@@ -409,6 +409,10 @@ pub trait ImageBackend: Send + Sync {
     fn pull(&self, request: PullRequest, progress: Option<PullProgressFn>) -> Operation<'_, ImageInfo> {
         refuse(self.refusal("Image::pull", available_when::IMAGES))
     }
+    /// Writes images to an archive, with the digests that they came with.
+    fn save(&self, request: ImageSaveRequest) -> Operation<'_, ()> {
+        refuse(self.refusal("Image::save", available_when::IMAGES))
+    }
     fn list(&self) -> Operation<'_, Vec<ImageInfo>> {
         refuse(self.refusal("Image::list", available_when::IMAGES))
     }
@@ -421,8 +425,12 @@ pub trait ImageBackend: Send + Sync {
     fn remove<'a>(&'a self, reference: &'a str, force: bool) -> Operation<'a, ()> {
         refuse(self.refusal("Image::remove", available_when::IMAGES))
     }
-    fn prune(&self) -> Operation<'_, ImagePruneReport> {
+    fn prune(&self, request: ImagePruneRequest) -> Operation<'_, ImagePruneReport> {
         refuse(self.refusal("Image::prune", available_when::IMAGES))
+    }
+    /// What uses how much of the disk.
+    fn usage(&self) -> Operation<'_, StorageUsage> {
+        refuse(self.refusal("Storage::usage", available_when::IMAGES))
     }
     /// What isolation this machine can give.
     fn doctor(&self, recheck: bool) -> Operation<'_, DoctorReport> {

@@ -74,6 +74,8 @@ pub struct LocalConfig {
     #[serde(deserialize_with = "or_default")]
     pub disk: DiskConfig,
     #[serde(deserialize_with = "or_default")]
+    pub images: ImagesConfig,
+    #[serde(deserialize_with = "or_default")]
     pub serve: ServeConfig,
     /// What isolation is demanded when a call says nothing; `MSB_ISOLATION` beats it. A key of this implementation.
     pub isolation: Option<Isolation>,

@@ -3,6 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | this file | [`Home`]: configuration, paths, database, ids |
+//! | [`disk_use`] | what a tree uses of the disk |
+//! | [`failpoint`] | named steps at which a test kills or holds this process |
 //! | [`headroom`] | the free space that is left to the host |
 //! | [`ids`] | which host ids the ids of a sandbox become |
 //! | [`lock`] | one lock file per name of a sandbox or volume |
@@ -14,7 +16,9 @@
 //! | [`layer_tree`] | building a read-only layer: complete or absent |
 //! | `blocking()` | file work away from the event loop |
 
+pub mod disk_use;
 pub mod embedded;
+pub mod failpoint;
 pub mod headroom;
 pub mod ids;
 pub mod label;

@@ -37,7 +37,7 @@ impl Cancelled {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), Failure> {
         if self.0.load(Ordering::Relaxed) {
             return Err(Failure::Other(MicrosandboxError::InvalidState("the import was cancelled".into())));
         }
@@ -72,7 +72,7 @@ impl Archive {
         let source = open_source(path)?;
         let kind = source.metadata().map_err(|e| io("inspect", path, e))?.file_type();
         if kind.is_dir() {
-            let message = format!("{} is a directory; pack it first: tar -C DIR -cf image.tar .", path.display());
+            let message = format!("{} is a directory; an OCI image layout is loaded as oci:DIR", path.display());
             return Err(Failure::Other(MicrosandboxError::InvalidConfig(message)));
         }
         let mut file = source;
@@ -83,6 +83,11 @@ impl Archive {
         if let Some(plain) = decompressed(&file, path, spool, limits, &cancelled)? {
             file = plain;
         }
+        Archive::of(file, path, cancelled)
+    }
+
+    /// Indexes a plain archive.
+    pub fn of(file: File, path: &Path, cancelled: Cancelled) -> Result<Archive, Failure> {
         let length = file.metadata().map_err(|e| io("inspect", path, e))?.len();
         let index = TarIndex::scan(&file, path, length)?;
         Ok(Archive { file, path: path.to_owned(), index, cancelled })
@@ -142,17 +147,31 @@ impl Archive {
     /// Digest of the bytes as stored.
     pub fn digest(&self, extent: Extent) -> Result<Sha256Digest, Failure> {
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; CHUNK];
-        let (mut at, mut left) = (extent.offset, extent.length);
-        while left > 0 {
+        self.each_chunk(extent, 0, &mut |bytes| {
             self.cancelled.check()?;
+            hash.update(bytes);
+            Ok(())
+        })?;
+        Ok(Sha256Digest::from_hash(hash.finalize().as_ref()))
+    }
+
+    /// The bytes from `skip` on, in pieces of at most 1 MiB.
+    pub fn each_chunk(
+        &self,
+        extent: Extent,
+        skip: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let (mut at, mut left) = (extent.offset.saturating_add(skip), extent.length.saturating_sub(skip));
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
+        while left > 0 {
             let part = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             self.file.read_exact_at(&mut buffer[..part], at).map_err(|e| io("read", &self.path, e))?;
-            hash.update(&buffer[..part]);
+            take(&buffer[..part])?;
             at += part as u64;
             left -= part as u64;
         }
-        Ok(Sha256Digest::from_hash(hash.finalize().as_ref()))
+        Ok(())
     }
 }
 
@@ -244,7 +263,7 @@ impl Read for At<'_> {
 }
 
 /// Copies `source` into an unnamed file, at most `most` bytes.
-fn spooled(mut source: impl Read, spool: &Spool<'_>, most: u64, cancelled: &Cancelled) -> Result<File, Failure> {
+pub fn spooled(mut source: impl Read, spool: &Spool<'_>, most: u64, cancelled: &Cancelled) -> Result<File, Failure> {
     let place = spool.place;
     let mut target = tempfile::tempfile_in(place).map_err(|e| io("create a file in", place, e))?;
     let mut buffer = vec![0; CHUNK];

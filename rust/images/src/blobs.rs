@@ -234,6 +234,20 @@ impl Blobs {
         list(&self.parts)
     }
 
+    /// Removes a complete blob. The caller holds the exclusive lock of the cache and nothing needs it.
+    pub fn remove(&self, path: &Path) -> MicrosandboxResult<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(MicrosandboxError::io("remove", path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a process writes this part.
+    pub fn is_being_written(&self, path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    }
+
     /// Removes a part that no process writes; false: one does, or it is gone.
     pub fn remove_part(&self, path: &Path) -> MicrosandboxResult<bool> {
         let file = match File::options().write(true).open(path) {
@@ -290,11 +304,6 @@ impl Part {
         &self.digest
     }
 
-    /// The file, for a reader that follows it. A new opening: the lock does not go along.
-    pub fn reader(&self) -> MicrosandboxResult<File> {
-        File::open(&self.path).map_err(|e| MicrosandboxError::io("open", &self.path, e))
-    }
-
     /// Appends; what would make the blob longer than it may be is refused and the part removed.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let end = self.offset + bytes.len() as u64;
@@ -323,6 +332,11 @@ impl Part {
         self.file.set_len(0).map_err(|e| io("truncate", &self.path, e))?;
         (self.offset, self.hash) = (0, Sha256::new());
         Ok(())
+    }
+
+    /// Removes what was written.
+    pub fn discard(mut self) {
+        self.keep = false;
     }
 
     /// Checks size and digest and makes the blob visible. Wrong content is removed.

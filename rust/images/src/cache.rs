@@ -2,14 +2,16 @@
 //!
 //! | name in `layers/` | what |
 //! |---|---|
-//! | `<hex>` | the tree of a layer on the layers beneath it (its chain id) |
-//! | `<hex>.json` | what is known about it; written before the tree appears |
+//! | `<hex>` | the tree of a layer on the layers beneath it (its chain id); complete if its marker is there too |
+//! | `<hex>.json` | the marker: what is known about it; first on the way in and first on the way out |
 //! | `.tmp-*` | trees being unpacked, with a lock file whose holder is alive |
-//! | `.lock` | shared while loading, exclusive while layers are deleted |
+//! | `.gone-*` | trees being deleted |
+//! | `.lock` | shared while a lease is written, exclusive while it is marked what goes; for moments |
 //! | `.sweep` | held for a moment while a `.tmp-*` is made or looked for |
 
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,8 @@ use microsandbox_home::layer_tree::{Owner, sync_dir};
 use microsandbox_home::{make_private_directory, tree};
 
 const TEMPORARY: &str = ".tmp-";
-/// How long a deletion waits for running imports, and an import for running deletions.
+const GONE: &str = ".gone-";
+/// How long one waits for the holder of the lock, who needs it for moments.
 const LOCK_DEADLINE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -37,6 +40,7 @@ pub struct LayerFacts {
     pub entries: u64,
 }
 
+#[derive(Debug, Clone)]
 pub struct LayerCache {
     root: PathBuf,
     ids: IdMap,
@@ -54,6 +58,10 @@ impl LayerCache {
         Ok(LayerCache { root, ids: home.id_map()? })
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn layer_dir(&self, chain_id: &Sha256Digest) -> PathBuf {
         self.root.join(chain_id.hex())
     }
@@ -63,21 +71,30 @@ impl LayerCache {
         if !self.layer_dir(chain_id).is_dir() {
             return None;
         }
-        let text = fs::read(self.marker(chain_id)).ok();
+        // Without a marker it is what an interrupted deletion left.
+        let text = match fs::read(self.marker(chain_id)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            read => read.ok(),
+        };
         // A marker that cannot be read costs a size in a table, no more.
         Some(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
+    }
+
+    /// What the marker occupies.
+    pub fn marker_use(&self, chain_id: &Sha256Digest) -> u64 {
+        fs::symlink_metadata(self.marker(chain_id)).map_or(0, |meta| meta.blocks() * 512)
     }
 
     fn marker(&self, chain_id: &Sha256Digest) -> PathBuf {
         self.root.join(format!("{}.json", chain_id.hex()))
     }
 
-    /// Held while layers are looked up and added, so that no layer is deleted in between.
+    /// Held while a lease is written, so that whoever deletes afterwards sees it.
     pub async fn lock_shared(&self) -> MicrosandboxResult<CacheLock> {
         self.lock(FlockOperation::NonBlockingLockShared).await
     }
 
-    /// Held while layers are deleted, so that no import is running.
+    /// Held while it is marked what goes: every lease was taken before or is taken afterwards.
     pub async fn lock_exclusive(&self) -> MicrosandboxResult<CacheLock> {
         self.lock(FlockOperation::NonBlockingLockExclusive).await
     }
@@ -94,7 +111,8 @@ impl LayerCache {
             }
             if begin.elapsed() >= LOCK_DEADLINE {
                 return Err(MicrosandboxError::InvalidState(format!(
-                    "another import or removal of images has been running for {} s; try again when it is done",
+                    "{} has been locked by another process for {} s; end that process or try again",
+                    path.display(),
                     LOCK_DEADLINE.as_secs()
                 )));
             }
@@ -136,6 +154,7 @@ impl LayerCache {
     ) -> Result<(), Failure> {
         let target = self.layer_dir(chain_id);
         let marker = self.marker(chain_id);
+        self.clear(&target, &marker)?;
         let text = serde_json::to_vec(facts).map_err(|e| MicrosandboxError::json("layer facts", e))?;
         let mut file = tempfile::NamedTempFile::new_in(&temporary.directory).map_err(|e| io("write", &marker, e))?;
         std::io::Write::write_all(&mut file, &text).map_err(|e| io("write", &marker, e))?;
@@ -149,10 +168,27 @@ impl LayerCache {
         Ok(sync_dir(&self.root)?)
     }
 
-    /// Removes what killed imports left behind.
+    /// Moves away what an interrupted deletion left in the place of a layer.
+    fn clear(&self, target: &Path, marker: &Path) -> Result<(), Failure> {
+        if marker.exists() || !target.exists() {
+            return Ok(());
+        }
+        let _alone = self.sweep_lock()?;
+        // Another import may have published the layer by now.
+        if marker.exists() || !target.exists() {
+            return Ok(());
+        }
+        let grave = self.root.join(format!("{GONE}{}", microsandbox_core::random::hex::<16>()?));
+        fs::rename(target, &grave).map_err(|e| io("move away", target, e))
+    }
+
+    /// Removes what killed imports and deletions left behind.
     pub async fn sweep(&self, home: &Home) -> MicrosandboxResult<()> {
         for (path, _lock) in self.abandoned()? {
             tree::remove(home, &path).await?;
+        }
+        for name in self.names()?.into_iter().filter(|name| name.starts_with(GONE)) {
+            tree::remove(home, &self.root.join(name)).await?;
         }
         Ok(())
     }
@@ -191,21 +227,34 @@ impl LayerCache {
         Ok(names.iter().filter_map(|name| Sha256Digest::parse(&format!("sha256:{name}")).ok()).collect())
     }
 
-    /// Deletes a layer. A rename hides the layer first, however long removing its tree takes. The caller holds the
-    /// exclusive lock.
-    pub async fn delete(&self, home: &Home, chain_id: &Sha256Digest) -> MicrosandboxResult<()> {
-        let temporary = self.temporary(0)?;
-        let grave = temporary.directory.join("layer");
-        match fs::rename(self.layer_dir(chain_id), &grave) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(MicrosandboxError::io("remove", &self.layer_dir(chain_id), error));
+    /// Takes a layer out of sight. The caller holds the exclusive lock and nothing needs the layer.
+    pub fn hide(&self, chain_id: &Sha256Digest) -> MicrosandboxResult<Out> {
+        let (tree, marker) = (self.layer_dir(chain_id), self.marker(chain_id));
+        match fs::remove_file(&marker) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(MicrosandboxError::io("remove", &marker, error));
             }
             _ => {}
         }
-        // Without its tree a marker says nothing; left behind it is overwritten by the next import.
-        let _ = fs::remove_file(self.marker(chain_id));
-        temporary.discard(home).await
+        let grave = self.root.join(format!("{GONE}{}", microsandbox_core::random::hex::<16>()?));
+        match fs::rename(&tree, &grave) {
+            Ok(()) => Ok(Out::Moved(grave)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Out::Absent),
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Ok(Out::Stuck(tree))
+            }
+            Err(error) => Err(MicrosandboxError::io("remove", &tree, error)),
+        }
     }
+}
+
+/// Where the tree of a layer is that was taken out of sight.
+#[derive(Debug)]
+pub enum Out {
+    Absent,
+    Moved(PathBuf),
+    /// Under its old name, without its marker: the directory has no room for another name.
+    Stuck(PathBuf),
 }
 
 /// Where the cache of this home is, made or not.

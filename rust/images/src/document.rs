@@ -21,12 +21,12 @@ pub const MAX_LAYERS: usize = 512;
 /// Nesting of arrays and objects in a document.
 const MAX_DEPTH: usize = 64;
 
-const MANIFEST_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
-const INDEX_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
-const CONFIG_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST_TYPES: [&str; 2] = [OCI_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
+const INDEX_TYPES: [&str; 2] = [OCI_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
+const CONFIG_TYPES: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
 
 /// What a descriptor points to, by its media type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,14 +218,18 @@ pub fn manifest(bytes: &[u8], what: &str, media_type: &str) -> Result<Manifest, 
 
 /// What a manifest or index says of itself, where nothing else says what it is.
 pub fn own_media_type(bytes: &[u8], what: &str) -> Result<String, Failure> {
+    let own = stated_media_type(bytes, what)?;
+    own.ok_or_else(|| corrupt(format!("neither the registry nor {what} says what kind of document it is")))
+}
+
+fn stated_media_type(bytes: &[u8], what: &str) -> Result<Option<String>, Failure> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Typed {
         #[serde(default)]
         media_type: Option<String>,
     }
-    let typed: Typed = parse(bytes, what)?;
-    typed.media_type.ok_or_else(|| corrupt(format!("neither the registry nor {what} says what kind of document it is")))
+    Ok(parse::<Typed>(bytes, what)?.media_type)
 }
 
 /// What a media type means.
@@ -237,6 +241,13 @@ pub fn kind_of(media_type: &str) -> Kind {
     } else {
         Kind::Other
     }
+}
+
+/// Reads a manifest that was verified when it was stored; its media type, and what it names.
+pub fn stored_manifest(bytes: &[u8], what: &str) -> Result<(String, Manifest), Failure> {
+    let media_type = stated_media_type(bytes, what)?.unwrap_or_else(|| OCI_MANIFEST.to_owned());
+    let manifest = manifest(bytes, what, &media_type)?;
+    Ok((media_type, manifest))
 }
 
 /// Reads an image configuration that must name `layers` layers.

@@ -47,13 +47,12 @@ impl Failure {
         }
     }
 
-    /// The error for the caller who asked to load `archive`.
-    pub fn loading(self, archive: &Path) -> MicrosandboxError {
+    /// The error for the caller whose operation this was.
+    pub fn during(self, operation: &str) -> MicrosandboxError {
         match self {
-            Failure::Image { kind, message } => MicrosandboxError::ImagePull {
-                kind,
-                message: format!("load {}: {}", archive.display(), printable(&message)),
-            },
+            Failure::Image { kind, message } => {
+                MicrosandboxError::ImagePull { kind, message: format!("{operation}: {}", printable(&message)) }
+            }
             Failure::Other(error) => error,
         }
     }
@@ -135,14 +134,14 @@ mod tests {
         ] {
             assert_eq!(job(error(kind)).kind(), Some(expected));
         }
-        let full = job(error(JobErrorKind::NoSpace)).loading(Path::new("a.tar"));
+        let full = job(error(JobErrorKind::NoSpace)).during("load a.tar");
         assert!(matches!(full, MicrosandboxError::ResourceExhausted { ref resource, .. } if resource == "disk"));
-        assert!(matches!(job(error(JobErrorKind::Io)).loading(Path::new("a")), MicrosandboxError::Runtime(_)));
+        assert!(matches!(job(error(JobErrorKind::Io)).during("load a"), MicrosandboxError::Runtime(_)));
     }
 
     #[test]
     fn quoted_guest_data_cannot_move_the_cursor() {
-        let text = corrupt("bad \u{1b}[2J name\n").loading(Path::new("a.tar")).to_string();
+        let text = corrupt("bad \u{1b}[2J name\n").during("load a.tar").to_string();
         assert!(!text.contains('\u{1b}') && !text.contains('\n'), "{text}");
     }
 }

@@ -76,15 +76,13 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Takes in more, before its presence is looked up.
-    pub async fn add(
-        &mut self,
-        home: &Home,
-        digests: impl IntoIterator<Item = Sha256Digest>,
-    ) -> MicrosandboxResult<()> {
+    /// Leaves out what the operation does not use any more.
+    pub async fn give_up(&mut self, home: &Home, digests: &[Sha256Digest]) -> MicrosandboxResult<()> {
         let cache = LayerCache::open(home)?;
         let _shared = cache.lock_shared().await?;
-        self.content.digests.extend(digests.into_iter().map(|digest| digest.as_str().to_owned()));
+        for digest in digests {
+            self.content.digests.remove(digest.as_str());
+        }
         self.write()
     }
 
@@ -116,8 +114,8 @@ pub struct Leased {
 pub struct Leases(Vec<Leased>);
 
 impl Leases {
-    /// Reads every lease whose owner lives, and removes the others. The caller holds the exclusive lock of the cache.
-    pub fn read(home: &Home, _exclusive: &CacheLock) -> MicrosandboxResult<Leases> {
+    /// Reads every lease whose owner lives; with `clear` the others are removed. The caller holds the exclusive lock of the cache.
+    pub fn read(home: &Home, _exclusive: &CacheLock, clear: bool) -> MicrosandboxResult<Leases> {
         let directory = directory(home);
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -134,7 +132,9 @@ impl Leases {
             };
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => {
-                    let _ = fs::remove_file(&path);
+                    if clear {
+                        let _ = fs::remove_file(&path);
+                    }
                     continue;
                 }
                 Err(Errno::WOULDBLOCK) => {}
@@ -149,6 +149,11 @@ impl Leases {
             live.push(Leased { holder, digests: content.digests });
         }
         Ok(Leases(live))
+    }
+
+    /// All of them together.
+    pub fn digests(&self) -> BTreeSet<String> {
+        self.0.iter().flat_map(|lease| lease.digests.iter().cloned()).collect()
     }
 
     /// The operation that uses this manifest, blob or chain id.
@@ -169,7 +174,7 @@ mod tests {
 
     async fn held(home: &Home, digest: &Sha256Digest) -> Option<String> {
         let exclusive = LayerCache::open(home).unwrap().lock_exclusive().await.unwrap();
-        Leases::read(home, &exclusive).unwrap().holder(digest.as_str()).map(str::to_owned)
+        Leases::read(home, &exclusive, true).unwrap().holder(digest.as_str()).map(str::to_owned)
     }
 
     #[tokio::test]
@@ -177,14 +182,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(LocalConfig::default_for_home(dir.path()));
         let (one, two) = (Sha256Digest::of(b"one"), Sha256Digest::of(b"two"));
-        let mut lease = Lease::take(&home, "load", [one.clone()]).await.unwrap();
+        let lease = Lease::take(&home, "load", [one.clone()]).await.unwrap();
         assert_eq!(held(&home, &one).await.unwrap(), format!("load (process {})", std::process::id()));
         assert!(held(&home, &two).await.is_none());
-        lease.add(&home, [two.clone()]).await.unwrap();
-        assert!(held(&home, &two).await.is_some() && held(&home, &one).await.is_some());
+        let other = Lease::take(&home, "pull", [one.clone(), two.clone()]).await.unwrap();
+        assert!(held(&home, &two).await.is_some());
         drop(lease);
-        assert!(held(&home, &one).await.is_none());
+        lease_of_one(&home, other, &one, &two).await;
         assert_eq!(fs::read_dir(directory(&home)).unwrap().count(), 0);
+    }
+
+    async fn lease_of_one(home: &Home, mut lease: Lease, one: &Sha256Digest, two: &Sha256Digest) {
+        lease.give_up(home, std::slice::from_ref(two)).await.unwrap();
+        assert!(held(home, two).await.is_none() && held(home, one).await.is_some());
+        drop(lease);
+        assert!(held(home, one).await.is_none());
     }
 
     #[tokio::test]

@@ -4,20 +4,21 @@
 //! |---|---|
 //! | [`reference`] | names, and which of them mean the same image |
 //! | [`archive`], [`tar_index`] | an archive as a seekable file, and the positions of its members |
+//! | [`source`] | archives, image layouts and daemons, by the text that names them |
 //! | [`document`], [`plan`] | manifests and configurations, and the images they describe |
 //! | [`cache`] | unpacked layers on disk |
 //! | [`blobs`] | compressed layers and documents on disk, as their authors stored them |
 //! | [`leases`] | what running operations use, so that no removal deletes it |
 //! | [`credentials`] | who a registry takes us for |
-//! | [`blobs`] | compressed layers and documents on disk, as their authors stored them |
-//! | [`leases`] | what running operations use, so that no removal deletes it |
-//! | [`load`] | importing an archive |
+//! | [`load`], [`keep`] | importing an archive, and keeping its compressed layers |
 //! | [`pull`], [`registry`] | fetching an image from its registry |
 //! | [`choice`], [`platform`], [`endpoints`] | which image of an index, for which machine, from where |
+//! | [`save`] | writing an archive |
+//! | [`usage`] | what all of it uses of the disk |
+//! | [`gc`] | removing what nothing needs |
 //! | [`limits`], [`failure`] | the limits, and the errors of a refusal |
 
 mod archive;
-#[allow(dead_code, reason = "the users of the blob store come next")]
 mod blobs;
 mod cache;
 mod choice;
@@ -25,7 +26,8 @@ pub mod credentials;
 mod document;
 mod endpoints;
 mod failure;
-#[allow(dead_code, reason = "the users of leases come next")]
+mod gc;
+mod keep;
 mod leases;
 mod limits;
 mod load;
@@ -34,30 +36,35 @@ mod platform;
 mod pull;
 mod reference;
 mod registry;
+mod save;
+mod source;
 mod tar_index;
+mod usage;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+pub use gc::{prune, remove};
+pub use leases::Lease;
 pub use load::load;
 pub use pull::{pull, ready};
+pub use save::save;
+pub use usage::usage;
 
 use self::cache::LayerCache;
 use self::document::Sha256Digest;
 use self::reference::Reference;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_core::model::{ImageDetail, ImageInfo, ImagePruneReport, SandboxSpec};
+use microsandbox_core::model::{ImageDetail, ImageInfo};
 use microsandbox_home::Home;
 
-/// Sandboxes read at a time.
-const SANDBOX_PAGE: u32 = 100;
-
 /// An image that is ready to boot from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ResolvedImage {
     pub detail: ImageDetail,
     /// Bottom first.
     pub layer_dirs: Vec<PathBuf>,
+    /// Keeps the image until something else does: the record of a sandbox.
+    pub lease: Lease,
 }
 
 /// Every reference.
@@ -101,12 +108,17 @@ async fn complete(home: &Home, reference: &str) -> MicrosandboxResult<Option<Ima
     Ok(layer_dirs(home, &diff_ids).is_ok().then_some(detail))
 }
 
-/// The image and its layers, for a new sandbox.
-pub async fn resolve(home: &Home, reference: &str) -> MicrosandboxResult<ResolvedImage> {
+/// The image and its layers, for `operation`: "create sandbox web". Nothing of it is removed while the lease is held.
+pub async fn resolve(home: &Home, reference: &str, operation: String) -> MicrosandboxResult<ResolvedImage> {
+    let lock = LayerCache::open(home)?.lock_shared().await?;
     let detail = inspect(home, reference).await?;
     let diff_ids: Vec<String> = detail.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let manifest = detail.handle.manifest_digest.as_deref().and_then(|digest| Sha256Digest::parse(digest).ok());
+    let layers = Sha256Digest::chain(&parse_all(&diff_ids).unwrap_or_default());
+    let lease = Lease::under(home, &lock, operation, layers.into_iter().chain(manifest))?;
+    drop(lock);
     let layer_dirs = layer_dirs(home, &diff_ids)?;
-    Ok(ResolvedImage { detail, layer_dirs })
+    Ok(ResolvedImage { detail, layer_dirs, lease })
 }
 
 /// The directories of these layers, bottom first.
@@ -129,89 +141,6 @@ pub fn layer_dirs(home: &Home, diff_ids: &[String]) -> MicrosandboxResult<Vec<Pa
 
 fn parse_all(diff_ids: &[String]) -> Option<Vec<Sha256Digest>> {
     diff_ids.iter().map(|id| Sha256Digest::parse(id).ok()).collect()
-}
-
-/// Removes one reference, and the layers that nothing needs any more. An image that a sandbox is made from is refused
-/// unless forced; then only the name goes, the sandbox keeps its layers.
-pub async fn remove(home: &Home, reference: &str, force: bool) -> MicrosandboxResult<()> {
-    let detail = inspect(home, reference).await?;
-    let store = home.store().await?;
-    let users = match &detail.handle.manifest_digest {
-        Some(digest) => store.image_users(digest).await?,
-        None => Vec::new(),
-    };
-    if let (Some(holder), false) = (users.into_iter().next(), force) {
-        return Err(MicrosandboxError::ImageInUse { reference: reference.into(), holder });
-    }
-    let cache = LayerCache::open(home)?;
-    let _alone = cache.lock_exclusive().await?;
-    store.remove_image_ref(&detail.handle.reference).await?;
-    free_layers(home, &cache).await?;
-    Ok(())
-}
-
-/// Removes every image that no sandbox is made from, its layers, and what interrupted imports left.
-pub async fn prune(home: &Home) -> MicrosandboxResult<ImagePruneReport> {
-    let store = home.store().await?;
-    let cache = LayerCache::open(home)?;
-    let _alone = cache.lock_exclusive().await?;
-    let mut report = ImagePruneReport::default();
-    let mut manifests = BTreeSet::new();
-    for image in store.images().await? {
-        let digest = image.manifest_digest.unwrap_or_default();
-        if !store.image_users(&digest).await?.is_empty() {
-            report.skipped_in_use += 1;
-        } else if store.remove_image_ref(&image.reference).await? {
-            report.image_refs_removed += 1;
-            manifests.insert(digest);
-        }
-    }
-    report.manifests_removed = manifests.len() as u64;
-    let (layers, bytes) = free_layers(home, &cache).await?;
-    report.layers_removed = layers;
-    report.bytes_reclaimed = Some(bytes);
-    cache.sweep(home).await?;
-    Ok(report)
-}
-
-/// Deletes the layers that neither an image nor a sandbox needs; their number and size. The caller holds the exclusive
-/// lock, so no import is about to need one.
-async fn free_layers(home: &Home, cache: &LayerCache) -> MicrosandboxResult<(u64, u64)> {
-    let needed = needed_layers(home).await?;
-    let (mut layers, mut bytes) = (0, 0);
-    for chain_id in cache.layers()?.iter().filter(|id| !needed.contains(id)) {
-        bytes += cache.facts(chain_id).unwrap_or_default().bytes;
-        cache.delete(home, chain_id).await?;
-        layers += 1;
-    }
-    // The rows follow the directories: a kill in between leaves rows that the next import reuses.
-    home.store().await?.take_unused_layers().await?;
-    Ok((layers, bytes))
-}
-
-/// The layers of every image that has a name, and of every sandbox: its image may have lost its own.
-async fn needed_layers(home: &Home) -> MicrosandboxResult<BTreeSet<Sha256Digest>> {
-    let store = home.store().await?;
-    let mut needed = BTreeSet::new();
-    let mut need = |diff_ids: &[String]| needed.extend(Sha256Digest::chain(&parse_all(diff_ids).unwrap_or_default()));
-    for image in store.images().await? {
-        if let Some(detail) = store.image(&image.reference).await? {
-            need(&detail.layers.into_iter().map(|layer| layer.diff_id).collect::<Vec<_>>());
-        }
-    }
-    let mut below = None;
-    loop {
-        let page = store.sandboxes(below, SANDBOX_PAGE, &BTreeMap::new()).await?;
-        for (row, _) in page.rows {
-            let spec: SandboxSpec = serde_json::from_str(&row.config_json)
-                .map_err(|e| MicrosandboxError::json(format!("configuration of sandbox {}", row.name), e))?;
-            need(&spec.image_defaults.diff_ids);
-        }
-        match page.next {
-            Some(next) => below = Some(next),
-            None => return Ok(needed),
-        }
-    }
 }
 
 /// Whether two references are spellings of one.

@@ -4,27 +4,30 @@ use microsandbox_contract::{ImageLimits, Job, JobError, LAUNCH_VERSION, LayerSou
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::archive::{Archive, Cancelled, Spool};
 use super::cache::{LayerCache, LayerFacts, Temporary};
 use super::document::Sha256Digest;
 use super::failure::{self, Failure};
+use super::keep::Keeping;
+use super::leases::Lease;
 use super::plan::{self, PlannedImage, PlannedLayer};
 use super::reference::{HOST, Reference};
-use super::{limits, same_image};
+use super::source::Source;
+use super::{gc, limits, same_image};
 use microsandbox_core::backend::ProgressFn;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{ImageInfo, ImageProgress};
-use microsandbox_home::{Home, headroom};
+use microsandbox_home::{Home, failpoint, headroom};
 use microsandbox_store::{ImageRecord, LayerRecord};
 
 /// Directories that one unpacking process holds open: well below the usual limit of 1024 descriptors.
 const MAX_DESCRIPTORS: usize = 400;
 
-/// Imports a Docker or OCI archive, plain or compressed with gzip or zstd; `-` is standard input. Gives every imported
-/// reference; `tag` is added to the first image. An image without a name is called `imported:<digest>`.
+/// Imports a Docker or OCI archive, plain or compressed with gzip or zstd; `-` is standard input. Other sources are named by a
+/// prefix ([`Source::parse`]). Gives every imported reference; `tag` is added to the first image. An image without a name is called `imported:<digest>`.
 pub async fn load(
     home: &Home,
     archive: &Path,
@@ -32,7 +35,18 @@ pub async fn load(
     progress: Option<ProgressFn>,
 ) -> MicrosandboxResult<Vec<ImageInfo>> {
     check_tag(tag.as_deref())?;
-    import(home, archive, tag, progress).await.map_err(|failure| failure.loading(archive))
+    let source = Source::of_path(archive)?;
+    Ok(from_source(home, &source, tag, progress).await?.0)
+}
+
+/// As [`load`]; nothing of the images is removed while the lease is held.
+pub async fn from_source(
+    home: &Home,
+    source: &Source,
+    tag: Option<String>,
+    progress: Option<ProgressFn>,
+) -> MicrosandboxResult<(Vec<ImageInfo>, Lease)> {
+    import(home, source, tag, progress).await.map_err(|failure| failure.during(&format!("load {source}")))
 }
 
 fn check_tag(tag: Option<&str>) -> MicrosandboxResult<()> {
@@ -49,26 +63,43 @@ fn check_tag(tag: Option<&str>) -> MicrosandboxResult<()> {
 
 async fn import(
     home: &Home,
-    archive: &Path,
+    source: &Source,
     tag: Option<String>,
     progress: Option<ProgressFn>,
-) -> Result<Vec<ImageInfo>, Failure> {
+) -> Result<(Vec<ImageInfo>, Lease), Failure> {
     let limits = limits::current()?;
     let cache = LayerCache::open(home)?;
-    let _no_deletion = cache.lock_shared().await?;
     cache.sweep(home).await?;
-    let (archive, mut images) = open(home, archive.to_owned(), limits).await?;
+    let operation = format!("load {source}");
+    let (archive, mut images) = open(home, source.clone(), limits).await?;
     name(&mut images, tag);
+    // Before anything is looked for in the cache, until the rows keep it.
+    let lease = Lease::take(home, operation, images.iter().flat_map(PlannedImage::digests)).await?;
     let distinct = distinct(&images);
     let below = below(&images);
+    let archive = Arc::new(archive);
+    let keeping = Keeping::new(home, archive.clone())?;
     let files = BTreeMap::from([(0, archive.file())]);
     let steps = progress.map(|progress| steps(progress, &distinct));
-    Import { home, cache: &cache, files, layers: &distinct, below, limits }.unpack(steps).await?;
-    record(home, &cache, &images).await
+    let import = Import { home, cache: &cache, files, layers: &distinct, below, limits };
+    let done = tokio::try_join!(import.unpack(steps), keeping.keep(&images, &distinct));
+    failpoint::pause("image_unpacked").await;
+    let recorded = match done {
+        Ok(_) => record(home, &cache, &images).await,
+        Err(failure) => Err(failure),
+    };
+    match recorded {
+        Ok(infos) => Ok((infos, lease)),
+        Err(failure) => {
+            drop(lease);
+            gc::forget(home, &keeping.added()).await?;
+            Err(failure)
+        }
+    }
 }
 
 /// Sets the flag when the future that waits for file work is dropped.
-struct CancelOnDrop(Cancelled);
+pub struct CancelOnDrop(pub Cancelled);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -76,7 +107,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-async fn open(home: &Home, path: PathBuf, limits: ImageLimits) -> Result<(Archive, Vec<PlannedImage>), Failure> {
+async fn open(home: &Home, source: Source, limits: ImageLimits) -> Result<(Archive, Vec<PlannedImage>), Failure> {
     let spool = home.cache_dir().join("tmp");
     microsandbox_home::make_private_directory(&spool)?;
     let cancelled = Cancelled::default();
@@ -84,12 +115,12 @@ async fn open(home: &Home, path: PathBuf, limits: ImageLimits) -> Result<(Archiv
     let home = home.clone();
     let work = move || {
         let room = |place: &Path| {
-            let what = || format!("load {}", path.display());
+            let what = || format!("load {source}");
             headroom::check(&home, place, what).map_err(Failure::Other)
         };
         room(&spool)?;
-        let archive = Archive::open(&path, &Spool { place: &spool, room: &room }, &limits, cancelled)?;
-        let images = plan::read(&archive)?;
+        let archive = source.open(&Spool { place: &spool, room: &room }, &limits, cancelled)?;
+        let images = source.select(plan::read(&archive)?)?;
         Ok((archive, images))
     };
     match tokio::task::spawn_blocking(work).await {
@@ -103,6 +134,8 @@ fn name(images: &mut [PlannedImage], tag: Option<String>) {
     if let (Some(first), Some(tag)) = (images.first_mut(), tag)
         && !first.references.contains(&tag)
     {
+        // In the spelling of the caller.
+        first.references.retain(|known| !same_image(known, &tag));
         first.references.push(tag);
     }
     for image in images {
@@ -353,7 +386,7 @@ pub async fn record(home: &Home, cache: &LayerCache, images: &[PlannedImage]) ->
         for known in store.images().await? {
             let reference = &known.reference;
             if !image.references.contains(reference) && image.references.iter().any(|new| same_image(new, reference)) {
-                store.remove_image_ref(reference).await?;
+                store.remove_image_names(std::slice::from_ref(reference)).await?;
             }
         }
     }

@@ -8,6 +8,7 @@ use super::archive::Archive;
 use super::document::{self, Config, Descriptor, DockerEntry, Kind, Sha256Digest};
 use super::failure::{Failure, corrupt};
 use super::reference::{HOST, Reference};
+use super::same_image;
 use super::tar_index::Extent;
 use microsandbox_core::error::MicrosandboxError;
 use microsandbox_core::model::ImageConfigDetail;
@@ -18,21 +19,46 @@ const MAX_INDEX_DEPTH: usize = 4;
 const MAX_IMAGES: usize = 1024;
 /// References of one archive.
 const MAX_REFERENCES: usize = 4096;
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// One image of the archive, for this machine.
 #[derive(Debug)]
 pub struct PlannedImage {
     pub references: Vec<String>,
+    /// Every name that the archive gives it, as it spells them.
+    pub names: Vec<String>,
     pub manifest_digest: Sha256Digest,
     pub media_type: Option<String>,
     pub architecture: String,
     pub os: String,
     pub variant: Option<String>,
     pub config: ImageConfigDetail,
+    pub documents: Documents,
     /// Bottom first.
     pub layers: Vec<PlannedLayer>,
+}
+
+/// Where the documents of an image are in its archive.
+#[derive(Debug, Default)]
+pub struct Documents {
+    pub config: Extent,
+    /// `None`: the archive has none, and [`made_manifest`] describes the image.
+    pub manifest: Option<Extent>,
+}
+
+impl PlannedImage {
+    /// Manifest, configuration, compressed layers and chain ids: what an import uses and makes.
+    pub fn digests(&self) -> impl Iterator<Item = Sha256Digest> {
+        let config = Sha256Digest::parse(&self.config.digest).ok();
+        let layers = self.layers.iter().flat_map(|layer| [layer.blob_digest.clone(), layer.chain_id.clone()]);
+        layers.chain(config).chain([self.manifest_digest.clone()])
+    }
+
+    /// The manifest of an image whose archive has none.
+    pub fn made_manifest(&self) -> Vec<u8> {
+        made_manifest(&self.config.digest, self.documents.config.length, &self.layers)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -94,14 +120,16 @@ impl Reader<'_> {
             let named = references(descriptor);
             if let Some(known) = self.images.iter_mut().find(|image| image.manifest_digest == digest) {
                 add_references(&mut known.references, named);
+                known.names.extend(names(descriptor));
                 continue;
             }
             let Some(mut image) = self.manifest(&manifest, &digest)? else { continue };
-            add_references(&mut image.references, named);
-            // Docker names its images here even where it writes a layout beside it.
+            // Docker names its images here even where it writes a layout beside it, and as its users spell them.
             if let Ok(config) = Sha256Digest::parse(&image.config.digest) {
                 add_references(&mut image.references, tags.get(&config).cloned().unwrap_or_default());
             }
+            add_references(&mut image.references, named);
+            image.names = image.references.iter().cloned().chain(names(descriptor)).collect();
             self.push(image)?;
         }
         Ok(())
@@ -141,10 +169,15 @@ impl Reader<'_> {
     /// An image of the layout; `None` if it is for another machine.
     fn manifest(&mut self, descriptor: &Descriptor, digest: &Sha256Digest) -> Result<Option<PlannedImage>, Failure> {
         let what = format!("manifest {}", digest.as_str());
+        let extent = self.archive.blob_extent(digest, descriptor.size, &what)?;
         let bytes = self.archive.blob(digest, descriptor.size, &what)?;
         let manifest = document::manifest(&bytes, &what, &descriptor.media_type)?;
         let config_digest = Sha256Digest::parse(&manifest.config.digest)?;
         let config_name = format!("config {}", config_digest.as_str());
+        let documents = Documents {
+            config: self.archive.blob_extent(&config_digest, manifest.config.size, &config_name)?,
+            manifest: Some(extent),
+        };
         let bytes = self.archive.blob(&config_digest, manifest.config.size, &config_name)?;
         let config = document::config(&bytes, &config_name, manifest.layers.len())?;
         if !self.accept(&config) {
@@ -155,7 +188,7 @@ impl Reader<'_> {
             layers.push(self.layer(layer, diff_id, chain_id)?);
         }
         let media_type = Some(descriptor.media_type.clone());
-        Ok(Some(planned(digest.clone(), media_type, config, &config_digest, layers)))
+        Ok(Some(PlannedImage { documents, ..planned(digest.clone(), media_type, config, &config_digest, layers) }))
     }
 
     fn layer(
@@ -186,8 +219,9 @@ impl Reader<'_> {
 
     /// An image of a Docker archive without a layout.
     fn docker(&mut self, entry: &DockerEntry) -> Result<(), Failure> {
-        let bytes = self.archive.document(&entry.config)?;
-        let bytes = bytes.ok_or_else(|| corrupt(format!("config {:?} is not in the archive", entry.config)))?;
+        let absent = || corrupt(format!("config {:?} is not in the archive", entry.config));
+        let extent = self.archive.find(&entry.config).ok_or_else(absent)?;
+        let bytes = self.archive.document(&entry.config)?.ok_or_else(absent)?;
         let config_digest = Sha256Digest::of(&bytes);
         // Docker names the file by the digest of its content.
         let stem = entry.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
@@ -202,9 +236,12 @@ impl Reader<'_> {
         for (name, (diff_id, chain_id)) in entry.layers.iter().zip(chained(&config)?) {
             layers.push(self.docker_layer(name, diff_id, chain_id)?);
         }
-        let digest = synthetic_manifest(&config_digest, bytes.len(), &layers);
-        let mut image = planned(digest, None, config, &config_digest, layers);
+        let manifest = made_manifest(config_digest.as_str(), extent.length, &layers);
+        let (digest, media_type) = (Sha256Digest::of(&manifest), Some(document::OCI_MANIFEST.to_owned()));
+        let documents = Documents { config: extent, manifest: None };
+        let mut image = PlannedImage { documents, ..planned(digest, media_type, config, &config_digest, layers) };
         add_references(&mut image.references, entry.repo_tags.clone().unwrap_or_default());
+        image.names = image.references.clone();
         self.push(image)
     }
 
@@ -217,7 +254,8 @@ impl Reader<'_> {
             Compression::None => diff_id.clone(),
             Compression::Gzip | Compression::Zstd => self.archive.digest(extent)?,
         };
-        Ok(PlannedLayer { source: 0, diff_id, chain_id, blob_digest, media_type: None, extent, compression })
+        let media_type = Some(media_type(compression).to_owned());
+        Ok(PlannedLayer { source: 0, diff_id, chain_id, blob_digest, media_type, extent, compression })
     }
 
     fn accept(&mut self, config: &Config) -> bool {
@@ -264,6 +302,7 @@ pub fn planned(
     let run = config.config.unwrap_or_default();
     PlannedImage {
         references: Vec::new(),
+        names: Vec::new(),
         manifest_digest,
         media_type,
         architecture: config.architecture,
@@ -279,8 +318,14 @@ pub fn planned(
             labels: run.labels,
             stop_signal: run.stop_signal,
         },
+        documents: Documents::default(),
         layers,
     }
+}
+
+/// Both of them, for whoever asks by one.
+fn names(descriptor: &Descriptor) -> impl Iterator<Item = String> {
+    [descriptor.annotation(REF_NAME), descriptor.annotation(CONTAINERD_NAME)].into_iter().flatten().map(str::to_owned)
 }
 
 /// The names that a descriptor of `index.json` carries.
@@ -296,10 +341,11 @@ fn references(descriptor: &Descriptor) -> Vec<String> {
     }
 }
 
-/// Adds names that are references; others are no way to reach an image and are left out.
+/// Adds names that are references, each in one spelling; others are no way to reach an image and are left out.
 fn add_references(to: &mut Vec<String>, names: Vec<String>) {
     for name in names {
-        if name != HOST && Reference::parse(&name).is_ok() && !to.contains(&name) {
+        let known = to.iter().any(|known| same_image(known, &name));
+        if name != HOST && Reference::parse(&name).is_ok() && !known {
             to.push(name);
         }
     }
@@ -316,17 +362,29 @@ fn tags_by_config(entries: &[DockerEntry]) -> BTreeMap<Sha256Digest, Vec<String>
     tags
 }
 
-/// Docker archives have no manifest: the digest of the one that would describe the same content, so that equal archives
-/// give equal images.
-fn synthetic_manifest(config: &Sha256Digest, size: usize, layers: &[PlannedLayer]) -> Sha256Digest {
+/// Docker archives have no manifest: the one that describes the same content, so that equal archives give equal images.
+fn made_manifest(config: &str, size: u64, layers: &[PlannedLayer]) -> Vec<u8> {
     let layers: Vec<_> = layers
         .iter()
-        .map(|layer| serde_json::json!({"digest": layer.blob_digest.as_str(), "size": layer.extent.length}))
+        .map(|layer| {
+            let digest = layer.blob_digest.as_str();
+            serde_json::json!({"mediaType": layer.media_type, "digest": digest, "size": layer.extent.length})
+        })
         .collect();
     let document = serde_json::json!({
-        "schemaVersion": 2, "config": {"digest": config.as_str(), "size": size}, "layers": layers,
+        "schemaVersion": 2, "mediaType": document::OCI_MANIFEST,
+        "config": {"mediaType": document::OCI_CONFIG, "digest": config, "size": size}, "layers": layers,
     });
-    Sha256Digest::of(document.to_string().as_bytes())
+    document.to_string().into_bytes()
+}
+
+/// Of a layer that is stored like this.
+fn media_type(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "application/vnd.oci.image.layer.v1.tar",
+        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+    }
 }
 
 pub fn layer_compression(media_type: &str) -> Option<Compression> {
@@ -360,6 +418,6 @@ fn this_platform() -> String {
     format!("linux/{}", architecture())
 }
 
-fn runs_here(os: &str, arch: &str) -> bool {
+pub fn runs_here(os: &str, arch: &str) -> bool {
     os == "linux" && arch == architecture()
 }

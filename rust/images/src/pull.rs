@@ -18,11 +18,12 @@ use super::endpoints;
 use super::failure::{Failure, corrupt, limit};
 use super::leases::Lease;
 use super::limits;
-use super::load::{Import, Step, StepFn, below, distinct, record};
+use super::load::{self, Import, Step, StepFn, below, distinct, record};
 use super::plan::{self, PlannedImage, PlannedLayer, chained, layer_compression};
 use super::platform::Wanted;
 use super::reference::Reference;
 use super::registry::{Document, Upstream};
+use super::source::Source;
 use super::tar_index::Extent;
 use microsandbox_core::backend::PullProgressFn;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -36,10 +37,15 @@ const DOWNLOADS: usize = 3;
 pub async fn ready(
     home: &Home,
     request: &PullRequest,
+    operation: String,
     progress: Option<PullProgressFn>,
 ) -> MicrosandboxResult<ResolvedImage> {
+    if let Some(source) = Source::parse(&request.reference) {
+        let (info, _lease) = loaded(home, source?).await?;
+        return super::resolve(home, &info.reference, operation).await;
+    }
     if request.policy != PullPolicy::Always {
-        match super::resolve(home, &request.reference).await {
+        match super::resolve(home, &request.reference, operation.clone()).await {
             Err(MicrosandboxError::ImageNotFound(_)) if request.policy == PullPolicy::IfMissing => {}
             Ok(resolved) if request.policy == PullPolicy::Never || wanted(request)?.fits(&resolved.detail.handle) => {
                 return Ok(resolved);
@@ -49,8 +55,17 @@ pub async fn ready(
             Ok(_) => {}
         }
     }
-    let info = pull(home, request, progress).await?;
-    super::resolve(home, &info.reference).await
+    let (info, _lease) = fetched(home, request, progress).await?;
+    super::resolve(home, &info.reference, operation).await
+}
+
+/// The first image of a source that is no registry; nothing of it is removed while the lease is held.
+async fn loaded(home: &Home, source: Source) -> MicrosandboxResult<(ImageInfo, Lease)> {
+    let (infos, lease) = load::from_source(home, &source, None, None).await?;
+    match infos.into_iter().next() {
+        Some(info) => Ok((info, lease)),
+        None => Err(MicrosandboxError::ImageNotFound(source.to_string())),
+    }
 }
 
 /// Fetches an image as far as the policy asks for it.
@@ -59,6 +74,18 @@ pub async fn pull(
     request: &PullRequest,
     progress: Option<PullProgressFn>,
 ) -> MicrosandboxResult<ImageInfo> {
+    if let Some(source) = Source::parse(&request.reference) {
+        return Ok(loaded(home, source?).await?.0);
+    }
+    Ok(fetched(home, request, progress).await?.0)
+}
+
+/// The image, fetched as far as the policy asks for it. Of what was fetched nothing is removed while the lease is held.
+async fn fetched(
+    home: &Home,
+    request: &PullRequest,
+    progress: Option<PullProgressFn>,
+) -> MicrosandboxResult<(ImageInfo, Option<Lease>)> {
     let reference = Reference::parse(&request.reference).map_err(MicrosandboxError::InvalidConfig)?;
     let wanted = wanted(request)?;
     let known = super::complete(home, &request.reference).await?.map(|detail| detail.handle);
@@ -66,7 +93,7 @@ pub async fn pull(
     let is_settled = request.policy != PullPolicy::Always || reference.digest().is_some();
     match known {
         // What a digest means never changes.
-        Some(known) if is_settled => return Ok(known),
+        Some(known) if is_settled => return Ok((known, None)),
         None if request.policy == PullPolicy::Never => return Err(super::missing(&request.reference)),
         _ => {}
     }
@@ -114,11 +141,11 @@ impl<'a> Pull<'a> {
         }
     }
 
-    async fn run(self, known: Option<ImageInfo>) -> Result<ImageInfo, Failure> {
+    async fn run(self, known: Option<ImageInfo>) -> Result<(ImageInfo, Option<Lease>), Failure> {
         let name = self.name.clone();
         self.tell(PullEvent::Resolving { reference: name.clone() });
         let found = match (self.choose(known.as_ref()).await?, known) {
-            (None, Some(known)) => return Ok(self.unchanged(known)),
+            (None, Some(known)) => return Ok((self.unchanged(known), None)),
             (Some(found), _) => found,
             (None, None) => return Err(super::missing(&name).into()),
         };
@@ -126,7 +153,7 @@ impl<'a> Pull<'a> {
         cache.sweep(self.home).await?;
         let image = self.plan(&found).await?;
         // Before anything is looked for in the store, until the rows keep it.
-        let _lease = Lease::take(self.home, format!("pull {name}"), digests(&image)).await?;
+        let mut lease = Lease::take(self.home, format!("pull {name}"), image.digests()).await?;
         let layers = distinct(std::slice::from_ref(&image));
         let missing: Vec<&PlannedLayer> =
             layers.iter().copied().filter(|layer| cache.facts(&layer.chain_id).is_none()).collect();
@@ -149,9 +176,12 @@ impl<'a> Pull<'a> {
         import.unpack(self.unpacking(&layers)).await?;
         self.keep(&found).await?;
         let layer_count = image.layers.len();
+        let of_layers: Vec<Sha256Digest> = image.layers.iter().map(|layer| layer.blob_digest.clone()).collect();
         let info = record(self.home, &cache, &[image]).await?.into_iter().next();
+        super::gc::unless_kept(self.home, &mut lease, &of_layers).await?;
         self.tell(PullEvent::Complete { reference: name, layer_count });
-        info.ok_or_else(|| Failure::Other(MicrosandboxError::Runtime("the image was not recorded".into())))
+        let info = info.ok_or_else(|| MicrosandboxError::Runtime("the image was not recorded".into()))?;
+        Ok((info, Some(lease)))
     }
 
     /// The registry has nothing new.
@@ -328,11 +358,4 @@ fn layer_of(
     let extent = Extent { offset: 0, length: descriptor.size };
     let media_type = Some(descriptor.media_type);
     Ok(PlannedLayer { source, diff_id, chain_id, blob_digest, media_type, extent, compression })
-}
-
-/// What a pull uses and makes.
-fn digests(image: &PlannedImage) -> Vec<Sha256Digest> {
-    let config = Sha256Digest::parse(&image.config.digest).ok();
-    let layers = image.layers.iter().flat_map(|layer| [layer.blob_digest.clone(), layer.chain_id.clone()]);
-    layers.chain(config).chain([image.manifest_digest.clone()]).collect()
 }

@@ -87,6 +87,22 @@ impl Reference {
         self.digest.as_deref()
     }
 
+    /// A digest alone gives no name.
+    pub fn has_tag(&self) -> bool {
+        self.tag.is_some()
+    }
+
+    /// Name and tag alone.
+    pub fn without_digest(mut self) -> Reference {
+        self.digest = None;
+        self
+    }
+
+    /// Name and tag in full.
+    pub fn full(&self) -> String {
+        format!("{}/{}:{}", self.domain, self.path, self.tag())
+    }
+
     /// Same repository, whatever tag and digest.
     pub fn same_repository(&self, other: &Reference) -> bool {
         (&self.domain, &self.path) == (&other.domain, &other.path)
@@ -171,6 +187,18 @@ mod tests {
         }
         for other in ["alpine:3", "joe/alpine", "ghcr.io/library/alpine", "localhost/alpine"] {
             assert_ne!(Reference::parse(other).unwrap(), full, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_reference_has_a_full_and_a_short_spelling() {
+        for (text, full, short) in [
+            ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+            ("index.docker.io/joe/app:2", "docker.io/joe/app:2", "joe/app:2"),
+            ("localhost:5000/a/b:v1", "localhost:5000/a/b:v1", "localhost:5000/a/b:v1"),
+        ] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!((reference.full(), reference.canonical()), (full.to_owned(), short.to_owned()));
         }
     }
 

@@ -23,7 +23,7 @@ const MAX_LINKS: usize = 8;
 const CHUNK: u64 = 8 << 10;
 
 /// The bytes of one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extent {
     pub offset: u64,
     pub length: u64,

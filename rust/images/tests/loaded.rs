@@ -19,7 +19,7 @@ fn upper() -> Layer {
 }
 
 async fn dirs(home: &Home, reference: &str) -> Vec<std::path::PathBuf> {
-    images::resolve(home, reference).await.unwrap().layer_dirs
+    images::resolve(home, reference, "test".into()).await.unwrap().layer_dirs
 }
 
 fn text(path: &Path) -> String {
@@ -268,7 +268,7 @@ async fn a_cancelled_import_leaves_all_or_nothing() {
         }
         home.load(&archive).await.unwrap();
         assert_eq!(home.layer_count(), 4);
-        images::prune(&home).await.unwrap();
+        images::prune(&home, Default::default()).await.unwrap();
         home.assert_nothing_half_made();
     })
     .await;
@@ -314,7 +314,7 @@ async fn removal_frees_what_nothing_needs() {
         assert_eq!(home.layer_count(), 1);
         assert!(matches!(images::get(&home, "a").await, Err(MicrosandboxError::ImageNotFound(_))));
         assert!(matches!(images::remove(&home, "a", false).await, Err(MicrosandboxError::ImageNotFound(_))));
-        let report = images::prune(&home).await.unwrap();
+        let report = images::prune(&home, Default::default()).await.unwrap();
         assert_eq!((report.image_refs_removed, report.layers_removed), (1, 1));
         assert!(report.bytes_reclaimed.unwrap() > 0);
         assert_eq!(home.layer_count(), 0);
@@ -369,12 +369,12 @@ async fn an_image_in_use_keeps_its_layers() {
         store.set_rootfs(row.id, digest.as_deref(), "erofs").await.unwrap();
         let refused = images::remove(&home, "a", false).await;
         assert!(matches!(refused, Err(MicrosandboxError::ImageInUse { holder, .. }) if holder == "box"));
-        assert_eq!(images::prune(&home).await.unwrap().skipped_in_use, 1);
+        assert_eq!(images::prune(&home, Default::default()).await.unwrap().skipped_in_use, 1);
         images::remove(&home, "a", true).await.unwrap();
-        images::prune(&home).await.unwrap();
+        images::prune(&home, Default::default()).await.unwrap();
         assert_eq!(images::layer_dirs(&home, &spec.image_defaults.diff_ids).unwrap().len(), 2);
         store.delete_sandbox(row.id).await.unwrap();
-        images::prune(&home).await.unwrap();
+        images::prune(&home, Default::default()).await.unwrap();
         assert_eq!(home.layer_count(), 0);
     })
     .await;
@@ -387,7 +387,7 @@ async fn a_vanished_layer_is_reported_and_loaded_again() {
         let archive = home.file("a.tar", &Layout::of("a", &[base()]).archive());
         home.load(&archive).await.unwrap();
         std::fs::remove_dir_all(&dirs(&home, "a").await[0]).unwrap();
-        let error = images::resolve(&home, "a").await.unwrap_err();
+        let error = images::resolve(&home, "a", "test".into()).await.unwrap_err();
         assert!(matches!(&error, MicrosandboxError::ImageNotFound(text) if text.contains("load it again")), "{error}");
         home.load(&archive).await.unwrap();
         assert_eq!(dirs(&home, "a").await.len(), 1);

@@ -262,7 +262,7 @@ async fn an_unwritten_pipe_does_not_block_a_cancelled_import() {
         let import = home.load(&path);
         assert!(tokio::time::timeout(std::time::Duration::from_millis(300), import).await.is_err());
         // The lock is free again: a removal of images does not wait for it.
-        in_time(images::prune(&home)).await.unwrap();
+        in_time(images::prune(&home, Default::default())).await.unwrap();
         home.assert_nothing_half_made();
     })
     .await;

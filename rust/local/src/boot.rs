@@ -19,7 +19,7 @@ use microsandbox_core::error::{BootFailure, MicrosandboxError, MicrosandboxResul
 use microsandbox_core::model::{BootTrace, EnvVar, InitConfig, Isolation, LogLevel, SandboxSpec, SecurityProfile};
 use microsandbox_core::undo::Cut;
 use microsandbox_home::label::Label;
-use microsandbox_home::{Home, blocking, embedded, process, runtime_process};
+use microsandbox_home::{Home, blocking, embedded, failpoint, process, runtime_process};
 
 /// What a runtime gets beyond its own deadline before it counts as hung.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
@@ -402,14 +402,14 @@ pub fn derived_hostname(name: &str) -> String {
     }
 }
 
-/// A named step of a creation or a start: [`failpoint`], and with `MSB_FAILPOINT=hold.<step>` the place where it makes the
-/// file that `MSB_FAILPOINT_MARK` names and waits for the end of its caller, so that tests can cancel it right there.
+/// A named step of a creation or a start: [`failpoint::pause`], and with `MSB_FAILPOINT=hold.<step>` the place where it makes
+/// the file that `MSB_FAILPOINT_MARK` names and waits for the end of its caller, so that tests can cancel it right there.
 pub async fn step(name: &str, cut: &Cut) {
-    failpoint(name);
+    failpoint::pause(name).await;
     #[cfg(not(feature = "failpoints"))]
     let _ = cut;
     #[cfg(feature = "failpoints")]
-    if wanted("hold.").as_deref() == Some(name) {
+    if failpoint::wanted("hold.").as_deref() == Some(name) {
         if let Some(mark) = std::env::var_os("MSB_FAILPOINT_MARK") {
             let _ = std::fs::write(mark, name);
         }
@@ -417,27 +417,10 @@ pub async fn step(name: &str, cut: &Cut) {
     }
 }
 
-/// Tests kill the process that uses this library at a named step: `MSB_FAILPOINT=core.<step>`. Programs of a release are
-/// built without the feature, so no variable of the environment can kill them.
-pub fn failpoint(step: &str) {
-    #[cfg(not(feature = "failpoints"))]
-    let _ = step;
-    #[cfg(feature = "failpoints")]
-    if wanted("core.").as_deref() == Some(step) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    }
-}
-
 /// `MSB_FAILPOINT=runtime.<step>` kills the runtime there.
 #[cfg(feature = "failpoints")]
 fn runtime_failpoint() -> Option<Step> {
-    wanted("runtime.").as_deref().map(Step::parse)
-}
-
-/// The step that `MSB_FAILPOINT` names after `prefix`.
-#[cfg(feature = "failpoints")]
-fn wanted(prefix: &str) -> Option<String> {
-    Some(std::env::var("MSB_FAILPOINT").ok()?.strip_prefix(prefix)?.to_owned())
+    failpoint::wanted("runtime.").as_deref().map(Step::parse)
 }
 
 #[cfg(not(feature = "failpoints"))]

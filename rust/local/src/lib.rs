@@ -10,7 +10,7 @@
 //! | [`modify`], [`freeze`] | changing and pausing a sandbox that exists |
 //! | [`logs`], [`metrics`], [`upper`], [`oom`] | what a sandbox left, what it uses, which of its programs the kernel killed |
 //! | [`volume_dir`], [`volume_files`] | the directories of named volumes, and their files |
-//! | [`disk_use`] | what sandboxes and volumes use of the disk |
+//! | [`disk_use`], [`storage`] | what sandboxes and volumes use of the disk; all of it, by category |
 //! | [`host_image`], [`runtime_layer`] | this machine as an image; the layer beneath every sandbox |
 //!
 //! Everything below [`operations`] takes a [`Home`], not the backend.
@@ -34,6 +34,7 @@ mod reconcile;
 mod records;
 mod root;
 pub mod runtime_layer;
+mod storage;
 pub mod strays;
 mod upper;
 mod volume_dir;

@@ -16,9 +16,9 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::guest_dirs::GuestDirs;
 use microsandbox_core::lifecycle::{Ending, Force, replace};
 use microsandbox_core::model::{
-    DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, LogEntry, LogOptions, LogStream, LogStreamOptions,
-    MetricsStream, Modification, ModificationPlan, Owners, PullRequest, SandboxMetrics, SandboxSpec, SandboxStatus,
-    validate_stored_name,
+    DoctorReport, ImageDetail, ImageInfo, ImagePruneReport, ImagePruneRequest, ImageSaveRequest, LogEntry, LogOptions,
+    LogStream, LogStreamOptions, MetricsStream, Modification, ModificationPlan, Owners, PullRequest, SandboxMetrics,
+    SandboxSpec, SandboxStatus, StorageUsage, validate_stored_name,
 };
 use microsandbox_home::{Home, blocking, process};
 use microsandbox_images as images;
@@ -28,7 +28,7 @@ use tokio::sync::OnceCell;
 use super::lifecycle::{create, lifeline, remove, start, stop};
 use super::reconcile::Current;
 use super::upper::Upper;
-use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records, strays};
+use super::{LocalBackend, doctor, freeze, logs, metrics, modify, reconcile, records, storage, strays};
 
 /// Longest wait for an agent that is to complete its log.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
@@ -294,6 +294,9 @@ impl ImageBackend for LocalBackend {
     fn pull(&self, request: PullRequest, progress: Option<PullProgressFn>) -> Operation<'_, ImageInfo> {
         Box::pin(async move { images::pull(&self.home, &request, progress).await })
     }
+    fn save(&self, request: ImageSaveRequest) -> Operation<'_, ()> {
+        Box::pin(images::save(&self.home, request))
+    }
     fn list(&self) -> Operation<'_, Vec<ImageInfo>> {
         Box::pin(images::list(&self.home))
     }
@@ -306,8 +309,11 @@ impl ImageBackend for LocalBackend {
     fn remove<'a>(&'a self, reference: &'a str, force: bool) -> Operation<'a, ()> {
         Box::pin(images::remove(&self.home, reference, force))
     }
-    fn prune(&self) -> Operation<'_, ImagePruneReport> {
-        Box::pin(images::prune(&self.home))
+    fn prune(&self, request: ImagePruneRequest) -> Operation<'_, ImagePruneReport> {
+        Box::pin(images::prune(&self.home, request))
+    }
+    fn usage(&self) -> Operation<'_, StorageUsage> {
+        Box::pin(storage::usage(&self.home))
     }
     fn doctor(&self, recheck: bool) -> Operation<'_, DoctorReport> {
         Box::pin(doctor::doctor(&self.home, recheck))

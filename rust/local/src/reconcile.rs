@@ -9,6 +9,7 @@ use microsandbox_contract::{ExitReason, ExitRecord, Identity, IsolationDriver, P
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{Isolation, SandboxSpec, SandboxStatus};
 use microsandbox_core::undo::Cut;
+use microsandbox_home::failpoint::failpoint;
 use microsandbox_home::label::{self, Label};
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking, process, runtime_process, tree};
@@ -443,9 +444,9 @@ async fn remove_cgroup(path: &Path) {
 
 /// Directory first, then row: a failure leaves the row, so that removal can be tried again.
 pub async fn remove_all(home: &Home, row: &SandboxRow) -> MicrosandboxResult<()> {
-    super::boot::failpoint("remove");
+    failpoint("remove");
     let remains = tree::unlink(home, &home.sandbox_dir(&row.name)).await?;
-    super::boot::failpoint("remove_row");
+    failpoint("remove_row");
     let store = home.store().await?;
     // Both wait for the disk, and nothing has a name any more.
     let (deleted, ()) = tokio::join!(store.delete_sandbox(row.id), remains.free());

@@ -10,19 +10,20 @@ use microsandbox_core::validate;
 use microsandbox_home::{Home, blocking};
 use microsandbox_images as images;
 
-/// What the image gives a sandbox for good; resolved once, at create.
+/// What the image gives a sandbox for good; resolved once, at create. The lease keeps an image of the store until the record of
+/// the sandbox does.
 pub async fn image_defaults(
     home: &Home,
     spec: &SandboxSpec,
     access: RegistryAccess,
     progress: Option<PullProgressFn>,
-) -> MicrosandboxResult<ImageDefaults> {
+) -> MicrosandboxResult<(ImageDefaults, Option<images::Lease>)> {
     match &spec.image {
         ImageSource::Host { prefixes } => {
             host_image::prepare(home, prefixes).await?;
-            Ok(ImageDefaults { host_prefixes: prefixes.clone(), ..ImageDefaults::default() })
+            Ok((ImageDefaults { host_prefixes: prefixes.clone(), ..ImageDefaults::default() }, None))
         }
-        ImageSource::Bind { .. } => Ok(ImageDefaults::default()),
+        ImageSource::Bind { .. } => Ok((ImageDefaults::default(), None)),
         ImageSource::DiskImage { .. } => Err(MicrosandboxError::unsupported(
             "disk-image rootfs",
             microsandbox_core::backend::available_when::DISK_IMAGES,
@@ -30,9 +31,10 @@ pub async fn image_defaults(
         ImageSource::Oci { reference } => {
             let (reference, policy) = (reference.clone(), spec.pull_policy);
             let request = PullRequest { reference, policy, access, platform: None };
-            let resolved = images::ready(home, &request, progress).await?;
+            let operation = format!("create sandbox {}", spec.name);
+            let resolved = images::ready(home, &request, operation, progress).await?;
             let config = resolved.detail.config.unwrap_or_default();
-            Ok(ImageDefaults {
+            let defaults = ImageDefaults {
                 reference: Some(resolved.detail.handle.reference),
                 manifest_digest: resolved.detail.handle.manifest_digest,
                 diff_ids: resolved.detail.layers.into_iter().map(|layer| layer.diff_id).collect(),
@@ -42,7 +44,8 @@ pub async fn image_defaults(
                 workdir: config.working_dir.filter(|dir| !dir.is_empty()),
                 user: config.user.filter(|user| !user.is_empty()),
                 host_prefixes: Vec::new(),
-            })
+            };
+            Ok((defaults, Some(resolved.lease)))
         }
     }
 }

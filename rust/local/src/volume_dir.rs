@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use crate::lifecycle;
 use crate::volume_files::{Room, Tree};
-use crate::{boot, lifecycle};
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_home::blocking;
+use microsandbox_home::failpoint::failpoint;
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, ids, tree};
 
@@ -87,7 +88,7 @@ impl Volumes<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|error| MicrosandboxError::io("remove", &path, error)),
         };
-        boot::failpoint("volume_aside");
+        failpoint("volume_aside");
         moved
     }
 

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 
 use crate::volume_dir::Volumes;
 use crate::volume_files::Tree;
-use crate::{LocalBackend, boot, reconcile};
+use crate::{LocalBackend, reconcile};
 use microsandbox_core::backend::{Files, Operation, VolumeBackend, available_when};
 use microsandbox_core::collected::whole_listing;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
@@ -20,6 +20,7 @@ use microsandbox_core::model::{
     validate_stored_name, validate_volume_name,
 };
 use microsandbox_core::{undo, validate};
+use microsandbox_home::failpoint::failpoint;
 use microsandbox_home::headroom;
 use microsandbox_store::VolumeRow;
 
@@ -90,7 +91,7 @@ impl Volumes<'_> {
             )));
         }
         let row = store.insert_volume(config.owner.as_deref(), name, &config.labels).await?;
-        boot::failpoint("volume_inserted");
+        failpoint("volume_inserted");
         self.make(&lock, name).await?;
         drop(lock);
         self.info(row).await
@@ -116,7 +117,7 @@ impl Volumes<'_> {
         let lock = self.lock(name).await?;
         self.recover(&lock, name).await?;
         let deleted = store.delete_volume(name, &|| self.put_aside(&lock, name)).await;
-        boot::failpoint("volume_deleted");
+        failpoint("volume_deleted");
         // The row decides: with it the files are restored, without it they are deleted.
         let recovered = self.recover(&lock, name).await;
         let found = deleted?;

@@ -1,6 +1,6 @@
 //! Statements on `image_ref`, `manifest`, `config`, `layer` and `manifest_layer`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{NaiveDateTime, Utc};
 use sea_orm::sea_query::OnConflict;
@@ -25,13 +25,13 @@ const LAYERS: &str = "SELECT l.diff_id, l.blob_digest, l.media_type, l.compresse
      ORDER BY ml.position";
 const USERS: &str = "SELECT s.name FROM sandbox s JOIN sandbox_rootfs r ON r.sandbox_id = s.id \
      JOIN manifest m ON m.id = r.manifest_id WHERE m.digest = ? ORDER BY s.name";
-/// Manifests that no reference names and no sandbox is made from, except the one given.
-const PURGE: &str = "DELETE FROM manifest WHERE id <> ? AND id NOT IN (SELECT manifest_id FROM image_ref) \
+/// Manifests that no reference names and no sandbox is made from, except those of a JSON list of digests.
+const PURGE: &str = "DELETE FROM manifest WHERE digest NOT IN (SELECT value FROM json_each(?)) \
+     AND id NOT IN (SELECT manifest_id FROM image_ref) \
      AND id NOT IN (SELECT manifest_id FROM sandbox_rootfs WHERE manifest_id IS NOT NULL)";
-const UNUSED_LAYERS: &str = "DELETE FROM layer WHERE id NOT IN (SELECT layer_id FROM manifest_layer) \
-     RETURNING diff_id, blob_digest, media_type, compressed_size_bytes, erofs_size_bytes";
-/// No row has this id.
-const NONE: i32 = 0;
+const UNUSED_LAYERS: &str = "DELETE FROM layer WHERE id NOT IN (SELECT layer_id FROM manifest_layer) RETURNING diff_id";
+const SNAPSHOTS: &str =
+    "SELECT COALESCE(name, digest) FROM snapshot_index WHERE image_manifest_digest = ? ORDER BY name";
 
 pub(super) async fn upsert(db: &DatabaseConnection, image: &ImageRecord) -> Result<Vec<ImageInfo>, Fault> {
     let transaction = begin(db).await?;
@@ -42,7 +42,7 @@ pub(super) async fn upsert(db: &DatabaseConnection, image: &ImageRecord) -> Resu
     for reference in &image.references {
         move_reference(&transaction, reference, manifest_id, now).await?;
     }
-    purge(&transaction, manifest_id).await?;
+    // A manifest that lost its last name stays: an operation may be using it, which only a removal finds out.
     let mut infos = Vec::with_capacity(image.references.len());
     for reference in &image.references {
         infos.extend(find_info(&transaction, reference).await?.map(Info::into_model));
@@ -171,12 +171,6 @@ async fn move_reference(
     Ok(())
 }
 
-async fn purge(db: &impl ConnectionTrait, keep: i32) -> Result<(), DbErr> {
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), PURGE, [Value::from(keep)]);
-    db.execute_raw(statement).await?;
-    Ok(())
-}
-
 pub(super) async fn list(db: &DatabaseConnection) -> Result<Vec<ImageInfo>, Fault> {
     let statement = Statement::from_string(db.get_database_backend(), format!("{INFO} ORDER BY i.reference"));
     let rows = Info::find_by_statement(statement).all(db).await?;
@@ -210,22 +204,36 @@ pub(super) async fn users(db: &DatabaseConnection, manifest_digest: &str) -> Res
     Ok(rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect::<Result<_, _>>()?)
 }
 
-pub(super) async fn remove_reference(db: &DatabaseConnection, reference: &str) -> Result<bool, Fault> {
-    let transaction = begin(db).await?;
-    let done =
-        image_ref::Entity::delete_many().filter(image_ref::Column::Reference.eq(reference)).exec(&transaction).await?;
-    purge(&transaction, NONE).await?;
-    transaction.commit().await?;
-    Ok(done.rows_affected > 0)
+pub(super) async fn snapshots(db: &DatabaseConnection, manifest_digest: &str) -> Result<Vec<String>, Fault> {
+    let statement =
+        Statement::from_sql_and_values(db.get_database_backend(), SNAPSHOTS, [Value::from(manifest_digest)]);
+    let rows = db.query_all_raw(statement).await?;
+    Ok(rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect::<Result<_, _>>()?)
 }
 
-pub(super) async fn take_unused_layers(db: &DatabaseConnection) -> Result<Vec<LayerRecord>, Fault> {
+/// References alone.
+pub(super) async fn remove_names(db: &impl ConnectionTrait, references: &[String]) -> Result<(), Fault> {
+    for reference in references {
+        image_ref::Entity::delete_many().filter(image_ref::Column::Reference.eq(reference)).exec(db).await?;
+    }
+    Ok(())
+}
+
+/// References, the manifests that are left without one and without a user, and the layers that are left without a manifest;
+/// the diff ids of those. What is `kept` stays without a reference.
+pub(super) async fn remove(
+    db: &DatabaseConnection,
+    references: &[String],
+    kept: &BTreeSet<String>,
+) -> Result<Vec<String>, Fault> {
     let transaction = begin(db).await?;
-    purge(&transaction, NONE).await?;
-    let statement = Statement::from_string(transaction.get_database_backend(), UNUSED_LAYERS);
-    let rows = FreedLayer::find_by_statement(statement).all(&transaction).await?;
+    remove_names(&transaction, references).await?;
+    let backend = transaction.get_database_backend();
+    transaction.execute_raw(Statement::from_sql_and_values(backend, PURGE, [Value::from(json(kept)?)])).await?;
+    let rows = transaction.query_all_raw(Statement::from_string(backend, UNUSED_LAYERS)).await?;
+    let freed = rows.iter().map(|row| row.try_get_by_index::<String>(0)).collect::<Result<_, _>>()?;
     transaction.commit().await?;
-    Ok(rows.into_iter().map(FreedLayer::into_record).collect())
+    Ok(freed)
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -275,27 +283,6 @@ impl LayerRow {
             compressed_size_bytes: unsigned(self.compressed_size_bytes),
             erofs_size_bytes: unsigned(self.erofs_size_bytes),
             position: u32::try_from(self.position).unwrap_or(0),
-        }
-    }
-}
-
-#[derive(Debug, FromQueryResult)]
-struct FreedLayer {
-    diff_id: String,
-    blob_digest: String,
-    media_type: Option<String>,
-    compressed_size_bytes: Option<i64>,
-    erofs_size_bytes: Option<i64>,
-}
-
-impl FreedLayer {
-    fn into_record(self) -> LayerRecord {
-        LayerRecord {
-            diff_id: self.diff_id,
-            blob_digest: self.blob_digest,
-            media_type: self.media_type,
-            compressed_size: unsigned(self.compressed_size_bytes).unwrap_or(0),
-            unpacked_size: unsigned(self.erofs_size_bytes).unwrap_or(0),
         }
     }
 }

@@ -30,7 +30,7 @@ mod retry;
 mod sandboxes;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -254,13 +254,22 @@ impl Store {
     pub async fn image_users(&self, manifest_digest: &str) -> MicrosandboxResult<Vec<String>> {
         self.explained(images::users(self.pools.read()?, manifest_digest).await)
     }
-    /// Removes one reference; manifests without a reference or user go with it. False: no such reference.
-    pub async fn remove_image_ref(&self, reference: &str) -> MicrosandboxResult<bool> {
-        self.explained(self.pools.write(|db| images::remove_reference(db, reference)).await)
+    /// Names of snapshots that were made of this manifest.
+    pub async fn image_snapshots(&self, manifest_digest: &str) -> MicrosandboxResult<Vec<String>> {
+        self.explained(images::snapshots(self.pools.read()?, manifest_digest).await)
     }
-    /// Layers that no manifest names any more; their rows are deleted, the directories are the caller's.
-    pub async fn take_unused_layers(&self) -> MicrosandboxResult<Vec<LayerRecord>> {
-        self.explained(self.pools.write(images::take_unused_layers).await)
+    /// Removes references and nothing else.
+    pub async fn remove_image_names(&self, references: &[String]) -> MicrosandboxResult<()> {
+        self.explained(self.pools.write(|db| images::remove_names(db, references)).await)
+    }
+    /// Removes references; manifests and layers that nothing needs any more go with them, except the manifests that are
+    /// `kept`. The diff ids of those layers, whose directories are the caller's.
+    pub async fn remove_images(
+        &self,
+        references: &[String],
+        kept: &BTreeSet<String>,
+    ) -> MicrosandboxResult<Vec<String>> {
+        self.tidy(|| async { self.explained(self.pools.write(|db| images::remove(db, references, kept)).await) }).await
     }
 
     /// A taken name is `VolumeAlreadyExists`.

@@ -1,6 +1,6 @@
 //! What the rows of the state database do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::home::{Home, error_of, spec, timed};
 use microsandbox_core::MicrosandboxError;
@@ -260,17 +260,20 @@ fn layers_are_freed_once_neither_name_nor_sandbox_needs_them() {
         assert_eq!(store.image_users("m1").await.unwrap(), ["a"]);
         // The reference moves; the sandbox still needs the old layers.
         store.upsert_image(&image("m2", &["app:latest"], &["base", "new"])).await.unwrap();
-        assert!(store.take_unused_layers().await.unwrap().is_empty());
-        assert!(store.remove_image_ref("app:latest").await.unwrap());
-        assert!(!store.remove_image_ref("app:latest").await.unwrap());
-        let freed = store.take_unused_layers().await.unwrap();
-        assert_eq!(freed.iter().map(|layer| layer.diff_id.as_str()).collect::<Vec<_>>(), ["sha256:new"]);
+        let (none, kept) = (BTreeSet::new(), BTreeSet::from(["m2".to_owned()]));
+        assert!(store.remove_images(&[], &none).await.unwrap().is_empty());
+        // One that an operation is using stays without its name.
+        assert!(store.remove_images(&["app:latest".into()], &kept).await.unwrap().is_empty());
+        assert!(store.image("app:latest").await.unwrap().is_none());
+        let freed = store.remove_images(&["app:latest".into()], &none).await.unwrap();
+        assert_eq!(freed, ["sha256:new"]);
+        assert!(store.image("app:latest").await.unwrap().is_none());
+        assert!(store.remove_images(&["app:latest".into()], &none).await.unwrap().is_empty());
         store.delete_sandbox(id).await.unwrap();
-        let mut freed: Vec<String> =
-            store.take_unused_layers().await.unwrap().into_iter().map(|layer| layer.diff_id).collect();
+        let mut freed = store.remove_images(&[], &none).await.unwrap();
         freed.sort();
         assert_eq!(freed, ["sha256:base", "sha256:old"]);
-        assert!(store.take_unused_layers().await.unwrap().is_empty());
+        assert!(store.remove_images(&[], &none).await.unwrap().is_empty());
     });
 }
 

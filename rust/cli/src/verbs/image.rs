@@ -1,4 +1,4 @@
-//! `msb image`: list, pull, inspect, load, remove, prune.
+//! `msb image`: list, pull, inspect, load, save, remove, prune.
 
 use std::fmt::Write;
 
@@ -13,7 +13,9 @@ use crate::output::units::human;
 use crate::terminal::console::printable;
 use crate::verbs::images::{Entry, ImagesArgs};
 use crate::verbs::load::LoadArgs;
+use crate::verbs::prune::PruneArgs;
 use crate::verbs::pull::PullArgs;
+use crate::verbs::save::SaveArgs;
 
 /// Arguments of `image`.
 #[derive(Debug, Args)]
@@ -33,10 +35,12 @@ enum ImageVerb {
     Inspect(InspectArgs),
     /// Import the images of a Docker or OCI archive.
     Load(LoadArgs),
+    /// Write images to a Docker or OCI archive.
+    Save(SaveArgs),
     /// Delete images.
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
-    /// Delete images that no sandbox uses, and unreferenced layers.
+    /// Delete images that nothing uses, and what interrupted operations left.
     Prune(PruneArgs),
 }
 
@@ -63,16 +67,6 @@ struct RemoveArgs {
     quiet: bool,
 }
 
-#[derive(Debug, Args)]
-struct PruneArgs {
-    /// Do not ask for confirmation.
-    #[arg(short = 'y', long)]
-    yes: bool,
-    /// Output format.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
 pub async fn run(args: ImageArgs, call: &Invocation) -> Outcome<()> {
     match args.verb {
         ImageVerb::List(args) => crate::verbs::images::run(args, call).await,
@@ -80,7 +74,8 @@ pub async fn run(args: ImageArgs, call: &Invocation) -> Outcome<()> {
         ImageVerb::Load(args) => crate::verbs::load::run(args, call).await,
         ImageVerb::Inspect(args) => inspect(args, call).await,
         ImageVerb::Remove(args) => remove(args, call).await,
-        ImageVerb::Prune(args) => prune(args, call).await,
+        ImageVerb::Save(args) => crate::verbs::save::run(args, call).await,
+        ImageVerb::Prune(args) => crate::verbs::prune::run(args, call).await,
     }
 }
 
@@ -144,25 +139,4 @@ async fn remove(args: RemoveArgs, call: &Invocation) -> Outcome<()> {
         }
     }
     if failed { Err(Failure::Reported) } else { Ok(()) }
-}
-
-async fn prune(args: PruneArgs, call: &Invocation) -> Outcome<()> {
-    if !args.yes && call.console.in_is_terminal {
-        call.console.note("This deletes every image that no sandbox uses. Continue? [y/N]");
-        if !call.confirmed().await? {
-            return Err(Failure::message("not confirmed: nothing was deleted; -y skips the confirmation"));
-        }
-    }
-    let report = call.backend.images().prune().await?;
-    if args.format == Format::Json {
-        return print_json(&call.console, &report);
-    }
-    call.console.line(&format!(
-        "{} references, {} manifests and {} layers deleted, {} freed; {} images in use kept",
-        report.image_refs_removed,
-        report.manifests_removed,
-        report.layers_removed,
-        or_dash(report.bytes_reclaimed.map(human)),
-        report.skipped_in_use
-    ))
 }

@@ -7,8 +7,8 @@ use microsandbox_core::backend::{
     Backend, BackendKind, ImageBackend, Operation, ProgressFn, SandboxBackend, VolumeBackend,
 };
 use microsandbox_core::model::{
-    DoctorCheck, DoctorReport, ImageConfigDetail, ImageDetail, ImageInfo, ImageLayerDetail, ImageProgress,
-    ImagePruneReport, Isolation, LibraryRung, MechanismState,
+    DoctorCheck, DoctorReport, ImageConfigDetail, ImageDetail, ImageHolder, ImageInfo, ImageLayerDetail, ImageProgress,
+    ImagePruneReport, ImagePruneRequest, Isolation, LibraryRung, MechanismState,
 };
 use microsandbox_core::{MicrosandboxError, SharedBackend};
 use microsandbox_fake::MemoryBackend;
@@ -158,14 +158,19 @@ impl ImageBackend for FixedBackend {
             Err(MicrosandboxError::ImageInUse { reference: reference.to_owned(), holder: "box".into() })
         })
     }
-    fn prune<'a>(&'a self) -> Operation<'a, ImagePruneReport> {
-        Box::pin(async {
+    fn prune(&self, request: ImagePruneRequest) -> Operation<'_, ImagePruneReport> {
+        Box::pin(async move {
             Ok(ImagePruneReport {
+                dry_run: request.dry_run,
                 image_refs_removed: 2,
                 manifests_removed: 1,
                 layers_removed: 3,
+                blobs_removed: 4,
+                parts_removed: 5,
                 skipped_in_use: 1,
                 bytes_reclaimed: Some(5 << 20),
+                removed: vec!["old:1".into(), "old:2".into()],
+                in_use: vec![ImageHolder { reference: "busy:1".into(), holder: "box".into() }],
             })
         })
     }

@@ -296,6 +296,21 @@ pub struct DiskConfig {
     pub host_headroom_mib: Option<u64>,
 }
 
+/// `images.*`. Keys of this implementation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImagesConfig {
+    /// Compressed layers are kept beside the unpacked ones: an image can be saved with the digests that it came with. Without
+    /// them an image uses about half of the space and cannot be saved.
+    pub keep_blobs: bool,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        ImagesConfig { keep_blobs: true }
+    }
+}
+
 /// Longest time that a boot may be given.
 const BOOT_MAX_SECS: f64 = 3600.0;
 

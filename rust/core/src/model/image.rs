@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub enum ImageSource {
     },
 }
 
+/// How references of images begin that come from this machine, not from a registry.
+pub const LOCAL_SOURCES: [&str; 4] = ["docker-archive:", "oci-archive:", "oci:", "docker-daemon:"];
+
 impl Default for ImageSource {
     fn default() -> Self {
         ImageSource::Oci { reference: String::new() }
@@ -41,6 +45,12 @@ impl ImageSource {
     /// what the image `python` is.
     pub fn is_path(text: &str) -> bool {
         text == "." || text == ".." || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+    }
+
+    /// Whether text that names an image names a file, a directory or a daemon of this machine by one of the
+    /// [`LOCAL_SOURCES`].
+    pub fn is_local_source(text: &str) -> bool {
+        LOCAL_SOURCES.iter().any(|start| text.starts_with(start))
     }
 
     /// One word or path for tables.
@@ -97,13 +107,60 @@ pub struct ImageLayerDetail {
     pub position: u32,
 }
 
+/// What `prune` may remove.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImagePruneRequest {
+    /// Reports only; nothing is written.
+    pub dry_run: bool,
+    /// Only images that were not used for this long.
+    pub older_than: Option<Duration>,
+    /// Also the compressed layers of images that stay: they are needed to save an image.
+    pub blobs: bool,
+    /// No image that has a name, only what no image needs.
+    pub dangling: bool,
+}
+
+/// The form of an archive of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImageArchiveFormat {
+    /// As `docker save` writes it: an image layout and a `manifest.json`.
+    #[default]
+    Docker,
+    /// An OCI image layout.
+    Oci,
+}
+
+/// Images to write to an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSaveRequest {
+    pub references: Vec<String>,
+    /// `-` is standard output.
+    pub output: PathBuf,
+    pub format: ImageArchiveFormat,
+}
+
+/// An image that stays because something needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageHolder {
+    pub reference: String,
+    /// The name of a sandbox, or what else uses it.
+    pub holder: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ImagePruneReport {
+    pub dry_run: bool,
     pub image_refs_removed: u64,
     pub manifests_removed: u64,
     pub layers_removed: u64,
+    pub blobs_removed: u64,
+    /// Interrupted downloads.
+    pub parts_removed: u64,
     pub skipped_in_use: u64,
     pub bytes_reclaimed: Option<u64>,
+    /// The references that were removed.
+    pub removed: Vec<String>,
+    pub in_use: Vec<ImageHolder>,
 }
 
 /// How far an import is.

@@ -15,6 +15,7 @@ mod owner;
 mod patch;
 mod pull;
 mod status;
+mod storage;
 mod volume;
 
 pub use boot::*;
@@ -32,4 +33,5 @@ pub use owner::*;
 pub use patch::*;
 pub use pull::*;
 pub use status::*;
+pub use storage::*;
 pub use volume::*;

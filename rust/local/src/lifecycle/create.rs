@@ -11,6 +11,7 @@ use microsandbox_core::undo::{self, Cut};
 use microsandbox_core::validate;
 use microsandbox_home::lock::NameLock;
 use microsandbox_home::{Home, blocking, headroom, tree};
+use microsandbox_images as images;
 use microsandbox_store::SandboxRow;
 
 use super::LOCK_DEADLINE;
@@ -22,6 +23,8 @@ use crate::{boot, isolation, mounts, reconcile, root, strays};
 pub struct Prepared {
     pub config: SandboxConfig,
     owner: Option<String>,
+    /// Keeps the image until the record of the sandbox does.
+    lease: Option<images::Lease>,
     trace: BootTrace,
 }
 
@@ -38,9 +41,9 @@ pub async fn prepare(home: &Home, request: CreateRequest, fallback: &Fallback) -
     let mut trace = BootTrace::begin();
     config.patches.iter().try_for_each(Patch::check)?;
     let access = std::mem::take(&mut config.registry);
-    prepare_spec(home, &mut config.spec, access, progress, fallback).await?;
+    let lease = prepare_spec(home, &mut config.spec, access, progress, fallback).await?;
     trace.finish("checks");
-    Ok(Prepared { config, owner, trace })
+    Ok(Prepared { config, owner, lease, trace })
 }
 
 /// Creates and boots. A sandbox that is to be replaced is gone already. If the caller stops waiting, nothing is left.
@@ -51,7 +54,7 @@ pub async fn create(home: &Home, prepared: Prepared) -> MicrosandboxResult<LiveR
 }
 
 async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<LiveRecord> {
-    let Prepared { config, owner, mut trace } = prepared;
+    let Prepared { config, owner, lease, mut trace } = prepared;
     let spec = config.spec;
     let lock = NameLock::acquire_unless(home.path(), &spec.name, LOCK_DEADLINE, cut).await?;
     boot::step("locked", cut).await;
@@ -78,7 +81,9 @@ async fn make(home: &Home, prepared: Prepared, cut: &Cut) -> MicrosandboxResult<
         }
         bring_up(home, &spec, row_id, &config.patches, &mut trace, cut).await
     };
-    match brought_up.await {
+    let brought_up = brought_up.await;
+    drop(lease);
+    match brought_up {
         Ok(booted) => Ok(adopt(home, spec, row_id, booted, trace)),
         Err(error) => {
             unfinished.undo(cut).await;
@@ -117,7 +122,7 @@ async fn prepare_spec(
     access: RegistryAccess,
     progress: Option<PullProgressFn>,
     fallback: &Fallback,
-) -> MicrosandboxResult<()> {
+) -> MicrosandboxResult<Option<images::Lease>> {
     validate::spec(spec, home.config())?;
     let (owned, name) = (home.clone(), spec.name.clone());
     blocking(move || has_room(&owned, "create", &name)).await?;
@@ -132,7 +137,8 @@ async fn prepare_spec(
     }
     spec.isolation_actual = Some(isolation::decide(home, spec.isolation, fallback).await?);
     mounts::exist(home, spec).await?;
-    spec.image_defaults = root::image_defaults(home, spec, access, progress).await?;
+    let (defaults, lease) = root::image_defaults(home, spec, access, progress).await?;
+    spec.image_defaults = defaults;
     if spec.isolation_actual == Some(Isolation::Microvm) {
         validate::microvm(spec)?;
     }
@@ -141,7 +147,7 @@ async fn prepare_spec(
         blocking(move || root::startable(&home, &image)).await?;
     }
     spec.id = microsandbox_core::random::hex::<16>()?;
-    Ok(())
+    Ok(lease)
 }
 
 /// Refuses to boot where the file system of the sandboxes has less free space than is left to the host.

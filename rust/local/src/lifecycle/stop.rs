@@ -5,10 +5,11 @@ use std::time::Duration;
 use microsandbox_core::agent::AgentClient;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::SandboxStatus;
+use microsandbox_home::failpoint::failpoint;
 use microsandbox_home::{Home, process};
 
 use super::running;
-use crate::{boot, freeze, reconcile};
+use crate::{freeze, reconcile};
 
 /// Connecting to an agent that is asked to shut down.
 const SHUTDOWN_CONNECT: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ pub async fn stop(home: &Home, name: &str) -> MicrosandboxResult<()> {
         freeze::resume(home, name).await?;
     }
     home.store().await?.set_status(row.id, &[SandboxStatus::Running], SandboxStatus::Draining).await?;
-    boot::failpoint("draining");
+    failpoint("draining");
     let asked = async {
         let client = AgentClient::connect(&home.agent_address(name).await?, SHUTDOWN_CONNECT).await?;
         client.shutdown(None).await
