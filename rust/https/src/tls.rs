@@ -1,7 +1,9 @@
 //! One TLS configuration for requests and WebSockets: the trust anchors of the machine (`SSL_CERT_FILE` is respected), and
 //! those that the caller adds. Verification cannot be switched off.
 
-use std::sync::Arc;
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -10,7 +12,31 @@ use rustls_platform_verifier::Verifier;
 
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 
+/// How long the machine's trust anchors are taken as read: reading them takes longer than a request on this machine.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// The configuration without anchors of a caller, when it was made, and for which variables.
+type Recent = (Instant, [Option<OsString>; 2], Arc<ClientConfig>);
+static RECENT: Mutex<Option<Recent>> = Mutex::new(None);
+
 pub fn client_config(ca_certs: &[Vec<u8>]) -> MicrosandboxResult<Arc<ClientConfig>> {
+    if !ca_certs.is_empty() {
+        return read(ca_certs);
+    }
+    let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(std::env::var_os);
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((made, of, config)) = &*recent
+        && made.elapsed() < FRESH
+        && *of == variables
+    {
+        return Ok(config.clone());
+    }
+    let config = read(ca_certs)?;
+    *recent = Some((Instant::now(), variables, config.clone()));
+    Ok(config)
+}
+
+fn read(ca_certs: &[Vec<u8>]) -> MicrosandboxResult<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut extra = Vec::new();
     for pem in ca_certs {

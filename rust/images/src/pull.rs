@@ -118,6 +118,8 @@ struct Pull<'a> {
     name: String,
     wanted: Wanted,
     upstream: Upstream,
+    /// That the image is here does not mean that this client may have it: the registry decides.
+    must_ask: bool,
     blobs: Blobs,
     progress: Option<PullProgressFn>,
 }
@@ -132,7 +134,8 @@ impl<'a> Pull<'a> {
         let wanted = wanted(request)?;
         let upstream = endpoints::of(home, request, &reference).await?;
         let name = reference.canonical();
-        Ok(Pull { home, reference, name, wanted, upstream, blobs: Blobs::open(home)?, progress })
+        let must_ask = request.access.public_only;
+        Ok(Pull { home, reference, name, wanted, upstream, must_ask, blobs: Blobs::open(home)?, progress })
     }
 
     fn tell(&self, event: PullEvent) {
@@ -229,8 +232,8 @@ impl<'a> Pull<'a> {
     /// What a digest names: stored, or fetched.
     async fn top(&self, digest: &Sha256Digest) -> Result<Document, Failure> {
         match choice::stored_document(&self.blobs, digest).await {
-            Some(document) => Ok(document),
-            None => self.upstream.manifest(digest.as_str()).await,
+            Some(document) if !self.must_ask => Ok(document),
+            _ => self.upstream.manifest(digest.as_str()).await,
         }
     }
 

@@ -645,5 +645,11 @@ async fn a_client_of_a_server_reaches_no_internal_registry() {
         let entry = RegistryEntry { for_clients: true, ..RegistryEntry::default() };
         registries.hosts.insert(format!("localhost:{}", registry.address.port()), entry);
     });
+    let info = pull(&home, wanted.clone()).await.unwrap();
+    // What is here is not given to a client without the registry's consent.
+    images::remove(&home, &info.reference, true).await.unwrap();
+    let before = registry.log().len();
+    wanted.reference = format!("localhost:{}/app@{}", registry.address.port(), info.manifest_digest.unwrap());
     pull(&home, wanted).await.unwrap();
+    assert!(registry.log().len() > before);
 }

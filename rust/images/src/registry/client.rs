@@ -111,12 +111,7 @@ impl Client {
                             false => return Err(self.refused(request, response).await),
                         }
                     }
-                    StatusCode::REQUEST_TIMEOUT
-                    | StatusCode::TOO_MANY_REQUESTS
-                    | StatusCode::INTERNAL_SERVER_ERROR
-                    | StatusCode::BAD_GATEWAY
-                    | StatusCode::SERVICE_UNAVAILABLE
-                    | StatusCode::GATEWAY_TIMEOUT => {
+                    status if may_pass(status) => {
                         let asked = patience::asked(&response);
                         (self.refused(request, response).await, asked)
                     }
@@ -176,13 +171,15 @@ impl Client {
     ) -> Result<(Response, bool), Failed> {
         let own = first.origin();
         let mut url = first;
+        let mut at_home = true;
         for _ in 0..=REDIRECTS_MAX {
             let client = self.transport.client(&url).map_err(Failed::Refused)?;
             let mut request = client.request(method.clone(), url.clone());
             for (name, value) in headers {
                 request = request.header(name, value);
             }
-            let at_home = url.origin() == own;
+            // What another host redirects back to is that host's choice.
+            at_home &= url.origin() == own;
             if let Some(value) = authorization.filter(|_| at_home) {
                 request = request.header(AUTHORIZATION, value);
             }
@@ -215,7 +212,7 @@ impl Client {
                     let status = response.status();
                     let asked = patience::asked(&response);
                     let body = self.bounded(response, super::token::RESPONSE_MAX, &what).await?;
-                    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
+                    if !may_pass(status) {
                         return Ok((status, body));
                     }
                     (self.unexpected(&what, status, &body), asked)
@@ -355,6 +352,11 @@ fn elsewhere(response: &Response) -> Result<Option<Url>, Failed> {
         return refused("with a user name");
     }
     Ok(Some(next))
+}
+
+/// Whether another attempt may succeed.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// `host` of `host:port`; an IPv6 address keeps its brackets.
