@@ -27,21 +27,19 @@ impl Failure {
         }
     }
 
-    /// The error for the caller who asked to pull `reference`.
-    pub fn pulling(self, reference: &str) -> MicrosandboxError {
-        let near = super::near(reference);
+    /// The error for the caller who asked to pull `reference`; `near` says how to name what may have been meant.
+    pub fn pulling(self, reference: &str, near: Near) -> MicrosandboxError {
         match self {
             Failure::Image { kind, message } => {
-                // Where no image was found, a directory may have been meant.
                 let near = match kind {
-                    ImageErrorKind::Transport | ImageErrorKind::Denied => near.as_str(),
-                    _ => "",
+                    ImageErrorKind::Transport | ImageErrorKind::Denied => near.directory(reference),
+                    _ => String::new(),
                 };
                 let message = format!("pull {reference}: {}{near}", printable(&message));
                 MicrosandboxError::ImagePull { kind, message }
             }
             Failure::Other(MicrosandboxError::ImageNotFound(message)) => {
-                MicrosandboxError::ImageNotFound(format!("{}{near}", printable(&message)))
+                MicrosandboxError::ImageNotFound(format!("{}{}", printable(&message), near.path(reference)))
             }
             Failure::Other(error) => error,
         }
@@ -55,6 +53,32 @@ impl Failure {
             }
             Failure::Other(error) => error,
         }
+    }
+}
+
+/// Whether an error may say what lies in the working directory: it is the caller's, not that of a server's client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Near {
+    Shown,
+    Hidden,
+}
+
+impl Near {
+    /// How the path of a directory is written.
+    pub fn path(self, reference: &str) -> String {
+        let directory = self.directory(reference);
+        if directory.is_empty() { "; the path of a directory begins with / or ./".to_owned() } else { directory }
+    }
+
+    /// The same, where a directory of that name is there.
+    fn directory(self, reference: &str) -> String {
+        if self == Near::Hidden || !Path::new(reference).is_dir() {
+            return String::new();
+        }
+        format!(
+            "; the path of a directory begins with / or ./: for the directory {reference} of the working directory write \
+             ./{reference}"
+        )
     }
 }
 

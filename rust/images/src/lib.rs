@@ -52,6 +52,7 @@ pub use usage::usage;
 
 use self::cache::LayerCache;
 use self::document::Sha256Digest;
+use self::failure::Near;
 use self::reference::Reference;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{ImageDetail, ImageInfo};
@@ -80,25 +81,16 @@ pub async fn get(home: &Home, reference: &str) -> MicrosandboxResult<ImageInfo> 
 pub async fn inspect(home: &Home, reference: &str) -> MicrosandboxResult<ImageDetail> {
     match find(home, reference).await? {
         Some(detail) => Ok(detail),
-        None => Err(missing(reference)),
+        None => Err(missing(reference, Near::Shown)),
     }
 }
 
 /// The error for an image that is not in the store.
-fn missing(reference: &str) -> MicrosandboxError {
+fn missing(reference: &str, near: Near) -> MicrosandboxError {
     MicrosandboxError::ImageNotFound(format!(
         "{reference} is not on this machine; pull it or load an archive of it first{}",
-        near(reference)
+        near.path(reference)
     ))
-}
-
-/// How to name the directory that the caller may have meant.
-fn near(reference: &str) -> String {
-    let here = match std::path::Path::new(reference).is_dir() {
-        true => format!(": for the directory {reference} of the working directory write ./{reference}"),
-        false => String::new(),
-    };
-    format!("; the path of a directory begins with / or ./{here}")
 }
 
 /// An image of the store whose layers are there.

@@ -15,7 +15,7 @@ use super::cache::LayerCache;
 use super::choice::{self, Choice, Chosen};
 use super::document::{self, Descriptor, Sha256Digest};
 use super::endpoints;
-use super::failure::{Failure, corrupt, limit};
+use super::failure::{Failure, Near, corrupt, limit};
 use super::leases::Lease;
 use super::limits;
 use super::load::{self, Import, Step, StepFn, below, distinct, record};
@@ -40,13 +40,16 @@ pub async fn ready(
     operation: String,
     progress: Option<PullProgressFn>,
 ) -> MicrosandboxResult<ResolvedImage> {
-    if let Some(source) = Source::parse(&request.reference) {
-        let (info, _lease) = loaded(home, source?).await?;
+    if let Some(source) = source(request)? {
+        let (info, _lease) = loaded(home, source).await?;
         return super::resolve(home, &info.reference, operation).await;
     }
     if request.policy != PullPolicy::Always {
         match super::resolve(home, &request.reference, operation.clone()).await {
             Err(MicrosandboxError::ImageNotFound(_)) if request.policy == PullPolicy::IfMissing => {}
+            Err(MicrosandboxError::ImageNotFound(_)) if near(request) == Near::Hidden => {
+                return Err(super::missing(&request.reference, Near::Hidden));
+            }
             Ok(resolved) if request.policy == PullPolicy::Never || wanted(request)?.fits(&resolved.detail.handle) => {
                 return Ok(resolved);
             }
@@ -57,6 +60,21 @@ pub async fn ready(
     }
     let (info, _lease) = fetched(home, request, progress).await?;
     super::resolve(home, &info.reference, operation).await
+}
+
+/// A source that is no registry. Those are files and services of this machine, which a client of a server may not name.
+fn source(request: &PullRequest) -> MicrosandboxResult<Option<Source>> {
+    match Source::parse(&request.reference) {
+        Some(_) if request.access.public_only => Err(MicrosandboxError::InvalidConfig(format!(
+            "{:?} names a source on the server's machine; name an image of a registry",
+            request.reference
+        ))),
+        source => source.transpose(),
+    }
+}
+
+fn near(request: &PullRequest) -> Near {
+    if request.access.public_only { Near::Hidden } else { Near::Shown }
 }
 
 /// The first image of a source that is no registry; nothing of it is removed while the lease is held.
@@ -74,8 +92,8 @@ pub async fn pull(
     request: &PullRequest,
     progress: Option<PullProgressFn>,
 ) -> MicrosandboxResult<ImageInfo> {
-    if let Some(source) = Source::parse(&request.reference) {
-        return Ok(loaded(home, source?).await?.0);
+    if let Some(source) = source(request)? {
+        return Ok(loaded(home, source).await?.0);
     }
     Ok(fetched(home, request, progress).await?.0)
 }
@@ -94,14 +112,14 @@ async fn fetched(
     match known {
         // What a digest means never changes.
         Some(known) if is_settled => return Ok((known, None)),
-        None if request.policy == PullPolicy::Never => return Err(super::missing(&request.reference)),
+        None if request.policy == PullPolicy::Never => return Err(super::missing(&request.reference, near(request))),
         _ => {}
     }
     let pulled = match Pull::begin(home, request, reference, progress).await {
         Ok(pull) => pull.run(known).await,
         Err(failure) => Err(failure),
     };
-    pulled.map_err(|failure| failure.pulling(&request.reference))
+    pulled.map_err(|failure| failure.pulling(&request.reference, near(request)))
 }
 
 fn wanted(request: &PullRequest) -> MicrosandboxResult<Wanted> {
@@ -150,7 +168,7 @@ impl<'a> Pull<'a> {
         let found = match (self.choose(known.as_ref()).await?, known) {
             (None, Some(known)) => return Ok((self.unchanged(known), None)),
             (Some(found), _) => found,
-            (None, None) => return Err(super::missing(&name).into()),
+            (None, None) => return Err(super::missing(&name, Near::Hidden).into()),
         };
         let cache = LayerCache::open(self.home)?;
         cache.sweep(self.home).await?;

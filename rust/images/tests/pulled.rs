@@ -636,6 +636,12 @@ async fn a_client_of_a_server_reaches_no_internal_registry() {
     let mut wanted = request(registry.name("app:1"));
     wanted.access.public_only = true;
     let home = Home::new();
+    // Files and services of the server's machine.
+    let archive = home.file("a.tar", &small().archive());
+    for source in [format!("oci-archive:{}", archive.display()), "docker-daemon:busybox:1".to_owned()] {
+        let asked = PullRequest { reference: source, ..wanted.clone() };
+        assert!(matches!(pull(&home, asked).await, Err(MicrosandboxError::InvalidConfig(_))));
+    }
     let text = fails(&home, wanted.clone(), Transport).await;
     assert!(text.contains("for_clients") && registry.log().is_empty(), "{text}");
     wanted.reference = format!("localhost:{}/app:1", registry.address.port());

@@ -295,6 +295,13 @@ impl Client {
                     format!("{what}: {host} refuses it ({status}{said}): {advice}: msb registry login {host}"),
                 )
             }
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Failure::of(
+                ImageErrorKind::Denied,
+                format!(
+                    "{what}: the proxy on the way to {host} asks for credentials: write them into HTTPS_PROXY or HTTP_PROXY \
+                     (http://user:password@proxy:port)"
+                ),
+            ),
             StatusCode::TOO_MANY_REQUESTS => Failure::of(
                 ImageErrorKind::RateLimited,
                 format!(
