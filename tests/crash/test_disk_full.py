@@ -218,5 +218,6 @@ def test_images_are_pruned_on_a_full_disk(home: Path, tmp_path: Path) -> None:
         assert left == [] and os.listdir(home + "/cache/blobs/sha256") == [], left
         drain()
         await Image.load(f"{archives}/1.tar", tag="app:1", backend=backend)
-        assert [image.reference for image in await Image.list(backend=backend)] == ["app:1"]
+        found = [image.reference for image in await Image.list(backend=backend)]
+        assert found == ["app:1"], found
     """, ARCHIVES=str(tmp_path))  # fmt: skip

@@ -17,10 +17,11 @@ GUIDE = REPOSITORY / "docs" / "guide"
 PAGES = sorted(path.relative_to(GUIDE).as_posix() for path in GUIDE.rglob("*.md"))
 
 
-def page_runs(page: Path) -> str:
-    """How its programs fail."""
+def page_runs(page: Path, place: Path | None = None) -> str:
+    """How its programs fail, in `place` as their working directory."""
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("pages.py"), page],
+        cwd=place,
         capture_output=True,
         text=True,
         timeout=100,
@@ -49,7 +50,7 @@ def test_the_programs_of_the_page_about_images_pull(
     text = (GUIDE / PULLING).read_text().replace("docker.io/library/busybox:1", "busybox:1")
     page = tmp_path / "images.md"
     page.write_text(text.replace("busybox:1", reference))
-    assert page_runs(page) == ""
+    assert page_runs(page, tmp_path) == ""
     assert list(home.glob("sandboxes/*")) == []
 
 

@@ -59,7 +59,7 @@ async def main():
             done[kind] = done.get(kind, 0) + 1
         except (ImageNotFoundError, ImageInUseError) as error:
             # Removed by the other one, as a whole: never a part of it.
-            assert "layer" not in str(error), error
+            assert "its layer" not in str(error), error
     print(sum(done.values()), flush=True)
 """
 

@@ -66,7 +66,7 @@ pub enum MicrosandboxError {
 
     #[error("image not found: {0}")]
     ImageNotFound(String),
-    #[error("image {reference} is in use by sandbox {holder}; remove the sandbox first, or force the removal")]
+    #[error("image {reference} is in use by {}, or force the removal", user(holder))]
     ImageInUse { reference: String, holder: String },
     #[error("{message}")]
     ImagePull { kind: ImageErrorKind, message: String },
@@ -202,6 +202,14 @@ impl ImageErrorKind {
             ImageErrorKind::Denied => "Denied",
             ImageErrorKind::RateLimited => "RateLimited",
         }
+    }
+}
+
+/// Who uses an image, and what to do about it. The name of a sandbox has no space, the description of an operation has.
+fn user(holder: &str) -> String {
+    match holder.contains(' ') {
+        true => format!("{holder}; wait for its end"),
+        false => format!("sandbox {holder}; remove the sandbox first"),
     }
 }
 

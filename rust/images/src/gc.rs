@@ -25,6 +25,8 @@ use super::{inspect, parse_all};
 const SANDBOX_PAGE: u32 = 100;
 /// A download that nobody continued for this long is removed.
 const PART_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Free space that is more than enough to remove rows.
+const ROWS: u64 = 16 << 20;
 /// Indexes inside indexes.
 const MAX_INDEX_DEPTH: usize = 4;
 /// Layers that are deleted side by side.
@@ -232,7 +234,7 @@ impl Place {
         Ok(Victims { layers, blobs })
     }
 
-    /// Removes the rows. Where the disk has no room for that, the blobs go first: an image without them is still an image.
+    /// Removes the rows. Where the disk has little room for that, the blobs go first: an image without them is still an image.
     async fn forget(
         &self,
         home: &Home,
@@ -240,15 +242,11 @@ impl Place {
         leases: &Leases,
         victims: &Victims,
     ) -> MicrosandboxResult<()> {
-        let (gone, kept) = (Vec::from_iter(gone), leases.digests());
-        let store = home.store().await?;
-        match store.remove_images(&gone, &kept).await {
-            Err(MicrosandboxError::ResourceExhausted { .. }) if !victims.blobs.is_empty() => {
-                victims.blobs.iter().try_for_each(|blob| self.blobs.remove(&blob.path))?;
-                store.remove_images(&gone, &kept).await.map(drop)
-            }
-            other => other.map(drop),
+        let free = rustix::fs::statvfs(self.cache.root()).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        if free.is_ok_and(|free| free < ROWS) {
+            victims.blobs.iter().try_for_each(|blob| self.blobs.remove(&blob.path))?;
         }
+        home.store().await?.remove_images(&Vec::from_iter(gone), &leases.digests()).await.map(drop)
     }
 
     /// The indexes that lead to a manifest which stays: a pull compares them with those of the registry.
