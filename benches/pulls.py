@@ -19,8 +19,8 @@ from benches.measure import Row, at_most, milliseconds, p50, timed
 
 # The registries and archives of the tests.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "plugins"))
-from archives import Archive, directory, file, layer  # noqa: E402
-from registry import Answer, FakeRegistry, Registry, Request, start  # noqa: E402
+from archives import Archive, directory, file, layer
+from registry import Answer, FakeRegistry, Registry, Request, start
 
 if TYPE_CHECKING:
     from benches.rows import Bench
@@ -113,7 +113,9 @@ async def pull(bench: Bench) -> list[Row]:
     return [
         at_most(what, first, "skopeo copy + umoci unpack", p50(unpacked), 0.5, seconds),
         at_most(what, first, "podman pull", p50(podman["debian"]), 0.35, seconds),
-        at_most("pull of 20 layers of 5 MiB (p50)", p50(ours["many"]), "podman pull", p50(podman["many"]), 0.5, seconds),
+        at_most(
+            "pull of 20 layers of 5 MiB (p50)", p50(ours["many"]), "podman pull", p50(podman["many"]), 0.5, seconds
+        ),
     ]
 
 
@@ -145,7 +147,9 @@ async def pull_again(bench: Bench) -> list[Row]:
     always = requests[PullPolicy.ALWAYS] / count
     never = requests[PullPolicy.IF_MISSING]
     return [
-        Row("unchanged image, ALWAYS: added to create (p50)", milliseconds(added), "", None, "<= 10 ms", added <= 0.010),
+        Row(
+            "unchanged image, ALWAYS: added to create (p50)", milliseconds(added), "", None, "<= 10 ms", added <= 0.010
+        ),
         Row("unchanged image, ALWAYS: requests", f"{always:g}", "", None, "1", always == 1),
         Row("cached image, IF_MISSING: requests", f"{never}", "", None, "0", never == 0),
     ]

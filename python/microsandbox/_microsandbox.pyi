@@ -665,6 +665,7 @@ __all__ = [
     "NativeLogStream",
     "NativeMemory",
     "NativeMetricsStream",
+    "NativePullEvents",
     "NativeListStream",
     "NativeReadStream",
     "NativeSandbox",

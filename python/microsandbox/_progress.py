@@ -29,6 +29,7 @@ class Display:
 
     def __init__(self) -> None:
         self._handle: Any = None
+        self._has_line = False
         wanted = os.environ.get("MSB_PROGRESS") != "0"
         self._notebook = wanted and _in_notebook()
         self._terminal = wanted and not self._notebook and sys.stderr is not None and sys.stderr.isatty()
@@ -50,12 +51,13 @@ class Display:
         elif self._terminal:
             sys.stderr.write(f"\r\x1b[K{line}")
             sys.stderr.flush()
+            self._has_line = True
 
     def __enter__(self) -> Display:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._terminal:
+        if self._has_line:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 

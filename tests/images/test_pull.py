@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
 import random
+import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -287,6 +292,54 @@ def test_two_processes_download_an_image_once(home: Path, fake_registry: FakeReg
     for digest in fake_registry.images["big:1"].layers:
         asked = fake_registry.asked(f"/blobs/{digest}", "GET")
         assert len(asked) == 1, [(r.method, r.path, r.status) for r in asked]
+
+
+def on_a_terminal(command: list[str], *, typed: bytes = b"", **environment: str) -> tuple[int, str]:
+    """Exit status of a command whose standard input and error are a terminal, and what that showed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    environ = {**os.environ, **environment, "TERM": "xterm"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=environ)
+    os.close(theirs)
+    shown = b""
+    try:
+        while True:
+            assert select.select([ours], [], [], within(60))[0], shown
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:
+                break
+            shown += piece
+            if typed and b"Password" in shown:
+                os.write(ours, typed)
+                typed = b""
+        return process.wait(within(60)), shown.decode(errors="replace")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_a_terminal_shows_a_bar_and_a_pipe_does_not(home: Path, fake_registry: FakeRegistry, big_archive: Path) -> None:
+    reference = fake_registry.add(big_archive, "big", "1")
+    command = [sys.executable, "-W", "ignore", "-c", PULL, str(home), "box", reference]
+    code, shown = on_a_terminal(command)
+    assert code == 0 and f"pulling {reference}" in shown and "MiB" in shown and "%" in shown, shown
+    assert on_a_terminal([*command[:-2], "again", reference]) == (0, "")
+    other = fake_registry.add(big_archive, "other", "1")
+    code, shown = on_a_terminal([MSB, "pull", other], **on(home))
+    assert code == 0 and "\x1b" in shown, shown
+    assert msb("image", "rm", reference, other, **on(home)).returncode == 0
+    assert msb("image", "prune", "-y", **on(home)).returncode == 0
+    piped = subprocess.run(command, capture_output=True, text=True, timeout=within(60))
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, "", "")
+
+
+def test_a_password_is_asked_for_without_an_echo(home: Path) -> None:
+    command = [MSB, "registry", "login", "registry.example", "-u", "me"]
+    code, shown = on_a_terminal(command, typed=f"{CANARY}\n".encode(), **on(home))
+    assert code == 0 and "Password for registry.example" in shown and CANARY not in shown
+    assert CANARY in (home / "secrets" / "registries.json").read_text()
 
 
 def test_the_command_says_what_it_pulls_on_standard_error(
