@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from microsandbox import CloudBackend, MicrosandboxError, RegistryAuth, Sandbox
 from registry import PASSWORD, USER, FakeRegistry, Start
-from servers import Serve, Server
+from servers import Serve, Server, msb, on
 
 pytestmark = pytest.mark.fresh_home
 
@@ -45,6 +45,20 @@ def test_a_client_cannot_make_the_server_ask_inside(
     assert fake_registry.log == []
 
 
+@pytest.mark.hazard("I14")
+def test_a_client_names_no_archive_of_the_servers_machine(serve: Serve, busybox_archive: Path, tmp_path: Path) -> None:
+    server = serve()
+    for name in (
+        f"oci-archive:{busybox_archive}",
+        f"docker-archive:{busybox_archive}",
+        f"oci:{tmp_path}",
+        "docker-daemon:x",
+    ):
+        status, said = ask(server, name)
+        assert (status, json.loads(said)["error"]["code"]) == (422, "unsupported"), (name, said)
+        assert str(tmp_path) not in said
+
+
 def test_what_the_operator_allows_is_pulled_for_clients(
     home: Path, serve: Serve, fake_registry: FakeRegistry, busybox_archive: Path
 ) -> None:
@@ -72,6 +86,29 @@ async def test_a_clients_credentials_go_with_its_creation(
     for text in (shown, server.notes.read_text(), server.access_log.read_text()):
         assert PASSWORD not in text and "wrong-3f9c" not in text
     assert all(PASSWORD.encode() not in path.read_bytes() for path in home.glob("db/*"))
+
+
+@pytest.mark.hazard("I14")
+def test_an_image_of_one_clients_credentials_is_not_anothers(
+    home: Path, serve: Serve, start_registry: Start, busybox_archive: Path
+) -> None:
+    registry = start_registry("basic")
+    reference = registry.push(busybox_archive, "private/busybox:1")
+    configure(home, hosts={registry.host: {"for_clients": True}})
+    server = serve()
+    mine = {"mode": "inline", "username": USER, "password": PASSWORD}
+    status, said = ask(server, reference, registry=mine)
+    assert status == 200, said
+    server.remove("box")
+    digest = json.loads(msb("image", "inspect", reference, "--format", "json", **on(home)).stdout)["digest"]
+    for name in (reference, f"{reference.rpartition(':')[0]}@{digest}", digest):
+        for policy in ("if_missing", "never", "always"):
+            status, said = ask(server, name, pull_policy=policy)
+            assert status != 200, (name, policy)
+    status, said = ask(server, reference, registry={**mine, "password": "guessed"})
+    assert status != 200
+    status, said = ask(server, reference, registry=mine)
+    assert status == 200, said
 
 
 def test_the_servers_own_login_serves_clients_too(

@@ -53,9 +53,9 @@ fn the_protection_of_a_server_must_be_chosen() {
 
 #[test]
 fn unimplemented_verbs_are_refused_with_what_they_wait_for() {
-    let verbs = ["snapshot", "snap", "restore", "fork", "ssh", "registry", "pull", "update", "downgrade"];
+    let verbs = ["snapshot", "snap", "restore", "fork", "ssh", "update", "downgrade"];
     let mut cases: Vec<Vec<&str>> = verbs.iter().map(|verb| vec![*verb, "argument"]).collect();
-    cases.extend([vec!["image", "pull"], vec!["self", "update"], vec!["self", "uninstall"]]);
+    cases.extend([vec!["self", "update"], vec!["self", "uninstall"]]);
     let cases: Vec<&[&str]> = cases.iter().map(Vec::as_slice).collect();
     snapshot("error-unsupported-verbs", &page(&cases, 1, msb_alone));
 }

@@ -157,9 +157,9 @@ impl LocalConfig {
     }
 
     fn make_absolute(&mut self) -> MicrosandboxResult<()> {
-        let RegistriesConfig { ca_certs, hosts, policy, .. } = &mut self.registries;
+        let RegistriesConfig { ca_certs, hosts, .. } = &mut self.registries;
         let of_hosts = hosts.values_mut().filter_map(|host| host.ca_certs.as_mut());
-        let registries = ca_certs.iter_mut().chain(of_hosts).chain(policy.iter_mut().flat_map(|entry| &mut entry.keys));
+        let registries = ca_certs.iter_mut().chain(of_hosts);
         let all = std::iter::once(&mut self.home).chain(self.paths.all_mut()).chain(registries);
         for path in all {
             let absolute = std::path::absolute(&*path).map_err(|error| MicrosandboxError::io("locate", path, error))?;

@@ -207,8 +207,7 @@ fn every_key_of_the_specification_is_read() {
         "runtime": {"block_writeback": {"mode": "fixed", "per_disk_mib": 4},
                     "placement_profiles": {"near": {"numa": {"mode": "strict_single"}, "memory": {"mode": "follow_cpu"}}}},
         "registries": {"hosts": {"r": {"auth": {"username": "u", "password_env": "P"}}},
-                       "mirrors": {"r": ["https://m.example/hub", "http://127.0.0.1:5000"]},
-                       "policy": [{"match": "r/team/*", "keys": ["/k.pub"]}]},
+                       "mirrors": {"r": ["https://m.example/hub", "http://127.0.0.1:5000"]}},
         "ssh": {"inactivity_timeout_secs": 0}, "metrics": {"capacity": 7}, "a_later_key": {"x": [1]}
     }"#,
     )
@@ -226,8 +225,6 @@ fn every_key_of_the_specification_is_read() {
     assert_eq!(config.runtime.placement_profiles["near"].numa.mode, NumaMode::StrictSingle);
     assert_eq!((config.ssh.inactivity_timeout_secs, config.metrics.capacity), (0, 7));
     assert_eq!(config.registries.mirrors["r"], ["https://m.example/hub", "http://127.0.0.1:5000"]);
-    let policy = &config.registries.policy[0];
-    assert_eq!((policy.matches.as_str(), policy.keys[0].as_path()), ("r/team/*", Path::new("/k.pub")));
     let auth = config.registries.hosts["r"].auth.as_ref().unwrap();
     assert_eq!((auth.username.as_str(), auth.password_env.as_deref()), ("u", Some("P")));
 }
@@ -261,7 +258,7 @@ fn what_parses_and_must_not_be_is_named_by_its_key() {
         (r#"{"registries": {"hosts": {"r": ["insecure"]}}}"#, "registries"),
         (r#"{"registries": {"mirrors": {"r": ["https://ok.example", "mirror.example"]}}}"#, "registries.mirrors.r[1]"),
         (r#"{"registries": {"mirrors": {"r": ["https://user:hunter2@m.example"]}}}"#, "registries.mirrors.r[0]"),
-        (r#"{"registries": {"policy": [{"match": "r/*", "keys": []}]}}"#, "registries.policy[0]"),
+        (r#"{"registries": {"policy": [{"match": "r/*", "keys": ["/k.pub"]}]}}"#, "registries.policy"),
         (
             r#"{"registries": {"hosts": {"r": {"auth": {"username": "u", "store": "keyring", "secret_name": "s"}}}}}"#,
             "registries.hosts.r.auth",

@@ -13,6 +13,7 @@
 //! | [`load`], [`keep`] | importing an archive, and keeping its compressed layers |
 //! | [`pull`], [`registry`] | fetching an image from its registry |
 //! | [`choice`], [`platform`], [`endpoints`] | which image of an index, for which machine, from where |
+//! | [`restricted`] | images that only some clients of a server may use |
 //! | [`save`] | writing an archive |
 //! | [`usage`] | what all of it uses of the disk |
 //! | [`gc`] | removing what nothing needs |
@@ -36,6 +37,7 @@ mod platform;
 mod pull;
 mod reference;
 mod registry;
+mod restricted;
 mod save;
 mod source;
 mod tar_index;

@@ -23,6 +23,7 @@ use super::plan::{self, PlannedImage, PlannedLayer, chained, layer_compression};
 use super::platform::Wanted;
 use super::reference::Reference;
 use super::registry::{Document, Upstream};
+use super::restricted;
 use super::source::Source;
 use super::tar_index::Extent;
 use microsandbox_core::backend::PullProgressFn;
@@ -50,6 +51,7 @@ pub async fn ready(
             Err(MicrosandboxError::ImageNotFound(_)) if near(request) == Near::Hidden => {
                 return Err(super::missing(&request.reference, Near::Hidden));
             }
+            Ok(resolved) if is_withheld(home, request, &resolved.detail.handle) => {}
             Ok(resolved) if request.policy == PullPolicy::Never || wanted(request)?.fits(&resolved.detail.handle) => {
                 return Ok(resolved);
             }
@@ -109,10 +111,13 @@ async fn fetched(
     let known = super::complete(home, &request.reference).await?.map(|detail| detail.handle);
     let known = known.filter(|info| wanted.fits(info));
     let is_settled = request.policy != PullPolicy::Always || reference.digest().is_some();
+    let is_withheld = known.as_ref().is_some_and(|known| is_withheld(home, request, known));
+    if request.policy == PullPolicy::Never && (is_withheld || known.is_none()) {
+        return Err(super::missing(&request.reference, near(request)));
+    }
     match known {
         // What a digest means never changes.
-        Some(known) if is_settled => return Ok((known, None)),
-        None if request.policy == PullPolicy::Never => return Err(super::missing(&request.reference, near(request))),
+        Some(known) if is_settled && !is_withheld => return Ok((known, None)),
         _ => {}
     }
     let pulled = match Pull::begin(home, request, reference, progress).await {
@@ -120,6 +125,11 @@ async fn fetched(
         Err(failure) => Err(failure),
     };
     pulled.map_err(|failure| failure.pulling(&request.reference, near(request)))
+}
+
+/// Whether the image is here, but perhaps not for this client.
+fn is_withheld(home: &Home, request: &PullRequest, known: &ImageInfo) -> bool {
+    request.access.public_only && restricted::is_restricted(home, known.manifest_digest.as_deref())
 }
 
 fn wanted(request: &PullRequest) -> MicrosandboxResult<Wanted> {
@@ -138,6 +148,8 @@ struct Pull<'a> {
     upstream: Upstream,
     /// That the image is here does not mean that this client may have it: the registry decides.
     must_ask: bool,
+    /// Fetched with credentials that are a client's.
+    is_restricted: bool,
     blobs: Blobs,
     progress: Option<PullProgressFn>,
 }
@@ -153,7 +165,18 @@ impl<'a> Pull<'a> {
         let upstream = endpoints::of(home, request, &reference).await?;
         let name = reference.canonical();
         let must_ask = request.access.public_only;
-        Ok(Pull { home, reference, name, wanted, upstream, must_ask, blobs: Blobs::open(home)?, progress })
+        let is_restricted = must_ask && request.access.auth.is_some();
+        Ok(Pull {
+            home,
+            reference,
+            name,
+            wanted,
+            upstream,
+            must_ask,
+            is_restricted,
+            blobs: Blobs::open(home)?,
+            progress,
+        })
     }
 
     fn tell(&self, event: PullEvent) {
@@ -198,6 +221,12 @@ impl<'a> Pull<'a> {
         self.keep(&found).await?;
         let layer_count = image.layers.len();
         let of_layers: Vec<Sha256Digest> = image.layers.iter().map(|layer| layer.blob_digest.clone()).collect();
+        let manifest = image.manifest_digest.clone();
+        if !self.is_restricted {
+            restricted::release(self.home, &manifest);
+        } else if super::by_digest(self.home, manifest.as_str(), None).await?.is_none() {
+            restricted::restrict(self.home, &manifest)?;
+        }
         let info = record(self.home, &cache, &[image]).await?.into_iter().next();
         super::gc::unless_kept(self.home, &mut lease, &of_layers).await?;
         self.tell(PullEvent::Complete { reference: name, layer_count });

@@ -19,6 +19,10 @@ pub struct Limits {
     pub requests_per_key: usize,
     /// Concurrent creations and starts; one more gets 429. 64.
     pub readiness_waits: usize,
+    /// Concurrent creations of one owner from images that may have to be pulled; one more gets 429. 16.
+    pub pulls_per_owner: usize,
+    /// Longest creation, the pull of its image included; then it is undone. 30 min.
+    pub creation: Duration,
     /// Concurrent connections to agents of one key; one more gets 429. 1024.
     pub relays_per_key: usize,
     /// Concurrent connections to the agent of one sandbox; one more gets 429. An agent accepts 128. 120.
@@ -72,6 +76,8 @@ impl Default for Limits {
             requests: 1024,
             requests_per_key: 512,
             readiness_waits: 64,
+            pulls_per_owner: 16,
+            creation: Duration::from_secs(1800),
             relays_per_key: 1024,
             relays_per_sandbox: 120,
             budget: Budget::default(),

@@ -349,12 +349,12 @@ pub struct RegistriesConfig {
     /// Of a registry, those that are asked before it, in order. A key of this implementation.
     #[serde(deserialize_with = "or_default")]
     pub mirrors: BTreeMap<String, Vec<String>>,
-    /// What images have to be signed with; the first entry whose `match` fits an image counts. A key of this implementation.
-    #[serde(deserialize_with = "or_default")]
-    pub policy: Vec<SignaturePolicy>,
+    /// What images have to be signed with. Refused: this version verifies no signatures, and must not act as if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<serde_json::Value>,
 }
 
-/// Most mirrors of a registry, and most entries of the policy.
+/// Most mirrors of a registry.
 const REGISTRY_LIST_MAX: usize = 64;
 
 impl RegistriesConfig {
@@ -383,14 +383,8 @@ impl RegistriesConfig {
                 ));
             }
         }
-        if self.policy.len() > REGISTRY_LIST_MAX {
-            return Err(format!("registries.policy has more than {REGISTRY_LIST_MAX} entries"));
-        }
-        let faulty = |entry: &SignaturePolicy| entry.matches.trim().is_empty() || entry.keys.is_empty();
-        match self.policy.iter().position(faulty) {
-            Some(place) => {
-                Err(format!("registries.policy[{place}] must have match, an image name, and at least one of keys"))
-            }
+        match self.policy {
+            Some(_) => Err("registries.policy is not supported: this version verifies no signatures; remove it".into()),
             None => Ok(()),
         }
     }
@@ -419,16 +413,6 @@ pub struct RegistryEntry {
     /// A host that may be given this registry's credentials when the registry names it as its token server. A key of this
     /// implementation.
     pub token_host: Option<String>,
-}
-
-/// An entry of `registries.policy`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignaturePolicy {
-    /// A repository with its registry, or the beginning of one with `*` at its end.
-    #[serde(rename = "match")]
-    pub matches: String,
-    /// PEM files of public keys; the signature of one is enough.
-    pub keys: Vec<PathBuf>,
 }
 
 /// Where a registry's password comes from; exactly one source. The password itself is never in the file.

@@ -37,7 +37,7 @@ const REFUSED: [Check; 13] = [
     (|c| c.spec.init.is_some(), "init", "when cloud init wrapper lands"),
     (|c| c.spec.pull_policy != PullPolicy::IfMissing, "pull_policy", "when cloud pull policy lands"),
     (
-        |c| c.registry.auth.is_some() || given(c, &["create(registry_auth=)"]),
+        |c| c.registry.auth.is_some() || c.registry.anonymous || given(c, &["create(registry_auth=)"]),
         "registry_auth",
         "when cloud registry auth lands",
     ),

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use microsandbox_core::backend::{CreateRequest, ListQuery, RemoveRequest, StartRequest};
 use microsandbox_core::model::{
-    Isolation, Mount, SandboxConfig, SandboxSpec, validate_sandbox_name, validate_volume_name,
+    ImageSource, Isolation, Mount, SandboxConfig, SandboxSpec, validate_sandbox_name, validate_volume_name,
 };
 use microsandbox_core::{MicrosandboxError, Sandbox, SandboxHandle};
 use microsandbox_local::derived_hostname;
@@ -126,17 +126,34 @@ async fn outcome(
 ) -> ApiResult<CloudSandbox> {
     match tokio::time::timeout(wait, creation).await {
         Ok(done) => done,
-        Err(_elapsed) => Ok(app.show(caller, &Sandbox::get(&app.backend, stored).await?)),
+        Err(_elapsed) => match Sandbox::get(&app.backend, stored).await {
+            // There is a record once its image is here.
+            Err(MicrosandboxError::SandboxNotFound(_)) => Err(ApiError::unavailable(
+                "the image of the sandbox is still being pulled; ask for the sandbox in a moment, or repeat the request with the same \
+                 idempotency key",
+            )),
+            found => Ok(app.show(caller, &found?)),
+        },
     }
 }
 
 async fn create_and_start(app: Arc<App>, caller: Caller, config: SandboxConfig) -> ApiResult<CloudSandbox> {
     let _permit = permit(&app)?;
     let _slot = app.slots.reserve(&app.backend, app.limits.sandboxes as u64).await?;
+    let _pull = match &config.spec.image {
+        ImageSource::Oci { .. } => Some(app.pulls_by_owner.acquire(&caller.owner).ok_or_else(|| {
+            ApiError::too_many("too many sandboxes from images are being created for this key: retry in a moment")
+        })?),
+        ImageSource::Host { .. } | ImageSource::Bind { .. } | ImageSource::DiskImage { .. } => None,
+    };
     let spec = &config.spec;
     let reserved = app.budgets.reserve(&app.backend, &caller.owner, &spec.name, &spec.resources).await?;
     let request = CreateRequest { config, start: true, owner: Some(caller.owner.clone()), progress: None };
-    let live = app.backend.sandboxes().create(request).await?;
+    let made = tokio::time::timeout(app.limits.creation, app.backend.sandboxes().create(request)).await;
+    let live = made.map_err(|_elapsed| {
+        let minutes = app.limits.creation.as_secs() / 60;
+        ApiError::unavailable(format!("the sandbox was not made within {minutes} minutes; its image is slow to pull"))
+    })??;
     reserved.keep();
     Ok(app.show(&caller, &Sandbox::get(&app.backend, &live.spec.name).await?))
 }
