@@ -156,7 +156,15 @@ def documents(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     for name in ("check_claims.py", "marks.py"):
         (tmp_path / "scripts" / name).write_text((REPOSITORY / "scripts" / name).read_text())
-    for name in ("README.md", "DESIGN.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benches/README.md"):
+    for name in (
+        "README.md",
+        "DESIGN.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "benches/README.md",
+        "docs/findings.md",
+    ):
         (tmp_path / name).write_text("fine\n")
     (tmp_path / "tests/test_x.py").write_text('@pytest.mark.hazard("A1")\n@pytest.mark.case(1)\ndef test_it(): ...\n')
     held = "`tests/test_x.py::test_it`"

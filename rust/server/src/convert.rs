@@ -103,10 +103,6 @@ pub fn check_image(image: &ImageSource, policy: &Policy) -> ApiResult<()> {
         ImageSource::Host { .. } if !policy.host_image => {
             Err(ApiError::unsupported("image host", "where the server was started with --allow-host-image"))
         }
-        // An archive, a directory or a daemon of this machine.
-        ImageSource::Oci { reference } if ImageSource::is_local_source(reference) => {
-            Err(ApiError::unsupported("images that are no references", REMOTE_PATHS))
-        }
         // They name files and daemons of the server.
         ImageSource::Oci { reference } if ImageSource::is_local_source(reference) => {
             Err(ApiError::unsupported("image from a file, a directory or a daemon", REMOTE_PATHS))

@@ -43,8 +43,6 @@ fn unsupported_and_unknown_options_are_refused() {
         ("image", json!({ "type": "oci", "reference": "oci:/root/layout" })),
         ("image", json!({ "type": "oci", "reference": "docker-daemon:secret" })),
         ("image", json!({ "type": "disk_image", "path": "/dev/sda", "format": "raw" })),
-        ("image", json!({ "type": "oci", "reference": "oci-archive:/srv/image.tar" })),
-        ("image", json!({ "type": "oci", "reference": "docker-daemon:debian" })),
         ("mounts", json!([{ "type": "bind", "host": "/etc", "guest": "/x" }])),
         ("mounts", json!([{ "type": "disk_image", "host": "/dev/sda", "guest": "/x", "format": "raw" }])),
     ];
