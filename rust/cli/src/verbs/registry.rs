@@ -111,12 +111,11 @@ async fn password(call: &Invocation, registry: &str, from_input: bool) -> Outcom
     }
     let failed = |error: std::io::Error| Failure::message(format!("cannot read the password: {error}"));
     let asks = call.console.in_is_terminal && !from_input;
-    let _unseen = if asks {
+    // Before the question: what is typed at once is not shown either.
+    let _unseen = asks.then(Unseen::enter).transpose().map_err(failed)?;
+    if asks {
         call.console.note(&format!("Password for {registry}:"));
-        Some(Unseen::enter().map_err(failed)?)
-    } else {
-        None
-    };
+    }
     let mut input = InputStream::open(&call.console.input).map_err(failed)?;
     let mut read = Vec::new();
     while let Some(chunk) = input.next().await {
