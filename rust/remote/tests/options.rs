@@ -248,13 +248,6 @@ fn rows() -> Vec<Row> {
             json!({"mode": "inline", "username": "u", "password": "p"}),
             "registry_auth",
         ),
-        nested(
-            "no credentials of a registry",
-            |c| c.registry.anonymous = true,
-            "/registry",
-            json!({"mode": "anonymous"}),
-            "registry_auth",
-        ),
         of_surface("create(registry_insecure=)", |c| c.registry.insecure = true, "insecure registries"),
         of_surface("create(registry_ca_certs=)", |c| c.registry.ca_certs = vec![vec![1]], "ca_certs"),
         of_surface("create(ports=)", |c| given(c, "create(ports=)"), network),

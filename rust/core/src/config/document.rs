@@ -14,7 +14,7 @@ const VERSION: u64 = 1;
 /// The key that names the active profile.
 const ACTIVE: &str = "active_profile";
 /// The keys that are objects of settings.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "database",
     "paths",
     "sandbox_defaults",
@@ -24,6 +24,7 @@ const SECTIONS: [&str; 11] = [
     "metrics",
     "boot",
     "disk",
+    "images",
     "serve",
     "profiles",
 ];
