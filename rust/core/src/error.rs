@@ -188,6 +188,8 @@ pub enum ImageErrorKind {
     Denied,
     /// The registry asks to wait for longer than a pull waits.
     RateLimited,
+    /// The policy demands a signature that the image does not have.
+    Unsigned,
 }
 
 impl ImageErrorKind {
@@ -201,6 +203,7 @@ impl ImageErrorKind {
             ImageErrorKind::Transport => "Transport",
             ImageErrorKind::Denied => "Denied",
             ImageErrorKind::RateLimited => "RateLimited",
+            ImageErrorKind::Unsigned => "Unsigned",
         }
     }
 }

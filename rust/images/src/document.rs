@@ -308,7 +308,7 @@ fn same_type(own: Option<&str>, claimed: Option<&str>, allowed: &[&str], what: &
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Failure> {
+pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Failure> {
     if depth(bytes) > MAX_DEPTH {
         return Err(limit(format!("{what} is nested deeper than {MAX_DEPTH}")));
     }

@@ -39,6 +39,7 @@ mod reference;
 mod registry;
 mod restricted;
 mod save;
+mod signature;
 mod source;
 mod tar_index;
 mod usage;

@@ -24,6 +24,7 @@ use super::platform::Wanted;
 use super::reference::Reference;
 use super::registry::{Document, Upstream};
 use super::restricted;
+use super::signature;
 use super::source::Source;
 use super::tar_index::Extent;
 use microsandbox_core::backend::PullProgressFn;
@@ -252,6 +253,7 @@ impl<'a> Pull<'a> {
         let choice = self.choice(Some(&self.upstream));
         if let Some(text) = self.reference.digest() {
             let digest = Sha256Digest::parse(text)?;
+            self.demand_signature(&digest).await?;
             return Ok(Some(choice.from(self.top(&digest).await?).await?));
         }
         let now = match known {
@@ -260,8 +262,10 @@ impl<'a> Pull<'a> {
         };
         let Some(digest) = now else {
             let top = self.upstream.manifest(self.reference.tag()).await?;
+            self.demand_signature(&top.digest).await?;
             return Ok(Some(choice.from(top).await?));
         };
+        self.demand_signature(&digest).await?;
         let recorded = known.and_then(|info| info.manifest_digest.as_deref());
         if recorded == Some(digest.as_str()) {
             return Ok(None);
@@ -270,6 +274,14 @@ impl<'a> Pull<'a> {
         let chosen = choice.from(top).await?;
         let is_same = recorded == Some(chosen.manifest.digest.as_str());
         Ok((!is_same).then_some(chosen))
+    }
+
+    /// Refuses what the policy of the registries demands a signature of, and has none: before any layer is fetched.
+    async fn demand_signature(&self, digest: &Sha256Digest) -> Result<(), Failure> {
+        match signature::policy_of(&self.home.config().registries.policy, &self.reference) {
+            Some(policy) => signature::verify(&self.upstream, policy, digest).await,
+            None => Ok(()),
+        }
     }
 
     fn choice<'b>(&'b self, upstream: Option<&'b Upstream>) -> Choice<'b> {

@@ -98,6 +98,20 @@ impl Client {
         Ok(bytes.into())
     }
 
+    /// What stands beside an image, at most `limit` bytes of it; `None`: absent.
+    pub async fn companion(&self, path: &str, accept: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        let request =
+            Request { method: Method::GET, path: path.to_owned(), accept, headers: Vec::new(), what: "signatures" };
+        let response = self.send(&request, &mut Patience::default()).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => return Err(self.refused(&request, response).await),
+        }
+        self.refuse_encoding(response.headers(), request.what)?;
+        Ok(Some(self.bounded(response, limit as usize, request.what).await?.into()))
+    }
+
     /// What was asked for is what its digest is of: no other form of it is taken.
     pub fn refuse_encoding(&self, headers: &HeaderMap, what: &str) -> Result<(), Failure> {
         match headers.get(http::header::CONTENT_ENCODING) {

@@ -59,6 +59,18 @@ impl Upstream {
         self.registry.document(descriptor, what).await
     }
 
+    /// What stands beside an image. A mirror that lacks it proves nothing: the next one is asked.
+    pub async fn companion(&self, path: &str, accept: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        for mirror in self.mirrors() {
+            match mirror.client.companion(path, accept, limit).await {
+                Ok(Some(bytes)) => return Ok(Some(bytes)),
+                Ok(None) => {}
+                Err(failure) => mirror.passed_over(failure)?,
+            }
+        }
+        self.registry.companion(path, accept, limit).await
+    }
+
     /// The blob of a layer: stored already, or downloaded by this process or another; `told` gets the bytes that are there.
     pub async fn layer(
         &self,
