@@ -258,7 +258,8 @@ fn what_parses_and_must_not_be_is_named_by_its_key() {
         (r#"{"registries": {"hosts": {"r": ["insecure"]}}}"#, "registries"),
         (r#"{"registries": {"mirrors": {"r": ["https://ok.example", "mirror.example"]}}}"#, "registries.mirrors.r[1]"),
         (r#"{"registries": {"mirrors": {"r": ["https://user:hunter2@m.example"]}}}"#, "registries.mirrors.r[0]"),
-        (r#"{"registries": {"policy": [{"match": "r/*", "keys": ["/k.pub"]}]}}"#, "registries.policy"),
+        (r#"{"registries": {"policy": [{"match": "r/*", "keys": []}]}}"#, "registries.policy[0]"),
+        (r#"{"registries": {"policy": [{"match": " ", "keys": ["/k.pub"]}]}}"#, "registries.policy[0]"),
         (
             r#"{"registries": {"hosts": {"r": {"auth": {"username": "u", "store": "keyring", "secret_name": "s"}}}}}"#,
             "registries.hosts.r.auth",

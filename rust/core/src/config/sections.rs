@@ -349,12 +349,12 @@ pub struct RegistriesConfig {
     /// Of a registry, those that are asked before it, in order. A key of this implementation.
     #[serde(deserialize_with = "or_default")]
     pub mirrors: BTreeMap<String, Vec<String>>,
-    /// What images have to be signed with. Refused: this version verifies no signatures, and must not act as if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<serde_json::Value>,
+    /// What images have to be signed with; the first entry that fits an image counts. A key of this implementation.
+    #[serde(deserialize_with = "or_default")]
+    pub policy: Vec<SignaturePolicy>,
 }
 
-/// Most mirrors of a registry.
+/// Most mirrors of a registry, and most entries of the policy.
 const REGISTRY_LIST_MAX: usize = 64;
 
 impl RegistriesConfig {
@@ -383,11 +383,27 @@ impl RegistriesConfig {
                 ));
             }
         }
-        match self.policy {
-            Some(_) => Err("registries.policy is not supported: this version verifies no signatures; remove it".into()),
+        if self.policy.len() > REGISTRY_LIST_MAX {
+            return Err(format!("registries.policy has more than {REGISTRY_LIST_MAX} entries"));
+        }
+        let is_empty = |entry: &SignaturePolicy| entry.matches.trim().is_empty() || entry.keys.is_empty();
+        match self.policy.iter().position(is_empty) {
+            Some(place) => Err(format!(
+                "registries.policy[{place}] must have match, a repository with its registry, and at least one file in keys"
+            )),
             None => Ok(()),
         }
     }
+}
+
+/// An entry of `registries.policy`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignaturePolicy {
+    /// A repository, like `registry.example.com/team/app`, or the beginning of such names with `*` at its end.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// PEM files of public keys, ECDSA P-256 or Ed25519; a signature by one of them is enough.
+    pub keys: Vec<PathBuf>,
 }
 
 fn authority(rest: &str) -> &str {
