@@ -109,7 +109,7 @@ async def main():
         for bomb in ("deep", "long", "wide"):
             await volume.fs.remove_dir(bomb)
         assert await volume.fs.list("/") == []
-    await box.kill()
+    await box.kill(timeout=60)
     with bounded("remove the sandbox"):
         await (await Sandbox.get("bombs", backend=local)).remove()
         await Volume.remove("bombs", backend=local)
@@ -236,7 +236,7 @@ async def test_the_command_survives_the_bombs_of_a_guest(local: Any, home: Path,
         await msb("copy", f"bombs:/root/{bomb}", f"bombs:/root/{bomb}-copy")
         await msb("copy", str(rooms / "volumes" / "bombs" / bomb), "bombs:/root/in", says="deeper than 256 directories")
     await msb("volume", "list")
-    await box.kill()
+    await box.kill(timeout=60)
     await msb("remove", "bombs")
     await msb("volume", "remove", "bombs")
     assert nothing_is_left(rooms)
