@@ -68,6 +68,7 @@ def test_the_readmes_program_runs(home: Path, tmp_path: Path) -> None:
     assert "container" in out
 
 
+@pytest.mark.fresh_home
 def test_the_readmes_program_pulls_its_image(
     home: Path, tmp_path: Path, fake_registry: FakeRegistry, debian_archive: Path
 ) -> None:

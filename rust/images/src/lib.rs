@@ -13,6 +13,7 @@
 //! | [`load`], [`keep`] | importing an archive, and keeping its compressed layers |
 //! | [`pull`], [`registry`] | fetching an image from its registry |
 //! | [`choice`], [`platform`], [`endpoints`] | which image of an index, for which machine, from where |
+//! | [`signature`] | what a policy demands that an image is signed with |
 //! | [`restricted`] | images that only some clients of a server may use |
 //! | [`save`] | writing an archive |
 //! | [`usage`] | what all of it uses of the disk |
