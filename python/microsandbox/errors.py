@@ -342,8 +342,8 @@ class ImageInUseError(MicrosandboxError, RuntimeError):
 
 
 class ImagePullFailedError(MicrosandboxError, OSError):
-    """An image could not be fetched or unpacked; `kind`: UnsafeEntry, LimitExceeded, DigestMismatch, CorruptLayer, Denied,
-    RateLimited, Stalled, Transport, or Unsigned.
+    """An image could not be fetched or unpacked; `kind`: UnsafeEntry, LimitExceeded, DigestMismatch, CorruptLayer,
+    Denied, RateLimited, Stalled, Transport, or Unsigned.
 
     Example: `except ImagePullFailedError as error: print(error.kind)`
     """
