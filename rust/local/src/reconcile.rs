@@ -25,6 +25,9 @@ pub const INTERRUPTED: &str = "creation or start was interrupted";
 const RUNTIME_ENDS: Duration = Duration::from_secs(1);
 /// Longest wait for the processes of a killed guest to vanish before its control groups are removed.
 const GUEST_GONE: Duration = Duration::from_secs(2);
+/// The same where nothing will look for them again, because the record goes: the kernel frees a guest's files in memory as a part of the
+/// end of its processes, which takes seconds for a million of them.
+const GUEST_GONE_AT_LAST: Duration = Duration::from_secs(60);
 
 /// The run that `runtime/identity.json` describes, if there is one. Of a sandbox that may run, [`Current`] knows more.
 pub async fn identity(dir: &Path) -> Option<Identity> {
@@ -268,7 +271,7 @@ pub async fn finish(
     let written = dir.clone();
     let read = move || Ok((read_identity(&written), noted_cgroups(&written), exit_record(&written)));
     let (identity, cgroups, record) = blocking(read).await?;
-    clear(cgroups, identity.as_ref()).await;
+    clear(cgroups, identity.as_ref(), GUEST_GONE).await;
     let record = record.filter(|record| identity.as_ref().is_none_or(|i| i.runtime == record.runtime));
     let (end, status) = verdict(record, row.status, fallback, detail);
     store.end_run(row.id, end, status).await?;
@@ -345,7 +348,7 @@ pub async fn kill_and_clear(identity: &Identity) -> bool {
     if process::is_alive(&identity.runtime) {
         return false;
     }
-    clear(Vec::new(), Some(identity)).await;
+    clear(Vec::new(), Some(identity), GUEST_GONE_AT_LAST).await;
     true
 }
 
@@ -403,7 +406,7 @@ pub async fn clear_leftovers(dir: &Path) {
     let dir = dir.to_owned();
     let read = move || Ok((noted_cgroups(&dir), read_identity(&dir)));
     if let Ok((cgroups, identity)) = blocking(read).await {
-        clear(cgroups, identity.as_ref()).await;
+        clear(cgroups, identity.as_ref(), GUEST_GONE_AT_LAST).await;
     }
 }
 
@@ -412,7 +415,7 @@ fn noted_cgroups(dir: &Path) -> Vec<PathBuf> {
     text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-async fn clear(mut cgroups: Vec<PathBuf>, identity: Option<&Identity>) {
+async fn clear(mut cgroups: Vec<PathBuf>, identity: Option<&Identity>, patience: Duration) {
     if let Some(identity) = identity {
         end_by_force(&identity.init).await;
         process::reap(&identity.runtime);
@@ -421,12 +424,12 @@ async fn clear(mut cgroups: Vec<PathBuf>, identity: Option<&Identity>) {
     cgroups.sort();
     cgroups.dedup();
     for cgroup in &cgroups {
-        remove_cgroup(cgroup).await;
+        remove_cgroup(cgroup, patience).await;
     }
 }
 
-async fn remove_cgroup(path: &Path) {
-    let deadline = Instant::now() + GUEST_GONE;
+async fn remove_cgroup(path: &Path, patience: Duration) {
+    let deadline = Instant::now() + patience;
     loop {
         let error = match microsandbox_cgroups::remove::try_remove(path) {
             Ok(true) => return,

@@ -49,7 +49,11 @@ async fn delete(home: &Home, name: &str, expected_id: Option<&str>, live: Live) 
         Live::Refuse if now.row.status.blocks_remove() => {
             return Err(MicrosandboxError::SandboxStillRunning(name.into()));
         }
-        Live::Refuse => now.row,
+        Live::Refuse => {
+            // What its end could not wait for.
+            reconcile::clear_leftovers(&home.sandbox_dir(name)).await;
+            now.row
+        }
     };
     reconcile::remove_all(home, &row).await?;
     lock.remove_file().await;
