@@ -304,7 +304,7 @@ async def test_the_client_is_killed_with_an_image_at_a_step(
     await box.kill()
     await Image.save("app:1", output_path=tmp_path / "again.tar", backend=local)
     await Sandbox.remove("box", backend=local)
-    # A part that nobody continues is removed after a day, and at once where the caller says so.
+    # A part that is not continued is removed after a day, and at once where the caller says so.
     await Image.prune(older_than_seconds=0, backend=local)
     cache = home / "cache"
     left = [path.name for place in ("blobs/sha256", "blobs/.part", "leases") for path in (cache / place).iterdir()]

@@ -59,7 +59,7 @@ def documents(path: Path) -> dict[str, Any]:
     return found
 
 
-def told(tool: str, *arguments: str | Path) -> str:
+def run_tool(tool: str, *arguments: str | Path) -> str:
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed")
     done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=within(60))
@@ -100,7 +100,7 @@ async def test_skopeo_reads_a_saved_archive_with_the_same_digests(
     saved = tmp_path / "saved.tar"
     await Image.save(["kept:1"], output_path=saved, format=form, backend=local)
     transport = f"{form.value}-archive"
-    told("skopeo", "copy", "--quiet", f"{transport}:{saved}", f"dir:{tmp_path / 'dir'}")
+    run_tool("skopeo", "copy", "--quiet", f"{transport}:{saved}", f"dir:{tmp_path / 'dir'}")
     manifest = json.loads((tmp_path / "dir" / "manifest.json").read_text())
     # In the Docker form, skopeo names each layer by its content.
     layers = [part.blob_digest if form is ImageArchiveFormat.OCI else part.diff_id for part in image.layers]
@@ -119,7 +119,7 @@ async def test_umoci_unpacks_what_was_saved_for_it(local: Any, tmp_path: Path) -
     layout, bundle = tmp_path / "layout", tmp_path / "bundle"
     with tarfile.open(tmp_path / "s.tar") as archive:
         archive.extractall(layout, filter="data")
-    told("umoci", "unpack", "--rootless", "--image", f"{layout}:1", bundle)
+    run_tool("umoci", "unpack", "--rootless", "--image", f"{layout}:1", bundle)
     assert (bundle / "rootfs/etc/a").read_bytes() == b"1"
 
 

@@ -105,7 +105,7 @@ impl Reporter {
         if waiting.events.len() >= WAITING_MAX && is_amount(&event) {
             return;
         }
-        // Of the amounts of one layer that nobody has read yet, the newest is enough.
+        // Of the amounts of one layer that are not read yet, the newest is enough.
         if is_amount(&event)
             && let Some(last) = waiting.events.back_mut()
             && is_amount(last)

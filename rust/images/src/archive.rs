@@ -15,12 +15,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::document::{MAX_DOCUMENT, Sha256Digest, verify};
 use super::failure::{Failure, corrupt, io, limit, mismatch};
+use super::limits::{CHUNK, is_look_due};
 use super::tar_index::{Extent, TarIndex};
 use microsandbox_core::error::MicrosandboxError;
 
-const CHUNK: usize = 1 << 20;
-/// Bytes spooled between two looks at the free space.
-const LOOK_EVERY: u64 = 16 << 20;
 /// How often a wait for a slow writer looks whether the caller has gone.
 const CANCEL_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// The ratio limit begins here: small archives may compress as well as they like.
@@ -138,10 +136,7 @@ impl Archive {
 
     /// How the bytes are compressed, by their first ones (RFC 1952, RFC 8878).
     pub fn compression(&self, extent: Extent) -> Result<Compression, Failure> {
-        let mut magic = [0; 4];
-        let length = magic.len().min(usize::try_from(extent.length).unwrap_or(usize::MAX));
-        self.file.read_exact_at(&mut magic[..length], extent.offset).map_err(|e| io("read", &self.path, e))?;
-        Ok(compression_of(&magic))
+        compression_at(&self.file, &self.path, extent)
     }
 
     /// Digest of the bytes as stored.
@@ -162,17 +157,36 @@ impl Archive {
         skip: u64,
         take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let (mut at, mut left) = (extent.offset.saturating_add(skip), extent.length.saturating_sub(skip));
-        let mut buffer = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
-        while left > 0 {
-            let part = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.file.read_exact_at(&mut buffer[..part], at).map_err(|e| io("read", &self.path, e))?;
-            take(&buffer[..part])?;
-            at += part as u64;
-            left -= part as u64;
-        }
-        Ok(())
+        let (offset, length) = (extent.offset.saturating_add(skip), extent.length.saturating_sub(skip));
+        each_chunk(&self.file, Extent { offset, length }, &|e| io("read", &self.path, e), take)
     }
+}
+
+/// These bytes of a file, in pieces of at most 1 MiB. A file that ends before them is an error of the kind `UnexpectedEof`.
+pub fn each_chunk(
+    file: &File,
+    extent: Extent,
+    failed: &dyn Fn(std::io::Error) -> Failure,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut at, mut left) = (extent.offset, extent.length);
+    let mut buffer = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
+    while left > 0 {
+        let part = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        file.read_exact_at(&mut buffer[..part], at).map_err(failed)?;
+        take(&buffer[..part])?;
+        at += part as u64;
+        left -= part as u64;
+    }
+    Ok(())
+}
+
+/// How these bytes of a file are compressed.
+pub fn compression_at(file: &File, path: &Path, extent: Extent) -> Result<Compression, Failure> {
+    let mut magic = [0; 4];
+    let length = magic.len().min(usize::try_from(extent.length).unwrap_or(usize::MAX));
+    file.read_exact_at(&mut magic[..length], extent.offset).map_err(|e| io("read", path, e))?;
+    Ok(compression_of(&magic))
 }
 
 fn open_source(path: &Path) -> Result<File, Failure> {
@@ -211,7 +225,7 @@ impl Read for Stream<'_> {
     }
 }
 
-pub fn compression_of(magic: &[u8]) -> Compression {
+fn compression_of(magic: &[u8]) -> Compression {
     match magic {
         [0x1f, 0x8b, ..] => Compression::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
@@ -287,7 +301,7 @@ pub fn spooled(mut source: impl Read, spool: &Spool<'_>, most: u64, cancelled: &
                 super::limits::VARIABLE
             )));
         }
-        if written / LOOK_EVERY != (written - read as u64) / LOOK_EVERY {
+        if is_look_due(written - read as u64, written) {
             (spool.room)(place)?;
         }
         target.write_all(&buffer[..read]).map_err(|e| io("write a temporary file in", place, e))?;

@@ -21,16 +21,13 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::document::{MAX_DOCUMENT, Sha256Digest};
-use super::failure::{Failure, io, mismatch};
+use super::failure::{self, Failure, io, mismatch};
+use super::limits::{CHUNK, is_look_due};
+use super::registry::STALL;
 use microsandbox_core::error::{ImageErrorKind, MicrosandboxError, MicrosandboxResult};
 use microsandbox_home::layer_tree::sync_dir;
 use microsandbox_home::{Home, headroom, make_private_directory};
 
-const CHUNK: usize = 1 << 20;
-/// Bytes written between two looks at the free space.
-const LOOK_EVERY: u64 = 16 << 20;
-/// `registry.stall`: without growth for this long, the process that writes a blob counts as hung.
-pub const STALL: Duration = Duration::from_secs(60);
 const WAIT_PAUSE: Duration = Duration::from_millis(20);
 /// Start of the names of documents that are being written.
 const TEMPORARY: &str = ".tmp-";
@@ -152,9 +149,7 @@ impl Blobs {
         let (mut seen, mut since) = (0, Instant::now());
         loop {
             let (blobs, wanted) = (self.clone(), digest.clone());
-            let attempt = tokio::task::spawn_blocking(move || blobs.try_begin(&wanted, size)).await;
-            let attempt = attempt.map_err(|e| MicrosandboxError::Runtime(format!("opening a blob: {e}")))??;
-            let now = match attempt {
+            let now = match failure::blocking(move || blobs.try_begin(&wanted, size)).await? {
                 Attempt::Begun(begun) => return Ok(begun),
                 Attempt::Busy(now) => now,
             };
@@ -322,9 +317,8 @@ impl Part {
             return Err(failure);
         }
         self.hash.update(bytes);
-        let looked = self.offset / LOOK_EVERY;
-        self.offset = end;
-        if end / LOOK_EVERY != looked { self.room() } else { Ok(()) }
+        let before = std::mem::replace(&mut self.offset, end);
+        if is_look_due(before, end) { self.room() } else { Ok(()) }
     }
 
     /// Forgets everything that was written: the source cannot continue.

@@ -3,14 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::blobs::Blobs;
-use super::document::{self, Descriptor, Kind, Sha256Digest};
+use super::document::{self, Descriptor, Kind, MAX_INDEX_DEPTH, Sha256Digest};
 use super::failure::{Failure, corrupt, limit, mismatch};
 use super::platform::{Others, Wanted};
 use super::registry::{Document, Upstream};
 use microsandbox_core::error::MicrosandboxError;
 
-/// Indexes inside indexes.
-const MAX_INDEX_DEPTH: usize = 4;
 /// Manifests and indexes of one pull.
 const MAX_DOCUMENTS: usize = 32;
 

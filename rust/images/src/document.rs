@@ -18,6 +18,8 @@ use microsandbox_core::error::ImageErrorKind;
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 /// `image.layers`.
 pub const MAX_LAYERS: usize = 512;
+/// Indexes inside indexes.
+pub const MAX_INDEX_DEPTH: usize = 4;
 /// Nesting of arrays and objects in a document.
 const MAX_DEPTH: usize = 64;
 

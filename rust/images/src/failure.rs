@@ -82,6 +82,13 @@ impl Near {
     }
 }
 
+/// As [`microsandbox_home::blocking`], for work that may refuse an image.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    microsandbox_home::blocking(move || Ok(work())).await?
+}
+
 /// Text of strangers, without what could steer a terminal.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

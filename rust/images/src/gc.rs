@@ -17,18 +17,16 @@ use microsandbox_home::{Home, blocking, disk_use, headroom, tree};
 
 use super::blobs::{Blobs, Stored};
 use super::cache::{CacheLock, LayerCache, Out};
-use super::document::{self, MAX_DOCUMENT, Sha256Digest};
+use super::document::{self, MAX_DOCUMENT, MAX_INDEX_DEPTH, Sha256Digest};
 use super::leases::{Lease, Leases};
-use super::{inspect, parse_all};
+use super::{chain, diff_ids, inspect};
 
 /// Sandboxes read at a time.
 const SANDBOX_PAGE: u32 = 100;
-/// A download that nobody continued for this long is removed.
+/// A download that was not continued for this long is removed.
 const PART_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Free space that is more than enough to remove rows.
 const ROWS: u64 = 16 << 20;
-/// Indexes inside indexes.
-const MAX_INDEX_DEPTH: usize = 4;
 /// Layers that are deleted side by side.
 const DELETING: usize = 4;
 
@@ -146,10 +144,10 @@ impl Needed {
         let store = home.store().await?;
         for image in store.images().await?.into_iter().filter(|image| !gone.contains(&image.reference)) {
             let Some(detail) = store.image(&image.reference).await? else { continue };
+            needed.layers.extend(chain(&diff_ids(&detail)));
             needed.blobs.extend(detail.handle.manifest_digest);
             needed.blobs.extend(detail.config.map(|config| config.digest));
-            needed.layer_blobs.extend(detail.layers.iter().map(|layer| layer.blob_digest.clone()));
-            needed.chain(&detail.layers.into_iter().map(|layer| layer.diff_id).collect::<Vec<_>>());
+            needed.layer_blobs.extend(detail.layers.into_iter().map(|layer| layer.blob_digest));
         }
         needed.blobs.extend(needed.layer_blobs.iter().cloned());
         let mut below = None;
@@ -158,17 +156,13 @@ impl Needed {
             for (row, _) in page.rows {
                 let spec: SandboxSpec = serde_json::from_str(&row.config_json)
                     .map_err(|e| MicrosandboxError::json(format!("configuration of sandbox {}", row.name), e))?;
-                needed.chain(&spec.image_defaults.diff_ids);
+                needed.layers.extend(chain(&spec.image_defaults.diff_ids));
             }
             match page.next {
                 Some(next) => below = Some(next),
                 None => return Ok(needed),
             }
         }
-    }
-
-    fn chain(&mut self, diff_ids: &[String]) {
-        self.layers.extend(Sha256Digest::chain(&parse_all(diff_ids).unwrap_or_default()));
     }
 }
 
@@ -200,7 +194,7 @@ impl Place {
         Ok(Place { cache: LayerCache::open(home)?, blobs: Blobs::of(home) })
     }
 
-    /// Removes downloads that nobody continues; the bytes that they occupied.
+    /// Removes downloads that are not continued; the bytes that they occupied.
     fn parts(&self, request: &ImagePruneRequest, report: &mut ImagePruneReport) -> MicrosandboxResult<u64> {
         let age = request.older_than.unwrap_or(PART_AGE).min(PART_AGE);
         let now = SystemTime::now();

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use super::archive::{Archive, Cancelled};
 use super::blobs::{Begun, Blobs, Part};
 use super::document::Sha256Digest;
-use super::failure::Failure;
+use super::failure::{Failure, blocking};
 use super::load::CancelOnDrop;
 use super::plan::{PlannedImage, PlannedLayer};
 use super::tar_index::Extent;
-use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_core::error::MicrosandboxResult;
 use microsandbox_home::Home;
 use microsandbox_home::failpoint::failpoint;
 
@@ -40,7 +40,7 @@ impl Keeping {
                 Some(extent) => self.copy(blobs, &image.manifest_digest, extent).await?,
                 None => {
                     let (blobs, manifest) = (blobs.clone(), image.made_manifest());
-                    let stored = working(move || blobs.put(&manifest)).await?;
+                    let stored = blocking(move || blobs.put(&manifest)).await?;
                     self.note(stored);
                 }
             }
@@ -53,7 +53,7 @@ impl Keeping {
         let cancelled = Cancelled::default();
         let _guard = CancelOnDrop(cancelled.clone());
         let archive = self.archive.clone();
-        working(move || copy(&archive, extent, part, &cancelled)).await?;
+        blocking(move || copy(&archive, extent, part, &cancelled)).await?;
         self.note(digest.clone());
         Ok(())
     }
@@ -68,20 +68,13 @@ impl Keeping {
     }
 }
 
-async fn working<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Failure::Other(MicrosandboxError::Runtime(format!("keeping a layer: {error}")))),
-    }
-}
-
 fn copy(archive: &Archive, extent: Extent, mut part: Box<Part>, cancelled: &Cancelled) -> Result<(), Failure> {
     let copied = archive.each_chunk(extent, part.offset(), &mut |bytes| {
         cancelled.check()?;
         part.append(bytes)
     });
     if let Err(failure) = copied {
-        // The archive is at hand: nobody continues this.
+        // The archive is at hand: the next import begins anew.
         part.discard();
         return Err(failure);
     }

@@ -15,7 +15,7 @@
 //! | [`choice`], [`platform`], [`endpoints`] | which image of an index, for which machine, from where |
 //! | [`signature`] | what a policy demands that an image is signed with |
 //! | [`restricted`] | images that only some clients of a server may use |
-//! | [`save`] | writing an archive |
+//! | [`save`], [`tar_writer`] | writing an archive |
 //! | [`usage`] | what all of it uses of the disk |
 //! | [`gc`] | removing what nothing needs |
 //! | [`limits`], [`failure`] | the limits, and the errors of a refusal |
@@ -43,6 +43,7 @@ mod save;
 mod signature;
 mod source;
 mod tar_index;
+mod tar_writer;
 mod usage;
 
 use std::path::PathBuf;
@@ -100,18 +101,16 @@ fn missing(reference: &str, near: Near) -> MicrosandboxError {
 /// An image of the store whose layers are there.
 async fn complete(home: &Home, reference: &str) -> MicrosandboxResult<Option<ImageDetail>> {
     let Some(detail) = find(home, reference).await? else { return Ok(None) };
-    let diff_ids: Vec<String> = detail.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-    Ok(layer_dirs(home, &diff_ids).is_ok().then_some(detail))
+    Ok(layer_dirs(home, &diff_ids(&detail)).is_ok().then_some(detail))
 }
 
 /// The image and its layers, for `operation`: "create sandbox web". Nothing of it is removed while the lease is held.
 pub async fn resolve(home: &Home, reference: &str, operation: String) -> MicrosandboxResult<ResolvedImage> {
     let lock = LayerCache::open(home)?.lock_shared().await?;
     let detail = inspect(home, reference).await?;
-    let diff_ids: Vec<String> = detail.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let diff_ids = diff_ids(&detail);
     let manifest = detail.handle.manifest_digest.as_deref().and_then(|digest| Sha256Digest::parse(digest).ok());
-    let layers = Sha256Digest::chain(&parse_all(&diff_ids).unwrap_or_default());
-    let lease = Lease::under(home, &lock, operation, layers.into_iter().chain(manifest))?;
+    let lease = Lease::under(home, &lock, operation, chain(&diff_ids).into_iter().chain(manifest))?;
     drop(lock);
     let layer_dirs = layer_dirs(home, &diff_ids)?;
     Ok(ResolvedImage { detail, layer_dirs, lease })
@@ -133,6 +132,15 @@ pub fn layer_dirs(home: &Home, diff_ids: &[String]) -> MicrosandboxResult<Vec<Pa
         dirs.push(dir);
     }
     Ok(dirs)
+}
+
+fn diff_ids(detail: &ImageDetail) -> Vec<String> {
+    detail.layers.iter().map(|layer| layer.diff_id.clone()).collect()
+}
+
+/// The chain ids of these layers; none, if they are of an unknown kind.
+fn chain(diff_ids: &[String]) -> Vec<Sha256Digest> {
+    Sha256Digest::chain(&parse_all(diff_ids).unwrap_or_default())
 }
 
 fn parse_all(diff_ids: &[String]) -> Option<Vec<Sha256Digest>> {

@@ -6,6 +6,15 @@ use microsandbox_contract::ImageLimits;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 
 pub const VARIABLE: &str = "MSB_IMAGE_LIMITS";
+/// Bytes that are copied at a time.
+pub const CHUNK: usize = 1 << 20;
+/// Bytes written between two looks at the free space.
+const LOOK_EVERY: u64 = 16 << 20;
+
+/// Whether a file that grows from `before` to `after` bytes is to be preceded by a look at the free space.
+pub fn is_look_due(before: u64, after: u64) -> bool {
+    after / LOOK_EVERY != before / LOOK_EVERY
+}
 
 /// The defaults, with what the environment says.
 pub fn current() -> MicrosandboxResult<ImageLimits> {

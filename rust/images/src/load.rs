@@ -123,10 +123,7 @@ async fn open(home: &Home, source: Source, limits: ImageLimits) -> Result<(Archi
         let images = source.select(plan::read(&archive)?)?;
         Ok((archive, images))
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Failure::Other(MicrosandboxError::Runtime(format!("reading the archive: {error}")))),
-    }
+    failure::blocking(work).await
 }
 
 /// Adds the caller's tag, and gives nameless images a name.
@@ -186,7 +183,7 @@ impl Import<'_> {
         let layers = self.layers;
         let missing: Vec<usize> =
             (0..layers.len()).filter(|i| self.cache.facts(&layers[*i].chain_id).is_none()).collect();
-        let log = Told { steps, missing: &missing };
+        let log = Log { steps, missing: &missing };
         log.begin(layers.len());
         if missing.is_empty() {
             return Ok(());
@@ -202,7 +199,7 @@ impl Import<'_> {
     }
 
     /// Runs the unpacking processes; returns the facts of each layer.
-    async fn run(&self, missing: &[usize], temporary: &Temporary, log: &Told<'_>) -> Result<Vec<LayerFacts>, Failure> {
+    async fn run(&self, missing: &[usize], temporary: &Temporary, log: &Log<'_>) -> Result<Vec<LayerFacts>, Failure> {
         let mut sources: Vec<LayerSource> =
             (0..missing.len()).map(|number| self.source(missing, number, temporary)).collect();
         sources.reverse();
@@ -276,7 +273,7 @@ impl Import<'_> {
         spec: UnpackSpec,
         files: &[BorrowedFd<'_>],
         first: usize,
-        log: &Told<'_>,
+        log: &Log<'_>,
     ) -> Result<Vec<LayerFacts>, Failure> {
         let mut facts: Vec<Option<LayerFacts>> = vec![None; spec.layers.len()];
         let mut failed: Option<JobError> = None;
@@ -346,12 +343,12 @@ fn steps(progress: ProgressFn, layers: &[&PlannedLayer]) -> StepFn {
 }
 
 /// Reports the steps; the unpacking process numbers only the layers that are missing.
-struct Told<'a> {
+struct Log<'a> {
     steps: Option<StepFn>,
     missing: &'a [usize],
 }
 
-impl Told<'_> {
+impl Log<'_> {
     fn say(&self, step: Step) {
         if let Some(steps) = &self.steps {
             steps(step);

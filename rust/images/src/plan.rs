@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use microsandbox_contract::Compression;
 
 use super::archive::Archive;
-use super::document::{self, Config, Descriptor, DockerEntry, Kind, Sha256Digest};
+use super::document::{self, Config, Descriptor, DockerEntry, Kind, MAX_INDEX_DEPTH, Sha256Digest};
 use super::failure::{Failure, corrupt};
 use super::reference::{HOST, Reference};
 use super::same_image;
@@ -13,8 +13,6 @@ use super::tar_index::Extent;
 use microsandbox_core::error::MicrosandboxError;
 use microsandbox_core::model::ImageConfigDetail;
 
-/// Indexes inside indexes.
-const MAX_INDEX_DEPTH: usize = 4;
 /// Images of one archive.
 const MAX_IMAGES: usize = 1024;
 /// References of one archive.

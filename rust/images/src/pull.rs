@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::ResolvedImage;
-use super::archive::compression_of;
+use super::archive::compression_at;
 use super::blobs::{Blob, Blobs};
 use super::cache::LayerCache;
 use super::choice::{self, Choice, Chosen};
 use super::document::{self, Descriptor, Sha256Digest};
 use super::endpoints;
-use super::failure::{Failure, Near, corrupt, limit};
+use super::failure::{Failure, Near, blocking, corrupt, limit};
 use super::leases::Lease;
 use super::limits;
 use super::load::{self, Import, Step, StepFn, below, distinct, record};
@@ -121,7 +120,7 @@ async fn fetched(
         Some(known) if is_settled && !is_withheld => return Ok((known, None)),
         _ => {}
     }
-    let pulled = match Pull::begin(home, request, reference, progress).await {
+    let pulled = match Pull::begin(home, request, reference, wanted, progress).await {
         Ok(pull) => pull.run(known).await,
         Err(failure) => Err(failure),
     };
@@ -160,9 +159,9 @@ impl<'a> Pull<'a> {
         home: &'a Home,
         request: &PullRequest,
         reference: Reference,
+        wanted: Wanted,
         progress: Option<PullProgressFn>,
     ) -> Result<Pull<'a>, Failure> {
-        let wanted = wanted(request)?;
         let upstream = endpoints::of(home, request, &reference).await?;
         let name = reference.canonical();
         let must_ask = request.access.public_only;
@@ -180,7 +179,7 @@ impl<'a> Pull<'a> {
         })
     }
 
-    fn tell(&self, event: PullEvent) {
+    fn report(&self, event: PullEvent) {
         if let Some(progress) = &self.progress {
             progress(event);
         }
@@ -188,7 +187,7 @@ impl<'a> Pull<'a> {
 
     async fn run(self, known: Option<ImageInfo>) -> Result<(ImageInfo, Option<Lease>), Failure> {
         let name = self.name.clone();
-        self.tell(PullEvent::Resolving { reference: name.clone() });
+        self.report(PullEvent::Resolving { reference: name.clone() });
         let found = match (self.choose(known.as_ref()).await?, known) {
             (None, Some(known)) => return Ok((self.unchanged(known), None)),
             (Some(found), _) => found,
@@ -202,7 +201,7 @@ impl<'a> Pull<'a> {
         let layers = distinct(std::slice::from_ref(&image));
         let missing: Vec<&PlannedLayer> =
             layers.iter().copied().filter(|layer| cache.facts(&layer.chain_id).is_none()).collect();
-        self.tell(PullEvent::Resolved {
+        self.report(PullEvent::Resolved {
             reference: name.clone(),
             manifest_digest: image.manifest_digest.as_str().to_owned(),
             layer_count: image.layers.len(),
@@ -230,7 +229,7 @@ impl<'a> Pull<'a> {
         }
         let info = record(self.home, &cache, &[image]).await?.into_iter().next();
         super::gc::unless_kept(self.home, &mut lease, &of_layers).await?;
-        self.tell(PullEvent::Complete { reference: name, layer_count });
+        self.report(PullEvent::Complete { reference: name, layer_count });
         let info = info.ok_or_else(|| MicrosandboxError::Runtime("the image was not recorded".into()))?;
         Ok((info, Some(lease)))
     }
@@ -238,17 +237,18 @@ impl<'a> Pull<'a> {
     /// The registry has nothing new.
     fn unchanged(&self, known: ImageInfo) -> ImageInfo {
         let layer_count = known.layer_count as usize;
-        self.tell(PullEvent::Resolved {
+        self.report(PullEvent::Resolved {
             reference: self.name.clone(),
             manifest_digest: known.manifest_digest.clone().unwrap_or_default(),
             layer_count,
             total_download_bytes: Some(0),
         });
-        self.tell(PullEvent::Complete { reference: self.name.clone(), layer_count });
+        self.report(PullEvent::Complete { reference: self.name.clone(), layer_count });
         known
     }
 
-    /// The manifest for the wanted platform; `None`: it is that of the known image. What is stored is not asked for: of a tag that is known, only what it means now.
+    /// The manifest for the wanted platform; `None`: it is that of the known image. What is stored is not asked for: of a tag that
+    /// is known, only what it means now.
     async fn choose(&self, known: Option<&ImageInfo>) -> Result<Option<Chosen>, Failure> {
         let choice = self.choice(Some(&self.upstream));
         if let Some(text) = self.reference.digest() {
@@ -313,8 +313,7 @@ impl<'a> Pull<'a> {
             return Err(self.choice(None).nothing(&format!("for {only}")));
         }
         let blobs = self.blobs.clone();
-        let stored = tokio::task::spawn_blocking(move || blobs.put(&bytes)).await;
-        stored.map_err(|e| MicrosandboxError::Runtime(format!("storing a configuration: {e}")))??;
+        blocking(move || blobs.put(&bytes)).await?;
         let mut layers = Vec::with_capacity(manifest.layers.len());
         let limits = limits::current()?;
         let mut total = 0_u64;
@@ -346,31 +345,27 @@ impl<'a> Pull<'a> {
     /// The blob of one layer: stored already, or downloaded by this process or another.
     async fn blob(&self, layer: &PlannedLayer) -> Result<Blob, Failure> {
         let (digest, size) = (layer.blob_digest.as_str().to_owned(), layer.extent.length);
-        let told = |downloaded_bytes: u64| {
-            self.tell(PullEvent::LayerDownloadProgress {
+        let grown = |downloaded_bytes: u64| {
+            self.report(PullEvent::LayerDownloadProgress {
                 layer_index: layer.source,
                 digest: digest.clone(),
                 downloaded_bytes,
                 total_bytes: Some(size),
             });
         };
-        let blob = self.upstream.layer(&self.blobs, &layer.blob_digest, size, &told).await?;
+        let blob = self.upstream.layer(&self.blobs, &layer.blob_digest, size, &grown).await?;
         if blob.size != size {
             let stored = blob.size;
             return Err(super::failure::mismatch(format!("{digest} has {stored} bytes, its descriptor says {size}")));
         }
-        let mut magic = [0; 4];
-        let length = magic.len().min(usize::try_from(size).unwrap_or(usize::MAX));
-        let path = self.blobs.path(&layer.blob_digest);
-        blob.file.read_exact_at(&mut magic[..length], 0).map_err(|e| super::failure::io("read", &path, e))?;
-        let actual = compression_of(&magic);
+        let actual = compression_at(&blob.file, &self.blobs.path(&layer.blob_digest), layer.extent)?;
         if actual != layer.compression {
             return Err(corrupt(format!(
                 "layer {digest} is declared {:?} but its content is {actual:?}",
                 layer.compression
             )));
         }
-        self.tell(PullEvent::LayerDownloadComplete { layer_index: layer.source, digest, downloaded_bytes: size });
+        self.report(PullEvent::LayerDownloadComplete { layer_index: layer.source, digest, downloaded_bytes: size });
         Ok(blob)
     }
 
@@ -401,9 +396,7 @@ impl<'a> Pull<'a> {
         let documents: Vec<Vec<u8>> =
             found.indexes.iter().chain([&found.manifest]).map(|document| document.bytes.clone()).collect();
         let blobs = self.blobs.clone();
-        let stored =
-            tokio::task::spawn_blocking(move || documents.iter().try_for_each(|d| blobs.put(d).map(drop))).await;
-        stored.map_err(|e| MicrosandboxError::Runtime(format!("storing a manifest: {e}")))?
+        blocking(move || documents.iter().try_for_each(|document| blobs.put(document).map(drop))).await
     }
 }
 

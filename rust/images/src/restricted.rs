@@ -19,7 +19,7 @@ pub fn is_restricted(home: &Home, manifest: Option<&str>) -> bool {
     manifest.is_some_and(|manifest| place(home, &manifest).exists())
 }
 
-/// Before the image has a name, so that nobody finds it unmarked.
+/// Before the image has a name, so that it is never found unmarked.
 pub fn restrict(home: &Home, manifest: &Sha256Digest) -> MicrosandboxResult<()> {
     let place = place(home, manifest);
     let failed = |error| MicrosandboxError::io("write", &place, error);

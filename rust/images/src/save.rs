@@ -5,24 +5,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read as _, Write};
+use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use microsandbox_rooted::tar::Kind;
-use microsandbox_rooted::tar::write::{self, Head};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::archive::{Cancelled, STDIN as STDOUT};
+use super::archive::{Cancelled, STDIN as STDOUT, each_chunk};
 use super::blobs::Blobs;
 use super::cache::LayerCache;
 use super::document::{self, Descriptor, OCI_INDEX, Sha256Digest};
-use super::failure::{Failure, io, mismatch};
+use super::failure::{self, Failure, io, mismatch};
 use super::leases::Lease;
+use super::limits::is_look_due;
 use super::load::CancelOnDrop;
 use super::plan::{CONTAINERD_NAME, REF_NAME};
 use super::reference::Reference;
+use super::tar_index::Extent;
+use super::tar_writer::TarWriter;
 use microsandbox_contract::Headroom;
 use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{ImageArchiveFormat, ImageDetail, ImageSaveRequest};
@@ -30,9 +31,6 @@ use microsandbox_home::failpoint::failpoint;
 use microsandbox_home::layer_tree::sync_dir;
 use microsandbox_home::{Home, headroom};
 
-const CHUNK: usize = 1 << 20;
-/// Bytes written between two looks at the free space.
-const LOOK_EVERY: u64 = 16 << 20;
 /// References of one archive: what [`super::load`] accepts.
 const MAX_REFERENCES: usize = 1024;
 
@@ -65,10 +63,8 @@ pub async fn save(home: &Home, request: ImageSaveRequest) -> MicrosandboxResult<
         _lease: lease,
     };
     let path = output.clone();
-    match tokio::task::spawn_blocking(move || saving.run(&images, &path)).await {
-        Ok(done) => done.map_err(|failure| failure.during(&format!("save to {}", output.display()))),
-        Err(error) => Err(MicrosandboxError::Runtime(format!("saving images: {error}"))),
-    }
+    let saved = failure::blocking(move || saving.run(&images, &path)).await;
+    saved.map_err(|failure| failure.during(&format!("save to {}", output.display())))
 }
 
 /// An image and the names that it gets in the archive.
@@ -212,9 +208,15 @@ impl Saving {
 
     /// Writes the archive. `place` is where its file grows.
     fn write(&self, content: &Content, file: File, output: &Path, place: Option<&Path>) -> Result<(), Failure> {
-        let mut out = Out { file, output, place, headroom: self.headroom, written: 0 };
+        let check = |file: &File, before, after| match place {
+            Some(place) if is_look_due(before, after) => {
+                headroom::check_open(self.headroom, file, place, || "save images".into()).map_err(Failure::Other)
+            }
+            _ => Ok(()),
+        };
+        let mut out = TarWriter { file, check: &check, failed: &|e| io("write", output, e), written: 0 };
         for (digest, size) in &content.blobs {
-            self.blob(&mut out, digest, *size)?;
+            self.blob(&mut out, output, digest, *size)?;
         }
         out.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": content.index});
@@ -222,87 +224,28 @@ impl Saving {
         if self.format == ImageArchiveFormat::Docker {
             out.document("manifest.json", Value::from(content.docker.clone()).to_string().as_bytes())?;
         }
-        let mut end = Vec::new();
-        write::end(&mut end);
-        out.put(&end)
+        out.end()
     }
 
     /// Copies a blob; its digest is verified on the way.
-    fn blob(&self, out: &mut Out<'_>, digest: &Sha256Digest, size: u64) -> Result<(), Failure> {
-        let what = out.output.display().to_string();
-        let mut blob = self.blobs.get(digest)?.ok_or_else(|| not_kept(&what, digest))?;
+    fn blob(&self, out: &mut TarWriter<'_>, output: &Path, digest: &Sha256Digest, size: u64) -> Result<(), Failure> {
+        let what = output.display().to_string();
+        let blob = self.blobs.get(digest)?.ok_or_else(|| not_kept(&what, digest))?;
         out.head(&digest.blob_path(), size)?;
-        let (mut hash, mut left) = (Sha256::new(), size);
-        let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];
-        while left > 0 {
+        let mut hash = Sha256::new();
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof => damaged(&what, digest),
+            _ => io("read", &self.blobs.path(digest), error),
+        };
+        each_chunk(&blob.file, Extent { offset: 0, length: size }, &failed, &mut |bytes| {
             self.cancelled.check()?;
-            let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = blob.file.read(&mut buffer[..want]).map_err(|e| io("read", &self.blobs.path(digest), e))?;
-            if read == 0 {
-                return Err(damaged(&what, digest));
-            }
-            hash.update(&buffer[..read]);
-            out.put(&buffer[..read])?;
-            left -= read as u64;
-        }
+            hash.update(bytes);
+            out.put(bytes)
+        })?;
         if Sha256Digest::from_hash(hash.finalize().as_ref()) != *digest {
             return Err(damaged(&what, digest));
         }
         out.fill(size)
-    }
-}
-
-/// The archive that is being written.
-struct Out<'a> {
-    file: File,
-    output: &'a Path,
-    place: Option<&'a Path>,
-    headroom: Headroom,
-    written: u64,
-}
-
-impl Out<'_> {
-    fn head(&mut self, name: &str, size: u64) -> Result<(), Failure> {
-        let mut header = Vec::new();
-        let head = Head {
-            kind: Kind::File,
-            path: name.as_bytes(),
-            link: b"",
-            size,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: (0, 0),
-            extents: None,
-        };
-        head.write(&mut header);
-        self.put(&header)
-    }
-
-    fn document(&mut self, name: &str, content: &[u8]) -> Result<(), Failure> {
-        let size = content.len() as u64;
-        self.head(name, size)?;
-        self.put(content)?;
-        self.fill(size)
-    }
-
-    /// Zeros up to the end of the last block of an entry.
-    fn fill(&mut self, size: u64) -> Result<(), Failure> {
-        // Below 512.
-        let rest = (512 - size % 512) % 512;
-        self.put(&[0; 512][..rest as usize])
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file.write_all(bytes).map_err(|e| io("write", self.output, e))?;
-        let looked = self.written / LOOK_EVERY;
-        self.written += bytes.len() as u64;
-        match self.place {
-            Some(place) if self.written / LOOK_EVERY != looked => {
-                headroom::check_open(self.headroom, &self.file, place, || "save images".into()).map_err(Failure::Other)
-            }
-            _ => Ok(()),
-        }
     }
 }
 

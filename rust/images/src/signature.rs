@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::reference::Reference;
 use super::registry::Upstream;
 use microsandbox_core::config::SignaturePolicy;
-use microsandbox_core::error::{ImageErrorKind, MicrosandboxError};
+use microsandbox_core::error::ImageErrorKind;
 
 /// Signatures of one image that are looked at, of each form.
 const SIGNATURES_MAX: usize = 32;
@@ -49,8 +49,7 @@ pub fn policy_of<'a>(policy: &'a [SignaturePolicy], image: &Reference) -> Option
 /// an index that is signed pins its images by their digests.
 pub async fn verify(upstream: &Upstream, policy: &SignaturePolicy, image: &Sha256Digest) -> Result<(), Failure> {
     let paths = policy.keys.clone();
-    let read = tokio::task::spawn_blocking(move || Keys::read(&paths)).await;
-    let keys = read.map_err(|e| MicrosandboxError::Runtime(format!("reading keys: {e}")))??;
+    let keys = microsandbox_home::blocking(move || Keys::read(&paths)).await?;
     let mut found = 0;
     if signed_by_tag(upstream, image, &keys, &mut found).await?
         || signed_by_bundle(upstream, image, &keys, &mut found).await?

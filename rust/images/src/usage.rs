@@ -10,7 +10,7 @@ use microsandbox_home::{Home, blocking};
 
 use super::blobs::Blobs;
 use super::document::Sha256Digest;
-use super::{cache, parse_all};
+use super::{cache, chain, diff_ids};
 
 /// Name of the item that holds what belongs to no image.
 const UNREFERENCED: &str = "(not part of an image)";
@@ -22,11 +22,10 @@ pub async fn usage(home: &Home, most: usize) -> MicrosandboxResult<StorageCatego
     for info in store.images().await? {
         let Some(detail) = store.image(&info.reference).await? else { continue };
         let users = store.image_users(info.manifest_digest.as_deref().unwrap_or_default()).await?;
-        let diff_ids: Vec<String> = detail.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let layers = chain(&diff_ids(&detail));
         let mut blobs: BTreeSet<String> = detail.layers.into_iter().map(|layer| layer.blob_digest).collect();
         blobs.extend(detail.config.map(|config| config.digest));
         blobs.extend(info.manifest_digest);
-        let layers = Sha256Digest::chain(&parse_all(&diff_ids).unwrap_or_default());
         images.push(Held { reference: info.reference, users, layers, blobs });
     }
     let (root, blobs) = (cache::directory(home), Blobs::of(home));

@@ -37,7 +37,7 @@ struct Answer {
     secret: String,
 }
 
-/// A running program and its group, which is killed unless it has ended by itself.
+/// A running program and its group, which is killed unless it has ended.
 struct Running {
     child: Child,
     ended: bool,

@@ -13,7 +13,7 @@ use super::pace::{Broken, Pace};
 use super::patience::Patience;
 use crate::blobs::{Begun, Blob, Blobs, Part};
 use crate::document::Sha256Digest;
-use crate::failure::{Failure, mismatch};
+use crate::failure::{Failure, blocking, mismatch};
 use microsandbox_core::error::MicrosandboxError;
 
 /// Pieces on their way from the network to the disk.
@@ -38,11 +38,11 @@ impl Client {
         blobs: &Blobs,
         digest: &Sha256Digest,
         size: u64,
-        told: &(dyn Fn(u64) + Send + Sync),
+        grown: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Blob, Failure> {
-        match blobs.begin(digest, size, told).await? {
+        match blobs.begin(digest, size, grown).await? {
             Begun::AlreadyThere(blob) => Ok(blob),
-            Begun::Part(part) => self.download(part, told).await,
+            Begun::Part(part) => self.download(part, grown).await,
         }
     }
 
@@ -95,7 +95,7 @@ impl Client {
             }
             tracing::debug!(digest, offset = part.offset(), "continuing a layer");
         }
-        on_disk(move || part.finish()).await
+        blocking(move || part.finish()).await
     }
 
     /// Writes a body to the end of `part`; the part again, and why the body ended early.
@@ -149,16 +149,11 @@ impl Client {
     }
 }
 
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| MicrosandboxError::Runtime(format!("writing a layer: {e}")))?
-}
-
 async fn restarted(mut part: Box<Part>) -> Result<Box<Part>, Failure> {
     if part.offset() == 0 {
         return Ok(part);
     }
-    on_disk(move || part.restart().map(|()| part)).await
+    blocking(move || part.restart().map(|()| part)).await
 }
 
 /// Whether a partial response is exactly what is missing (RFC 9110 section 14.4).

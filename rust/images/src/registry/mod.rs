@@ -28,7 +28,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 pub use upstream::Upstream;
 
 /// `registry.stall`: longest time in which next to nothing arrives.
-const STALL: Duration = Duration::from_secs(60);
+pub const STALL: Duration = Duration::from_secs(60);
 /// The one way to change it, in seconds.
 pub const STALL_VARIABLE: &str = "MSB_REGISTRY_STALL";
 

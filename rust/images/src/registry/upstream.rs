@@ -71,21 +71,21 @@ impl Upstream {
         self.registry.companion(path, accept, limit).await
     }
 
-    /// The blob of a layer: stored already, or downloaded by this process or another; `told` gets the bytes that are there.
+    /// The blob of a layer: stored already, or downloaded by this process or another; `grown` gets the bytes that are there.
     pub async fn layer(
         &self,
         blobs: &Blobs,
         digest: &Sha256Digest,
         size: u64,
-        told: &(dyn Fn(u64) + Send + Sync),
+        grown: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Blob, Failure> {
         for mirror in self.mirrors() {
-            match mirror.client.layer(blobs, digest, size, told).await {
+            match mirror.client.layer(blobs, digest, size, grown).await {
                 Ok(blob) => return Ok(blob),
                 Err(failure) => mirror.passed_over(failure)?,
             }
         }
-        self.registry.layer(blobs, digest, size, told).await
+        self.registry.layer(blobs, digest, size, grown).await
     }
 
     fn mirrors(&self) -> impl Iterator<Item = &Mirror> {

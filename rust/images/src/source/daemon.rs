@@ -10,12 +10,11 @@ use microsandbox_contract::ImageLimits;
 
 use super::super::archive::{Cancelled, Spool, spooled};
 use super::super::failure::{Failure, corrupt, io};
+use super::super::registry::STALL;
 use microsandbox_core::error::{ImageErrorKind, MicrosandboxError};
 
 /// Longest head of an answer, and longest text of an error.
 const MAX_HEAD: usize = 64 << 10;
-/// `registry.stall`: without a byte for this long the daemon counts as hung.
-const STALL: Duration = Duration::from_secs(60);
 /// How often a wait looks whether the caller has gone.
 const CANCEL_CHECK: Duration = Duration::from_millis(100);
 

@@ -3,25 +3,23 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Write as _};
+use std::io::{ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use microsandbox_contract::ImageLimits;
 use microsandbox_rooted::open::{self, Rule};
-use microsandbox_rooted::tar::Kind as EntryKind;
-use microsandbox_rooted::tar::write::{self, Head};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::json;
 
-use super::super::archive::{Cancelled, Spool};
+use super::super::archive::{Cancelled, Spool, each_chunk};
 use super::super::document::{self, Descriptor, Kind, MAX_DOCUMENT, OCI_INDEX, Sha256Digest};
 use super::super::failure::{Failure, corrupt, io, limit};
+use super::super::limits::is_look_due;
 use super::super::plan::{REF_NAME, runs_here};
+use super::super::tar_index::Extent;
+use super::super::tar_writer::TarWriter;
 
-const CHUNK: usize = 1 << 20;
-/// Bytes copied between two looks at the free space.
-const LOOK_EVERY: u64 = 16 << 20;
 /// Indexes and manifests that are read.
 const MAX_DOCUMENTS: usize = 1024;
 
@@ -36,8 +34,19 @@ pub fn pack(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, directory, flags, Mode::empty()).map_err(|e| io("open", directory, e.into()))?;
     let file = tempfile::tempfile_in(spool.place).map_err(|e| io("create a file in", spool.place, e))?;
-    let mut copy =
-        Copy { root, directory, spool, cancelled, most: limits.total_bytes, file, written: 0, done: BTreeSet::new() };
+    let most = limits.total_bytes;
+    let check = |_: &File, before, after| {
+        if after > most {
+            let variable = super::super::limits::VARIABLE;
+            return Err(limit(format!(
+                "the images have more than {most} bytes (image.total_bytes; raise it with {variable})"
+            )));
+        }
+        if is_look_due(before, after) { (spool.room)(spool.place) } else { Ok(()) }
+    };
+    let failed = |error| io("write a temporary file in", spool.place, error);
+    let out = TarWriter { file, check: &check, failed: &failed, written: 0 };
+    let mut copy = Copy { root, directory, cancelled, out, done: BTreeSet::new() };
     let index = copy.document("index.json")?;
     let top: Vec<Descriptor> = document::index(&index, "index.json", None)?;
     let named = |descriptor: &Descriptor| image.is_none_or(|image| descriptor.annotation(REF_NAME) == Some(image));
@@ -64,7 +73,7 @@ pub fn pack(
         let what = format!("document {}", digest.as_str());
         let bytes = copy.document(&digest.blob_path())?;
         document::verify(&bytes, &digest, &what)?;
-        copy.put(&digest.blob_path(), &bytes)?;
+        copy.out.document(&digest.blob_path(), &bytes)?;
         match descriptor.kind() {
             Kind::Index => pending.extend(document::index(&bytes, &what, Some(&descriptor.media_type))?),
             Kind::Manifest => {
@@ -78,21 +87,16 @@ pub fn pack(
         }
     }
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": kept});
-    copy.put("index.json", index.to_string().as_bytes())?;
-    let mut end = Vec::new();
-    write::end(&mut end);
-    copy.write(&end)?;
-    Ok(copy.file)
+    copy.out.document("index.json", index.to_string().as_bytes())?;
+    copy.out.end()?;
+    Ok(copy.out.file)
 }
 
 struct Copy<'a> {
     root: OwnedFd,
     directory: &'a Path,
-    spool: &'a Spool<'a>,
     cancelled: &'a Cancelled,
-    most: u64,
-    file: File,
-    written: u64,
+    out: TarWriter<'a>,
     done: BTreeSet<Sha256Digest>,
 }
 
@@ -128,56 +132,16 @@ impl Copy<'_> {
             return Ok(());
         }
         let name = digest.blob_path();
-        let (mut file, length) = self.open(&name)?;
-        self.head(&name, length)?;
-        let mut buffer = vec![0; CHUNK];
-        let mut left = length;
-        while left > 0 {
+        let (file, length) = self.open(&name)?;
+        self.out.head(&name, length)?;
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof => corrupt(format!("{name} of the layout became shorter")),
+            _ => io("read", &self.directory.join(&name), error),
+        };
+        each_chunk(&file, Extent { offset: 0, length }, &failed, &mut |bytes| {
             self.cancelled.check()?;
-            let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = file.read(&mut buffer[..want]).map_err(|e| io("read", &self.directory.join(&name), e))?;
-            if read == 0 {
-                return Err(corrupt(format!("{name} of the layout became shorter")));
-            }
-            self.write(&buffer[..read])?;
-            left -= read as u64;
-        }
-        self.fill(length)
-    }
-
-    fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        self.head(name, bytes.len() as u64)?;
-        self.write(bytes)?;
-        self.fill(bytes.len() as u64)
-    }
-
-    fn head(&mut self, name: &str, size: u64) -> Result<(), Failure> {
-        let mut header = Vec::new();
-        let path = name.as_bytes();
-        let (kind, link, mtime) = (EntryKind::File, &b""[..], (0, 0));
-        Head { kind, path, link, size, mode: 0o644, uid: 0, gid: 0, mtime, extents: None }.write(&mut header);
-        self.write(&header)
-    }
-
-    fn fill(&mut self, size: u64) -> Result<(), Failure> {
-        // Below 512.
-        let rest = (512 - size % 512) % 512;
-        self.write(&[0; 512][..rest as usize])
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let looked = self.written / LOOK_EVERY;
-        self.written += bytes.len() as u64;
-        if self.written > self.most {
-            let (most, variable) = (self.most, super::super::limits::VARIABLE);
-            return Err(limit(format!(
-                "the images have more than {most} bytes (image.total_bytes; raise it with {variable})"
-            )));
-        }
-        if self.written / LOOK_EVERY != looked {
-            (self.spool.room)(self.spool.place)?;
-        }
-        let written = self.file.write_all(bytes);
-        written.map_err(|e| io("write a temporary file in", self.spool.place, e))
+            self.out.put(bytes)
+        })?;
+        self.out.fill(length)
     }
 }
