@@ -4,7 +4,7 @@
 //! moment; rows go first, then what goes gets a name that no reader looks for. The trees are deleted after the lock is
 //! released. Only rename and unlink: it works where no byte is free.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use microsandbox_core::error::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_core::model::{ImageHolder, ImagePruneReport, ImagePruneRequest, SandboxSpec};
 use microsandbox_home::failpoint::failpoint;
 use microsandbox_home::{Home, blocking, disk_use, headroom, tree};
+use microsandbox_store::SandboxRow;
 
 use super::blobs::{Blobs, Stored};
 use super::cache::{CacheLock, LayerCache, Out};
@@ -21,8 +22,6 @@ use super::document::{self, MAX_DOCUMENT, MAX_INDEX_DEPTH, Sha256Digest};
 use super::leases::{Lease, Leases};
 use super::{chain, diff_ids, inspect};
 
-/// Sandboxes read at a time.
-const SANDBOX_PAGE: u32 = 100;
 /// A download that was not continued for this long is removed.
 const PART_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Free space that is more than enough to remove rows.
@@ -150,19 +149,14 @@ impl Needed {
             needed.layer_blobs.extend(detail.layers.into_iter().map(|layer| layer.blob_digest));
         }
         needed.blobs.extend(needed.layer_blobs.iter().cloned());
-        let mut below = None;
-        loop {
-            let page = store.sandboxes(below, SANDBOX_PAGE, &BTreeMap::new()).await?;
-            for (row, _) in page.rows {
-                let spec: SandboxSpec = serde_json::from_str(&row.config_json)
-                    .map_err(|e| MicrosandboxError::json(format!("configuration of sandbox {}", row.name), e))?;
-                needed.layers.extend(chain(&spec.image_defaults.diff_ids));
-            }
-            match page.next {
-                Some(next) => below = Some(next),
-                None => return Ok(needed),
-            }
-        }
+        let of_sandbox = |row: SandboxRow| {
+            let spec: SandboxSpec = serde_json::from_str(&row.config_json)
+                .map_err(|e| MicrosandboxError::json(format!("configuration of sandbox {}", row.name), e))?;
+            needed.layers.extend(chain(&spec.image_defaults.diff_ids));
+            Ok(())
+        };
+        store.each_sandbox(of_sandbox).await?;
+        Ok(needed)
     }
 }
 

@@ -1,17 +1,15 @@
 //! What this home uses of the disk, by category.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use microsandbox_core::error::MicrosandboxResult;
 use microsandbox_core::model::{Owners, StorageCategory, StorageItem, StorageUsage};
 use microsandbox_home::{Home, blocking, disk_use};
 use microsandbox_images as images;
+use microsandbox_store::SandboxRow;
 
 /// Entries of one tree that are looked at; beyond, a note says that there are more.
 const COUNTED: usize = 200_000;
-/// Sandboxes read at a time.
-const PAGE: u32 = 100;
 const NO_MEMORY: &str = "this product keeps no memory files";
 
 pub async fn usage(home: &Home) -> MicrosandboxResult<StorageUsage> {
@@ -34,21 +32,14 @@ pub async fn usage(home: &Home) -> MicrosandboxResult<StorageUsage> {
 }
 
 async fn sandboxes(home: &Home) -> MicrosandboxResult<StorageCategory> {
-    let store = home.store().await?;
     let mut found = Vec::new();
-    let mut below = None;
-    loop {
-        let page = store.sandboxes(below, PAGE, &BTreeMap::new()).await?;
-        for (row, _) in page.rows {
-            let live = row.status.is_live();
-            let reasons = if live { vec![format!("it is {}", row.status)] } else { Vec::new() };
-            found.push((row.name.clone(), home.sandbox_dir(&row.name), reasons));
-        }
-        match page.next {
-            Some(next) => below = Some(next),
-            None => break,
-        }
-    }
+    let of_row = |row: SandboxRow| {
+        let live = row.status.is_live();
+        let reasons = if live { vec![format!("it is {}", row.status)] } else { Vec::new() };
+        found.push((row.name.clone(), home.sandbox_dir(&row.name), reasons));
+        Ok(())
+    };
+    home.store().await?.each_sandbox(of_row).await?;
     measure(found).await
 }
 

@@ -16,7 +16,7 @@ use microsandbox_local::disk_use::{self, DiskUse};
 use serde_json::json;
 
 use crate::error::{ApiError, ApiResult};
-use crate::slots::each_record;
+use crate::records::{SharedRead, each_record};
 
 /// The use of the disk is measured again after this time at the earliest, and after [`MEASURE_PART`] times what measuring took.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
@@ -29,8 +29,7 @@ pub struct Budgets {
     of_all: Budget,
     of_key: Budget,
     ledger: Arc<Mutex<Ledger>>,
-    /// Held while all records are read.
-    reading: tokio::sync::Mutex<()>,
+    reading: SharedRead<()>,
     /// Held while a volume is created: the count and the creation are one step.
     volumes: tokio::sync::Mutex<()>,
     disk: Mutex<HashMap<Whose, Arc<tokio::sync::Mutex<Option<Measured>>>>>,
@@ -182,11 +181,10 @@ impl Budgets {
 
     /// Reads what exists and what runs from the records, unless a read that began after `asked` did so.
     async fn read_since(&self, backend: &SharedBackend, asked: Instant) -> ApiResult<()> {
-        let _one_at_a_time = self.reading.lock().await;
-        if lock(&self.ledger).read_at.is_some_and(|at| at >= asked) {
-            return Ok(());
-        }
-        let begin = Instant::now();
+        self.reading.since(asked, |begin| self.read(backend, begin)).await
+    }
+
+    async fn read(&self, backend: &SharedBackend, begin: Instant) -> ApiResult<()> {
         let mut found = HashMap::new();
         let take = |record: SandboxRecord| {
             let Some(owner) = record.owner else { return };

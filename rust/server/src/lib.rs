@@ -11,7 +11,8 @@
 //! | [`routes`] | the handlers |
 //! | [`convert`], [`error`] | from the wire to the core and back |
 //! | [`relay`], [`gate`] | the agent WebSocket; which frames a key may send |
-//! | [`slots`] | how many sandboxes there may be; all records, page by page |
+//! | [`slots`] | how many sandboxes there may be |
+//! | [`records`] | all records, page by page, in reads that requests share |
 //! | [`budgets`] | what the objects of one key, and of all, may use |
 //! | [`connections`] | the places of connections: known clients and strangers |
 //! | [`app`], [`concurrency_limit`], [`idempotency`] | state that all requests share |
@@ -31,6 +32,7 @@ pub mod keys;
 pub mod limits;
 mod metrics;
 pub mod openapi;
+mod records;
 mod relay;
 mod routes;
 pub mod serve;

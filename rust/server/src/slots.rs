@@ -1,4 +1,4 @@
-//! The places for sandboxes of a server, and its records read as a whole.
+//! The places for sandboxes of a server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,38 +6,18 @@ use std::time::Instant;
 
 use microsandbox_core::MicrosandboxError;
 use microsandbox_core::api::SandboxRecord;
-use microsandbox_core::backend::{ListQuery, SharedBackend};
+use microsandbox_core::backend::SharedBackend;
 use microsandbox_core::model::{Owners, SandboxStatus};
 
 use crate::error::ApiResult;
-
-/// Records read per call.
-const PAGE: u32 = 100;
-
-/// Calls `each` with every record of these owners. Each is settled first: ephemeral sandboxes that have ended are removed.
-pub async fn each_record(
-    backend: &SharedBackend,
-    owners: &Owners,
-    mut each: impl FnMut(SandboxRecord) + Send,
-) -> ApiResult<()> {
-    let mut cursor = None;
-    loop {
-        let query = ListQuery { cursor, limit: Some(PAGE), owners: owners.clone(), ..ListQuery::default() };
-        let page = backend.sandboxes().list(query).await?;
-        page.records.into_iter().for_each(&mut each);
-        match page.next_cursor {
-            Some(next) => cursor = Some(next),
-            None => return Ok(()),
-        }
-    }
-}
+use crate::records::{SharedRead, each_record};
 
 /// How many sandboxes there may be, and how many are being created.
 #[derive(Default)]
 pub struct Slots {
     creating: AtomicUsize,
-    /// When the last complete read of the records began, and how many it found. Held while they are read.
-    settled: tokio::sync::Mutex<Option<(Instant, u64)>>,
+    /// How many sandboxes there are, creations in flight not counted.
+    settled: SharedRead<u64>,
 }
 
 /// Counts a creation in flight.
@@ -57,7 +37,7 @@ impl Slots {
         // An upper bound: a creation in flight counts twice once its record is stored, and an ephemeral sandbox that has
         // ended counts until it is removed. Only when the bound exceeds the limit are the records read.
         let at_most = backend.sandboxes().count().await? + creating;
-        if at_most > limit && self.settled(backend, Instant::now()).await? + creating > limit {
+        if at_most > limit && self.settled.since(Instant::now(), |_| settled(backend)).await? + creating > limit {
             return Err(MicrosandboxError::ResourceExhausted {
                 resource: "sandboxes".into(),
                 message: format!("this server holds at most {limit} sandboxes: remove one first"),
@@ -66,65 +46,22 @@ impl Slots {
         }
         Ok(slot)
     }
+}
 
-    /// The number of sandboxes without creations in flight: of a read that began after `asked`, which requests share that wait for it.
-    async fn settled(&self, backend: &SharedBackend, asked: Instant) -> ApiResult<u64> {
-        let mut last = self.settled.lock().await;
-        if let Some((_, count)) = last.filter(|(begin, _)| *begin >= asked) {
-            return Ok(count);
-        }
-        let (begin, mut count) = (Instant::now(), 0);
-        let is_there = |record: SandboxRecord| count += u64::from(record.status != SandboxStatus::Starting);
-        each_record(backend, &Owners::All, is_there).await?;
-        *last = Some((begin, count));
-        Ok(count)
-    }
+/// The number of sandboxes without creations in flight.
+async fn settled(backend: &SharedBackend) -> ApiResult<u64> {
+    let mut count = 0;
+    let is_there = |record: SandboxRecord| count += u64::from(record.status != SandboxStatus::Starting);
+    each_record(backend, &Owners::All, is_there).await?;
+    Ok(count)
 }
 
 #[cfg(test)]
 mod tests {
     use futures::future::join_all;
-    use microsandbox_core::backend::{
-        Agent, Backend, BackendKind, Operation, RecordPage, SandboxBackend, VolumeBackend,
-    };
-    use microsandbox_fake::MemoryBackend;
 
     use super::*;
-
-    /// Full, without records. Counts its lists.
-    #[derive(Default)]
-    struct Full {
-        memory: MemoryBackend,
-        lists: AtomicUsize,
-    }
-
-    impl Backend for Full {
-        fn kind(&self) -> BackendKind {
-            BackendKind::Local
-        }
-        fn sandboxes(&self) -> &dyn SandboxBackend {
-            self
-        }
-        fn volumes(&self) -> &dyn VolumeBackend {
-            self.memory.volumes()
-        }
-    }
-
-    impl SandboxBackend for Full {
-        fn count(&self) -> Operation<'_, u64> {
-            Box::pin(async { Ok(1) })
-        }
-        fn list(&self, _: ListQuery) -> Operation<'_, RecordPage> {
-            Box::pin(async {
-                self.lists.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                Ok(RecordPage { records: Vec::new(), next_cursor: None })
-            })
-        }
-        fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a> {
-            self.memory.sandboxes().agent(name)
-        }
-    }
+    use crate::records::tests::Full;
 
     #[tokio::test]
     async fn requests_that_are_refused_together_share_a_read() {

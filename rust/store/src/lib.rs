@@ -43,6 +43,9 @@ use microsandbox_core::model::{ImageConfigDetail, ImageDetail, ImageInfo, Owners
 use errors::Fault;
 use pools::Pools;
 
+/// Rows of sandboxes that are read at a time where all are needed.
+const SANDBOX_PAGE: u32 = 100;
+
 /// The database of one `LocalBackend`. Calls may be dropped at any await: a transaction that was not committed is rolled back.
 pub struct Store {
     pools: Arc<Pools>,
@@ -187,6 +190,21 @@ impl Store {
         labels: &BTreeMap<String, String>,
     ) -> MicrosandboxResult<SandboxRows> {
         self.sandboxes_of(&Owners::All, below, limit, labels).await
+    }
+    /// Calls `each` with every row, newest first, a page at a time.
+    pub async fn each_sandbox(
+        &self,
+        mut each: impl FnMut(SandboxRow) -> MicrosandboxResult<()> + Send,
+    ) -> MicrosandboxResult<()> {
+        let mut below = None;
+        loop {
+            let page = self.sandboxes(below, SANDBOX_PAGE, &BTreeMap::new()).await?;
+            page.rows.into_iter().try_for_each(|(row, _)| each(row))?;
+            match page.next {
+                Some(next) => below = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
     /// As [`Store::sandboxes`], among those of `owners`.
     pub async fn sandboxes_of(

@@ -1,15 +1,11 @@
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
-use microsandbox_core::backend::{
-    Agent, Backend, BackendKind, ListQuery, Operation, RecordPage, SandboxBackend, VolumeBackend,
-};
 use microsandbox_core::config::LocalConfig;
-use microsandbox_fake::MemoryBackend;
 use microsandbox_wire::error::code;
 
 use super::*;
+use crate::records::tests::Full;
 
 const CPUS: u64 = 2;
 
@@ -38,44 +34,7 @@ fn memory(mib: u64) -> Budgets {
     Budgets::new(Budget::default(), Budget { memory_mib: Some(mib), ..Budget::default() })
 }
 
-/// No records. Counts its lists, and runs `during` in the first.
-#[derive(Default)]
-struct Empty {
-    memory: MemoryBackend,
-    lists: AtomicUsize,
-    during: OnceLock<Box<dyn Fn() + Send + Sync>>,
-}
-
-impl Backend for Empty {
-    fn kind(&self) -> BackendKind {
-        BackendKind::Local
-    }
-    fn sandboxes(&self) -> &dyn SandboxBackend {
-        self
-    }
-    fn volumes(&self) -> &dyn VolumeBackend {
-        self.memory.volumes()
-    }
-}
-
-impl SandboxBackend for Empty {
-    fn list(&self, _: ListQuery) -> Operation<'_, RecordPage> {
-        Box::pin(async {
-            if self.lists.fetch_add(1, Ordering::Relaxed) == 0
-                && let Some(during) = self.during.get()
-            {
-                during();
-            }
-            tokio::task::yield_now().await;
-            Ok(RecordPage { records: Vec::new(), next_cursor: None })
-        })
-    }
-    fn agent<'a>(&'a self, name: &'a str) -> Box<dyn Agent + 'a> {
-        self.memory.sandboxes().agent(name)
-    }
-}
-
-async fn read(budgets: &Budgets, backend: &Arc<Empty>) {
+async fn read(budgets: &Budgets, backend: &Arc<Full>) {
     let backend: SharedBackend = backend.clone();
     budgets.read_since(&backend, Instant::now()).await.unwrap();
 }
@@ -137,7 +96,7 @@ fn a_small_request_for_the_same_name_hides_no_large_one() {
 
 #[tokio::test]
 async fn a_read_keeps_what_began_to_run_in_the_meantime() {
-    let (budgets, backend) = (Arc::new(memory(1000)), Arc::new(Empty::default()));
+    let (budgets, backend) = (Arc::new(memory(1000)), Arc::new(Full::default()));
     budgets.granted("a-0", "a", 1000).keep();
     let during = budgets.clone();
     // Of another key, so that the first does not stand in its way.
@@ -152,7 +111,7 @@ async fn a_read_keeps_what_began_to_run_in_the_meantime() {
 
 #[tokio::test]
 async fn refused_requests_share_a_read_of_the_records() {
-    let (budgets, empty) = (memory(1000), Arc::new(Empty::default()));
+    let (budgets, empty) = (memory(1000), Arc::new(Full::default()));
     let backend: SharedBackend = empty.clone();
     let resources = SandboxResources { memory_mib: 1001, ..SandboxResources::default() };
     let ask = || budgets.reserve(&backend, "a", "a-1", &resources);
