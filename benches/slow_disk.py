@@ -56,6 +56,18 @@ class Stalls:
         os.close(self.directory)
 
 
+def wait_until_closed(mount: Path) -> None:
+    """Waits for the connections to the database there, which a thread closes once the backend is gone."""
+    deadline = time.monotonic() + 10
+    while any(path.startswith(f"{mount}/") for path in map(os.readlink, open_files())):
+        assert time.monotonic() < deadline, f"a file in {mount} stays open"
+        time.sleep(0.01)
+
+
+def open_files() -> list[str]:
+    return [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+
 @contextlib.contextmanager
 def own_disk(work: Path) -> Iterator[Path]:
     """A file system of its own, mounted in `work`."""
@@ -68,6 +80,7 @@ def own_disk(work: Path) -> Iterator[Path]:
     try:
         yield mount
     finally:
+        wait_until_closed(mount)
         subprocess.run(["umount", mount], check=True)
         image.unlink()
 
